@@ -1,0 +1,32 @@
+// The one place where an instruction set is chosen: by the CPU, or by RESNETCORE_ISA, once per process.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "kernels/ops.h"
+
+namespace resnetcore {
+
+struct Isa {
+    std::string name;              // "baseline", "avx2", "avx512", "neon"
+    bool compiled = false;
+    bool supported = false;        // by this CPU and operating system
+    const KernelTable<float>* f32 = nullptr;
+    const KernelTable<double>* f64 = nullptr;
+};
+
+// All instruction sets this library knows, slowest first.
+const std::vector<Isa>& known_isas();
+
+// The one in use. Throws ValueError, naming the choices, where RESNETCORE_ISA names none or one that cannot run here.
+const Isa& current_isa();
+
+template <class T>
+const KernelTable<T>& kernels();
+template <>
+inline const KernelTable<float>& kernels<float>() { return *current_isa().f32; }
+template <>
+inline const KernelTable<double>& kernels<double>() { return *current_isa().f64; }
+
+}  // namespace resnetcore
