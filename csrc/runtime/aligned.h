@@ -1,0 +1,48 @@
+// Zeroed memory on whole cache lines, owned by one object. Throws std::bad_alloc and then holds nothing.
+#pragma once
+
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <new>
+
+namespace resnetcore {
+
+template <class T>
+class AlignedArray {
+public:
+    AlignedArray() = default;
+    explicit AlignedArray(std::int64_t size) : size_(size) {
+        constexpr std::size_t line = 64;
+        if (size < 0 || static_cast<std::uint64_t>(size) > (SIZE_MAX / 2) / sizeof(T)) throw std::bad_alloc();
+        const std::size_t bytes = (static_cast<std::size_t>(size) * sizeof(T) + line) / line * line;
+        data_.reset(static_cast<T*>(std::aligned_alloc(line, bytes)));
+        if (!data_) throw std::bad_alloc();
+        std::memset(data_.get(), 0, bytes);
+    }
+    T* data() { return data_.get(); }
+    const T* data() const { return data_.get(); }
+    std::int64_t size() const { return size_; }
+    T& operator[](std::int64_t i) { return data_.get()[i]; }
+    const T& operator[](std::int64_t i) const { return data_.get()[i]; }
+
+    AlignedArray copy() const {
+        AlignedArray other(size_);
+        if (size_ > 0) std::memcpy(other.data(), data(), static_cast<std::size_t>(size_) * sizeof(T));
+        return other;
+    }
+    // Memory that only ever grows; what it held before is lost when it does.
+    void reserve(std::int64_t size) {
+        if (size > size_) *this = AlignedArray(), *this = AlignedArray(size);
+    }
+
+private:
+    struct Free {
+        void operator()(T* p) const { std::free(p); }
+    };
+    std::unique_ptr<T, Free> data_;
+    std::int64_t size_ = 0;
+};
+
+}  // namespace resnetcore

@@ -1,0 +1,133 @@
+#include "runtime/executor.h"
+
+#include <algorithm>
+
+#include "runtime/tiles.h"
+
+namespace resnetcore {
+namespace {
+
+std::int64_t widest_buffer(const Plan& plan) {
+    std::int64_t widest = 1;
+    for (const BufferInfo& b : plan.buffers) widest = std::max(widest, b.width);
+    return widest;
+}
+
+bool ends_in_sums(const Phase& phase) {
+    if (phase.steps.empty()) return false;
+    const StepKind kind = phase.steps.back().kind;
+    return kind == StepKind::moments || kind == StepKind::norm_sums;
+}
+
+}  // namespace
+
+template <class T>
+BatchExecutor<T>::BatchExecutor(Plan plan, const KernelTable<T>& kernels, ParameterStore<T>& store, Norms<T>& norms,
+                                std::int64_t weight_bytes)
+    : plan_(std::move(plan)), kernels_(kernels), store_(store), norms_(norms), weight_bytes_(weight_bytes),
+      widest_(widest_buffer(plan_)), queues_(new WorkQueue[plan_.phases.size()]) {}
+
+template <class T>
+void BatchExecutor<T>::prepare(std::int64_t rows, int threads) {
+    std::int64_t sums = 0;
+    for (const Phase& phase : plan_.phases) {
+        const PartialSums<T> s = sums_of(phase, rows);
+        sums = std::max(sums, 2 * s.chunks() * s.width);
+    }
+    const std::int64_t multiple = sums > 0 ? statistics_chunk(rows) : 1;
+    const std::int64_t tile =
+        tile_rows(rows, weight_bytes_, widest_ * static_cast<std::int64_t>(sizeof(T)), threads, multiple);
+    arena_.reserve(plan_.row_elements * rows);
+    sums_.reserve(sums);
+    if (tile > largest_tile_) runners_.clear(), largest_tile_ = tile;
+    while (static_cast<int>(runners_.size()) < threads)
+        runners_.push_back(std::make_unique<StepRunner<T>>(plan_, kernels_, store_, norms_, nullptr, largest_tile_));
+    tile_ = tile;
+    for (std::size_t p = 0; p < plan_.phases.size(); ++p) queues_[p].reset((rows + tile - 1) / tile);
+}
+
+template <class T>
+PartialSums<T> BatchExecutor<T>::sums_of(const Phase& phase, std::int64_t rows) const {
+    if (!ends_in_sums(phase)) return {nullptr, 0, rows, rows};
+    return {const_cast<T*>(sums_.data()), phase.steps.back().width, rows, statistics_chunk(rows)};
+}
+
+template <class T>
+void BatchExecutor<T>::run(Team& team, Frame<T> frame) {
+    frame.arena = arena_.data();
+    StepRunner<T>& runner = *runners_[team.rank()];
+    for (std::size_t p = 0; p < plan_.phases.size(); ++p) {
+        const Phase& phase = plan_.phases[p];
+        const PartialSums<T> sums = sums_of(phase, frame.rows);
+        std::int64_t tile;
+        while (queues_[p].take(tile)) {
+            const std::int64_t begin = tile * tile_, end = std::min(begin + tile_, frame.rows);
+            for (const Step& step : phase.steps) runner.run(step, frame, begin, end, &sums);
+        }
+        team.barrier();
+        if (ends_in_sums(phase)) {
+            finish(team, phase.steps.back(), sums);
+            team.barrier();
+        }
+    }
+}
+
+// Columns are independent, so each thread combines its share of them.
+template <class T>
+void BatchExecutor<T>::finish(Team& team, const Step& last, const PartialSums<T>& sums) {
+    const std::int64_t begin = last.width * team.rank() / team.size();
+    const std::int64_t end = last.width * (team.rank() + 1) / team.size();
+    Norm<T>& norm = norms_.of_layer(last.branch.norm);
+    if (last.kind == StepKind::moments)
+        norms_.combine_moments(norm, sums, begin, end);
+    else
+        norms_.combine_gradient(norm, sums, begin, end);
+}
+
+template <class T>
+Rows<T> BatchExecutor<T>::rows(BufferId id, Frame<T> frame) const {
+    frame.arena = const_cast<T*>(arena_.data());
+    return runners_[0]->read(id, frame, 0);
+}
+
+template <class T>
+InferenceExecutor<T>::InferenceExecutor(Plan plan, const KernelTable<T>& kernels, ParameterStore<T>& store,
+                                        Norms<T>& norms, const std::vector<Folded<T>>& folded,
+                                        std::int64_t weight_bytes)
+    : plan_(std::move(plan)), kernels_(kernels), store_(store), norms_(norms), folded_(folded),
+      weight_bytes_(weight_bytes), widest_(widest_buffer(plan_)) {}
+
+template <class T>
+void InferenceExecutor<T>::prepare(std::int64_t rows, int threads) {
+    tile_ = tile_rows(rows, weight_bytes_, widest_ * static_cast<std::int64_t>(sizeof(T)), threads, 1);
+    if (tile_ > largest_tile_) runners_.clear(), arenas_.clear(), largest_tile_ = tile_;
+    while (static_cast<int>(runners_.size()) < threads) {
+        arenas_.emplace_back(plan_.row_elements * largest_tile_);
+        runners_.push_back(std::make_unique<StepRunner<T>>(plan_, kernels_, store_, norms_, &folded_, largest_tile_));
+    }
+    queue_.reset((rows + tile_ - 1) / tile_);
+}
+
+template <class T>
+void InferenceExecutor<T>::run(Team& team, Rows<T> input, std::int64_t rows, MutableRows<T> out) {
+    StepRunner<T>& runner = *runners_[team.rank()];
+    std::int64_t tile;
+    while (queue_.take(tile)) {
+        const std::int64_t begin = tile * tile_, end = std::min(begin + tile_, rows);
+        Frame<T> frame;
+        frame.input = {input.data + begin * input.stride, input.stride};
+        frame.arena = arenas_[team.rank()].data();
+        frame.rows = tile_;
+        frame.output = plan_.output;
+        frame.output_rows = {out.data + begin * out.stride, out.stride};
+        for (const Phase& phase : plan_.phases)
+            for (const Step& step : phase.steps) runner.run(step, frame, 0, end - begin);
+    }
+}
+
+template class BatchExecutor<float>;
+template class BatchExecutor<double>;
+template class InferenceExecutor<float>;
+template class InferenceExecutor<double>;
+
+}  // namespace resnetcore

@@ -1,0 +1,86 @@
+// Walks a plan through the kernels. A training pass runs phase by phase over the whole batch, inside a team; inference
+// is one phase without barriers, each thread taking tiles through all layers in a small arena of its own.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <vector>
+
+#include "runtime/step_runner.h"
+#include "runtime/thread_pool.h"
+
+namespace resnetcore {
+
+// Hands out the numbers 0 … count−1 to whichever thread is free.
+class WorkQueue {
+public:
+    void reset(std::int64_t count) { next_.store(0, std::memory_order_relaxed), count_ = count; }
+    bool take(std::int64_t& index) {
+        index = next_.fetch_add(1, std::memory_order_relaxed);
+        return index < count_;
+    }
+
+private:
+    std::atomic<std::int64_t> next_{0};
+    std::int64_t count_ = 0;
+};
+
+template <class T>
+class BatchExecutor {
+public:
+    BatchExecutor(Plan plan, const KernelTable<T>& kernels, ParameterStore<T>& store, Norms<T>& norms,
+                  std::int64_t weight_bytes);
+
+    // Makes room for `rows` rows and this many threads; everything that can fail for lack of memory is done here.
+    void prepare(std::int64_t rows, int threads);
+    // All phases over frame.rows rows; called by every thread of a team. `frame.arena` is filled in.
+    void run(Team& team, Frame<T> frame);
+
+    const Plan& plan() const { return plan_; }
+    // Rows of a buffer after a run of `frame`.
+    Rows<T> rows(BufferId id, Frame<T> frame) const;
+    std::int64_t bytes() const { return (arena_.size() + sums_.size()) * static_cast<std::int64_t>(sizeof(T)); }
+
+private:
+    void finish(Team& team, const Step& last, const PartialSums<T>& sums);
+    PartialSums<T> sums_of(const Phase& phase, std::int64_t rows) const;
+
+    const Plan plan_;
+    const KernelTable<T>& kernels_;
+    ParameterStore<T>& store_;
+    Norms<T>& norms_;
+    std::int64_t weight_bytes_, widest_ = 1;
+    std::int64_t tile_ = 0, largest_tile_ = 0;
+    AlignedArray<T> arena_, sums_;
+    std::vector<std::unique_ptr<StepRunner<T>>> runners_;
+    std::unique_ptr<WorkQueue[]> queues_;
+};
+
+template <class T>
+class InferenceExecutor {
+public:
+    InferenceExecutor(Plan plan, const KernelTable<T>& kernels, ParameterStore<T>& store, Norms<T>& norms,
+                      const std::vector<Folded<T>>& folded, std::int64_t weight_bytes);
+    void prepare(std::int64_t rows, int threads);
+    void run(Team& team, Rows<T> input, std::int64_t rows, MutableRows<T> out);
+    const Plan& plan() const { return plan_; }
+
+private:
+    const Plan plan_;
+    const KernelTable<T>& kernels_;
+    ParameterStore<T>& store_;
+    Norms<T>& norms_;
+    const std::vector<Folded<T>>& folded_;
+    std::int64_t weight_bytes_, widest_ = 1;
+    std::int64_t tile_ = 0, largest_tile_ = 0;
+    std::vector<AlignedArray<T>> arenas_;
+    std::vector<std::unique_ptr<StepRunner<T>>> runners_;
+    WorkQueue queue_;
+};
+
+extern template class BatchExecutor<float>;
+extern template class BatchExecutor<double>;
+extern template class InferenceExecutor<float>;
+extern template class InferenceExecutor<double>;
+
+}  // namespace resnetcore

@@ -1,0 +1,252 @@
+#include "runtime/step_runner.h"
+
+#include <algorithm>
+
+namespace resnetcore {
+namespace {
+
+constexpr std::uint32_t dropout_purpose = 1;  // low byte of a Philox purpose; the site is above it
+
+}  // namespace
+
+template <class T>
+StepRunner<T>::StepRunner(const Plan& plan, const KernelTable<T>& kernels, const ParameterStore<T>& store,
+                          Norms<T>& norms, const std::vector<Folded<T>>* folded, std::int64_t tile)
+    : plan_(plan), kernels_(kernels), store_(store), norms_(norms), folded_(folded) {
+    sources_.resize(plan.max_terms);
+    identities_.resize(plan.max_terms);
+    for (const BufferInfo& b : plan.buffers) strides_.push_back(padded_width(b.width, sizeof(T)));
+    std::int64_t masked = 0, branch_masked = 0;
+    for (const Phase& phase : plan.phases)
+        for (const Step& step : phase.steps) {
+            if (step.dropout > 0) masked = std::max(masked, step.width);
+            if (step.branch.dropout > 0) branch_masked = std::max(branch_masked, step.width);
+        }
+    mask_.reserve(masked * tile);
+    branch_mask_.reserve(branch_masked * tile);
+}
+
+template <class T>
+MutableRows<T> StepRunner<T>::write(BufferId id, const Frame<T>& frame, std::int64_t row) const {
+    if (id < 0) return {};
+    if (id == frame.output) return {frame.output_rows.data + row * frame.output_rows.stride, frame.output_rows.stride};
+    return {frame.arena + plan_.buffers[id].offset * frame.rows + row * strides_[id], strides_[id]};
+}
+
+template <class T>
+Rows<T> StepRunner<T>::read(BufferId id, const Frame<T>& frame, std::int64_t row) const {
+    if (id == 0) return {frame.input.data + row * frame.input.stride, frame.input.stride};
+    return write(id, frame, row);
+}
+
+template <class T>
+void StepRunner<T>::run(const Step& step, const Frame<T>& frame, std::int64_t begin, std::int64_t end,
+                        const PartialSums<T>* sums) {
+    switch (step.kind) {
+        case StepKind::forward: return forward(step, frame, begin, end);
+        case StepKind::backward_data: return backward_data(step, frame, begin, end);
+        case StepKind::moments: return moments(step, frame, begin, end, *sums);
+        case StepKind::norm_sums: return norm_sums(step, frame, begin, end, *sums);
+        case StepKind::norm_backward: return norm_backward(step, frame, begin, end);
+        case StepKind::gate: return gate(step, frame, begin, end);
+        case StepKind::gate_backward: return gate_backward(step, frame, begin, end);
+        case StepKind::loss: return loss(step, frame, begin, end);
+    }
+}
+
+template <class T>
+int StepRunner<T>::gather_sources(const Step& step, const Frame<T>& frame, std::int64_t row, bool transposed) {
+    int n = 0;
+    for (const Product& p : step.products) {
+        const bool folded = folded_ && !transposed && (*folded_)[p.weight].panels.size() > 0;
+        const T* panels = transposed ? store_.transposed(p.weight)
+                          : folded   ? (*folded_)[p.weight].panels.data()
+                                     : store_.values(p.weight);
+        sources_[n++] = {read(p.rows, frame, row), panels, plan_.buffers[p.rows].width};
+    }
+    return n;
+}
+
+template <class T>
+int StepRunner<T>::gather_identities(const Step& step, const Frame<T>& frame, std::int64_t row) {
+    int n = 0;
+    for (BufferId id : step.identities) identities_[n++] = read(id, frame, row);
+    return n;
+}
+
+template <class T>
+Rows<T> StepRunner<T>::mask(AlignedArray<T>& memory, double probability, std::uint32_t site, const Step& step,
+                            const Frame<T>& frame, std::int64_t begin, std::int64_t end) {
+    if (probability == 0) return {};
+    DropoutArgs<T> args;
+    args.rows = end - begin;
+    args.columns = step.width;
+    args.first_row = frame.first_row + begin;
+    args.key = frame.dropout;
+    args.key.purpose = dropout_purpose | site << 8;
+    args.probability = probability;
+    args.out = {memory.data(), step.width};
+    kernels_.dropout(args);
+    return args.out;
+}
+
+template <class T>
+Branch<T> StepRunner<T>::branch(const Step& step, const Frame<T>& frame, std::int64_t begin, std::int64_t end) {
+    Branch<T> branch;
+    if (step.branch.z >= 0) branch.z = read(step.branch.z, frame, begin);
+    if (step.branch.norm >= 0) {
+        const Norm<T>& norm = norms_.of_layer(step.branch.norm);
+        branch.center = norm.mean.data();
+        branch.scale = norm.scale.data();
+        branch.shift = norm.shift.data();
+    }
+    branch.mask = mask(branch_mask_, step.branch.dropout, step.branch.dropout_site, step, frame, begin, end);
+    return branch;
+}
+
+template <class T>
+void StepRunner<T>::forward(const Step& step, const Frame<T>& frame, std::int64_t begin, std::int64_t end) {
+    ForwardArgs<T> args;
+    args.rows = end - begin;
+    args.columns = step.width;
+    args.n_sources = gather_sources(step, frame, begin, false);
+    args.sources = sources_.data();
+    if (step.bias >= 0)
+        args.bias = store_.values(step.bias);
+    else if (folded_ && !step.products.empty())
+        args.bias = (*folded_)[step.products[0].weight].bias.data();
+    args.n_identity = gather_identities(step, frame, begin);
+    args.identity = identities_.data();
+    if (step.branch.z >= 0) args.branch = branch(step, frame, begin, end);
+    args.activation = step.activation;
+    args.mask = mask(mask_, step.dropout, step.dropout_site, step, frame, begin, end);
+    args.argument = write(step.argument, frame, begin);
+    args.out = write(step.out, frame, begin);
+    kernels_.forward(args);
+}
+
+template <class T>
+void StepRunner<T>::backward_data(const Step& step, const Frame<T>& frame, std::int64_t begin, std::int64_t end) {
+    BackwardDataArgs<T> args;
+    args.rows = end - begin;
+    args.columns = step.width;
+    args.n_sources = gather_sources(step, frame, begin, true);
+    args.sources = sources_.data();
+    args.n_identity = gather_identities(step, frame, begin);
+    args.identity = identities_.data();
+    args.mask = mask(mask_, step.dropout, step.dropout_site, step, frame, begin, end);
+    args.activation = step.activation;
+    if (step.saved >= 0) args.saved = read(step.saved, frame, begin);
+    args.saved_is_argument = step.saved_is_argument;
+    args.out = write(step.out, frame, begin);
+    kernels_.backward_data(args);
+}
+
+template <class T>
+void StepRunner<T>::moments(const Step& step, const Frame<T>& frame, std::int64_t begin, std::int64_t end,
+                            const PartialSums<T>& sums) {
+    for (std::int64_t row = begin; row < end; row += sums.chunk) {
+        const std::int64_t index = row / sums.chunk;
+        kernels_.moments({std::min(sums.chunk, end - row), step.width, read(step.branch.z, frame, row),
+                          sums.first(index), sums.second(index)});
+    }
+}
+
+template <class T>
+void StepRunner<T>::norm_sums(const Step& step, const Frame<T>& frame, std::int64_t begin, std::int64_t end,
+                              const PartialSums<T>& sums) {
+    const Norm<T>& norm = norms_.of_layer(step.branch.norm);
+    for (std::int64_t row = begin; row < end; row += sums.chunk) {
+        const std::int64_t index = row / sums.chunk, stop = std::min(row + sums.chunk, end);
+        NormSumsArgs<T> args;
+        args.rows = stop - row;
+        args.columns = step.width;
+        args.delta = read(step.delta, frame, row);
+        const Branch<T> b = branch(step, frame, row, stop);
+        args.mask = b.mask;
+        args.z = b.z;
+        args.mean = norm.mean.data();
+        args.inverse_deviation = norm.inverse_deviation.data();
+        args.sum = sums.first(index);
+        args.sum_xhat = sums.second(index);
+        kernels_.norm_sums(args);
+    }
+}
+
+template <class T>
+void StepRunner<T>::norm_backward(const Step& step, const Frame<T>& frame, std::int64_t begin, std::int64_t end) {
+    NormBackwardArgs<T> args;
+    args.rows = end - begin;
+    args.columns = step.width;
+    args.delta = read(step.delta, frame, begin);
+    const Branch<T> b = branch(step, frame, begin, end);
+    args.mask = b.mask;
+    if (step.branch.norm >= 0) {
+        const Norm<T>& norm = norms_.of_layer(step.branch.norm);
+        args.z = b.z;
+        args.mean = norm.mean.data();
+        args.inverse_deviation = norm.inverse_deviation.data();
+        args.scale = norm.scale.data();
+        args.mean_d = norm.mean_d.data();
+        args.mean_dx = norm.mean_dx.data();
+    }
+    args.out = write(step.out, frame, begin);
+    kernels_.norm_backward(args);
+}
+
+template <class T>
+void StepRunner<T>::gate(const Step& step, const Frame<T>& frame, std::int64_t begin, std::int64_t end) {
+    GateArgs<T> args;
+    args.rows = end - begin;
+    args.columns = step.width;
+    args.h = read(step.gate_h, frame, begin);
+    args.t = read(step.gate_t, frame, begin);
+    args.x = read(step.gate_x, frame, begin);
+    args.mask = mask(mask_, step.dropout, step.dropout_site, step, frame, begin, end);
+    args.out = write(step.out, frame, begin);
+    kernels_.gate(args);
+}
+
+template <class T>
+void StepRunner<T>::gate_backward(const Step& step, const Frame<T>& frame, std::int64_t begin, std::int64_t end) {
+    GateBackwardArgs<T> args;
+    args.rows = end - begin;
+    args.columns = step.width;
+    args.gradient = read(step.delta, frame, begin);
+    args.h = read(step.gate_h, frame, begin);
+    args.t = read(step.gate_t, frame, begin);
+    args.x = read(step.gate_x, frame, begin);
+    args.activation = step.activation;
+    if (step.saved >= 0) args.saved = read(step.saved, frame, begin);
+    args.saved_is_argument = step.saved_is_argument;
+    args.d_h = write(step.d_h, frame, begin);
+    args.d_t = write(step.d_t, frame, begin);
+    args.d_x = write(step.d_x, frame, begin);
+    kernels_.gate_backward(args);
+}
+
+template <class T>
+void StepRunner<T>::loss(const Step& step, const Frame<T>& frame, std::int64_t begin, std::int64_t end) {
+    const LossTarget<T>& t = frame.target;
+    const std::int64_t row = frame.first_row + begin;
+    LossArgs<T> args;
+    args.rows = end - begin;
+    args.columns = step.width;
+    args.loss = t.loss;
+    args.logits = read(plan_.output, frame, begin);
+    if (t.labels) args.labels = t.labels + row;
+    if (t.targets.data) args.targets = {t.targets.data + row * t.targets.stride, t.targets.stride};
+    args.class_weight = t.class_weight;
+    if (t.sample_weight) args.sample_weight = t.sample_weight + row;
+    args.label_smoothing = t.label_smoothing;
+    args.delta = t.delta;
+    args.normaliser = t.normaliser;
+    args.gradient = write(step.out, frame, begin);
+    args.row_loss = t.row_loss + row;
+    kernels_.loss(args);
+}
+
+template class StepRunner<float>;
+template class StepRunner<double>;
+
+}  // namespace resnetcore

@@ -1,0 +1,88 @@
+// Runs one step of a plan on one tile of rows: resolves buffers and parameters to pointers, then calls the kernel.
+// Never allocates: each thread owns a StepRunner made before the run.
+#pragma once
+
+#include <vector>
+
+#include "kernels/ops.h"
+#include "runtime/norms.h"
+#include "runtime/parameters.h"
+#include "topology/plan.h"
+
+namespace resnetcore {
+
+// Normal paths with their norm folded in, for inference: panels and bias by weight parameter; empty where not folded.
+template <class T>
+struct Folded {
+    AlignedArray<T> panels, bias;
+};
+
+// What a batch is compared with, whole-batch arrays; see LossArgs.
+template <class T>
+struct LossTarget {
+    int loss = 0;
+    const std::int64_t* labels = nullptr;
+    Rows<T> targets;
+    const T* class_weight = nullptr;
+    const T* sample_weight = nullptr;
+    double label_smoothing = 0, delta = 1, normaliser = 1;
+    double* row_loss = nullptr;
+};
+
+// Where the buffers of one run are. `rows` is the capacity that the arena was laid out for.
+template <class T>
+struct Frame {
+    Rows<T> input;
+    T* arena = nullptr;
+    std::int64_t rows = 0;
+    BufferId output = -1;      // this buffer lies in `output_rows` instead of the arena
+    MutableRows<T> output_rows;
+    std::int64_t first_row = 0;  // of the frame in its batch: dropout and targets count from the batch's start
+    PhiloxKey dropout;           // purpose is added per site
+    LossTarget<T> target;
+};
+
+template <class T>
+class StepRunner {
+public:
+    StepRunner(const Plan& plan, const KernelTable<T>& kernels, const ParameterStore<T>& store, Norms<T>& norms,
+               const std::vector<Folded<T>>* folded, std::int64_t tile);
+
+    // Rows [begin, end) of the frame.
+    void run(const Step& step, const Frame<T>& frame, std::int64_t begin, std::int64_t end,
+             const PartialSums<T>* sums = nullptr);
+
+    Rows<T> read(BufferId id, const Frame<T>& frame, std::int64_t row) const;
+    MutableRows<T> write(BufferId id, const Frame<T>& frame, std::int64_t row) const;
+
+private:
+    void forward(const Step&, const Frame<T>&, std::int64_t begin, std::int64_t end);
+    void backward_data(const Step&, const Frame<T>&, std::int64_t begin, std::int64_t end);
+    void moments(const Step&, const Frame<T>&, std::int64_t begin, std::int64_t end, const PartialSums<T>&);
+    void norm_sums(const Step&, const Frame<T>&, std::int64_t begin, std::int64_t end, const PartialSums<T>&);
+    void norm_backward(const Step&, const Frame<T>&, std::int64_t begin, std::int64_t end);
+    void gate(const Step&, const Frame<T>&, std::int64_t begin, std::int64_t end);
+    void gate_backward(const Step&, const Frame<T>&, std::int64_t begin, std::int64_t end);
+    void loss(const Step&, const Frame<T>&, std::int64_t begin, std::int64_t end);
+
+    int gather_sources(const Step&, const Frame<T>&, std::int64_t row, bool transposed);
+    int gather_identities(const Step&, const Frame<T>&, std::int64_t row);
+    Branch<T> branch(const Step&, const Frame<T>&, std::int64_t begin, std::int64_t end);
+    Rows<T> mask(AlignedArray<T>& memory, double probability, std::uint32_t site, const Step&, const Frame<T>&,
+                 std::int64_t begin, std::int64_t end);
+
+    const Plan& plan_;
+    const KernelTable<T>& kernels_;
+    const ParameterStore<T>& store_;
+    Norms<T>& norms_;
+    const std::vector<Folded<T>>* folded_;
+    std::vector<std::int64_t> strides_;
+    std::vector<Source<T>> sources_;
+    std::vector<Rows<T>> identities_;
+    AlignedArray<T> mask_, branch_mask_;
+};
+
+extern template class StepRunner<float>;
+extern template class StepRunner<double>;
+
+}  // namespace resnetcore

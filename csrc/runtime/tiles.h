@@ -1,0 +1,29 @@
+// How a batch is cut into row tiles. Rows are independent, so the cut changes speed and never a result.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+namespace resnetcore {
+
+// Column statistics are summed over chunks of rows that depend on the batch alone, then combined in order.
+inline std::int64_t statistics_chunk(std::int64_t rows) {
+    return std::clamp<std::int64_t>((rows / 8 + 7) / 8 * 8, 8, 64);
+}
+
+// The cost model of a tile. Where all weights stay in L2, short tiles keep the activations there too; where they do
+// not, every tile streams the weights once, and the tile is as tall as half of L2 allows for one activation.
+inline std::int64_t tile_rows(std::int64_t rows, std::int64_t weight_bytes, std::int64_t widest_row_bytes, int threads,
+                              std::int64_t multiple) {
+    constexpr std::int64_t level2 = std::int64_t{1} << 20;
+    const bool weights_stay = weight_bytes <= level2;
+    std::int64_t target = weights_stay ? 128 : std::clamp<std::int64_t>(level2 / 2 / widest_row_bytes, 64, 512);
+    target = std::min(target, (rows + threads - 1) / threads);
+    // Equal tiles, so that no thread is left with one more than the others.
+    std::int64_t tiles = (rows + target - 1) / target;
+    tiles = (tiles + threads - 1) / threads * threads;
+    const std::int64_t equal = (rows + tiles - 1) / tiles;
+    return std::max<std::int64_t>((equal + multiple - 1) / multiple * multiple, 1);
+}
+
+}  // namespace resnetcore

@@ -1,0 +1,58 @@
+// A plan as text, for people: what runs in which phase, what it reads and writes, and where in the arena.
+#include <sstream>
+
+#include "topology/plan.h"
+
+namespace resnetcore {
+namespace {
+
+const char* kind_name(StepKind kind) {
+    switch (kind) {
+        case StepKind::forward: return "forward";
+        case StepKind::moments: return "moments";
+        case StepKind::gate: return "gate";
+        case StepKind::loss: return "loss";
+        case StepKind::backward_data: return "backward_data";
+        case StepKind::norm_sums: return "norm_sums";
+        case StepKind::norm_backward: return "norm_backward";
+        case StepKind::gate_backward: return "gate_backward";
+    }
+    return "";
+}
+
+void print(std::ostream& out, const Step& step, const Plan& plan, const ParameterList& parameters) {
+    auto buffer = [&](BufferId id) { return "[" + plan.buffers[id].name + "]"; };
+    out << "    " << kind_name(step.kind) << " layer " << step.layer << ":";
+    if (step.out >= 0) out << " " << buffer(step.out) << " <-";
+    const char* transposed = step.kind == StepKind::backward_data ? "^T" : "";
+    for (const Product& p : step.products)
+        out << " " << buffer(p.rows) << "*" << parameters.all[p.weight].name << transposed;
+    if (step.bias >= 0) out << " + " << parameters.all[step.bias].name;
+    for (BufferId id : step.identities) out << " + " << buffer(id);
+    if (step.branch.z >= 0) out << " + " << (step.branch.norm >= 0 ? "norm" : "") << buffer(step.branch.z);
+    if (step.delta >= 0) out << " " << buffer(step.delta);
+    out << "\n";
+}
+
+}  // namespace
+
+std::string explain(const Plan& plan, const ParameterList& parameters) {
+    std::ostringstream out;
+    for (std::size_t p = 0; p < plan.phases.size(); ++p) {
+        out << "phase " << p << " (row tiles, depth first)\n";
+        for (const Step& step : plan.phases[p].steps) print(out, step, plan, parameters);
+    }
+    if (!plan.weights.empty()) out << "weights (after the last phase)\n";
+    for (const WeightStep& w : plan.weights)
+        out << "    " << parameters.all[w.weight].name << ": [" << plan.buffers[w.a].name << "]^T*["
+            << plan.buffers[w.delta].name << "]\n";
+    out << "arena: " << plan.row_elements << " elements per row\n";
+    for (std::size_t id = 1; id < plan.buffers.size(); ++id) {
+        const BufferInfo& b = plan.buffers[id];
+        out << "    [" << b.name << "] width " << b.width << ", offset " << b.offset << ", alive " << b.first_use
+            << " to " << b.last_use << "\n";
+    }
+    return out.str();
+}
+
+}  // namespace resnetcore

@@ -1,0 +1,381 @@
+#include "topology/plan.h"
+
+#include <algorithm>
+
+#include "math/activation.h"
+
+namespace resnetcore {
+namespace {
+
+// Everything that reads an activation, as seen by its gradient: products δ·Wᵀ and plain terms.
+struct Gradient {
+    std::vector<Product> products;
+    std::vector<BufferId> identities;
+};
+
+class Planner {
+public:
+    Planner(const Topology& topology, const ParameterList& parameters, const PlanOptions& options)
+        : topology_(topology), parameters_(parameters), options_(options), identity_(find_activation("identity")) {}
+
+    Plan make() {
+        plan_.phases.emplace_back();
+        activations_.push_back(buffer("0", topology_.inputs));
+        gradients_.resize(topology_.depth() + 1);
+        work_.resize(topology_.depth() + 1);
+        for (std::int64_t number = 1; number <= topology_.depth(); ++number) forward(number);
+        plan_.output = activations_.back();
+        if (options_.backward) backward_all();
+        if (plan_.phases.back().steps.empty()) plan_.phases.pop_back();
+        assign_memory();
+        return std::move(plan_);
+    }
+
+private:
+    // Buffers that a layer's backward reads again.
+    struct Work {
+        BufferId input = -1;  // what the normal path's weight multiplies
+        BufferId z = -1;      // the stored normal path
+        BufferId saved = -1;  // of g
+        bool saved_is_argument = false;
+        BufferId h = -1, t = -1;
+    };
+
+    BufferId buffer(const std::string& name, std::int64_t width) {
+        plan_.buffers.push_back({name, width, 0, 0, 0});
+        return static_cast<BufferId>(plan_.buffers.size()) - 1;
+    }
+    static std::string name(std::int64_t number, const char* what) { return std::to_string(number) + "." + what; }
+    Step& add(Step step) {
+        auto& steps = plan_.phases.back().steps;
+        steps.push_back(std::move(step));
+        return steps.back();
+    }
+    void end_phase() { plan_.phases.emplace_back(); }
+    const LayerParameters& own(std::int64_t number) const { return parameters_.layers[number - 1]; }
+
+    BranchInfo branch_info(std::int64_t number, BufferId z, bool normalised, double dropout) const {
+        return {z, normalised ? static_cast<int>(number) : -1, options_.training ? dropout : 0,
+                static_cast<std::uint32_t>(2 * number + 1)};
+    }
+    void add_moments(std::int64_t number, BufferId z) {
+        if (!options_.training) return;  // inference has the running statistics
+        Step step{StepKind::moments, number, plan_.buffers[z].width};
+        step.branch = branch_info(number, z, true, 0);
+        add(std::move(step));
+        end_phase();
+    }
+
+    // u = g(norm(a_prev)), the input of a pre-activation layer's product.
+    BufferId pre_activation(std::int64_t number, BufferId in) {
+        const Layer& layer = topology_.layer(number);
+        Work& work = work_[number];
+        if (layer.batch_norm) add_moments(number, in);
+        Step step{StepKind::forward, number, plan_.buffers[in].width};
+        step.branch = branch_info(number, in, layer.batch_norm, 0);
+        step.activation = layer.activation;
+        step.out = buffer(name(number, "input"), step.width);
+        keep_for_derivative(number, step, false);
+        work.input = step.out;
+        add(std::move(step));
+        return work.input;
+    }
+
+    void keep_for_derivative(std::int64_t number, Step& step, bool output_is_masked) {
+        if (!options_.backward) return;
+        Work& work = work_[number];
+        work.saved_is_argument =
+            activation_needs_argument(step.activation) || (output_is_masked && step.activation != identity_);
+        if (work.saved_is_argument) step.argument = buffer(name(number, "argument"), step.width);
+        work.saved = work.saved_is_argument ? step.argument : step.out;
+    }
+
+    void forward(std::int64_t number) {
+        const Layer& layer = topology_.layer(number);
+        const BufferId previous = activations_[number - 1];
+        const BufferId in = layer.pre ? pre_activation(number, previous) : previous;
+        work_[number].input = in;
+        const bool norm_after = layer.batch_norm && !layer.pre;
+        const bool stored = options_.training && (norm_after || layer.branch_dropout > 0);
+
+        Step step{StepKind::forward, number, layer.width};
+        if (stored) {
+            Step branch{StepKind::forward, number, layer.width};
+            branch.products = {{in, own(number).weight}};
+            branch.bias = own(number).bias;
+            branch.activation = identity_;
+            branch.out = work_[number].z = buffer(name(number, "branch"), layer.width);
+            add(std::move(branch));
+            if (norm_after) add_moments(number, work_[number].z);
+            step.branch = branch_info(number, work_[number].z, norm_after, layer.branch_dropout);
+        } else {
+            step.products.push_back({in, own(number).weight});
+            step.bias = own(number).bias;
+        }
+        for (std::size_t i = 0; i < layer.skips.size(); ++i) {
+            const BufferId from = activations_[number - layer.skips[i].back];
+            if (layer.skips[i].kind == SkipKind::identity)
+                step.identities.push_back(from);
+            else
+                step.products.push_back({from, own(number).skips[i]});
+        }
+        step.activation = layer.pre ? identity_ : layer.activation;
+        const double dropout = options_.training ? layer.dropout : 0;
+        if (!layer.gate) step.dropout = dropout, step.dropout_site = site(number);
+        step.out = buffer(layer.gate ? name(number, "hidden") : std::to_string(number), layer.width);
+        if (!layer.pre) keep_for_derivative(number, step, step.dropout > 0);
+        const BufferId out = step.out;
+        add(std::move(step));
+        activations_.push_back(layer.gate ? gate(number, out, dropout) : out);
+    }
+
+    static std::uint32_t site(std::int64_t number) { return static_cast<std::uint32_t>(2 * number); }
+
+    BufferId gate(std::int64_t number, BufferId h, double dropout) {
+        const std::int64_t width = topology_.width(number);
+        Step t{StepKind::forward, number, width};
+        t.products = {{activations_[number - 1], own(number).gate_weight}};
+        t.bias = own(number).gate_bias;
+        t.activation = find_activation("sigmoid");
+        t.out = work_[number].t = buffer(name(number, "gate"), width);
+        add(std::move(t));
+        Step step{StepKind::gate, number, width};
+        step.gate_h = work_[number].h = h;
+        step.gate_t = work_[number].t;
+        step.gate_x = activations_[number - 1];
+        step.dropout = dropout;
+        step.dropout_site = site(number);
+        const BufferId out = step.out = buffer(std::to_string(number), width);
+        add(std::move(step));
+        return out;
+    }
+
+    void backward_all() {
+        const std::int64_t depth = topology_.depth();
+        Step loss{StepKind::loss, depth, topology_.width(depth)};
+        loss.out = plan_.output_gradient = buffer("loss.gradient", loss.width);
+        add(std::move(loss));
+        gradients_[depth].identities.push_back(plan_.output_gradient);
+        for (std::int64_t number = depth; number >= 1; --number) backward(number);
+        if (options_.input_gradient)
+            plan_.input_gradient = backward_data(0, gradients_[0], 0, Step{StepKind::backward_data}, "input.gradient");
+    }
+
+    // Sums what `gradient` has collected; `like` carries the derivative and the dropout of the step to undo.
+    BufferId backward_data(std::int64_t number, const Gradient& gradient, std::int64_t width, const Step& like,
+                           const char* what) {
+        const bool plain = like.activation == identity_ && like.dropout == 0;
+        if (plain && gradient.products.empty() && gradient.identities.size() == 1) return gradient.identities[0];
+        Step step = like;
+        step.kind = StepKind::backward_data;
+        step.layer = number;
+        step.width = width ? width : topology_.width(number);
+        step.products = gradient.products;
+        step.identities = gradient.identities;
+        if (step.activation == identity_) step.saved = -1;
+        return add_out(step, name(number, what));
+    }
+    BufferId add_out(Step& step, const std::string& buffer_name) {
+        const BufferId out = step.out = buffer(buffer_name, step.width);
+        add(std::move(step));
+        return out;
+    }
+
+    // Whether anyone needs the gradient of this activation.
+    bool wanted(std::int64_t number) const { return number > 0 || options_.input_gradient; }
+    void into(std::int64_t number, Product product) {
+        if (wanted(number)) gradients_[number].products.push_back(product);
+    }
+    void into(std::int64_t number, BufferId term) {
+        if (wanted(number)) gradients_[number].identities.push_back(term);
+    }
+
+    void backward(std::int64_t number) {
+        const Layer& layer = topology_.layer(number);
+        Step undo{StepKind::backward_data};
+        undo.dropout = layer.dropout;
+        undo.dropout_site = site(number);
+        const bool direct = !layer.gate && !layer.pre;
+        undo.activation = direct ? layer.activation : identity_;
+        undo.saved = direct ? work_[number].saved : -1;
+        undo.saved_is_argument = work_[number].saved_is_argument;
+        BufferId delta = backward_data(number, gradients_[number], 0, undo, "delta");
+        if (layer.gate) delta = gate_backward(number, delta);
+        skips_backward(number, delta);
+        const BufferId d_branch = layer.pre ? undo_branch_dropout(number, delta) : undo_norm(number, delta);
+        plan_.weights.push_back({own(number).weight, own(number).bias, work_[number].input, d_branch});
+        if (layer.pre)
+            pre_backward(number, d_branch);
+        else
+            into(number - 1, Product{d_branch, own(number).weight});
+    }
+
+    void skips_backward(std::int64_t number, BufferId delta) {
+        const Layer& layer = topology_.layer(number);
+        for (std::size_t i = 0; i < layer.skips.size(); ++i) {
+            const std::int64_t from = number - layer.skips[i].back;
+            const int weight = own(number).skips[i];
+            if (layer.skips[i].kind == SkipKind::identity)
+                into(from, delta);
+            else
+                into(from, Product{delta, weight});
+            if (layer.skips[i].kind == SkipKind::learned)
+                plan_.weights.push_back({weight, -1, activations_[from], delta});
+        }
+    }
+
+    // Back through a branch that was stored: its dropout, then its norm.
+    BufferId undo_norm(std::int64_t number, BufferId delta) {
+        const Layer& layer = topology_.layer(number);
+        if (!layer.batch_norm) return undo_branch_dropout(number, delta);
+        return norm_backward(number, delta, branch_info(number, work_[number].z, true, layer.branch_dropout),
+                             "branch.delta");
+    }
+    BufferId undo_branch_dropout(std::int64_t number, BufferId delta) {
+        const Layer& layer = topology_.layer(number);
+        if (layer.branch_dropout == 0) return delta;
+        Step step{StepKind::norm_backward, number, layer.width};
+        step.branch = branch_info(number, -1, false, layer.branch_dropout);
+        step.delta = delta;
+        return add_out(step, name(number, "branch.delta"));
+    }
+    BufferId norm_backward(std::int64_t number, BufferId delta, const BranchInfo& branch, const char* what) {
+        Step sums{StepKind::norm_sums, number, plan_.buffers[branch.z].width};
+        sums.branch = branch;
+        sums.delta = delta;
+        Step apply = sums;
+        apply.kind = StepKind::norm_backward;
+        add(std::move(sums));
+        end_phase();
+        return add_out(apply, name(number, what));
+    }
+
+    void pre_backward(std::int64_t number, BufferId d_branch) {
+        const Layer& layer = topology_.layer(number);
+        if (!layer.batch_norm && !wanted(number - 1)) return;
+        Step undo{StepKind::backward_data};
+        undo.activation = layer.activation;
+        undo.saved = work_[number].saved;
+        undo.saved_is_argument = work_[number].saved_is_argument;
+        Gradient gradient{{{d_branch, own(number).weight}}, {}};
+        const std::int64_t width = topology_.width(number - 1);
+        BufferId d = backward_data(number, gradient, width, undo, "input.delta");
+        if (layer.batch_norm)
+            d = norm_backward(number, d, branch_info(number, activations_[number - 1], true, 0), "norm.delta");
+        into(number - 1, d);
+    }
+
+    BufferId gate_backward(std::int64_t number, BufferId gradient) {
+        const Layer& layer = topology_.layer(number);
+        Step step{StepKind::gate_backward, number, layer.width};
+        step.delta = gradient;
+        step.gate_h = work_[number].h;
+        step.gate_t = work_[number].t;
+        step.gate_x = activations_[number - 1];
+        step.activation = layer.activation;
+        step.saved = work_[number].saved;
+        step.saved_is_argument = work_[number].saved_is_argument;
+        const BufferId d_h = step.d_h = buffer(name(number, "hidden.delta"), layer.width);
+        const BufferId d_t = step.d_t = buffer(name(number, "gate.delta"), layer.width);
+        const BufferId d_x = step.d_x = buffer(name(number, "carry.gradient"), layer.width);
+        add(std::move(step));
+        into(number - 1, d_x);
+        into(number - 1, Product{d_t, own(number).gate_weight});
+        plan_.weights.push_back({own(number).gate_weight, own(number).gate_bias, activations_[number - 1], d_t});
+        return d_h;
+    }
+
+    template <class Visit>
+    static void visit_buffers(const Step& s, Visit visit) {
+        for (const Product& p : s.products) visit(p.rows);
+        for (BufferId b : s.identities) visit(b);
+        for (BufferId b : {s.out, s.branch.z, s.argument, s.saved, s.delta, s.gate_h, s.gate_t, s.gate_x, s.d_h, s.d_t,
+                           s.d_x})
+            if (b >= 0) visit(b);
+    }
+
+    // Lifetimes count phases where tiles of a phase run at the same time in one arena, and steps where every thread
+    // has a small arena of its own (inference, which is a single phase).
+    void assign_memory() {
+        const bool by_step = !options_.training && !options_.backward && !options_.keep_activations;
+        std::vector<int> first(plan_.buffers.size(), -1), last(plan_.buffers.size(), -1);
+        int time = 0;
+        for (std::size_t p = 0; p < plan_.phases.size(); ++p) {
+            for (const Step& step : plan_.phases[p].steps) {
+                if (step.kind == StepKind::loss) plan_.loss_phase = static_cast<int>(p);
+                plan_.max_terms = std::max({plan_.max_terms, static_cast<int>(step.products.size()),
+                                            static_cast<int>(step.identities.size())});
+                visit_buffers(step, [&](BufferId b) {
+                    if (first[b] < 0) first[b] = time;
+                    last[b] = time;
+                });
+                if (by_step) ++time;
+            }
+            if (!by_step) ++time;
+        }
+        auto keep = [&](BufferId b) {
+            if (b >= 0) last[b] = time;
+        };
+        for (const WeightStep& w : plan_.weights) keep(w.a), keep(w.delta);
+        keep(plan_.output);
+        keep(plan_.output_gradient);
+        keep(plan_.input_gradient);
+        if (options_.keep_activations || options_.backward)
+            for (BufferId b : activations_) keep(b);
+        if (options_.keep_activations)
+            for (const Work& work : work_) keep(work.z);
+        place(first, last);
+    }
+
+    // First fit over lifetimes. Buffer 0, the input, is the caller's memory and takes no room.
+    void place(const std::vector<int>& first, const std::vector<int>& last) {
+        struct Placed {
+            std::int64_t begin, end;
+            BufferId id;
+        };
+        std::vector<Placed> placed;
+        for (BufferId id = 1; id < static_cast<BufferId>(plan_.buffers.size()); ++id) {
+            BufferInfo& info = plan_.buffers[id];
+            info.first_use = first[id];
+            info.last_use = last[id];
+            const std::int64_t size = padded_width(info.width, options_.element_size);
+            std::int64_t offset = 0;
+            for (const Placed& other : placed) {  // sorted by begin
+                const bool apart = last[other.id] < first[id] || last[id] < first[other.id];
+                if (apart || other.end <= offset) continue;
+                if (other.begin >= offset + size) break;
+                offset = other.end;
+            }
+            info.offset = offset;
+            plan_.row_elements = std::max(plan_.row_elements, offset + size);
+            const Placed mine{offset, offset + size, id};
+            placed.insert(std::upper_bound(placed.begin(), placed.end(), mine,
+                                           [](const Placed& x, const Placed& y) { return x.begin < y.begin; }),
+                          mine);
+        }
+    }
+
+    const Topology& topology_;
+    const ParameterList& parameters_;
+    const PlanOptions& options_;
+    const int identity_;
+    Plan plan_;
+    std::vector<BufferId> activations_;
+    std::vector<Gradient> gradients_;
+    std::vector<Work> work_;
+};
+
+}  // namespace
+
+Plan make_plan(const Topology& topology, const ParameterList& parameters, const PlanOptions& options) {
+    return Planner(topology, parameters, options).make();
+}
+
+std::int64_t padded_width(std::int64_t width, std::int64_t element_size) {
+    constexpr std::int64_t line = 64, page_part = 1024;
+    std::int64_t bytes = (width * element_size + line - 1) / line * line;
+    if (bytes % page_part == 0) bytes += line;
+    return bytes / element_size;
+}
+
+}  // namespace resnetcore
