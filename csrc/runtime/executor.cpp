@@ -23,27 +23,38 @@ bool ends_in_sums(const Phase& phase) {
 
 template <class T>
 BatchExecutor<T>::BatchExecutor(Plan plan, const KernelTable<T>& kernels, ParameterStore<T>& store, Norms<T>& norms,
-                                std::int64_t weight_bytes)
-    : plan_(std::move(plan)), kernels_(kernels), store_(store), norms_(norms), weight_bytes_(weight_bytes),
-      widest_(widest_buffer(plan_)), queues_(new WorkQueue[plan_.phases.size()]) {}
+                                const std::vector<Folded<T>>* folded, std::int64_t weight_bytes)
+    : plan_(std::move(plan)), kernels_(kernels), store_(store), norms_(norms), folded_(folded),
+      weight_bytes_(weight_bytes), widest_(widest_buffer(plan_)), queues_(new WorkQueue[plan_.phases.size()]) {}
+
+template <class T>
+std::int64_t BatchExecutor<T>::tile_for(std::int64_t rows) const {
+    bool sums = false;
+    for (const Phase& phase : plan_.phases) sums |= ends_in_sums(phase);
+    return tile_rows(rows, weight_bytes_, widest_ * static_cast<std::int64_t>(sizeof(T)), threads_,
+                     sums ? statistics_chunk(rows) : 1);
+}
 
 template <class T>
 void BatchExecutor<T>::prepare(std::int64_t rows, int threads) {
+    threads_ = threads;
     std::int64_t sums = 0;
     for (const Phase& phase : plan_.phases) {
         const PartialSums<T> s = sums_of(phase, rows);
         sums = std::max(sums, 2 * s.chunks() * s.width);
     }
-    const std::int64_t multiple = sums > 0 ? statistics_chunk(rows) : 1;
-    const std::int64_t tile =
-        tile_rows(rows, weight_bytes_, widest_ * static_cast<std::int64_t>(sizeof(T)), threads, multiple);
     arena_.reserve(plan_.row_elements * rows);
     sums_.reserve(sums);
+    const std::int64_t tile = tile_for(rows);
     if (tile > largest_tile_) runners_.clear(), largest_tile_ = tile;
     while (static_cast<int>(runners_.size()) < threads)
-        runners_.push_back(std::make_unique<StepRunner<T>>(plan_, kernels_, store_, norms_, nullptr, largest_tile_));
-    tile_ = tile;
-    for (std::size_t p = 0; p < plan_.phases.size(); ++p) queues_[p].reset((rows + tile - 1) / tile);
+        runners_.push_back(std::make_unique<StepRunner<T>>(plan_, kernels_, store_, norms_, folded_, largest_tile_));
+}
+
+template <class T>
+void BatchExecutor<T>::begin(std::int64_t rows) {
+    tile_ = std::min(tile_for(rows), largest_tile_);
+    for (std::size_t p = 0; p < plan_.phases.size(); ++p) queues_[p].reset((rows + tile_ - 1) / tile_);
 }
 
 template <class T>

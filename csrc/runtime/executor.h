@@ -29,10 +29,12 @@ template <class T>
 class BatchExecutor {
 public:
     BatchExecutor(Plan plan, const KernelTable<T>& kernels, ParameterStore<T>& store, Norms<T>& norms,
-                  std::int64_t weight_bytes);
+                  const std::vector<Folded<T>>* folded, std::int64_t weight_bytes);
 
-    // Makes room for `rows` rows and this many threads; everything that can fail for lack of memory is done here.
+    // Makes room for up to `rows` rows and this many threads; everything that can fail for lack of memory is done here.
     void prepare(std::int64_t rows, int threads);
+    // Before each run, by one thread, with a barrier between: cuts `rows` rows into tiles.
+    void begin(std::int64_t rows);
     // All phases over frame.rows rows; called by every thread of a team. `frame.arena` is filled in.
     void run(Team& team, Frame<T> frame);
 
@@ -44,12 +46,15 @@ public:
 private:
     void finish(Team& team, const Step& last, const PartialSums<T>& sums);
     PartialSums<T> sums_of(const Phase& phase, std::int64_t rows) const;
+    std::int64_t tile_for(std::int64_t rows) const;
 
     const Plan plan_;
     const KernelTable<T>& kernels_;
     ParameterStore<T>& store_;
     Norms<T>& norms_;
+    const std::vector<Folded<T>>* folded_;
     std::int64_t weight_bytes_, widest_ = 1;
+    int threads_ = 1;
     std::int64_t tile_ = 0, largest_tile_ = 0;
     AlignedArray<T> arena_, sums_;
     std::vector<std::unique_ptr<StepRunner<T>>> runners_;

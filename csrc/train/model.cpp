@@ -1,0 +1,156 @@
+#include "train/model.h"
+
+#include <algorithm>
+#include <cmath>
+#include <mutex>
+
+#include "kernels/select.h"
+#include "topology/check.h"
+#include "train/initialize.h"
+
+namespace resnetcore {
+namespace {
+
+Topology checked(Topology topology) {
+    check_topology(topology);
+    return topology;
+}
+
+}  // namespace
+
+template <class T>
+Model<T>::Model(Topology topology, std::uint64_t seed)
+    : topology_(checked(std::move(topology))), list_(list_parameters(topology_)), seed_(seed),
+      kernels_(resnetcore::kernels<T>()), store_(list_, kernels_), norms_(topology_, list_, store_),
+      running_norms_(topology_, list_, store_), folded_(list_.all.size()) {
+    std::vector<T> narrow;
+    for (std::size_t id = 0; id < list_.all.size(); ++id) {
+        const std::vector<double> value = initial_value(topology_, list_, static_cast<int>(id), seed);
+        narrow.assign(value.begin(), value.end());
+        store_.write(static_cast<int>(id), narrow.data());
+    }
+}
+
+template <class T>
+Model<T>::Model(const Model& other)
+    : topology_(other.topology_), list_(list_parameters(topology_)), seed_(other.seed_), kernels_(other.kernels_),
+      store_(list_, kernels_), norms_(topology_, list_, store_), running_norms_(topology_, list_, store_),
+      folded_(list_.all.size()) {
+    std::vector<T> value;
+    for (std::size_t id = 0; id < list_.all.size(); ++id) {
+        value.resize(list_.all[id].size());
+        other.read(static_cast<int>(id), value.data());
+        store_.write(static_cast<int>(id), value.data());
+    }
+}
+
+template <class T>
+void Model<T>::read(int id, T* values) const {
+    std::lock_guard<ForkSafeMutex> lock(mutex_);
+    store_.read(id, values);
+}
+
+template <class T>
+void Model<T>::write(const std::vector<std::pair<int, const T*>>& values) {
+    std::lock_guard<ForkSafeMutex> lock(mutex_);
+    for (const auto& [id, value] : values) store_.write(id, value);
+    parameters_changed();
+}
+
+template <class T>
+std::int64_t Model<T>::weight_bytes() const {
+    std::int64_t elements = 0;
+    for (const Parameter& p : list_.all) elements += p.size();
+    return elements * static_cast<std::int64_t>(sizeof(T));
+}
+
+template <class T>
+Plan Model<T>::plan(bool training, bool input_gradient) const {
+    PlanOptions options;
+    options.training = options.backward = training;
+    options.input_gradient = input_gradient;
+    options.element_size = sizeof(T);
+    return make_plan(topology_, list_, options);
+}
+
+// In inference y = ((aW − mean)·scale + β) is one product: columns of W scaled, and a bias β − mean·scale.
+template <class T>
+void Model<T>::fold() {
+    if (folded_is_current_) return;
+    running_norms_.use_running_statistics();
+    for (std::int64_t number = 1; number <= topology_.depth(); ++number) {
+        const Layer& layer = topology_.layer(number);
+        if (!layer.batch_norm || layer.pre) continue;
+        const int weight = list_.layers[number - 1].weight;
+        const Norm<T>& norm = running_norms_.of_layer(number);
+        Folded<T>& folded = folded_[weight];
+        if (folded.panels.size() == 0) {
+            folded.panels = AlignedArray<T>(store_.packed_elements(weight));
+            folded.bias = AlignedArray<T>(layer.width);
+        }
+        const Parameter& p = list_.all[weight];
+        std::vector<T> dense(p.size());
+        store_.read(weight, dense.data());
+        for (std::int64_t i = 0; i < p.rows; ++i)
+            for (std::int64_t j = 0; j < p.columns; ++j) dense[i * p.columns + j] *= norm.scale[j];
+        store_.pack_like(weight, dense.data(), folded.panels.data());
+        for (std::int64_t j = 0; j < p.columns; ++j)
+            folded.bias[j] = static_cast<T>(norm.shift[j] - static_cast<double>(norm.mean[j]) * norm.scale[j]);
+    }
+    folded_is_current_ = true;
+}
+
+template <class T>
+void Model<T>::predict(Rows<T> x, std::int64_t rows, T* out) {
+    std::lock_guard<ForkSafeMutex> lock(mutex_);
+    fold();
+    if (!inference_)
+        inference_ = std::make_unique<InferenceExecutor<T>>(plan(false), kernels_, store_, running_norms_, folded_,
+                                                            weight_bytes());
+    if (rows == 0) return;
+    const int threads = get_num_threads();
+    inference_->prepare(rows, threads);
+    run_on_team([&](Team& team) { inference_->run(team, x, rows, {out, outputs()}); }, threads);
+}
+
+template <class T>
+std::vector<std::pair<std::string, std::pair<std::int64_t, std::vector<T>>>> Model<T>::activations(Rows<T> x,
+                                                                                                   std::int64_t rows,
+                                                                                                   bool training) {
+    std::lock_guard<ForkSafeMutex> lock(mutex_);
+    PlanOptions options;
+    options.training = training;
+    options.keep_activations = true;
+    options.element_size = sizeof(T);
+    if (!training) fold();
+    norms_.begin_step();
+    BatchExecutor<T> executor(make_plan(topology_, list_, options), kernels_, store_,
+                              training ? norms_ : running_norms_, training ? nullptr : &folded_, weight_bytes());
+    const int threads = get_num_threads();
+    executor.prepare(rows, threads);
+    executor.begin(rows);
+    Frame<T> frame;
+    frame.input = x;
+    frame.rows = rows;
+    frame.dropout = {seed_, 0, 0};
+    run_on_team([&](Team& team) { executor.run(team, frame); }, threads);
+
+    std::vector<std::pair<std::string, std::pair<std::int64_t, std::vector<T>>>> result;
+    const auto& buffers = executor.plan().buffers;
+    for (std::size_t id = 0; id < buffers.size(); ++id) {
+        const std::string& name = buffers[id].name;
+        const bool wanted = name.find('.') == std::string::npos || name.find(".branch") != std::string::npos;
+        if (!wanted) continue;
+        const Rows<T> from = executor.rows(static_cast<BufferId>(id), frame);
+        std::vector<T> dense(rows * buffers[id].width);
+        for (std::int64_t i = 0; i < rows; ++i)
+            std::copy_n(from.data + i * from.stride, buffers[id].width, dense.data() + i * buffers[id].width);
+        result.push_back({name, {buffers[id].width, std::move(dense)}});
+    }
+    return result;
+}
+
+template class Model<float>;
+template class Model<double>;
+
+}  // namespace resnetcore

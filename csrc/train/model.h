@@ -1,0 +1,65 @@
+// A network: its topology, its arrays, and what inference needs. One caller at a time: every public function locks.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "runtime/executor.h"
+#include "runtime/fork_safe_mutex.h"
+
+namespace resnetcore {
+
+template <class T>
+class Model {
+public:
+    // Checks the topology; parameters start from `seed` (initialize.cpp).
+    Model(Topology topology, std::uint64_t seed);
+    Model(const Model& other);  // same arrays, no shared state
+
+    const Topology& topology() const { return topology_; }
+    const ParameterList& parameters() const { return list_; }
+    std::uint64_t seed() const { return seed_; }
+    std::int64_t outputs() const { return topology_.layers.back().width; }
+
+    void read(int id, T* values) const;
+    // Several parameters, row-major; nothing can fail once it begins.
+    void write(const std::vector<std::pair<int, const T*>>& values);
+
+    // out: (rows, outputs), dense.
+    void predict(Rows<T> x, std::int64_t rows, T* out);
+    // Layer outputs, and normal paths that were stored, each dense: names and arrays.
+    std::vector<std::pair<std::string, std::pair<std::int64_t, std::vector<T>>>> activations(Rows<T> x,
+                                                                                             std::int64_t rows,
+                                                                                             bool training);
+
+    Plan plan(bool training, bool input_gradient = false) const;
+    std::int64_t weight_bytes() const;
+
+    // For what trains this model, which must hold the lock meanwhile.
+    ForkSafeMutex& mutex() const { return mutex_; }
+    ParameterStore<T>& store() { return store_; }
+    Norms<T>& norms() { return norms_; }
+    const KernelTable<T>& kernels() const { return kernels_; }
+    void parameters_changed() { folded_is_current_ = false; }
+
+private:
+    void fold();
+
+    const Topology topology_;
+    const ParameterList list_;
+    const std::uint64_t seed_;
+    const KernelTable<T>& kernels_;
+    ParameterStore<T> store_;
+    Norms<T> norms_;            // of training passes
+    Norms<T> running_norms_;    // of inference
+    std::vector<Folded<T>> folded_;
+    bool folded_is_current_ = false;
+    std::unique_ptr<InferenceExecutor<T>> inference_;
+    mutable ForkSafeMutex mutex_;
+};
+
+extern template class Model<float>;
+extern template class Model<double>;
+
+}  // namespace resnetcore

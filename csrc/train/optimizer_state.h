@@ -1,0 +1,55 @@
+// An optimizer's settings, its arrays in the layout of the parameters they belong to, and its count of steps.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "kernels/ops.h"
+#include "train/model.h"
+
+namespace resnetcore {
+
+struct OptimizerSettings {
+    int optimizer = 0;  // index into Optimizers
+    double momentum = 0;
+    bool nesterov = false;
+    double weight_decay = 0;
+    double beta1 = 0.9, beta2 = 0.999, eps = 1e-8;
+    bool decay_weights_only = false;
+};
+
+template <class T>
+class OptimizerState {
+public:
+    OptimizerState(Model<T>& model, const OptimizerSettings& settings);
+
+    const OptimizerSettings& settings() const { return settings_; }
+    std::int64_t steps() const { return steps_; }
+    void set_steps(std::int64_t steps) { steps_ = steps; }
+
+    // Sets the numbers of the next update; the update itself is counted by finish_step.
+    void begin_step(double lr);
+    void finish_step() { ++steps_; }
+
+    Slot<T> slot(int id);
+    const Hyper<T>& hyper(int id) const { return decays(id) ? hyper_ : hyper_without_decay_; }
+
+    int arrays() const { return arrays_; }
+    T* array(int id, int index) { return states_[id * arrays_ + index].data(); }
+    bool has_arrays(int id) const { return model_.parameters().all[id].trained; }
+
+private:
+    bool decays(int id) const;
+
+    Model<T>& model_;
+    const OptimizerSettings settings_;
+    const int arrays_;
+    std::vector<AlignedArray<T>> states_;
+    std::int64_t steps_ = 0;
+    Hyper<T> hyper_, hyper_without_decay_;
+};
+
+extern template class OptimizerState<float>;
+extern template class OptimizerState<double>;
+
+}  // namespace resnetcore
