@@ -114,6 +114,30 @@ void Model<T>::predict(Rows<T> x, std::int64_t rows, T* out) {
 }
 
 template <class T>
+double Model<T>::loss(Rows<T> x, std::int64_t rows, LossTarget<T> target) {
+    std::vector<T> logits(rows * outputs());
+    std::vector<double> row_loss(rows);
+    predict(x, rows, logits.data());
+    LossArgs<T> args;
+    args.rows = rows;
+    args.columns = outputs();
+    args.loss = target.loss;
+    args.logits = {logits.data(), outputs()};
+    args.labels = target.labels;
+    args.targets = target.targets;
+    args.class_weight = target.class_weight;
+    args.sample_weight = target.sample_weight;
+    args.label_smoothing = target.label_smoothing;
+    args.delta = target.delta;
+    args.normaliser = target.normaliser;
+    args.row_loss = row_loss.data();
+    kernels_.loss(args);
+    double sum = 0;
+    for (double row : row_loss) sum += row;
+    return sum;
+}
+
+template <class T>
 std::vector<std::pair<std::string, std::pair<std::int64_t, std::vector<T>>>> Model<T>::activations(Rows<T> x,
                                                                                                    std::int64_t rows,
                                                                                                    bool training) {

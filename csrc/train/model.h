@@ -13,6 +13,8 @@ namespace resnetcore {
 template <class T>
 class Model {
 public:
+    using Scalar = T;
+
     // Checks the topology; parameters start from `seed` (initialize.cpp).
     Model(Topology topology, std::uint64_t seed);
     Model(const Model& other);  // same arrays, no shared state
@@ -28,6 +30,8 @@ public:
 
     // out: (rows, outputs), dense.
     void predict(Rows<T> x, std::int64_t rows, T* out);
+    // The loss of the outputs for `x`, in inference mode.
+    double loss(Rows<T> x, std::int64_t rows, LossTarget<T> target);
     // Layer outputs, and normal paths that were stored, each dense: names and arrays.
     std::vector<std::pair<std::string, std::pair<std::int64_t, std::vector<T>>>> activations(Rows<T> x,
                                                                                              std::int64_t rows,

@@ -1,0 +1,184 @@
+#include "bindings/batch_arguments.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/error.h"
+#include "math/loss.h"
+
+namespace py = pybind11;
+
+namespace resnetcore {
+namespace {
+
+std::string shape_of(const py::array& array) { return py::repr(array.attr("shape")).cast<std::string>(); }
+std::string dtype_of(const py::array& array) { return py::str(py::object(array.dtype())).cast<std::string>(); }
+
+py::array as_array(py::handle value, const std::string& what) {
+    const py::array array = py::array::ensure(value);
+    if (!array) {
+        PyErr_Clear();
+        throw DTypeError(what + " must be an array, got " + py::repr(value).cast<std::string>());
+    }
+    const char order = array.dtype().byteorder();
+    if (order == '>') throw DTypeError(what + " must be in native byte order, got " + dtype_of(array));
+    return array;
+}
+
+template <class T>
+std::vector<T> dense(const py::array& array) {
+    const auto same = py::array_t<T, py::array::c_style | py::array::forcecast>::ensure(array);
+    if (!same) throw py::error_already_set();
+    return std::vector<T>(same.data(), same.data() + same.size());
+}
+
+bool takes_labels(int loss) { return std::string(loss_name(loss)) == "cross_entropy"; }
+bool is_binary(int loss) { return std::string(loss_name(loss)) == "binary_cross_entropy"; }
+
+std::string rows_text(std::int64_t rows, std::int64_t columns) {
+    return "(" + std::to_string(rows) + ", " + std::to_string(columns) + ")";
+}
+
+std::vector<std::int64_t> checked_labels(const py::array& y, std::int64_t rows, std::int64_t classes,
+                                         const std::string& what) {
+    if (y.ndim() != 1 || y.shape(0) != rows)
+        throw ShapeError(what + " must hold one label a row, shape (" + std::to_string(rows) + ",), got " + shape_of(y));
+    std::vector<std::int64_t> labels = dense<std::int64_t>(y);
+    for (std::size_t i = 0; i < labels.size(); ++i)
+        if (labels[i] < 0 || labels[i] >= classes)
+            throw ValueError(what + " must hold labels from 0 to " + std::to_string(classes - 1) + ", got " +
+                             std::to_string(labels[i]) + " in row " + std::to_string(i));
+    return labels;
+}
+
+template <class T>
+std::vector<T> checked_values(const py::array& y, std::int64_t rows, std::int64_t outputs, const std::string& what) {
+    const bool column = outputs == 1 && y.ndim() == 1 && y.shape(0) == rows;
+    if (!column && (y.ndim() != 2 || y.shape(0) != rows || y.shape(1) != outputs))
+        throw ShapeError(what + " must have shape " + rows_text(rows, outputs) + " (targets are never broadcast), got " +
+                         shape_of(y));
+    return dense<T>(y);
+}
+
+template <class T>
+void check_range(const std::vector<T>& values, const std::string& what) {
+    for (T v : values)
+        if (v < 0 || v > 1) throw ValueError(what + " must be probabilities in [0, 1], got " + std::to_string(v));
+}
+
+}  // namespace
+
+LossSettings loss_settings(const py::dict& description, std::int64_t outputs, const char* operation) {
+    const std::string where = std::string(operation) + ": ";
+    LossSettings settings;
+    const std::string name = description["name"].cast<std::string>();
+    settings.loss = find_loss(name);
+    if (settings.loss < 0) {
+        std::string known;
+        for (int i = 0; i < loss_count(); ++i) known += std::string(i ? ", " : "") + loss_name(i);
+        throw ValueError(where + "unknown loss '" + name + "'; known are " + known);
+    }
+    if (description.contains("label_smoothing")) settings.label_smoothing = description["label_smoothing"].cast<double>();
+    if (!(settings.label_smoothing >= 0 && settings.label_smoothing < 1))
+        throw ValueError(where + "label_smoothing must be in [0, 1), got " + std::to_string(settings.label_smoothing));
+    if (settings.label_smoothing > 0 && !takes_labels(settings.loss))
+        throw ValueError(where + "label_smoothing belongs to cross_entropy, not to " + name);
+    if (description.contains("delta")) settings.delta = description["delta"].cast<double>();
+    if (!(settings.delta > 0 && std::isfinite(settings.delta)))
+        throw ValueError(where + "delta must be positive and finite, got " + std::to_string(settings.delta));
+    if (!description.contains("class_weight") || description["class_weight"].is_none()) return settings;
+    const py::array weights = as_array(description["class_weight"], where + "class_weight");
+    const std::int64_t classes = is_binary(settings.loss) ? 2 : outputs;
+    if (!takes_labels(settings.loss) && !is_binary(settings.loss))
+        throw ValueError(where + "class_weight belongs to cross_entropy and binary_cross_entropy, not to " + name);
+    if (weights.ndim() != 1 || weights.shape(0) != classes)
+        throw ShapeError(where + "class_weight must have shape (" + std::to_string(classes) + ",), got " + shape_of(weights));
+    settings.class_weight = dense<double>(weights);
+    for (double w : settings.class_weight)
+        if (!(w >= 0 && std::isfinite(w)))
+            throw ValueError(where + "class_weight must be finite and not negative, got " + std::to_string(w));
+    return settings;
+}
+
+template <class T>
+Targets<T>::Targets(py::handle y, py::handle sample_weight, const LossSettings& settings, std::int64_t rows,
+                    std::int64_t outputs, const char* operation)
+    : loss_(settings.loss), outputs_(outputs) {
+    const std::string where = std::string(operation) + ": ";
+    const py::array array = as_array(y, where + "y");
+    const char kind = array.dtype().kind();
+    const bool whole = kind == 'i' || kind == 'u';
+    if (!whole && kind != 'f' && kind != 'b')
+        throw DTypeError(where + "y must be numbers, got dtype " + dtype_of(array) +
+                         "; names of classes become labels by numpy.unique(y, return_inverse=True)[1]");
+    if (takes_labels(loss_) && !whole && array.ndim() == 1)
+        throw DTypeError(where + "y must hold integer labels, got dtype " + dtype_of(array));
+    if (takes_labels(loss_) && whole) {
+        labels_ = checked_labels(array, rows, outputs, where + "y");
+        target_.labels = labels_.data();
+    } else {
+        values_ = checked_values<T>(array, rows, outputs, where + "y");
+        if (takes_labels(loss_) || is_binary(loss_)) check_range(values_, where + "y");
+        target_.targets = {values_.data(), outputs};
+    }
+    target_.loss = loss_;
+    target_.label_smoothing = settings.label_smoothing;
+    target_.delta = settings.delta;
+    class_weight_.assign(settings.class_weight.begin(), settings.class_weight.end());
+    if (!class_weight_.empty()) target_.class_weight = class_weight_.data();
+    if (!sample_weight.is_none()) {
+        const py::array weights = as_array(sample_weight, where + "sample_weight");
+        if (weights.ndim() != 1 || weights.shape(0) != rows)
+            throw ShapeError(where + "sample_weight must have shape (" + std::to_string(rows) + ",), got " +
+                             shape_of(weights));
+        sample_weight_ = dense<T>(weights);
+        for (T w : sample_weight_)
+            if (!(w >= 0 && std::isfinite(w)))
+                throw ValueError(where + "sample_weight must be finite and not negative, got " + std::to_string(w));
+        target_.sample_weight = sample_weight_.data();
+    }
+    set_normaliser(rows);
+}
+
+// PyTorch's means: over rows, weighted by class for labels; over all elements for everything but cross_entropy.
+template <class T>
+void Targets<T>::set_normaliser(std::int64_t rows) {
+    double total = 0;
+    for (std::int64_t i = 0; i < rows; ++i) {
+        const double sample = target_.sample_weight ? target_.sample_weight[i] : 1;
+        const double by_class = target_.labels && target_.class_weight ? target_.class_weight[target_.labels[i]] : 1;
+        total += sample * by_class;
+    }
+    if (!takes_labels(loss_)) total *= static_cast<double>(outputs_);
+    target_.normaliser = 1 / total;
+}
+
+void check_training_rows(const Topology& topology, std::int64_t rows, int micro_batches, const char* operation) {
+    const std::string where = std::string(operation) + ": ";
+    if (rows == 0) throw ShapeError(where + "a training batch needs at least one row, got 0");
+    if (rows < micro_batches)
+        throw ShapeError(where + "accumulate=" + std::to_string(micro_batches) + " cuts the batch into as many parts; it has " +
+                         std::to_string(rows) + " rows");
+    const bool norms = std::any_of(topology.layers.begin(), topology.layers.end(),
+                                   [](const Layer& layer) { return layer.batch_norm; });
+    if (norms && rows / micro_batches < 2)
+        throw ShapeError(where + "batch normalisation needs at least 2 rows in every (micro-)batch, got " +
+                         std::to_string(rows / micro_batches));
+}
+
+py::object sample_weight_of(const py::dict& loss) {
+    return loss.contains("sample_weight") ? py::object(loss["sample_weight"]) : py::none();
+}
+
+NonFiniteError non_finite(const PassResult& result, const char* operation, std::int64_t step) {
+    std::string text = std::string(operation) + ": the loss became " + std::to_string(result.loss);
+    if (step > 0) text += " at step " + std::to_string(step);
+    if (result.bad_layer == 0) text += "; the input holds NaN or infinite values";
+    if (result.bad_layer > 0) text += "; the first layer with NaN or infinite values is layer " + std::to_string(result.bad_layer);
+    return NonFiniteError(text + ". Nothing was updated; try a smaller lr, clip_norm, or a norm");
+}
+
+template class Targets<float>;
+template class Targets<double>;
+
+}  // namespace resnetcore

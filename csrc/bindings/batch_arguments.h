@@ -1,0 +1,56 @@
+// Inputs and targets of a batch, taken from Python and checked, in the form the training code reads.
+#pragma once
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "train/backpropagation.h"
+
+namespace resnetcore {
+
+// The loss as Python describes it: {"name", "label_smoothing", "class_weight", "delta"}, checked for `outputs` outputs.
+struct LossSettings {
+    int loss = 0;
+    double label_smoothing = 0, delta = 1;
+    std::vector<double> class_weight;
+};
+LossSettings loss_settings(const pybind11::dict& description, std::int64_t outputs, const char* operation);
+
+// Targets of `rows` rows; owns what it had to copy. Labels where the loss takes them, else values (rows, outputs).
+template <class T>
+class Targets {
+public:
+    Targets(const Targets&) = delete;
+    Targets(pybind11::handle y, pybind11::handle sample_weight, const LossSettings& settings, std::int64_t rows,
+            std::int64_t outputs, const char* operation);
+
+    // As the kernels read them; `normaliser` is 1 / Σ weights. Points into this object.
+    const LossTarget<T>& get() const { return target_; }
+
+private:
+    void set_normaliser(std::int64_t rows);
+
+    int loss_;
+    std::int64_t outputs_;
+    LossTarget<T> target_;
+    std::vector<std::int64_t> labels_;
+    std::vector<T> values_, class_weight_, sample_weight_;
+};
+
+// A batch that training can use: rows for every micro-batch, two where batch normalisation needs a variance.
+void check_training_rows(const Topology& topology, std::int64_t rows, int micro_batches, const char* operation);
+
+// loss["sample_weight"], or None.
+pybind11::object sample_weight_of(const pybind11::dict& loss);
+
+// The FloatingPointError of a pass whose loss is NaN or infinite; `step` is 0 where no step is counted.
+NonFiniteError non_finite(const PassResult& result, const char* operation, std::int64_t step = 0);
+
+extern template class Targets<float>;
+extern template class Targets<double>;
+
+}  // namespace resnetcore

@@ -1,0 +1,35 @@
+// The network as Python holds it: a Model<float> or a Model<double>, shared with the trainers that train it.
+#pragma once
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+
+#include <memory>
+#include <string>
+#include <variant>
+
+#include "train/model.h"
+
+namespace resnetcore {
+
+template <class T>
+using ModelPtr = std::shared_ptr<Model<T>>;
+
+struct NetworkObject {
+    std::variant<ModelPtr<float>, ModelPtr<double>> model;
+
+    // Calls visit(Model<T>&) with the network's own T.
+    template <class Visit>
+    decltype(auto) with(Visit&& visit) const {
+        return std::visit([&](const auto& pointer) -> decltype(auto) { return visit(*pointer); }, model);
+    }
+};
+
+// Row-major values of one parameter as a new array, (rows, columns) or (columns).
+template <class T>
+pybind11::array_t<T> parameter_array(const Parameter& p) {
+    if (p.is_matrix()) return pybind11::array_t<T>({p.rows, p.columns});
+    return pybind11::array_t<T>(p.columns);
+}
+
+}  // namespace resnetcore

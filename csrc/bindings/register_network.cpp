@@ -1,0 +1,227 @@
+// resnetcore._core.Network: parameters in and out, prediction, gradients.
+#include <pybind11/stl.h>
+
+#include <algorithm>
+#include <mutex>
+
+#include "base/error.h"
+#include "bindings/array.h"
+#include "bindings/batch_arguments.h"
+#include "bindings/layer_dict.h"
+#include "bindings/network_object.h"
+#include "bindings/register.h"
+
+namespace py = pybind11;
+
+namespace resnetcore {
+namespace {
+
+NetworkObject make_network(std::int64_t inputs, const py::sequence& layers, std::uint64_t seed,
+                           const std::string& dtype) {
+    Topology topology;
+    topology.inputs = inputs;
+    for (const py::handle layer : layers)
+        topology.layers.push_back(layer_from_dict(layer.cast<py::dict>(), topology.depth() + 1));
+    if (dtype == "float32") return {std::make_shared<Model<float>>(std::move(topology), seed)};
+    if (dtype == "float64") return {std::make_shared<Model<double>>(std::move(topology), seed)};
+    throw DTypeError("Network: dtype must be \"float32\" or \"float64\", got \"" + dtype + "\"");
+}
+
+std::vector<std::string> names(const ParameterList& list, bool trained) {
+    std::vector<std::string> result;
+    for (const Parameter& p : list.all)
+        if (p.trained == trained) result.push_back(p.name);
+    return result;
+}
+
+int find_parameter(const ParameterList& list, const std::string& name, const char* operation) {
+    for (std::size_t id = 0; id < list.all.size(); ++id)
+        if (list.all[id].name == name) return static_cast<int>(id);
+    std::string known;
+    for (std::size_t id = 0; id < list.all.size() && id < 12; ++id) known += (id ? ", " : "") + list.all[id].name;
+    if (list.all.size() > 12) known += ", …";
+    throw ValueError(std::string(operation) + ": the network has no '" + name + "'; it has " + known);
+}
+
+template <class T>
+py::object get(const Model<T>& model, const std::string& name) {
+    const int id = find_parameter(model.parameters(), name, "Network.get");
+    auto array = parameter_array<T>(model.parameters().all[id]);
+    T* data = array.mutable_data();
+    py::gil_scoped_release release;
+    model.read(id, data);
+    return array;
+}
+
+template <class T>
+void set(Model<T>& model, const py::dict& given) {
+    using Dense = py::array_t<T, py::array::c_style | py::array::forcecast>;
+    std::vector<Dense> kept;
+    std::vector<std::pair<int, const T*>> values;
+    for (const auto& [key, value] : given) {
+        if (!py::isinstance<py::str>(key)) throw DTypeError("set_parameters: names must be strings");
+        const std::string name = key.cast<std::string>();
+        const int id = find_parameter(model.parameters(), name, "set_parameters");
+        const Parameter& p = model.parameters().all[id];
+        const InputArray array = input_array(value, "set_parameters", name.c_str());
+        const std::vector<std::int64_t> expected =
+            p.is_matrix() ? std::vector<std::int64_t>{p.rows, p.columns} : std::vector<std::int64_t>{p.columns};
+        if (array.shape != expected)
+            throw ShapeError("set_parameters: '" + name + "' must have shape " + shape_text(expected) + ", got " +
+                             shape_text(array.shape));
+        kept.push_back(Dense::ensure(array.numpy));
+        values.push_back({id, kept.back().data()});
+    }
+    py::gil_scoped_release release;
+    model.write(values);
+}
+
+template <class T>
+py::object predict(Model<T>& model, py::handle x) {
+    const InputMatrix<T> input = input_matrix<T>(x, "predict", "X", model.topology().inputs);
+    py::array_t<T> out({input.rows, model.outputs()});
+    T* data = out.mutable_data();
+    {
+        py::gil_scoped_release release;
+        model.predict({input.data, input.stride}, input.rows, data);
+    }
+    return out;
+}
+
+template <class T>
+py::dict activations(Model<T>& model, py::handle x, bool training) {
+    const InputMatrix<T> input = input_matrix<T>(x, "activations", "X", model.topology().inputs);
+    if (input.rows == 0) throw ShapeError("activations: X must have at least one row, got 0");
+    decltype(model.activations({}, 0, false)) found;
+    {
+        py::gil_scoped_release release;
+        found = model.activations({input.data, input.stride}, input.rows, training);
+    }
+    py::dict result;
+    for (const auto& [name, matrix] : found) {
+        py::array_t<T> array({input.rows, matrix.first});
+        std::copy(matrix.second.begin(), matrix.second.end(), array.mutable_data());
+        result[py::str(name)] = array;
+    }
+    return result;
+}
+
+template <class T>
+py::tuple gradients(Model<T>& model, py::handle x, py::handle y, const py::dict& loss, std::uint32_t step) {
+    const char* operation = "gradients";
+    const InputMatrix<T> input = input_matrix<T>(x, operation, "x", model.topology().inputs);
+    check_training_rows(model.topology(), input.rows, 1, operation);
+    const LossSettings settings = loss_settings(loss, model.outputs(), operation);
+    const Targets<T> targets(y, sample_weight_of(loss), settings, input.rows, model.outputs(), operation);
+    Batch<T> batch;
+    batch.x = {input.data, input.stride};
+    batch.rows = input.rows;
+    batch.target = targets.get();
+    batch.step = step;
+    batch.seed = model.seed();
+    PassOptions options;
+    options.keep_gradients = true;
+    PassResult result;
+    std::unique_ptr<Backpropagation<T>> pass;
+    {
+        py::gil_scoped_release release;
+        std::lock_guard<ForkSafeMutex> lock(model.mutex());
+        pass = std::make_unique<Backpropagation<T>>(model, true);
+        result = pass->run(batch, options, nullptr);
+    }
+    if (!result.finite) throw non_finite(result, operation);
+    py::dict by_name;
+    const auto& all = model.parameters().all;
+    for (std::size_t id = 0; id < all.size(); ++id) {
+        if (!all[id].trained) continue;
+        auto array = parameter_array<T>(all[id]);
+        model.store().unpack_like(static_cast<int>(id), pass->gradient(static_cast<int>(id)), array.mutable_data());
+        by_name[py::str(all[id].name)] = array;
+    }
+    py::array_t<T> d_x({input.rows, model.topology().inputs});
+    const Rows<T> rows = pass->input_gradient();
+    for (std::int64_t i = 0; i < input.rows; ++i)
+        std::copy_n(rows.data + i * rows.stride, model.topology().inputs,
+                    d_x.mutable_data() + i * model.topology().inputs);
+    return py::make_tuple(result.loss, by_name, d_x);
+}
+
+template <class T>
+double loss_of(Model<T>& model, py::handle x, py::handle y, const py::dict& loss) {
+    const char* operation = "loss";
+    const InputMatrix<T> input = input_matrix<T>(x, operation, "x", model.topology().inputs);
+    if (input.rows == 0) throw ShapeError("loss: x must have at least one row, got 0");
+    const LossSettings settings = loss_settings(loss, model.outputs(), operation);
+    const Targets<T> targets(y, sample_weight_of(loss), settings, input.rows, model.outputs(), operation);
+    py::gil_scoped_release release;
+    return model.loss({input.data, input.stride}, input.rows, targets.get());
+}
+
+}  // namespace
+
+void register_network(py::module_& m) {
+    py::class_<NetworkObject>(m, "Network", "A checked topology and its arrays; see resnetcore.Network.")
+        .def(py::init(&make_network), py::arg("inputs"), py::arg("layers"), py::arg("seed") = 0,
+             py::arg("dtype") = "float32")
+        .def_property_readonly("inputs", [](const NetworkObject& n) {
+            return n.with([](const auto& model) { return model.topology().inputs; });
+        })
+        .def_property_readonly("outputs", [](const NetworkObject& n) {
+            return n.with([](const auto& model) { return model.outputs(); });
+        })
+        .def_property_readonly("seed", [](const NetworkObject& n) {
+            return n.with([](const auto& model) { return model.seed(); });
+        })
+        .def_property_readonly("dtype", [](const NetworkObject& n) {
+            return n.model.index() == 0 ? "float32" : "float64";
+        })
+        .def_property_readonly("layers", [](const NetworkObject& n) {
+            return n.with([](const auto& model) {
+                py::list layers;
+                for (const Layer& layer : model.topology().layers) layers.append(layer_to_dict(layer));
+                return layers;
+            });
+        })
+        .def("parameter_names", [](const NetworkObject& n) {
+            return n.with([](const auto& model) { return names(model.parameters(), true); });
+        })
+        .def("buffer_names", [](const NetworkObject& n) {
+            return n.with([](const auto& model) { return names(model.parameters(), false); });
+        })
+        .def("get", [](const NetworkObject& n, const std::string& name) {
+            return n.with([&](const auto& model) { return get(model, name); });
+        }, py::arg("name"), "A copy of one parameter or buffer.")
+        .def("set", [](const NetworkObject& n, const py::dict& values) {
+            n.with([&](auto& model) { set(model, values); });
+        }, py::arg("values"), "Several parameters or buffers, all or nothing.")
+        .def("predict", [](const NetworkObject& n, py::handle x) {
+            return n.with([&](auto& model) { return predict(model, x); });
+        }, py::arg("x"), "Outputs in inference mode, (n, outputs).")
+        .def("activations", [](const NetworkObject& n, py::handle x, bool training) {
+            return n.with([&](auto& model) { return activations(model, x, training); });
+        }, py::arg("x"), py::arg("training") = false, "Layer outputs by number, and stored normal paths.")
+        .def("gradients", [](const NetworkObject& n, py::handle x, py::handle y, const py::dict& loss, std::uint32_t step) {
+            return n.with([&](auto& model) { return gradients(model, x, y, loss, step); });
+        }, py::arg("x"), py::arg("y"), py::arg("loss"), py::arg("step") = 0, "(loss, {name: gradient}, d_x); nothing is updated.")
+        .def("loss", [](const NetworkObject& n, py::handle x, py::handle y, const py::dict& loss) {
+            return n.with([&](auto& model) { return loss_of(model, x, y, loss); });
+        }, py::arg("x"), py::arg("y"), py::arg("loss"), "The loss in inference mode.")
+        .def("clone", [](const NetworkObject& n) {
+            return n.with([](const auto& model) {
+                using M = std::decay_t<decltype(model)>;
+                py::gil_scoped_release release;
+                return NetworkObject{std::make_shared<M>(model)};
+            });
+        }, "A network with the same arrays that shares nothing with this one.")
+        .def("plan", [](const NetworkObject& n, bool training) {
+            return n.with([&](const auto& model) { return explain(model.plan(training), model.parameters()); });
+        }, py::arg("training") = false, "What runs in which order, on which memory, as text.")
+        .def("memory", [](const NetworkObject& n, std::int64_t batch, bool training) {
+            return n.with([&](const auto& model) {
+                const std::int64_t size = n.model.index() == 0 ? 4 : 8;
+                return model.plan(training).row_elements * batch * size;
+            });
+        }, py::arg("batch"), py::arg("training") = true, "Bytes of activations that a batch needs.");
+}
+
+}  // namespace resnetcore

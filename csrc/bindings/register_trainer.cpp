@@ -1,0 +1,214 @@
+// resnetcore._core.Trainer: one training step is one call, with the GIL released; state in and out for checkpoints.
+#include <pybind11/stl.h>
+
+#include <algorithm>
+#include <cmath>
+#include <mutex>
+
+#include "base/error.h"
+#include "bindings/array.h"
+#include "bindings/register.h"
+#include "bindings/trainer_object.h"
+
+namespace py = pybind11;
+
+namespace resnetcore {
+namespace {
+
+struct TrainerObject {
+    std::variant<std::shared_ptr<TrainerOf<float>>, std::shared_ptr<TrainerOf<double>>> trainer;
+    template <class Visit>
+    decltype(auto) with(Visit&& visit) const {
+        return std::visit([&](const auto& pointer) -> decltype(auto) { return visit(*pointer); }, trainer);
+    }
+};
+
+void check(bool good, const char* what, const char* range, double value) {
+    if (!good) throw ValueError(std::string("Trainer: ") + what + " must be " + range + ", got " + std::to_string(value));
+}
+
+OptimizerSettings optimizer_settings(const py::dict& d) {
+    OptimizerSettings s;
+    const std::string name = d["name"].cast<std::string>();
+    s.optimizer = find_optimizer(name);
+    if (s.optimizer < 0) {
+        std::string known;
+        for (int i = 0; i < optimizer_count(); ++i) known += std::string(i ? ", " : "") + optimizer_name(i);
+        throw ValueError("Trainer: unknown optimizer '" + name + "'; known are " + known);
+    }
+    auto number = [&](const char* key, double& to) {
+        if (d.contains(key)) to = d[key].cast<double>();
+    };
+    number("momentum", s.momentum);
+    number("weight_decay", s.weight_decay);
+    number("beta1", s.beta1);
+    number("beta2", s.beta2);
+    number("eps", s.eps);
+    if (d.contains("nesterov")) s.nesterov = d["nesterov"].cast<bool>();
+    if (d.contains("decay")) {
+        const std::string decay = d["decay"].cast<std::string>();
+        if (decay != "all" && decay != "weights")
+            throw ValueError("Trainer: decay must be \"all\" or \"weights\", got \"" + decay + "\"");
+        s.decay_weights_only = decay == "weights";
+    }
+    check(s.momentum >= 0 && s.momentum < 1, "momentum", "in [0, 1)", s.momentum);
+    check(s.beta1 >= 0 && s.beta1 < 1, "beta1", "in [0, 1)", s.beta1);
+    check(s.beta2 >= 0 && s.beta2 < 1, "beta2", "in [0, 1)", s.beta2);
+    check(s.eps > 0 && std::isfinite(s.eps), "eps", "positive and finite", s.eps);
+    check(s.weight_decay >= 0 && std::isfinite(s.weight_decay), "weight_decay", "finite and not negative", s.weight_decay);
+    return s;
+}
+
+TrainerObject make_trainer(const NetworkObject& network, const py::dict& loss, const py::dict& optimizer,
+                           std::uint64_t seed, std::optional<double> clip_norm, int accumulate) {
+    if (clip_norm) check(*clip_norm > 0 && std::isfinite(*clip_norm), "clip_norm", "positive and finite", *clip_norm);
+    check(accumulate >= 1, "accumulate", "at least 1", accumulate);
+    const OptimizerSettings settings = optimizer_settings(optimizer);
+    return std::visit(
+        [&](const auto& model) {
+            using M = std::decay_t<decltype(*model)>;
+            using Trainer = TrainerOf<typename M::Scalar>;
+            return TrainerObject{std::make_shared<Trainer>(model, loss_settings(loss, model->outputs(), "Trainer"),
+                                                           settings, seed, clip_norm.value_or(0), accumulate)};
+        },
+        network.model);
+}
+
+void check_lr(double lr) {
+    if (!(lr > 0 && std::isfinite(lr)))
+        throw ValueError("step: lr must be positive and finite, got " + std::to_string(lr));
+}
+
+template <class T>
+double step(TrainerOf<T>& trainer, Rows<T> x, std::int64_t rows, const Targets<T>& targets, double lr) {
+    Batch<T> batch;
+    batch.x = x;
+    batch.rows = rows;
+    batch.target = targets.get();
+    batch.step = static_cast<std::uint32_t>(trainer.state.steps());
+    batch.seed = trainer.seed;
+    PassOptions options;
+    options.micro_batches = trainer.accumulate;
+    options.clip_norm = trainer.clip_norm;
+    trainer.state.begin_step(lr);
+    const PassResult result = trainer.pass.run(batch, options, &trainer.state);
+    if (!result.finite) throw non_finite(result, "step", trainer.state.steps() + 1);
+    trainer.last_gradient_norm = result.gradient_norm;
+    return result.loss;
+}
+
+template <class T>
+double step_batch(TrainerOf<T>& trainer, py::handle x, py::handle y, double lr, py::handle sample_weight) {
+    check_lr(lr);
+    const InputMatrix<T> input = input_matrix<T>(x, "step", "x", trainer.model->topology().inputs);
+    check_training_rows(trainer.model->topology(), input.rows, trainer.accumulate, "step");
+    const Targets<T> targets(y, sample_weight, trainer.loss, input.rows, trainer.model->outputs(), "step");
+    py::gil_scoped_release release;
+    std::lock_guard<ForkSafeMutex> lock(trainer.model->mutex());
+    return step<T>(trainer, {input.data, input.stride}, input.rows, targets, lr);
+}
+
+template <class T>
+double step_rows(TrainerOf<T>& trainer, py::handle x, py::handle y, const py::array_t<std::int64_t>& chosen, double lr,
+                 py::handle sample_weight) {
+    check_lr(lr);
+    const std::int64_t width = trainer.model->topology().inputs, rows = chosen.size();
+    const InputMatrix<T> input = input_matrix<T>(x, "step", "X", width);
+    if (chosen.ndim() != 1) throw ShapeError("step: rows must have 1 dimension, got " + std::to_string(chosen.ndim()));
+    check_training_rows(trainer.model->topology(), rows, trainer.accumulate, "step");
+    const auto index = chosen.unchecked<1>();
+    for (std::int64_t i = 0; i < rows; ++i)
+        if (index(i) < 0 || index(i) >= input.rows)
+            throw ValueError("step: rows must be from 0 to " + std::to_string(input.rows - 1) + ", got " +
+                             std::to_string(index(i)));
+    const py::object batch_y = py::reinterpret_borrow<py::object>(y)[chosen];
+    py::object batch_weight = py::none();
+    if (!sample_weight.is_none()) batch_weight = py::reinterpret_borrow<py::object>(sample_weight)[chosen];
+    const Targets<T> targets(batch_y, batch_weight, trainer.loss, rows, trainer.model->outputs(), "step");
+    py::gil_scoped_release release;
+    std::lock_guard<ForkSafeMutex> lock(trainer.model->mutex());
+    const std::int64_t stride = padded_width(width, sizeof(T));
+    trainer.gathered.reserve(rows * stride);
+    for (std::int64_t i = 0; i < rows; ++i)
+        std::copy_n(input.data + index(i) * input.stride, width, trainer.gathered.data() + i * stride);
+    return step<T>(trainer, {trainer.gathered.data(), stride}, rows, targets, lr);
+}
+
+std::string state_name(const Parameter& p, int index) { return "optimizer." + p.name + "." + std::to_string(index); }
+
+template <class T>
+py::dict state(TrainerOf<T>& trainer) {
+    Model<T>& model = *trainer.model;
+    const auto& all = model.parameters().all;
+    py::dict result;
+    for (std::size_t id = 0; id < all.size(); ++id)
+        for (int i = 0; all[id].trained && i < trainer.state.arrays(); ++i) {
+            auto array = parameter_array<T>(all[id]);
+            model.store().unpack_like(static_cast<int>(id), trainer.state.array(static_cast<int>(id), i),
+                                      array.mutable_data());
+            result[py::str(state_name(all[id], i))] = array;
+        }
+    py::array_t<std::int64_t> steps(1);
+    steps.mutable_at(0) = trainer.state.steps();
+    result["optimizer.step"] = steps;
+    return result;
+}
+
+template <class T>
+void set_state(TrainerOf<T>& trainer, const py::dict& given) {
+    using Dense = py::array_t<T, py::array::c_style | py::array::forcecast>;
+    Model<T>& model = *trainer.model;
+    const auto& all = model.parameters().all;
+    std::vector<std::pair<Dense, T*>> values;
+    std::vector<int> ids;
+    auto take = [&](const std::string& name) {
+        if (!given.contains(name)) throw ValueError("set_state: '" + name + "' is missing");
+        return given[py::str(name)];
+    };
+    for (std::size_t id = 0; id < all.size(); ++id)
+        for (int i = 0; all[id].trained && i < trainer.state.arrays(); ++i) {
+            const auto expected = parameter_array<T>(all[id]);
+            const Dense value = Dense::ensure(take(state_name(all[id], i)));
+            if (!value) throw py::error_already_set();
+            if (value.ndim() != expected.ndim() || !std::equal(value.shape(), value.shape() + value.ndim(), expected.shape()))
+                throw ShapeError("set_state: '" + state_name(all[id], i) + "' has the wrong shape");
+            values.push_back({value, trainer.state.array(static_cast<int>(id), i)});
+            ids.push_back(static_cast<int>(id));
+        }
+    const auto steps = take("optimizer.step").template cast<py::array_t<std::int64_t>>();
+    if (steps.size() != 1 || *steps.data() < 0) throw ValueError("set_state: 'optimizer.step' must be one count, not negative");
+    if (given.size() != values.size() + 1) throw ValueError("set_state: there are arrays that no parameter has");
+    for (std::size_t i = 0; i < values.size(); ++i)
+        model.store().pack_like(ids[i], values[i].first.data(), values[i].second);
+    trainer.state.set_steps(*steps.data());
+}
+
+}  // namespace
+
+void register_trainer(py::module_& m) {
+    py::class_<TrainerObject>(m, "Trainer", "Trains a Network in place; see resnetcore.Trainer.")
+        .def(py::init(&make_trainer), py::arg("network"), py::arg("loss"), py::arg("optimizer"), py::arg("seed") = 0,
+             py::arg("clip_norm") = py::none(), py::arg("accumulate") = 1)
+        .def("step", [](const TrainerObject& t, py::handle x, py::handle y, double lr, py::handle sample_weight) {
+            return t.with([&](auto& trainer) { return step_batch(trainer, x, y, lr, sample_weight); });
+        }, py::arg("x"), py::arg("y"), py::arg("lr"), py::arg("sample_weight") = py::none(),
+           "One update; the loss of before it.")
+        .def("step_rows", [](const TrainerObject& t, py::handle x, py::handle y, const py::array_t<std::int64_t>& rows,
+                             double lr, py::handle sample_weight) {
+            return t.with([&](auto& trainer) { return step_rows(trainer, x, y, rows, lr, sample_weight); });
+        }, py::arg("x"), py::arg("y"), py::arg("rows"), py::arg("lr"), py::arg("sample_weight") = py::none(),
+           "One update on the chosen rows of x and y.")
+        .def_property_readonly("steps", [](const TrainerObject& t) {
+            return t.with([](const auto& trainer) { return trainer.state.steps(); });
+        })
+        .def_property_readonly("last_gradient_norm", [](const TrainerObject& t) {
+            return t.with([](const auto& trainer) { return trainer.last_gradient_norm; });
+        })
+        .def("state", [](const TrainerObject& t) { return t.with([](auto& trainer) { return state(trainer); }); },
+             "The optimizer's arrays and step count.")
+        .def("set_state", [](const TrainerObject& t, const py::dict& values) {
+            t.with([&](auto& trainer) { set_state(trainer, values); });
+        }, py::arg("values"), "What state() gave, all or nothing.");
+}
+
+}  // namespace resnetcore

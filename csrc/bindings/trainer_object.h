@@ -1,0 +1,27 @@
+// A trainer as Python holds it: one network, its optimizer's state, and the passes that train it.
+#pragma once
+
+#include "bindings/batch_arguments.h"
+#include "bindings/network_object.h"
+
+namespace resnetcore {
+
+template <class T>
+struct TrainerOf {
+    TrainerOf(ModelPtr<T> model, LossSettings loss, const OptimizerSettings& optimizer, std::uint64_t seed,
+              double clip_norm, int accumulate)
+        : model(std::move(model)), loss(std::move(loss)), seed(seed), clip_norm(clip_norm), accumulate(accumulate),
+          state(*this->model, optimizer), pass(*this->model, false) {}
+
+    const ModelPtr<T> model;
+    const LossSettings loss;
+    const std::uint64_t seed;
+    const double clip_norm;
+    const int accumulate;
+    OptimizerState<T> state;
+    Backpropagation<T> pass;
+    AlignedArray<T> gathered;
+    double last_gradient_norm = 0;
+};
+
+}  // namespace resnetcore
