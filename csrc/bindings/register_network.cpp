@@ -107,6 +107,22 @@ py::dict activations(Model<T>& model, py::handle x, bool training) {
 }
 
 template <class T>
+PassResult gradients_into(Model<T>& model, const Batch<T>& batch, const std::vector<std::pair<int, T*>>& wanted, T* d_x) {
+    py::gil_scoped_release release;
+    std::lock_guard<ForkSafeMutex> lock(model.mutex());
+    PassOptions options;
+    options.keep_gradients = true;
+    Backpropagation<T> pass(model, true);
+    const PassResult result = pass.run(batch, options, nullptr);
+    if (!result.finite) return result;
+    for (const auto& [id, values] : wanted) model.store().unpack_like(id, pass.gradient(id), values);
+    const Rows<T> rows = pass.input_gradient();
+    const std::int64_t width = model.topology().inputs;
+    for (std::int64_t i = 0; i < batch.rows; ++i) std::copy_n(rows.data + i * rows.stride, width, d_x + i * width);
+    return result;
+}
+
+template <class T>
 py::tuple gradients(Model<T>& model, py::handle x, py::handle y, const py::dict& loss, std::uint32_t step) {
     const char* operation = "gradients";
     const InputMatrix<T> input = input_matrix<T>(x, operation, "x", model.topology().inputs);
@@ -119,30 +135,19 @@ py::tuple gradients(Model<T>& model, py::handle x, py::handle y, const py::dict&
     batch.target = targets.get();
     batch.step = step;
     batch.seed = model.seed();
-    PassOptions options;
-    options.keep_gradients = true;
-    PassResult result;
-    std::unique_ptr<Backpropagation<T>> pass;
-    {
-        py::gil_scoped_release release;
-        std::lock_guard<ForkSafeMutex> lock(model.mutex());
-        pass = std::make_unique<Backpropagation<T>>(model, true);
-        result = pass->run(batch, options, nullptr);
-    }
-    if (!result.finite) throw non_finite(result, operation);
+    // Arrays are made before the lock is taken and filled while it is held: another thread may train this network.
     py::dict by_name;
+    std::vector<std::pair<int, T*>> wanted;
     const auto& all = model.parameters().all;
     for (std::size_t id = 0; id < all.size(); ++id) {
         if (!all[id].trained) continue;
         auto array = parameter_array<T>(all[id]);
-        model.store().unpack_like(static_cast<int>(id), pass->gradient(static_cast<int>(id)), array.mutable_data());
+        wanted.push_back({static_cast<int>(id), array.mutable_data()});
         by_name[py::str(all[id].name)] = array;
     }
     py::array_t<T> d_x({input.rows, model.topology().inputs});
-    const Rows<T> rows = pass->input_gradient();
-    for (std::int64_t i = 0; i < input.rows; ++i)
-        std::copy_n(rows.data + i * rows.stride, model.topology().inputs,
-                    d_x.mutable_data() + i * model.topology().inputs);
+    const PassResult result = gradients_into(model, batch, wanted, d_x.mutable_data());
+    if (!result.finite) throw non_finite(result, operation);
     return py::make_tuple(result.loss, by_name, d_x);
 }
 

@@ -13,6 +13,14 @@ struct Gradient {
     std::vector<BufferId> identities;
 };
 
+Step step_of(StepKind kind, std::int64_t layer, std::int64_t width) {
+    Step step;
+    step.kind = kind;
+    step.layer = layer;
+    step.width = width;
+    return step;
+}
+
 class Planner {
 public:
     Planner(const Topology& topology, const ParameterList& parameters, const PlanOptions& options)
@@ -60,7 +68,7 @@ private:
     }
     void add_moments(std::int64_t number, BufferId z) {
         if (!options_.training) return;  // inference has the running statistics
-        Step step{StepKind::moments, number, plan_.buffers[z].width};
+        Step step = step_of(StepKind::moments, number, plan_.buffers[z].width);
         step.branch = branch_info(number, z, true, 0);
         add(std::move(step));
         end_phase();
@@ -71,7 +79,7 @@ private:
         const Layer& layer = topology_.layer(number);
         Work& work = work_[number];
         if (layer.batch_norm) add_moments(number, in);
-        Step step{StepKind::forward, number, plan_.buffers[in].width};
+        Step step = step_of(StepKind::forward, number, plan_.buffers[in].width);
         step.branch = branch_info(number, in, layer.batch_norm, 0);
         step.activation = layer.activation;
         step.out = buffer(name(number, "input"), step.width);
@@ -98,9 +106,9 @@ private:
         const bool norm_after = layer.batch_norm && !layer.pre;
         const bool stored = options_.training && (norm_after || layer.branch_dropout > 0);
 
-        Step step{StepKind::forward, number, layer.width};
+        Step step = step_of(StepKind::forward, number, layer.width);
         if (stored) {
-            Step branch{StepKind::forward, number, layer.width};
+            Step branch = step_of(StepKind::forward, number, layer.width);
             branch.products = {{in, own(number).weight}};
             branch.bias = own(number).bias;
             branch.activation = identity_;
@@ -133,13 +141,13 @@ private:
 
     BufferId gate(std::int64_t number, BufferId h, double dropout) {
         const std::int64_t width = topology_.width(number);
-        Step t{StepKind::forward, number, width};
+        Step t = step_of(StepKind::forward, number, width);
         t.products = {{activations_[number - 1], own(number).gate_weight}};
         t.bias = own(number).gate_bias;
         t.activation = find_activation("sigmoid");
         t.out = work_[number].t = buffer(name(number, "gate"), width);
         add(std::move(t));
-        Step step{StepKind::gate, number, width};
+        Step step = step_of(StepKind::gate, number, width);
         step.gate_h = work_[number].h = h;
         step.gate_t = work_[number].t;
         step.gate_x = activations_[number - 1];
@@ -152,13 +160,13 @@ private:
 
     void backward_all() {
         const std::int64_t depth = topology_.depth();
-        Step loss{StepKind::loss, depth, topology_.width(depth)};
+        Step loss = step_of(StepKind::loss, depth, topology_.width(depth));
         loss.out = plan_.output_gradient = buffer("loss.gradient", loss.width);
         add(std::move(loss));
         gradients_[depth].identities.push_back(plan_.output_gradient);
         for (std::int64_t number = depth; number >= 1; --number) backward(number);
         if (options_.input_gradient)
-            plan_.input_gradient = backward_data(0, gradients_[0], 0, Step{StepKind::backward_data}, "input.gradient");
+            plan_.input_gradient = backward_data(0, gradients_[0], 0, step_of(StepKind::backward_data, 0, 0), "input.gradient");
     }
 
     // Sums what `gradient` has collected; `like` carries the derivative and the dropout of the step to undo.
@@ -192,7 +200,7 @@ private:
 
     void backward(std::int64_t number) {
         const Layer& layer = topology_.layer(number);
-        Step undo{StepKind::backward_data};
+        Step undo = step_of(StepKind::backward_data, 0, 0);
         undo.dropout = layer.dropout;
         undo.dropout_site = site(number);
         const bool direct = !layer.gate && !layer.pre;
@@ -234,13 +242,13 @@ private:
     BufferId undo_branch_dropout(std::int64_t number, BufferId delta) {
         const Layer& layer = topology_.layer(number);
         if (layer.branch_dropout == 0) return delta;
-        Step step{StepKind::norm_backward, number, layer.width};
+        Step step = step_of(StepKind::norm_backward, number, layer.width);
         step.branch = branch_info(number, -1, false, layer.branch_dropout);
         step.delta = delta;
         return add_out(step, name(number, "branch.delta"));
     }
     BufferId norm_backward(std::int64_t number, BufferId delta, const BranchInfo& branch, const char* what) {
-        Step sums{StepKind::norm_sums, number, plan_.buffers[branch.z].width};
+        Step sums = step_of(StepKind::norm_sums, number, plan_.buffers[branch.z].width);
         sums.branch = branch;
         sums.delta = delta;
         Step apply = sums;
@@ -253,7 +261,7 @@ private:
     void pre_backward(std::int64_t number, BufferId d_branch) {
         const Layer& layer = topology_.layer(number);
         if (!layer.batch_norm && !wanted(number - 1)) return;
-        Step undo{StepKind::backward_data};
+        Step undo = step_of(StepKind::backward_data, 0, 0);
         undo.activation = layer.activation;
         undo.saved = work_[number].saved;
         undo.saved_is_argument = work_[number].saved_is_argument;
@@ -267,7 +275,7 @@ private:
 
     BufferId gate_backward(std::int64_t number, BufferId gradient) {
         const Layer& layer = topology_.layer(number);
-        Step step{StepKind::gate_backward, number, layer.width};
+        Step step = step_of(StepKind::gate_backward, number, layer.width);
         step.delta = gradient;
         step.gate_h = work_[number].h;
         step.gate_t = work_[number].t;

@@ -38,7 +38,7 @@ struct BranchInfo {
 enum class StepKind { forward, moments, gate, loss, backward_data, norm_sums, norm_backward, gate_backward };
 
 struct Step {
-    StepKind kind;
+    StepKind kind = StepKind::forward;
     std::int64_t layer = 0;
     std::int64_t width = 0;
     BufferId out = -1;
