@@ -1,0 +1,101 @@
+"""Any kind of array to NumPy and back. Nothing is copied here that NumPy can look at; no framework is imported."""
+
+from __future__ import annotations
+
+import mmap
+import sys
+from typing import Any
+
+import numpy as np
+
+from ._errors import DeviceError, DTypeError, ShapeError
+
+_HOST_DEVICES = (1, 3, 11, 13)  # DLPack's CPU, and memory that CUDA and ROCm share with it
+_FLOATS = (np.dtype("float32"), np.dtype("float64"))
+
+
+def as_array(operation: str, name: str, value: Any) -> np.ndarray:
+    """`value` as a NumPy array of any dtype in native byte order: arrays, lists, frames, anything that speaks DLPack.
+
+    Raises:
+        DTypeError: no array, or not in native byte order.
+        DeviceError: an array that is not in the CPU's memory.
+    """
+    what = f"{operation}: {name}"
+    if isinstance(value, np.ndarray):
+        array = value
+    elif hasattr(value, "to_numpy"):
+        array = value.to_numpy()
+    elif hasattr(value, "__dlpack__"):
+        array = _from_dlpack(what, value)
+    elif isinstance(value, (list, tuple)) or hasattr(value, "__array__") or _has_buffer(value):
+        try:
+            array = np.asarray(value)
+        except ValueError as error:
+            raise ShapeError(f"{what} must be rectangular: {error}") from None
+    else:
+        raise DTypeError(f"{what} must be an array, got {type(value).__name__}")
+    if array.dtype.byteorder not in "=|" and not array.dtype.isnative:
+        raise DTypeError(f"{what} must be in native byte order, got {array.dtype.str}; use "
+                         f"{name}.astype({name}.dtype.newbyteorder('='))")
+    return array
+
+
+def as_rows(operation: str, name: str, value: Any, width: int) -> np.ndarray:
+    """`value` as a (rows, width) array of float32 or float64, not copied where NumPy can look at it.
+
+    Raises:
+        ShapeError: another rank or width.
+        DTypeError: integers, complex numbers, objects or strings.
+    """
+    array = as_array(operation, name, value)
+    if array.dtype not in _FLOATS:
+        remedy = "select its numeric columns first" if array.dtype.kind in "OUS" else f"use {name}.astype('float32')"
+        raise DTypeError(f"{operation}: {name} must be float32 or float64, got {array.dtype}; {remedy}")
+    if array.ndim != 2 or array.shape[1] != width:
+        remedy = f"; a single row is {name}[None, :]" if array.shape == (width,) else ""
+        raise ShapeError(f"{operation}: {name} must be (rows, {width}), got {array.shape}{remedy}")
+    return array
+
+
+def is_memory_map(array: Any) -> bool:
+    """Whether an array's memory is a file's, however many views lie between."""
+    while isinstance(array, np.ndarray):
+        if isinstance(array, np.memmap) or isinstance(array.base, mmap.mmap):
+            return True
+        array = array.base
+    return False
+
+
+def is_ready(array: np.ndarray, dtype: np.dtype) -> bool:
+    """Whether the core can read the rows where they lie."""
+    return array.dtype == dtype and array.flags.c_contiguous and array.flags.aligned
+
+
+def like(result: np.ndarray, original: Any) -> Any:
+    """`result` as the caller's kind of array: torch's and array-API libraries' own; NumPy's for everything else."""
+    if isinstance(original, np.ndarray):
+        return result
+    module = type(original).__module__.partition(".")[0]
+    if module == "torch" and "torch" in sys.modules:
+        return sys.modules["torch"].from_dlpack(result)
+    if hasattr(original, "__array_namespace__"):
+        return original.__array_namespace__().asarray(result)
+    return result
+
+
+def _from_dlpack(what: str, value: Any) -> np.ndarray:
+    if hasattr(value, "__dlpack_device__") and int(value.__dlpack_device__()[0]) not in _HOST_DEVICES:
+        raise DeviceError(f"{what} must be in the CPU's memory, got an array on another device; copy it to the CPU first")
+    try:
+        return np.from_dlpack(value)
+    except (RuntimeError, TypeError, BufferError) as error:
+        raise DTypeError(f"{what} cannot be read as a NumPy array: {error}") from None
+
+
+def _has_buffer(value: Any) -> bool:
+    try:
+        memoryview(value)
+    except TypeError:
+        return False
+    return not isinstance(value, (bytes, bytearray, str))

@@ -1,0 +1,171 @@
+"""What happens beside training. A callback sees a trainer only between steps, when it is whole and may be saved or stopped."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from ._atomic import replace_file
+from .layers import as_integer
+
+if TYPE_CHECKING:
+    from .trainer import FitPlan, Trainer
+
+
+class Callback:
+    """Base of all callbacks: override what is needed. An exception ends the `fit`, and the trainer can go on from there.
+
+    Example:
+        >>> class Norms(Callback):
+        ...     def on_step_end(self, trainer, loss):
+        ...         print(trainer.steps, trainer.last_gradient_norm)
+    """
+
+    def on_fit_begin(self, trainer: Trainer, plan: FitPlan) -> None:
+        """Before the first step."""
+
+    def on_step_end(self, trainer: Trainer, loss: float) -> None:
+        """After each update; `loss` is that of before it."""
+
+    def on_epoch_end(self, trainer: Trainer, metrics: dict[str, float]) -> None:
+        """After each epoch; `metrics` are what it added to `trainer.history`."""
+
+    def on_fit_end(self, trainer: Trainer) -> None:
+        """After the last epoch, or the one that was stopped; not after an error."""
+
+    def close(self) -> None:
+        """At the very end, also after an error or Ctrl-C."""
+
+
+class EarlyStopping(Callback):
+    """Stops when a metric has not improved for `patience` epochs.
+
+    What it has seen is read from `trainer.history`, so a resumed run stops where the uninterrupted one would. Only epochs
+    of the running `fit` can be restored.
+
+    Args:
+        patience: epochs without improvement that are borne.
+        monitor: a metric of the history; None is "val_loss" with validation data and "loss" without.
+        min_delta: what counts as an improvement, at least.
+        restore_best: put back the parameters and buffers of the best epoch at the end.
+        mode: "min", "max", or None: "max" for accuracies.
+
+    Raises:
+        ValueError: at the start of a `fit` that does not measure `monitor`.
+    """
+
+    def __init__(self, patience: int = 5, monitor: str | None = None, min_delta: float = 0.0, restore_best: bool = True,
+                 mode: str | None = None) -> None:
+        if as_integer("EarlyStopping: patience", patience) < 1:
+            raise ValueError(f"EarlyStopping: patience must be at least 1, got {patience}")
+        if not 0 <= min_delta < math.inf:
+            raise ValueError(f"EarlyStopping: min_delta must be finite and not negative, got {min_delta}")
+        if mode not in (None, "min", "max"):
+            raise ValueError(f"EarlyStopping: mode must be 'min', 'max' or None, got {mode!r}")
+        self.patience, self.monitor, self.min_delta, self.restore_best, self.mode = (
+            patience, monitor, min_delta, restore_best, mode)
+
+    def on_fit_begin(self, trainer: Trainer, plan: FitPlan) -> None:
+        default = "val_loss" if "val_loss" in plan.metrics else "loss"
+        self._metric = self.monitor or default
+        if self._metric not in plan.metrics:
+            raise ValueError(f"EarlyStopping: this fit does not measure {self._metric!r} but {', '.join(plan.metrics)}"
+                             + ("; give it validation data" if self._metric.startswith("val_") else ""))
+        mode = self.mode or ("max" if self._metric.endswith("accuracy") else "min")
+        self._sign = -1.0 if mode == "max" else 1.0
+        self._best, self._waited, self.best_epoch = math.inf, 0, 0
+        self._kept: dict[str, np.ndarray] | None = None
+        for epoch, value in enumerate(trainer.history[self._metric] if self._metric in trainer.history else (), 1):
+            self._improved(epoch, value)
+
+    def on_epoch_end(self, trainer: Trainer, metrics: dict[str, float]) -> None:
+        if self._improved(trainer.epoch, metrics[self._metric]):
+            if self.restore_best:
+                self._kept = {**trainer.net.parameters(), **trainer.net.buffers()}
+        elif self._waited >= self.patience:
+            trainer.stop()
+
+    def on_fit_end(self, trainer: Trainer) -> None:
+        if self._kept is not None:
+            trainer.net.set_parameters(self._kept)
+
+    def _improved(self, epoch: int, value: float) -> bool:
+        value *= self._sign
+        if value < self._best - self.min_delta:
+            self._best, self._waited, self.best_epoch = value, 0, epoch
+            return True
+        self._waited += 1
+        return False
+
+
+class Checkpoint(Callback):
+    """Saves the trainer as it goes, to be continued with `Trainer.resume(path)`. A file is replaced whole or not at all.
+
+    Args:
+        path: of the file; "{epoch}" and "{step}" in it become numbers, and one file is kept for each.
+        every: steps between two files; None saves at the end of each epoch.
+    """
+
+    def __init__(self, path: Any, every: int | None = None) -> None:
+        if every is not None and as_integer("Checkpoint: every", every) < 1:
+            raise ValueError(f"Checkpoint: every must be at least 1 step, got {every}")
+        self.path, self.every = path, every
+
+    def on_step_end(self, trainer: Trainer, loss: float) -> None:
+        if self.every is not None and trainer.steps % self.every == 0:
+            self._save(trainer)
+
+    def on_epoch_end(self, trainer: Trainer, metrics: dict[str, float]) -> None:
+        if self.every is None:
+            self._save(trainer)
+
+    def _save(self, trainer: Trainer) -> None:
+        path = str(self.path).replace("{epoch}", str(trainer.epoch)).replace("{step}", str(trainer.steps))
+        trainer.save(path)
+
+
+class _Logger(Callback):
+    """The whole history, written after each epoch and replaced at once: a resumed run writes the same file."""
+
+    _text: ClassVar[Callable[[list[dict[str, float]]], str]]
+
+    def __init__(self, path: Any) -> None:
+        self.path = path
+
+    def on_epoch_end(self, trainer: Trainer, metrics: dict[str, float]) -> None:
+        replace_file(self.path, [self._text(trainer.history.rows()).encode()])
+
+
+def _csv(rows: list[dict[str, float]]) -> str:
+    lines = [",".join(rows[0])]
+    lines += [",".join("" if math.isnan(value) else repr(value) for value in row.values()) for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def _json_lines(rows: list[dict[str, float]]) -> str:
+    clean = [{name: None if math.isnan(value) else value for name, value in row.items()} for row in rows]
+    return "".join(json.dumps(row) + "\n" for row in clean)
+
+
+class CSVLogger(_Logger):
+    """A table of the history as a CSV file: a header, then one row an epoch; empty where a metric was not measured.
+
+    Args:
+        path: of the file; replaced after each epoch.
+    """
+
+    _text = staticmethod(_csv)
+
+
+class JSONLLogger(_Logger):
+    """The history as JSON lines: one object an epoch; null where a metric was not measured.
+
+    Args:
+        path: of the file; replaced after each epoch.
+    """
+
+    _text = staticmethod(_json_lines)

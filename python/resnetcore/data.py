@@ -1,0 +1,136 @@
+"""Where batches come from. Everything that can be wrong with arrays is found when they are given, before any step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from ._core import random_permutation
+from ._errors import DTypeError, ShapeError
+from .arrays import as_rows, is_memory_map, is_ready
+from .losses import Loss, check_sample_weight, check_targets
+from .network import Network, chunks
+
+Batch = tuple[np.ndarray, np.ndarray, "np.ndarray | None"]
+
+
+class ArrayData:
+    """Rows of X with their targets, in memory or mapped from files larger than memory.
+
+    An epoch's order is a function of (seed, epoch), so a run continues in the middle of one without stored state.
+    Arrays in memory are converted to the network's dtype once; memory maps a batch at a time.
+    """
+
+    def __init__(self, operation: str, net: Network, loss: Loss, X: Any, y: Any, sample_weight: Any = None) -> None:
+        rows = as_rows(operation, "X", X, net.inputs)
+        self.rows = len(rows)
+        if self.rows == 0:
+            raise ShapeError(f"{operation}: X must have at least one row, got 0")
+        self._dtype = net.dtype
+        self._y = check_targets(operation, y, loss, self.rows, net.outputs, self._dtype)
+        self._weight = check_sample_weight(operation, sample_weight, self.rows)
+        mapped = is_memory_map(rows)
+        self._X = rows if mapped or is_ready(rows, self._dtype) else np.ascontiguousarray(rows, self._dtype)
+
+    def length(self, batch_size: int, accumulate: int) -> int | None:
+        """Batches in an epoch."""
+        return len(spans(self.rows, batch_size, accumulate))
+
+    def batches(self, seed: int, epoch: int, start: int, batch_size: int, accumulate: int) -> Iterator[np.ndarray]:
+        """Row numbers of each batch of an epoch, from batch `start` on."""
+        order = random_permutation(self.rows, seed, epoch)
+        for begin, end in spans(self.rows, batch_size, accumulate)[start:]:
+            yield order[begin:end]
+
+    def step(self, core: Any, rows: np.ndarray, lr: float) -> float:
+        """One update on the given rows; the loss of before it."""
+        if is_ready(self._X, self._dtype):
+            return core.step_rows(self._X, self._y, rows, lr, self._weight)
+        x = np.ascontiguousarray(self._X[rows], self._dtype)
+        return core.step(x, self._y[rows], lr, None if self._weight is None else self._weight[rows])
+
+    def chunks(self) -> Iterator[Batch]:
+        """All rows in order, for evaluation."""
+        for begin, x in chunks(self._X, self._dtype):
+            chosen = slice(begin, begin + len(x))
+            yield x, self._y[chosen], None if self._weight is None else self._weight[chosen]
+
+
+class IterableData:
+    """Batches (x, y) or (x, y, sample_weight) from anything that can be iterated over once an epoch.
+
+    The order is the iterable's own. A run that continues in the middle of an epoch skips the batches it has had.
+    """
+
+    rows: int | None = None
+
+    def __init__(self, operation: str, net: Network, loss: Loss, batches: Iterable) -> None:
+        if isinstance(batches, (str, bytes, dict, np.ndarray)) or not isinstance(batches, Iterable):
+            raise DTypeError(f"{operation}: X without y must be an iterable of (x, y) batches, got {type(batches).__name__}")
+        self._operation, self._net, self._loss, self._batches = operation, net, loss, batches
+
+    @property
+    def once_only(self) -> bool:
+        """Whether this can be iterated over only once, as a generator can."""
+        return isinstance(self._batches, Iterator)
+
+    def length(self, batch_size: int, accumulate: int) -> int | None:
+        """Batches in an epoch, where the iterable says so."""
+        try:
+            return len(self._batches)  # type: ignore[arg-type]
+        except TypeError:
+            return None
+
+    def batches(self, seed: int, epoch: int, start: int, batch_size: int, accumulate: int) -> Iterator[Batch]:
+        """The checked batches of an epoch, from batch `start` on."""
+        return islice(self._checked(), start, None)
+
+    def step(self, core: Any, batch: Batch, lr: float) -> float:
+        """One update on a batch; the loss of before it."""
+        x, y, weight = batch
+        return core.step(x, y, lr, weight)
+
+    def chunks(self) -> Iterator[Batch]:
+        """All batches in order, for evaluation."""
+        return self._checked()
+
+    def _checked(self) -> Iterator[Batch]:
+        for number, batch in enumerate(self._batches):
+            what = f"{self._operation}: batch {number}"
+            if not isinstance(batch, (tuple, list)) or len(batch) not in (2, 3):
+                raise DTypeError(f"{what} must be (x, y) or (x, y, sample_weight), got {type(batch).__name__}")
+            yield check_batch(what, self._net, self._loss, *batch)
+
+
+def check_batch(operation: str, net: Network, loss: Loss, x: Any, y: Any, sample_weight: Any = None) -> Batch:
+    """A batch as the core takes it; ShapeError where it has no rows, and the errors of `as_rows` and `check_targets`."""
+    rows = as_rows(operation, "x", x, net.inputs)
+    if len(rows) == 0:
+        raise ShapeError(f"{operation}: x must have at least one row, got 0")
+    targets = check_targets(operation, y, loss, len(rows), net.outputs, net.dtype)
+    weight = check_sample_weight(operation, sample_weight, len(rows))
+    return (rows if is_ready(rows, net.dtype) else np.ascontiguousarray(rows, net.dtype)), targets, weight
+
+
+def as_data(operation: str, net: Network, loss: Loss, X: Any, y: Any, sample_weight: Any = None) -> ArrayData | IterableData:
+    """Arrays where there is a y, an iterable of batches where there is none."""
+    if y is not None:
+        return ArrayData(operation, net, loss, X, y, sample_weight)
+    if sample_weight is not None:
+        raise ValueError(f"{operation}: with an iterable of batches, sample_weight is each batch's third element")
+    return IterableData(operation, net, loss, X)
+
+
+def spans(rows: int, batch_size: int, accumulate: int = 1) -> list[tuple[int, int]]:
+    """(begin, end) of each batch. A left-over batch of one row (a micro-batch) joins the batch before it: its variance
+    would be zero under batch normalisation."""
+    ends = list(range(batch_size, rows + 1, batch_size))
+    left = rows - (ends[-1] if ends else 0)
+    if left and ends and left < min(batch_size, 2 * accumulate):
+        ends[-1] = rows
+    elif left:
+        ends.append(rows)
+    return list(zip([0, *ends], ends))

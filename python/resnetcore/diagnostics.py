@@ -1,0 +1,115 @@
+"""What depth does to gradients and skips, layer by layer. Measured on a copy with dropout off; the network is unchanged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ._errors import ShapeError
+from .arrays import as_rows
+from .layers import Layer
+from .losses import Loss
+from .tables import table
+
+if TYPE_CHECKING:
+    from .network import Network
+
+_NORM_EPS = 1e-5
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Diagnosis:
+    """One number a layer in each array, (layers,), first layer first; its repr is a table.
+
+    Attributes:
+        loss: the loss of the rows it was measured on, in training mode.
+        layer: numbers of the layers, from 1.
+        gradient_norm: ‖∂E/∂W‖ of the weight of the normal path (Frobenius).
+        skip_ratio: ‖Σ skips‖ / ‖norm(z)‖ over all rows: above 1 the layer leans on its skips, below 1 on its own
+            branch; inf where the branch is zero, NaN where there are no skips.
+        dead: fraction of units that are 0 on every row.
+        activation_norm: root mean square of the layer's output.
+    """
+
+    loss: float
+    layer: np.ndarray
+    gradient_norm: np.ndarray
+    skip_ratio: np.ndarray
+    dead: np.ndarray
+    activation_norm: np.ndarray
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as lists, for JSON."""
+        return {name: getattr(value, "tolist", lambda value=value: value)() for name, value in vars(self).items()}
+
+    def __repr__(self) -> str:
+        rows = [
+            [number, f"{gradient:.3e}", "" if np.isnan(ratio) else f"{ratio:.3g}", f"{dead:.0%}", f"{size:.3g}"]
+            for number, gradient, ratio, dead, size in zip(
+                self.layer, self.gradient_norm, self.skip_ratio, self.dead, self.activation_norm)
+        ]
+        return table(["layer", "gradient norm", "skip / branch", "dead", "activation rms"], rows)
+
+
+def diagnose(net: Network, X: Any, y: Any, loss: str | Loss = "cross_entropy") -> Diagnosis:
+    """Measures a network on some rows, in training mode without dropout. A few hundred rows are enough.
+
+    Args:
+        net: the network; not changed.
+        X: (n, inputs), n ≥ 1. All activations of these rows are held in memory.
+        y: targets, as `Loss` describes them.
+        loss: a name or a `Loss`.
+
+    Example:
+        >>> print(net.diagnose(X[:256], y[:256]))
+    """
+    rows = as_rows("diagnose", "X", X, net.inputs)
+    if len(rows) == 0:
+        raise ShapeError("diagnose: X must have at least one row, got 0")
+    still = _without_dropout(net)
+    value, gradients, _ = still.gradients(rows, y, loss)
+    values = still._core.activations(np.ascontiguousarray(rows, net.dtype), True)
+    arrays = {**still.parameters(), **still.buffers()}
+    count = len(net.layers)
+    outputs = [values[str(number)].astype(np.float64) for number in range(count + 1)]
+    return Diagnosis(
+        loss=value,
+        layer=np.arange(1, count + 1),
+        gradient_norm=np.array([np.linalg.norm(gradients[f"{n}.weight"].astype(np.float64)) for n in range(1, count + 1)]),
+        skip_ratio=np.array([_skip_ratio(n, still.layers[n - 1], outputs, arrays) for n in range(1, count + 1)]),
+        dead=np.array([(a == 0).all(axis=0).mean() for a in outputs[1:]]),
+        activation_norm=np.array([np.sqrt(np.mean(a * a)) for a in outputs[1:]]),
+    )
+
+
+def _without_dropout(net: Network) -> Network:
+    from .network import Network
+
+    layers = [replace(layer, dropout=0.0, branch_dropout=0.0) for layer in net.layers]
+    still = Network(net.inputs, layers, net.seed, net.dtype)
+    still.set_parameters({**net.parameters(), **net.buffers()})
+    return still
+
+
+def _skip_ratio(number: int, layer: Layer, outputs: list[np.ndarray], arrays: dict[str, np.ndarray]) -> float:
+    if not layer.skips:
+        return float("nan")
+    skips = np.zeros_like(outputs[number])
+    for back, kind in layer.skips.items():
+        source = outputs[number - back]
+        skips += source if isinstance(kind, str) and kind == "identity" else source @ arrays[f"{number}.skip.{back}.weight"]
+    branch = np.linalg.norm(_branch(number, layer, outputs, skips, arrays))
+    return float(np.linalg.norm(skips) / branch) if branch else float("inf")
+
+
+def _branch(number: int, layer: Layer, outputs: list[np.ndarray], skips: np.ndarray,
+            arrays: dict[str, np.ndarray]) -> np.ndarray:
+    if layer.pre:  # a = branch + skips: nothing follows the sum
+        return outputs[number] - skips
+    z = outputs[number - 1] @ arrays[f"{number}.weight"].astype(np.float64)
+    if layer.norm is None:
+        return z + arrays.get(f"{number}.bias", 0.0)
+    scale = arrays[f"{number}.norm.weight"] / np.sqrt(z.var(axis=0) + _NORM_EPS)
+    return (z - z.mean(axis=0)) * scale + arrays[f"{number}.norm.bias"]

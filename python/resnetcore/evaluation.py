@@ -1,0 +1,57 @@
+"""Loss and metrics of a network on data, in inference mode: means over all rows, however they are cut into chunks."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .losses import Loss
+
+if TYPE_CHECKING:
+    from .data import ArrayData, IterableData
+    from .network import Network
+
+
+def metric_names(loss: Loss) -> tuple[str, str]:
+    """What `evaluate` gives for this loss."""
+    return ("loss", "accuracy" if loss.takes_classes else "rmse")
+
+
+def evaluate(net: Network, loss: Loss, data: ArrayData | IterableData) -> dict[str, float]:
+    """{"loss", "accuracy"} for the cross entropies, {"loss", "rmse"} for the others. Sample weights weigh both.
+
+    Raises:
+        ValueError: no rows, or no weight above 0.
+    """
+    class_weight = loss.class_weights(net.outputs)
+    total = weight_sum = score = rows = 0.0
+    for x, y, sample_weight in data.chunks():
+        row_weight = np.ones(len(x)) if sample_weight is None else sample_weight
+        weight = _mean_weight(loss, y, row_weight, class_weight)
+        rows += float(row_weight.sum())
+        weight_sum += weight
+        if weight > 0:
+            total += weight * net._core.loss(x, y, loss.to_core(net.outputs, sample_weight))
+        score += float((row_weight * _row_scores(loss, net._core.predict(x), y)).sum())
+    if not rows:
+        raise ValueError("evaluate: there must be at least one row, with a weight above 0")
+    mean = score / rows
+    second = mean if loss.takes_classes else math.sqrt(mean)
+    return dict(zip(metric_names(loss), (total / weight_sum if weight_sum else math.nan, second)))
+
+
+def _mean_weight(loss: Loss, y: np.ndarray, row_weight: np.ndarray, class_weight: np.ndarray | None) -> float:
+    """The sum of weights that the chunk's mean loss was divided by: labels are weighed by their class, as in PyTorch."""
+    if class_weight is not None and y.ndim == 1:
+        return float((row_weight * class_weight[y]).sum())
+    return float(row_weight.sum())
+
+
+def _row_scores(loss: Loss, outputs: np.ndarray, y: np.ndarray) -> np.ndarray:
+    if loss.name == "cross_entropy":
+        return outputs.argmax(axis=1) == (y if y.ndim == 1 else y.argmax(axis=1))
+    if loss.name == "binary_cross_entropy":
+        return ((outputs > 0) == (y > 0.5)).mean(axis=1)
+    return np.square(outputs.astype(np.float64) - y).mean(axis=1)

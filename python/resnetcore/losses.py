@@ -1,0 +1,171 @@
+"""Losses and the targets they take. Formulas are csrc/math/loss.h; targets are checked here, whole, before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ._core import losses as _known_losses
+from ._errors import DTypeError, ShapeError
+from .arrays import as_array, is_memory_map
+
+
+@dataclass(frozen=True, eq=False)
+class Loss:
+    """A loss of logits and targets, averaged as PyTorch does.
+
+    Args:
+        name: "cross_entropy" (integer labels (n,), or probabilities (n, outputs)), "binary_cross_entropy" (0 or 1, or
+            probabilities), "mse", "mae" or "huber" (targets (n, outputs)). With one output, targets may be (n,).
+        label_smoothing: of cross_entropy, in [0, 1).
+        class_weight: of the cross entropies: an array of one weight a class, or a dict from label to weight (1 for labels
+            that are not in it). binary_cross_entropy has two classes.
+        delta: of huber, where squares turn into lines.
+
+    Example:
+        >>> trainer = Trainer(net, loss=Loss("huber", delta=0.5))
+    """
+
+    name: str = "cross_entropy"
+    label_smoothing: float = 0.0
+    class_weight: Any = None
+    delta: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str):
+            raise DTypeError(f"loss must be a name or a Loss, got {self.name!r}")
+        if self.name not in _known_losses():
+            raise ValueError(f"unknown loss {self.name!r}; known are {', '.join(_known_losses())}")
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"loss: label_smoothing must be in [0, 1), got {self.label_smoothing}")
+        if self.label_smoothing and self.name != "cross_entropy":
+            raise ValueError(f"loss: label_smoothing belongs to cross_entropy, not to {self.name}")
+        if self.class_weight is not None and not self.takes_classes:
+            raise ValueError(f"loss: class_weight belongs to cross_entropy and binary_cross_entropy, not to {self.name}")
+        if not 0 < self.delta < float("inf"):
+            raise ValueError(f"loss: delta must be positive and finite, got {self.delta}")
+
+    @property
+    def takes_classes(self) -> bool:
+        return self.name in ("cross_entropy", "binary_cross_entropy")
+
+    def class_weights(self, outputs: int) -> np.ndarray | None:
+        """One weight a class, (classes,) float64, or None.
+
+        Raises:
+            ShapeError: not one weight a class.
+            ValueError: a label that is no class, or a weight that is negative or not finite.
+        """
+        if self.class_weight is None:
+            return None
+        classes = 2 if self.name == "binary_cross_entropy" else outputs
+        if isinstance(self.class_weight, Mapping):
+            weights = np.ones(classes)
+            for label, weight in self.class_weight.items():
+                if isinstance(label, bool) or not isinstance(label, (int, np.integer)) or not 0 <= label < classes:
+                    raise ValueError(f"class_weight: labels go from 0 to {classes - 1}, got {label!r}")
+                weights[label] = weight
+        else:
+            weights = np.asarray(self.class_weight)
+            if weights.dtype.kind not in "fiu":
+                raise DTypeError(f"class_weight must be numbers, got dtype {weights.dtype}")
+            weights = weights.astype(np.float64)
+        if weights.shape != (classes,):
+            raise ShapeError(f"class_weight must have shape ({classes},), one weight a class, got {weights.shape}")
+        if not (np.isfinite(weights).all() and (weights >= 0).all()):
+            raise ValueError(f"class_weight must be finite and not negative, got {weights.tolist()}")
+        return weights
+
+    def to_core(self, outputs: int, sample_weight: np.ndarray | None = None) -> dict[str, Any]:
+        """As the compiled network and trainer take it."""
+        return {"name": self.name, "label_smoothing": float(self.label_smoothing), "delta": float(self.delta),
+                "class_weight": self.class_weights(outputs), "sample_weight": sample_weight}
+
+    def to_dict(self, outputs: int) -> dict[str, Any]:
+        """Name and numbers, as JSON has them: `Loss(**loss.to_dict(outputs))` is the same loss."""
+        weights = self.class_weights(outputs)
+        return {"name": self.name, "label_smoothing": float(self.label_smoothing), "delta": float(self.delta),
+                "class_weight": None if weights is None else weights.tolist()}
+
+
+def as_loss(value: Any) -> Loss:
+    """`value` itself, or the loss of that name."""
+    return value if isinstance(value, Loss) else Loss(value)
+
+
+def check_targets(operation: str, y: Any, loss: Loss, rows: int, outputs: int, dtype: np.dtype) -> np.ndarray:
+    """Targets as the core takes them: int64 labels (rows,), or values (rows, outputs) of the network's dtype.
+
+    Large memory maps of the right dtype stay memory maps; their values are read once, to check them.
+
+    Raises:
+        ShapeError: not one target a row. Targets are never broadcast.
+        DTypeError: class names, or integers where values are expected.
+        ValueError: a label that is no class, or a probability outside [0, 1].
+    """
+    array = as_array(operation, "y", y)
+    what = f"{operation}: y"
+    if array.dtype.kind not in "iufb":
+        raise DTypeError(f"{what} must be numbers, got dtype {array.dtype}; class names become labels by "
+                         "classes, y = numpy.unique(y, return_inverse=True)")
+    if array.ndim == 0 or len(array) != rows:
+        raise ShapeError(f"{what} must have one target for each of the {rows} rows of X, got shape {array.shape}")
+    if loss.name == "cross_entropy" and array.dtype.kind in "iub":
+        return _labels(what, array, rows, outputs)
+    if loss.name == "cross_entropy" and array.ndim == 1:
+        raise DTypeError(f"{what} must hold integer labels for cross_entropy, got dtype {array.dtype}; use "
+                         "y.astype(int), or loss='mse' for a regression")
+    if loss.name == "binary_cross_entropy" or array.dtype.kind == "f":
+        return _values(what, array, rows, outputs, dtype, loss.takes_classes)
+    raise DTypeError(f"{what} must hold floats for {loss.name}, got dtype {array.dtype}; use y.astype('{dtype}')")
+
+
+def _labels(what: str, y: np.ndarray, rows: int, classes: int) -> np.ndarray:
+    if y.shape != (rows,):
+        raise ShapeError(f"{what} must hold one label a row, shape ({rows},), got {y.shape}")
+    if classes < 2:
+        raise ShapeError(f"{what}: cross_entropy needs two outputs or more, the network has {classes}; use "
+                         "loss='binary_cross_entropy'")
+    if rows and not 0 <= int(y.min()) <= int(y.max()) < classes:
+        bad = int(np.flatnonzero((y < 0) | (y >= classes))[0])
+        raise ValueError(f"{what} must hold labels from 0 to {classes - 1}, got {y[bad]} in row {bad}")
+    return np.ascontiguousarray(y, dtype=np.int64)
+
+
+def _values(what: str, y: np.ndarray, rows: int, outputs: int, dtype: np.dtype, probabilities: bool) -> np.ndarray:
+    if y.shape == (rows,) and outputs == 1:
+        y = y.reshape(rows, 1)
+    if y.shape != (rows, outputs):
+        raise ShapeError(f"{what} must have shape ({rows}, {outputs}) (targets are never broadcast), got {y.shape}")
+    if probabilities and rows and not (float(y.min()) >= 0 and float(y.max()) <= 1):
+        raise ValueError(f"{what} must hold probabilities in [0, 1], got values from {y.min()} to {y.max()}")
+    if is_memory_map(y) and y.dtype == dtype:
+        return y
+    return np.ascontiguousarray(y, dtype=dtype)
+
+
+def check_sample_weight(operation: str, weight: Any, rows: int) -> np.ndarray | None:
+    """One weight a row, (rows,) float64, or None.
+
+    Raises:
+        ShapeError: not one weight a row.
+        DTypeError: no numbers.
+        ValueError: a weight that is negative or not finite, or none above 0.
+    """
+    if weight is None:
+        return None
+    array = as_array(operation, "sample_weight", weight)
+    what = f"{operation}: sample_weight"
+    if array.dtype.kind not in "fiub":
+        raise DTypeError(f"{what} must hold numbers, got dtype {array.dtype}")
+    if array.shape != (rows,):
+        raise ShapeError(f"{what} must have shape ({rows},), one weight a row, got {array.shape}")
+    array = np.ascontiguousarray(array, dtype=np.float64)
+    if not (np.isfinite(array).all() and (array >= 0).all()):
+        raise ValueError(f"{what} must be finite and not negative")
+    if rows and not array.any():
+        raise ValueError(f"{what} must hold a weight above 0")
+    return array

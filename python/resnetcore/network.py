@@ -1,0 +1,301 @@
+"""A network of layers and skips. Every public call leaves a network as it was unless it says otherwise, also when it raises."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import _core
+from ._errors import BuildFeatureError, DeviceError, DTypeError, ShapeError
+from .arrays import as_array, as_rows, is_ready, like
+from .layers import Layer, as_integer
+from .tables import Text, table
+
+if TYPE_CHECKING:
+    from .diagnostics import Diagnosis
+    from .losses import Loss
+
+_CHUNK_BYTES = 1 << 25  # of inputs converted at a time: far above what a call costs, far below memory
+
+
+class Network:
+    """A residual network: topology as data, arrays in compiled code.
+
+    Args:
+        inputs: number of columns of X.
+        layers: sequence of `Layer`, first to last; the last one's width is the number of outputs.
+        seed: of the initial weights, which are the same on every machine.
+        dtype: "float32" or "float64".
+        device: "cpu".
+
+    Example:
+        >>> net = Network(4, [Layer(8), Layer(8), Layer(8, skips={2: "identity"}), Layer(3, activation=None)])
+        >>> net.predict(np.zeros((2, 4))).shape
+        (2, 3)
+
+    Raises:
+        ShapeError: widths that do not fit together; the message names both layers and both widths.
+        ValueError: no layers, or a skip that reaches before the input.
+        BuildFeatureError, DeviceError: a dtype or a device that this build has not.
+    """
+
+    def __init__(self, inputs: int, layers: Sequence[Layer], seed: int = 0, dtype: Any = "float32",
+                 device: str = "cpu") -> None:
+        check_device("Network", device)
+        inputs = as_integer("Network: inputs", inputs)
+        if inputs < 1:
+            raise ShapeError(f"Network: inputs must be at least 1, got {inputs}")
+        descriptions = []
+        for number, layer in enumerate(layers, 1):
+            if not isinstance(layer, Layer):
+                raise DTypeError(f"Network: layer {number} must be a Layer, got {layer!r}")
+            descriptions.append(layer.to_dict())
+        self._core = _core.Network(inputs, descriptions, check_seed("Network", seed), check_dtype("Network", dtype))
+        self._layers = tuple(layers)
+
+    @classmethod
+    def _from_core(cls, core: Any, layers: tuple[Layer, ...]) -> Network:
+        net = cls.__new__(cls)
+        net._core = core
+        net._layers = layers
+        return net
+
+    @property
+    def inputs(self) -> int:
+        """Number of columns of X."""
+        return self._core.inputs
+
+    @property
+    def outputs(self) -> int:
+        """Width of the last layer."""
+        return self._core.outputs
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The layers, first to last. Layer ℓ of every message and name is `layers[ℓ - 1]`."""
+        return self._layers
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Of the weights and of what `predict` returns."""
+        return np.dtype(self._core.dtype)
+
+    @property
+    def device(self) -> str:
+        """Where the weights are: "cpu"."""
+        return "cpu"
+
+    @property
+    def seed(self) -> int:
+        """Seed of the initial weights."""
+        return self._core.seed
+
+    def __call__(self, x: Any) -> Any:
+        """The outputs (logits) for `x`: see `predict`."""
+        return self.predict(x)
+
+    def predict(self, X: Any, check_finite: bool = False) -> Any:
+        """Outputs (logits) in inference mode, (n, outputs), of the network's dtype and the caller's kind of array.
+
+        Args:
+            X: (n, inputs) of float32 or float64, converted to the network's dtype some rows at a time. Memory maps may
+                be larger than memory. n may be 0.
+            check_finite: raise ValueError for a NaN or an infinity in X; otherwise they propagate.
+        """
+        rows = as_rows("predict", "X", X, self.inputs)
+        out = np.empty((len(rows), self.outputs), self.dtype)
+        for begin, chunk in chunks(rows, self.dtype):
+            if check_finite:
+                require_finite("predict", "X", chunk)
+            out[begin : begin + len(chunk)] = self._core.predict(chunk)
+        return like(out, X)
+
+    def predict_proba(self, X: Any) -> Any:
+        """Class probabilities, (n, outputs): softmax of the outputs, or sigmoid where there is one output."""
+        logits = self.predict(as_rows("predict_proba", "X", X, self.inputs))
+        with np.errstate(over="ignore"):  # exp(-z) of a very negative z is inf, and 1 / (1 + inf) the right 0
+            if self.outputs == 1:
+                return like(1 / (1 + np.exp(-logits)), X)
+            exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return like(exponentials / exponentials.sum(axis=1, keepdims=True), X)
+
+    def gradients(self, x: Any, y: Any, loss: str | Loss = "cross_entropy", *, sample_weight: Any = None, step: int = 0,
+                  check_finite: bool = False) -> tuple[float, dict[str, np.ndarray], Any]:
+        """Loss and gradients in training mode (batch statistics, dropout); nothing is updated.
+
+        Args:
+            x: (n, inputs), n ≥ 1.
+            y: targets, as `Loss` describes them.
+            loss: a name or a `Loss`.
+            sample_weight: (n,) or None.
+            step: which dropout masks to use.
+            check_finite: raise ValueError for a NaN or an infinity in x.
+
+        Returns:
+            The loss, `{name: ∂E/∂parameter}` for every trained parameter, and ∂E/∂x, (n, inputs).
+        """
+        from .losses import as_loss, check_sample_weight, check_targets
+
+        rows = as_rows("gradients", "x", x, self.inputs)
+        if len(rows) == 0:
+            raise ShapeError("gradients: x must have at least one row, got 0")
+        if check_finite:
+            require_finite("gradients", "x", rows)
+        loss = as_loss(loss)
+        targets = check_targets("gradients", y, loss, len(rows), self.outputs, self.dtype)
+        weight = check_sample_weight("gradients", sample_weight, len(rows))
+        dense = rows if is_ready(rows, self.dtype) else np.ascontiguousarray(rows, self.dtype)
+        value, by_name, d_x = self._core.gradients(dense, targets, loss.to_core(self.outputs, weight), step)
+        return value, by_name, like(d_x, x)
+
+    def parameters(self) -> dict[str, np.ndarray]:
+        """Copies of everything that is trained: `1.weight`, `1.bias`, `3.skip.2.weight`, `2.norm.weight`, …"""
+        return {name: self._core.get(name) for name in self._core.parameter_names()}
+
+    def buffers(self) -> dict[str, np.ndarray]:
+        """Copies of running statistics and of the matrices of fixed skips."""
+        return {name: self._core.get(name) for name in self._core.buffer_names()}
+
+    def set_parameters(self, values: Mapping[str, Any]) -> None:
+        """Replaces parameters or buffers, any subset of them, all or nothing.
+
+        Raises:
+            ValueError: a name that the network has not.
+            ShapeError: another shape than the one it has.
+            DTypeError: no floats.
+        """
+        if not isinstance(values, Mapping):
+            raise DTypeError(f"set_parameters: values must be a dict of arrays, got {type(values).__name__}")
+        arrays = {}
+        for name, value in values.items():
+            array = as_array("set_parameters", repr(name), value)
+            if array.dtype.kind != "f":
+                raise DTypeError(f"set_parameters: {name!r} must hold floats, got {array.dtype}")
+            arrays[name] = array if is_ready(array, self.dtype) else np.ascontiguousarray(array, self.dtype)
+        self._core.set(arrays)
+
+    def copy(self) -> Network:
+        """A network with the same arrays that shares nothing with this one."""
+        return Network._from_core(self._core.clone(), self._layers)
+
+    def astype(self, dtype: Any) -> Network:
+        """A new network of another dtype, "float32" or "float64", with this one's parameters and buffers, rounded."""
+        name = check_dtype("astype", dtype)
+        if name == self.dtype.name:
+            return self.copy()
+        other = Network(self.inputs, self._layers, self.seed, name)
+        other.set_parameters({**self.parameters(), **self.buffers()})
+        return other
+
+    def to(self, device: str) -> Network:
+        """A new network on another device. This build has "cpu"; for any other, DeviceError."""
+        check_device("to", device)
+        return self.copy()
+
+    def save(self, path: Any) -> None:
+        """Writes topology and arrays to a safetensors file, whole or not at all; `resnetcore.load` reads it."""
+        from .checkpoint import save_network
+
+        save_network(self, path)
+
+    def diagnose(self, X: Any, y: Any, loss: str | Loss = "cross_entropy") -> Diagnosis:
+        """Per layer: norm of ∂E/∂W, strength of its skips against its own branch, dead units. See `Diagnosis`."""
+        from .diagnostics import diagnose
+
+        return diagnose(self, X, y, loss)
+
+    def explain(self, training: bool = False) -> Text:
+        """The compiled plan: what runs in which order, and on which memory."""
+        return Text(self._core.plan(training))
+
+    def summary(self) -> Text:
+        """A table of layer, width, activation, skips and number of trained parameters."""
+        counts = dict.fromkeys(range(1, len(self._layers) + 1), 0)
+        for name in self._core.parameter_names():
+            counts[int(name.partition(".")[0])] += self._core.get(name).size
+        rows = [[number, layer.width, _describe(layer), _describe_skips(number, layer), f"{counts[number]:,}"]
+                for number, layer in enumerate(self._layers, 1)]
+        body = table(["layer", "width", "computes", "skips", "parameters"], [[0, self.inputs, "input", "", ""], *rows], 4)
+        return Text(f"{body}\n{sum(counts.values()):,} trained parameters, {self.dtype}")
+
+    def __repr__(self) -> str:
+        return f"<Network {self.inputs} -> {self.outputs}, {len(self._layers)} layers, {self.dtype}>"
+
+    def __copy__(self) -> Network:
+        return self.copy()
+
+    def __deepcopy__(self, memo: dict) -> Network:
+        return self.copy()
+
+    def __reduce__(self) -> tuple:
+        return _rebuild, (self.inputs, [layer.to_dict() for layer in self._layers], self.seed, self.dtype.name,
+                          {**self.parameters(), **self.buffers()})
+
+
+def _rebuild(inputs: int, layers: list[dict], seed: int, dtype: str, arrays: dict[str, np.ndarray]) -> Network:
+    net = Network(inputs, [Layer(**layer) for layer in layers], seed, dtype)
+    net.set_parameters(arrays)
+    return net
+
+
+def chunks(rows: np.ndarray, dtype: np.dtype) -> Iterator[tuple[int, np.ndarray]]:
+    """(first row, rows ready for the core), so many at a time that converting them needs little memory."""
+    step = max(1, min(16384, _CHUNK_BYTES // max(1, rows.shape[1] * dtype.itemsize)))
+    for begin in range(0, len(rows), step):
+        chunk = rows[begin : begin + step]
+        yield begin, chunk if is_ready(chunk, dtype) else np.ascontiguousarray(chunk, dtype)
+
+
+def require_finite(operation: str, name: str, array: np.ndarray) -> None:
+    """ValueError for the first row that holds a NaN or an infinity."""
+    bad = np.flatnonzero(~np.isfinite(array).all(axis=1))
+    if len(bad):
+        raise ValueError(f"{operation}: {name} must be finite (check_finite=True), got NaN or Inf in {len(bad)} rows")
+
+
+def check_dtype(operation: str, dtype: Any) -> str:
+    """The name of a network's dtype, or the error that says which there are."""
+    if str(dtype) in ("bfloat16", "torch.bfloat16", "float16", "torch.float16"):
+        raise BuildFeatureError(f"{operation}: this build has no networks of {dtype}; use 'float32' or 'float64'")
+    try:
+        name = np.dtype(dtype).name
+    except TypeError:
+        name = str(dtype)
+    if dtype is None or name not in ("float32", "float64"):
+        raise DTypeError(f"{operation}: dtype must be 'float32' or 'float64', got {dtype!r}")
+    return name
+
+
+def check_device(operation: str, device: Any) -> None:
+    """DeviceError for anything but the CPU."""
+    name = str(device)
+    if name == "cpu":
+        return
+    if name.partition(":")[0] in ("cuda", "gpu"):
+        raise DeviceError(f"{operation}: device {name!r} is not there: this build has no CUDA; use 'cpu'")
+    raise DeviceError(f"{operation}: unknown device {name!r}; use 'cpu'")
+
+
+def check_seed(operation: str, seed: Any) -> int:
+    """A seed as the generators take it, 0 ≤ seed < 2**64."""
+    value = as_integer(f"{operation}: seed", seed)
+    if not 0 <= value < 2**64:
+        raise ValueError(f"{operation}: seed must be from 0 to 2**64 - 1, got {value}")
+    return value
+
+
+def _describe(layer: Layer) -> str:
+    parts = [layer.norm and f"{layer.norm} norm", layer.activation, "linear"]
+    order = parts if layer.pre else [parts[2], parts[0], parts[1]]
+    if layer.activation == "identity":
+        order.remove("identity")
+    extras = [f"dropout {layer.dropout}" if layer.dropout else "", "gate" if layer.gate else "",
+              f"branch dropout {layer.branch_dropout}" if layer.branch_dropout else ""]
+    return ", ".join(part for part in order + extras if part)
+
+
+def _describe_skips(number: int, layer: Layer) -> str:
+    return ", ".join(f"{kind if isinstance(kind, str) else 'fixed'} from {number - back}"
+                     for back, kind in layer.skips.items())
