@@ -39,15 +39,29 @@ if TYPE_CHECKING:
 
 # Public name: (module, name in it). A module itself has no name.
 _EXPORTS = {
-    **{name: (f".{name}", None) for name in ("callbacks", "losses", "models", "ops", "optimizers", "plots",
-                                              "schedules")},
+    **{
+        name: (f".{name}", None)
+        for name in ("callbacks", "losses", "models", "ops", "optimizers", "plots", "schedules")
+    },
     "activations": ("._core", "activations"),
-    **{name: ("._errors", name) for name in ("BuildFeatureError", "CheckpointError", "DeviceError", "DTypeError",
-                                             "ResnetcoreError", "ShapeError")},
+    **{
+        name: ("._errors", name)
+        for name in (
+            "BuildFeatureError",
+            "CheckpointError",
+            "DeviceError",
+            "DTypeError",
+            "ResnetcoreError",
+            "ShapeError",
+        )
+    },
     **{name: (".callbacks", name) for name in ("Callback", "Checkpoint", "CSVLogger", "EarlyStopping", "JSONLLogger")},
     "Progress": (".progress", "Progress"),
     "load": (".checkpoint", "load_network"),
-    **{name: (".config", name) for name in ("get_num_threads", "set_matmul_precision", "set_num_threads", "show_config")},
+    **{
+        name: (".config", name)
+        for name in ("get_num_threads", "set_matmul_precision", "set_num_threads", "show_config")
+    },
     "Diagnosis": (".diagnostics", "Diagnosis"),
     "History": (".history", "History"),
     "Layer": (".layers", "Layer"),
@@ -58,7 +72,44 @@ _EXPORTS = {
     "Trainer": (".trainer", "Trainer"),
 }
 
-__all__ = ["__version__", *_EXPORTS]
+__all__ = [
+    "SGD",
+    "Adam",
+    "AdamW",
+    "BuildFeatureError",
+    "CSVLogger",
+    "Callback",
+    "Checkpoint",
+    "CheckpointError",
+    "DTypeError",
+    "DeviceError",
+    "Diagnosis",
+    "EarlyStopping",
+    "History",
+    "JSONLLogger",
+    "Layer",
+    "Loss",
+    "Network",
+    "Progress",
+    "ResnetcoreError",
+    "Schedule",
+    "ShapeError",
+    "Trainer",
+    "__version__",
+    "activations",
+    "callbacks",
+    "get_num_threads",
+    "load",
+    "losses",
+    "models",
+    "ops",
+    "optimizers",
+    "plots",
+    "schedules",
+    "set_matmul_precision",
+    "set_num_threads",
+    "show_config",
+]
 
 
 def __getattr__(name: str) -> Any:

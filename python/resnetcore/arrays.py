@@ -36,8 +36,10 @@ def as_array(operation: str, name: str, value: Any) -> np.ndarray:
     else:
         raise DTypeError(f"{what} must be an array, got {type(value).__name__}")
     if array.dtype.byteorder not in "=|" and not array.dtype.isnative:
-        raise DTypeError(f"{what} must be in native byte order, got {array.dtype.str}; use "
-                         f"{name}.astype({name}.dtype.newbyteorder('='))")
+        raise DTypeError(
+            f"{what} must be in native byte order, got {array.dtype.str}; use "
+            f"{name}.astype({name}.dtype.newbyteorder('='))"
+        )
     return array
 
 
@@ -86,7 +88,9 @@ def like(result: np.ndarray, original: Any) -> Any:
 
 def _from_dlpack(what: str, value: Any) -> np.ndarray:
     if hasattr(value, "__dlpack_device__") and int(value.__dlpack_device__()[0]) not in _HOST_DEVICES:
-        raise DeviceError(f"{what} must be in the CPU's memory, got an array on another device; copy it to the CPU first")
+        raise DeviceError(
+            f"{what} must be in the CPU's memory, got an array on another device; copy it to the CPU first"
+        )
     try:
         return np.from_dlpack(value)
     except (RuntimeError, TypeError, BufferError) as error:

@@ -1,4 +1,4 @@
-"""What happens beside training. A callback sees a trainer only between steps, when it is whole and may be saved or stopped."""
+"""What happens beside training. A callback sees a trainer only between steps, whole, and may save or stop it."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from ._atomic import replace_file
-from .layers import as_integer
+from .checks import as_integer
 
 if TYPE_CHECKING:
     from .trainer import FitPlan, Trainer
 
 
 class Callback:
-    """Base of all callbacks: override what is needed. An exception ends the `fit`, and the trainer can go on from there.
+    """Base of all callbacks: override what is needed. An exception ends the `fit`; the trainer can go on from there.
 
     Example:
         >>> class Norms(Callback):
@@ -44,8 +44,8 @@ class Callback:
 class EarlyStopping(Callback):
     """Stops when a metric has not improved for `patience` epochs.
 
-    What it has seen is read from `trainer.history`, so a resumed run stops where the uninterrupted one would. Only epochs
-    of the running `fit` can be restored.
+    What it has seen is read from `trainer.history`, so a resumed run stops where the uninterrupted one would. Only
+    epochs of the running `fit` can be restored.
 
     Args:
         patience: epochs without improvement that are borne.
@@ -58,8 +58,14 @@ class EarlyStopping(Callback):
         ValueError: at the start of a `fit` that does not measure `monitor`.
     """
 
-    def __init__(self, patience: int = 5, monitor: str | None = None, min_delta: float = 0.0, restore_best: bool = True,
-                 mode: str | None = None) -> None:
+    def __init__(
+        self,
+        patience: int = 5,
+        monitor: str | None = None,
+        min_delta: float = 0.0,
+        restore_best: bool = True,
+        mode: str | None = None,
+    ) -> None:
         if as_integer("EarlyStopping: patience", patience) < 1:
             raise ValueError(f"EarlyStopping: patience must be at least 1, got {patience}")
         if not 0 <= min_delta < math.inf:
@@ -67,19 +73,26 @@ class EarlyStopping(Callback):
         if mode not in (None, "min", "max"):
             raise ValueError(f"EarlyStopping: mode must be 'min', 'max' or None, got {mode!r}")
         self.patience, self.monitor, self.min_delta, self.restore_best, self.mode = (
-            patience, monitor, min_delta, restore_best, mode)
+            patience,
+            monitor,
+            min_delta,
+            restore_best,
+            mode,
+        )
 
     def on_fit_begin(self, trainer: Trainer, plan: FitPlan) -> None:
         default = "val_loss" if "val_loss" in plan.metrics else "loss"
         self._metric = self.monitor or default
         if self._metric not in plan.metrics:
-            raise ValueError(f"EarlyStopping: this fit does not measure {self._metric!r} but {', '.join(plan.metrics)}"
-                             + ("; give it validation data" if self._metric.startswith("val_") else ""))
+            raise ValueError(
+                f"EarlyStopping: this fit does not measure {self._metric!r} but {', '.join(plan.metrics)}"
+                + ("; give it validation data" if self._metric.startswith("val_") else "")
+            )
         mode = self.mode or ("max" if self._metric.endswith("accuracy") else "min")
         self._sign = -1.0 if mode == "max" else 1.0
         self._best, self._waited, self.best_epoch = math.inf, 0, 0
         self._kept: dict[str, np.ndarray] | None = None
-        for epoch, value in enumerate(trainer.history[self._metric] if self._metric in trainer.history else (), 1):
+        for epoch, value in enumerate(trainer.history.get(self._metric, []), 1):
             self._improved(epoch, value)
 
     def on_epoch_end(self, trainer: Trainer, metrics: dict[str, float]) -> None:
@@ -103,7 +116,7 @@ class EarlyStopping(Callback):
 
 
 class Checkpoint(Callback):
-    """Saves the trainer as it goes, to be continued with `Trainer.resume(path)`. A file is replaced whole or not at all.
+    """Saves the trainer as it goes, for `Trainer.resume(path)`. A file is replaced whole or not at all.
 
     Args:
         path: of the file; "{epoch}" and "{step}" in it become numbers, and one file is kept for each.

@@ -39,6 +39,11 @@ class ArrayData:
         """Batches in an epoch."""
         return len(spans(self.rows, batch_size, accumulate))
 
+    def rows_after(self, batches: int, batch_size: int, accumulate: int) -> int | None:
+        """Rows in the first batches of an epoch; None where there are not as many batches."""
+        ends = [0, *(end for _, end in spans(self.rows, batch_size, accumulate))]
+        return ends[batches] if batches < len(ends) else None
+
     def batches(self, seed: int, epoch: int, start: int, batch_size: int, accumulate: int) -> Iterator[np.ndarray]:
         """Row numbers of each batch of an epoch, from batch `start` on."""
         order = random_permutation(self.rows, seed, epoch)
@@ -69,7 +74,9 @@ class IterableData:
 
     def __init__(self, operation: str, net: Network, loss: Loss, batches: Iterable) -> None:
         if isinstance(batches, (str, bytes, dict, np.ndarray)) or not isinstance(batches, Iterable):
-            raise DTypeError(f"{operation}: X without y must be an iterable of (x, y) batches, got {type(batches).__name__}")
+            raise DTypeError(
+                f"{operation}: X without y must be an iterable of (x, y) batches, got {type(batches).__name__}"
+            )
         self._operation, self._net, self._loss, self._batches = operation, net, loss, batches
 
     @property
@@ -106,7 +113,7 @@ class IterableData:
 
 
 def check_batch(operation: str, net: Network, loss: Loss, x: Any, y: Any, sample_weight: Any = None) -> Batch:
-    """A batch as the core takes it; ShapeError where it has no rows, and the errors of `as_rows` and `check_targets`."""
+    """A batch as the core takes it; ShapeError without rows, and the errors of `as_rows` and `check_targets`."""
     rows = as_rows(operation, "x", x, net.inputs)
     if len(rows) == 0:
         raise ShapeError(f"{operation}: x must have at least one row, got 0")
@@ -115,7 +122,9 @@ def check_batch(operation: str, net: Network, loss: Loss, x: Any, y: Any, sample
     return (rows if is_ready(rows, net.dtype) else np.ascontiguousarray(rows, net.dtype)), targets, weight
 
 
-def as_data(operation: str, net: Network, loss: Loss, X: Any, y: Any, sample_weight: Any = None) -> ArrayData | IterableData:
+def as_data(
+    operation: str, net: Network, loss: Loss, X: Any, y: Any, sample_weight: Any = None
+) -> ArrayData | IterableData:
     """Arrays where there is a y, an iterable of batches where there is none."""
     if y is not None:
         return ArrayData(operation, net, loss, X, y, sample_weight)
@@ -133,4 +142,4 @@ def spans(rows: int, batch_size: int, accumulate: int = 1) -> list[tuple[int, in
         ends[-1] = rows
     elif left:
         ends.append(rows)
-    return list(zip([0, *ends], ends))
+    return list(zip([0, *ends], ends, strict=False))

@@ -1,4 +1,4 @@
-"""What depth does to gradients and skips, layer by layer. Measured on a copy with dropout off; the network is unchanged."""
+"""What depth does to gradients and skips, layer by layer. Measured on a copy: the network is unchanged."""
 
 from __future__ import annotations
 
@@ -48,7 +48,8 @@ class Diagnosis:
         rows = [
             [number, f"{gradient:.3e}", "" if np.isnan(ratio) else f"{ratio:.3g}", f"{dead:.0%}", f"{size:.3g}"]
             for number, gradient, ratio, dead, size in zip(
-                self.layer, self.gradient_norm, self.skip_ratio, self.dead, self.activation_norm)
+                self.layer, self.gradient_norm, self.skip_ratio, self.dead, self.activation_norm, strict=True
+            )
         ]
         return table(["layer", "gradient norm", "skip / branch", "dead", "activation rms"], rows)
 
@@ -77,7 +78,9 @@ def diagnose(net: Network, X: Any, y: Any, loss: str | Loss = "cross_entropy") -
     return Diagnosis(
         loss=value,
         layer=np.arange(1, count + 1),
-        gradient_norm=np.array([np.linalg.norm(gradients[f"{n}.weight"].astype(np.float64)) for n in range(1, count + 1)]),
+        gradient_norm=np.array(
+            [np.linalg.norm(gradients[f"{n}.weight"].astype(np.float64)) for n in range(1, count + 1)]
+        ),
         skip_ratio=np.array([_skip_ratio(n, still.layers[n - 1], outputs, arrays) for n in range(1, count + 1)]),
         dead=np.array([(a == 0).all(axis=0).mean() for a in outputs[1:]]),
         activation_norm=np.array([np.sqrt(np.mean(a * a)) for a in outputs[1:]]),
@@ -99,13 +102,16 @@ def _skip_ratio(number: int, layer: Layer, outputs: list[np.ndarray], arrays: di
     skips = np.zeros_like(outputs[number])
     for back, kind in layer.skips.items():
         source = outputs[number - back]
-        skips += source if isinstance(kind, str) and kind == "identity" else source @ arrays[f"{number}.skip.{back}.weight"]
+        skips += (
+            source if isinstance(kind, str) and kind == "identity" else source @ arrays[f"{number}.skip.{back}.weight"]
+        )
     branch = np.linalg.norm(_branch(number, layer, outputs, skips, arrays))
     return float(np.linalg.norm(skips) / branch) if branch else float("inf")
 
 
-def _branch(number: int, layer: Layer, outputs: list[np.ndarray], skips: np.ndarray,
-            arrays: dict[str, np.ndarray]) -> np.ndarray:
+def _branch(
+    number: int, layer: Layer, outputs: list[np.ndarray], skips: np.ndarray, arrays: dict[str, np.ndarray]
+) -> np.ndarray:
     if layer.pre:  # a = branch + skips: nothing follows the sum
         return outputs[number] - skips
     z = outputs[number - 1] @ arrays[f"{number}.weight"].astype(np.float64)

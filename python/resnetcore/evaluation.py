@@ -39,11 +39,11 @@ def evaluate(net: Network, loss: Loss, data: ArrayData | IterableData) -> dict[s
         raise ValueError("evaluate: there must be at least one row, with a weight above 0")
     mean = score / rows
     second = mean if loss.takes_classes else math.sqrt(mean)
-    return dict(zip(metric_names(loss), (total / weight_sum if weight_sum else math.nan, second)))
+    return dict(zip(metric_names(loss), (total / weight_sum if weight_sum else math.nan, second), strict=True))
 
 
 def _mean_weight(loss: Loss, y: np.ndarray, row_weight: np.ndarray, class_weight: np.ndarray | None) -> float:
-    """The sum of weights that the chunk's mean loss was divided by: labels are weighed by their class, as in PyTorch."""
+    """What the chunk's mean loss was divided by: labels are weighed by their class, as in PyTorch."""
     if class_weight is not None and y.ndim == 1:
         return float((row_weight * class_weight[y]).sum())
     return float(row_weight.sum())

@@ -12,8 +12,8 @@ from .tables import table
 class History(Mapping[str, list[float]]):
     """`history["loss"]` is a list with one number an epoch; NaN where an epoch did not measure it.
 
-    Metrics are "loss" (mean over the epoch's rows, each before its own update), "lr" (of the epoch's last step), and, where
-    there is validation data, "val_loss" and "val_accuracy" or "val_rmse".
+    Metrics are "loss" (mean over the epoch's rows, each before its own update), "lr" (of the epoch's last step), and,
+    where there is validation data, "val_loss" and "val_accuracy" or "val_rmse".
 
     Example:
         >>> history = trainer.fit(X, y, epochs=20, validation=(Xv, yv))
@@ -22,8 +22,9 @@ class History(Mapping[str, list[float]]):
     """
 
     def __init__(self, values: Mapping[str, list[float | None]] | None = None) -> None:
-        self._values = {name: [math.nan if v is None else float(v) for v in column]
-                        for name, column in (values or {}).items()}
+        self._values = {
+            name: [math.nan if v is None else float(v) for v in column] for name, column in (values or {}).items()
+        }
         if len({len(column) for column in self._values.values()}) > 1:
             raise ValueError("History: every metric must have one number an epoch")
 
@@ -41,7 +42,9 @@ class History(Mapping[str, list[float]]):
 
     def rows(self) -> list[dict[str, float]]:
         """One dict an epoch, counted from 1 under "epoch"."""
-        return [{"epoch": i + 1, **{name: column[i] for name, column in self._values.items()}} for i in range(self.epochs)]
+        return [
+            {"epoch": i + 1, **{name: column[i] for name, column in self._values.items()}} for i in range(self.epochs)
+        ]
 
     def to_dict(self) -> dict[str, list[float | None]]:
         """Lists by metric, None for NaN; `History(history.to_dict())` is the same history."""

@@ -1,4 +1,4 @@
-"""Ctrl-C at a moment of our choosing: inside the context, SIGINT waits until `check`, or is let through by `allowed`."""
+"""Ctrl-C at a moment of our choosing: in the context, SIGINT waits until `check`, unless it is `allowed`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 
 class Interrupts:
-    """Holds SIGINT back; whoever handled it before is asked at the next `check`. Does nothing outside the main thread."""
+    """Holds SIGINT back; whoever handled it before gets it at the next `check`. Only the main thread can do this."""
 
     def __enter__(self) -> Interrupts:
         self._pending = self._immediate = self._installed = False
@@ -28,7 +28,7 @@ class Interrupts:
                 self.check()
 
     def check(self) -> None:
-        """Delivers a Ctrl-C that came since the last check: KeyboardInterrupt, unless a handler of the user's decides."""
+        """Delivers a Ctrl-C that came since the last check: KeyboardInterrupt, or what the user's handler does."""
         if self._pending:
             self._pending = False
             self._deliver(signal.SIGINT, None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 
 from ._core import activations as _known_activations
 from ._errors import DTypeError, ShapeError
+from .checks import as_integer
 
 INITIALIZATIONS = ("he", "glorot", "lecun", "zero")
 
@@ -28,7 +28,8 @@ class Layer:
         norm: "batch" for batch normalisation (Ioffe & Szegedy 2015; eps 1e-5, momentum 0.1), or None.
         bias: whether there is a bias; a layer normalised after its product has none in any case.
         pre: pre-activation order (He et al. 2016b): `a = g(norm(a_prev)) @ W + b + Σ skips`.
-        gate: transform gate (Srivastava et al. 2015): `a = T * h + (1 - T) * a_prev`, `T = sigmoid(a_prev @ W_T + b_T)`.
+        gate: transform gate (Srivastava et al. 2015): `a = T * h + (1 - T) * a_prev`, where
+            `T = sigmoid(a_prev @ W_T + b_T)`.
         dropout: probability of dropping each element of the layer's output, in training.
         branch_dropout: the same for the normal path, before the skips are added.
         init: "he", "glorot", "lecun" or "zero" for the initial weights; None chooses by activation.
@@ -87,8 +88,11 @@ class Layer:
             return NotImplemented
         mine, theirs = self.to_dict(), other.to_dict()
         skips, other_skips = mine.pop("skips"), theirs.pop("skips")
-        return mine == theirs and skips.keys() == other_skips.keys() and all(
-            _same_skip(skips[k], other_skips[k]) for k in skips)
+        return (
+            mine == theirs
+            and skips.keys() == other_skips.keys()
+            and all(_same_skip(skips[k], other_skips[k]) for k in skips)
+        )
 
     def __hash__(self) -> int:
         return hash((self.width, self.activation, self.norm, tuple(self.skips)))
@@ -98,7 +102,9 @@ class Layer:
         for f in fields(self)[1:]:
             value = getattr(self, f.name)
             if f.name == "skips":
-                value = {k: v if isinstance(v, str) else f"<{v.shape[0]} x {v.shape[1]} matrix>" for k, v in value.items()}
+                value = {
+                    k: v if isinstance(v, str) else f"<{v.shape[0]} x {v.shape[1]} matrix>" for k, v in value.items()
+                }
             if value != ({} if f.name == "skips" else f.default):
                 shown.append(f"{f.name}={value!r}")
         return f"Layer({', '.join(shown)})"
@@ -108,16 +114,6 @@ def _same_skip(a: Any, b: Any) -> bool:
     if isinstance(a, str) or isinstance(b, str):
         return isinstance(a, str) and isinstance(b, str) and a == b
     return bool(np.array_equal(a, b))
-
-
-def as_integer(what: str, value: Any) -> int:
-    """`value` as an int; DTypeError for anything that is not an integer (a bool is not one). `what` names it."""
-    if not isinstance(value, (bool, np.bool_)):
-        try:
-            return operator.index(value)
-        except TypeError:
-            pass
-    raise DTypeError(f"{what} must be an int, got {value!r}")
 
 
 def _width(value: Any) -> int:

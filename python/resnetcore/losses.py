@@ -1,4 +1,4 @@
-"""Losses and the targets they take. Formulas are csrc/math/loss.h; targets are checked here, whole, before anything runs."""
+"""Losses and the targets they take. Formulas are csrc/math/loss.h; targets are checked whole before anything runs."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Loss:
         name: "cross_entropy" (integer labels (n,), or probabilities (n, outputs)), "binary_cross_entropy" (0 or 1, or
             probabilities), "mse", "mae" or "huber" (targets (n, outputs)). With one output, targets may be (n,).
         label_smoothing: of cross_entropy, in [0, 1).
-        class_weight: of the cross entropies: an array of one weight a class, or a dict from label to weight (1 for labels
-            that are not in it). binary_cross_entropy has two classes.
+        class_weight: of the cross entropies: an array of one weight a class, or a dict from label to weight (1 for
+            labels that are not in it). binary_cross_entropy has two classes.
         delta: of huber, where squares turn into lines.
 
     Example:
@@ -44,7 +44,9 @@ class Loss:
         if self.label_smoothing and self.name != "cross_entropy":
             raise ValueError(f"loss: label_smoothing belongs to cross_entropy, not to {self.name}")
         if self.class_weight is not None and not self.takes_classes:
-            raise ValueError(f"loss: class_weight belongs to cross_entropy and binary_cross_entropy, not to {self.name}")
+            raise ValueError(
+                f"loss: class_weight belongs to cross_entropy and binary_cross_entropy, not to {self.name}"
+            )
         if not 0 < self.delta < float("inf"):
             raise ValueError(f"loss: delta must be positive and finite, got {self.delta}")
 
@@ -81,14 +83,23 @@ class Loss:
 
     def to_core(self, outputs: int, sample_weight: np.ndarray | None = None) -> dict[str, Any]:
         """As the compiled network and trainer take it."""
-        return {"name": self.name, "label_smoothing": float(self.label_smoothing), "delta": float(self.delta),
-                "class_weight": self.class_weights(outputs), "sample_weight": sample_weight}
+        return {
+            "name": self.name,
+            "label_smoothing": float(self.label_smoothing),
+            "delta": float(self.delta),
+            "class_weight": self.class_weights(outputs),
+            "sample_weight": sample_weight,
+        }
 
     def to_dict(self, outputs: int) -> dict[str, Any]:
         """Name and numbers, as JSON has them: `Loss(**loss.to_dict(outputs))` is the same loss."""
         weights = self.class_weights(outputs)
-        return {"name": self.name, "label_smoothing": float(self.label_smoothing), "delta": float(self.delta),
-                "class_weight": None if weights is None else weights.tolist()}
+        return {
+            "name": self.name,
+            "label_smoothing": float(self.label_smoothing),
+            "delta": float(self.delta),
+            "class_weight": None if weights is None else weights.tolist(),
+        }
 
 
 def as_loss(value: Any) -> Loss:
@@ -109,15 +120,19 @@ def check_targets(operation: str, y: Any, loss: Loss, rows: int, outputs: int, d
     array = as_array(operation, "y", y)
     what = f"{operation}: y"
     if array.dtype.kind not in "iufb":
-        raise DTypeError(f"{what} must be numbers, got dtype {array.dtype}; class names become labels by "
-                         "classes, y = numpy.unique(y, return_inverse=True)")
+        raise DTypeError(
+            f"{what} must be numbers, got dtype {array.dtype}; class names become labels by "
+            "classes, y = numpy.unique(y, return_inverse=True)"
+        )
     if array.ndim == 0 or len(array) != rows:
         raise ShapeError(f"{what} must have one target for each of the {rows} rows of X, got shape {array.shape}")
     if loss.name == "cross_entropy" and array.dtype.kind in "iub":
         return _labels(what, array, rows, outputs)
     if loss.name == "cross_entropy" and array.ndim == 1:
-        raise DTypeError(f"{what} must hold integer labels for cross_entropy, got dtype {array.dtype}; use "
-                         "y.astype(int), or loss='mse' for a regression")
+        raise DTypeError(
+            f"{what} must hold integer labels for cross_entropy, got dtype {array.dtype}; use "
+            "y.astype(int), or loss='mse' for a regression"
+        )
     if loss.name == "binary_cross_entropy" or array.dtype.kind == "f":
         return _values(what, array, rows, outputs, dtype, loss.takes_classes)
     raise DTypeError(f"{what} must hold floats for {loss.name}, got dtype {array.dtype}; use y.astype('{dtype}')")
@@ -127,8 +142,10 @@ def _labels(what: str, y: np.ndarray, rows: int, classes: int) -> np.ndarray:
     if y.shape != (rows,):
         raise ShapeError(f"{what} must hold one label a row, shape ({rows},), got {y.shape}")
     if classes < 2:
-        raise ShapeError(f"{what}: cross_entropy needs two outputs or more, the network has {classes}; use "
-                         "loss='binary_cross_entropy'")
+        raise ShapeError(
+            f"{what}: cross_entropy needs two outputs or more, the network has {classes}; use "
+            "loss='binary_cross_entropy'"
+        )
     if rows and not 0 <= int(y.min()) <= int(y.max()) < classes:
         bad = int(np.flatnonzero((y < 0) | (y >= classes))[0])
         raise ValueError(f"{what} must hold labels from 0 to {classes - 1}, got {y[bad]} in row {bad}")

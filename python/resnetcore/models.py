@@ -3,8 +3,8 @@
 Hidden layers come in blocks of `block` layers with one skip each. Where the hidden layers do not divide into blocks,
 the one or two left over stand before the first block, without a skip. Residual builders start stable at any depth: a
 block's last norm starts at γ = 0, so that every block starts as the identity (Goyal et al. 2017), or, without norms,
-the block's last weight is scaled by 1/√blocks, which keeps the sum of all branches at the size of one (Zhang et al. 2019
-do the same with other exponents).
+the block's last weight is scaled by 1/√blocks, which keeps the sum of all branches at the size of one (Zhang et al.
+2019 do the same with other exponents).
 """
 
 from __future__ import annotations
@@ -13,14 +13,26 @@ import math
 from typing import Any
 
 from ._errors import ShapeError
-from .layers import Layer, as_integer
+from .checks import as_integer
+from .layers import Layer
 from .network import Network
 
 PATTERNS = ("blocks", "sliding", "same_origin")
 
 
-def plain(inputs: int, outputs: int, width: int, depth: int, *, norm: str | None = None, activation: str = "relu",
-          dropout: float = 0.0, init: str | None = None, seed: int = 0, dtype: Any = "float32") -> Network:
+def plain(
+    inputs: int,
+    outputs: int,
+    width: int,
+    depth: int,
+    *,
+    norm: str | None = None,
+    activation: str = "relu",
+    dropout: float = 0.0,
+    init: str | None = None,
+    seed: int = 0,
+    dtype: Any = "float32",
+) -> Network:
     """A network without skips: what the others are compared with.
 
     Args:
@@ -38,9 +50,21 @@ def plain(inputs: int, outputs: int, width: int, depth: int, *, norm: str | None
     return Network(inputs, [hidden] * (depth - 1) + [Layer(outputs, activation=None, init=init)], seed, dtype)
 
 
-def resnet(inputs: int, outputs: int, width: int, depth: int, *, block: int = 2, pattern: str = "blocks",
-           bottleneck: int | None = None, norm: str | None = None, activation: str = "relu", dropout: float = 0.0,
-           seed: int = 0, dtype: Any = "float32") -> Network:
+def resnet(
+    inputs: int,
+    outputs: int,
+    width: int,
+    depth: int,
+    *,
+    block: int = 2,
+    pattern: str = "blocks",
+    bottleneck: int | None = None,
+    norm: str | None = None,
+    activation: str = "relu",
+    dropout: float = 0.0,
+    seed: int = 0,
+    dtype: Any = "float32",
+) -> Network:
     """Identity skips (He et al. 2016a): `a = g(z + a_{l-k})`.
 
     Args:
@@ -53,25 +77,75 @@ def resnet(inputs: int, outputs: int, width: int, depth: int, *, block: int = 2,
     Example:
         >>> net = resnet(64, 10, width=64, depth=50, norm="batch")
     """
-    return _post_activation("resnet", "identity", inputs, outputs, width, depth, block, pattern, bottleneck, norm,
-                            activation, dropout, seed, dtype)
+    return _post_activation(
+        "resnet",
+        "identity",
+        inputs,
+        outputs,
+        width,
+        depth,
+        block,
+        pattern,
+        bottleneck,
+        norm,
+        activation,
+        dropout,
+        seed,
+        dtype,
+    )
 
 
-def highway(inputs: int, outputs: int, width: int, depth: int, *, block: int = 2, pattern: str = "blocks",
-            bottleneck: int | None = None, norm: str | None = None, activation: str = "relu", dropout: float = 0.0,
-            seed: int = 0, dtype: Any = "float32") -> Network:
+def highway(
+    inputs: int,
+    outputs: int,
+    width: int,
+    depth: int,
+    *,
+    block: int = 2,
+    pattern: str = "blocks",
+    bottleneck: int | None = None,
+    norm: str | None = None,
+    activation: str = "relu",
+    dropout: float = 0.0,
+    seed: int = 0,
+    dtype: Any = "float32",
+) -> Network:
     """Learned skip weights, `a = g(z + a_{l-k} W)`: what the source article calls HighwayNets.
 
     The gated layers published under that name are `gated_highway`. Arguments are those of `resnet`. A layer's matrices
     start as one stacked matrix scaled by its whole fan-in, which is stable by itself.
     """
-    return _post_activation("highway", "learned", inputs, outputs, width, depth, block, pattern, bottleneck, norm,
-                            activation, dropout, seed, dtype)
+    return _post_activation(
+        "highway",
+        "learned",
+        inputs,
+        outputs,
+        width,
+        depth,
+        block,
+        pattern,
+        bottleneck,
+        norm,
+        activation,
+        dropout,
+        seed,
+        dtype,
+    )
 
 
-def gated_highway(inputs: int, outputs: int, width: int, depth: int, *, gate_bias: float = -2.0,
-                  norm: str | None = None, activation: str = "relu", dropout: float = 0.0, seed: int = 0,
-                  dtype: Any = "float32") -> Network:
+def gated_highway(
+    inputs: int,
+    outputs: int,
+    width: int,
+    depth: int,
+    *,
+    gate_bias: float = -2.0,
+    norm: str | None = None,
+    activation: str = "relu",
+    dropout: float = 0.0,
+    seed: int = 0,
+    dtype: Any = "float32",
+) -> Network:
     """Transform gates (Srivastava et al. 2015): every hidden layer but the first is `T * g(z) + (1 - T) * a_prev`.
 
     Args:
@@ -84,8 +158,19 @@ def gated_highway(inputs: int, outputs: int, width: int, depth: int, *, gate_bia
     return Network(inputs, [first] + [gated] * (depth - 2) + [Layer(outputs, activation=None)], seed, dtype)
 
 
-def densenet(inputs: int, outputs: int, width: int, depth: int, *, reach: int = 4, norm: str | None = None,
-             activation: str = "relu", dropout: float = 0.0, seed: int = 0, dtype: Any = "float32") -> Network:
+def densenet(
+    inputs: int,
+    outputs: int,
+    width: int,
+    depth: int,
+    *,
+    reach: int = 4,
+    norm: str | None = None,
+    activation: str = "relu",
+    dropout: float = 0.0,
+    seed: int = 0,
+    dtype: Any = "float32",
+) -> Network:
     """Parallel learned skips (DenseNet, Huang et al. 2017, as a sum): each layer reads the last `reach` layers.
 
     A concatenation followed by a weight matrix is the sum of the products with that matrix's blocks, so nothing is
@@ -99,21 +184,37 @@ def densenet(inputs: int, outputs: int, width: int, depth: int, *, reach: int = 
     if as_integer("densenet: reach", reach) < 2:
         raise ValueError(f"densenet: reach must be at least 2 (1 would be a plain network), got {reach}")
     layers = [
-        Layer(width, norm=norm, activation=activation, dropout=dropout,
-              skips={back: "learned" for back in range(2, min(reach, number) + 1)})
+        Layer(
+            width,
+            norm=norm,
+            activation=activation,
+            dropout=dropout,
+            skips={back: "learned" for back in range(2, min(reach, number) + 1)},
+        )
         for number in range(1, depth)
     ]
-    return Network(inputs, layers + [Layer(outputs, activation=None)], seed, dtype)
+    return Network(inputs, [*layers, Layer(outputs, activation=None)], seed, dtype)
 
 
-def preact_resnet(inputs: int, outputs: int, width: int, depth: int, *, block: int = 2, bottleneck: int | None = None,
-                  norm: str | None = "batch", activation: str = "relu", dropout: float = 0.0, seed: int = 0,
-                  dtype: Any = "float32") -> Network:
+def preact_resnet(
+    inputs: int,
+    outputs: int,
+    width: int,
+    depth: int,
+    *,
+    block: int = 2,
+    bottleneck: int | None = None,
+    norm: str | None = "batch",
+    activation: str = "relu",
+    dropout: float = 0.0,
+    seed: int = 0,
+    dtype: Any = "float32",
+) -> Network:
     """Pre-activation residual blocks (He et al. 2016b): `a = g(norm(a_prev)) W + b + a_{l-k}`.
 
     The first layer is linear, and the output layer has its own norm and activation before its weight. Here the norm
-    comes before the weight, so a γ of 0 would leave relu nothing to pass a gradient through: with norms, a block starts
-    as the identity by a last weight of 0 instead. Arguments are those of `resnet`.
+    comes before the weight, so a γ of 0 would leave relu nothing to pass a gradient through: with norms, a block
+    starts as the identity by a last weight of 0 instead. Arguments are those of `resnet`.
     """
     _check_depth("preact_resnet", depth, 3)
     inner = _inner_width("preact_resnet", block, bottleneck, width)
@@ -121,14 +222,24 @@ def preact_resnet(inputs: int, outputs: int, width: int, depth: int, *, block: i
     common = {"norm": norm, "activation": activation, "pre": True}
     layers = [Layer(width, activation=None)] + [Layer(width, dropout=dropout, **common)] * rest
     start = {"init": "zero"} if norm else {"init_scale": 1 / math.sqrt(max(blocks, 1))}
-    inside = [Layer(inner, dropout=dropout, **common)] * (block - 1)
-    last = Layer(width, skips={block: "identity"}, branch_dropout=dropout, **common, **start)
-    return Network(inputs, layers + (inside + [last]) * blocks + [Layer(outputs, **common)], seed, dtype)
+    body = [Layer(inner, dropout=dropout, **common)] * (block - 1)
+    body.append(Layer(width, skips={block: "identity"}, branch_dropout=dropout, **common, **start))
+    return Network(inputs, [*layers, *body * blocks, Layer(outputs, **common)], seed, dtype)
 
 
-def tabular_resnet(inputs: int, outputs: int, width: int, depth: int, *, hidden: int | None = None,
-                   norm: str | None = "batch", dropout: float = 0.1, residual_dropout: float = 0.0, seed: int = 0,
-                   dtype: Any = "float32") -> Network:
+def tabular_resnet(
+    inputs: int,
+    outputs: int,
+    width: int,
+    depth: int,
+    *,
+    hidden: int | None = None,
+    norm: str | None = "batch",
+    dropout: float = 0.1,
+    residual_dropout: float = 0.0,
+    seed: int = 0,
+    dtype: Any = "float32",
+) -> Network:
     """The ResNet for tables of Gorishniy et al. 2021 (section 3.2), standardised features in, logits out.
 
     A block is `a + dropout(linear(dropout(relu(linear(norm(a))))))`: two pre-activation layers, the first with its norm
@@ -150,22 +261,37 @@ def tabular_resnet(inputs: int, outputs: int, width: int, depth: int, *, hidden:
         raise ValueError(f"tabular_resnet: depth must be even, 2 + 2 * blocks, got {depth}")
     blocks = (depth - 2) // 2
     first = Layer(2 * width if hidden is None else hidden, pre=True, norm=norm, activation=None, dropout=dropout)
-    second = Layer(width, pre=True, skips={2: "identity"}, branch_dropout=residual_dropout,
-                   init_scale=1 / math.sqrt(blocks))
+    second = Layer(
+        width, pre=True, skips={2: "identity"}, branch_dropout=residual_dropout, init_scale=1 / math.sqrt(blocks)
+    )
     head = Layer(outputs, pre=True, norm=norm)
     return Network(inputs, [Layer(width, activation=None)] + [first, second] * blocks + [head], seed, dtype)
 
 
-def _post_activation(name: str, kind: str, inputs: int, outputs: int, width: int, depth: int, block: int, pattern: str,
-                     bottleneck: int | None, norm: str | None, activation: str, dropout: float, seed: int,
-                     dtype: Any) -> Network:
+def _post_activation(
+    name: str,
+    kind: str,
+    inputs: int,
+    outputs: int,
+    width: int,
+    depth: int,
+    block: int,
+    pattern: str,
+    bottleneck: int | None,
+    norm: str | None,
+    activation: str,
+    dropout: float,
+    seed: int,
+    dtype: Any,
+) -> Network:
     _check_depth(name, depth, 3)
     if pattern not in PATTERNS:
         raise ValueError(f"{name}: unknown pattern {pattern!r}; known are {', '.join(PATTERNS)}")
     inner = _inner_width(name, block, bottleneck, width)
     if pattern != "blocks" and inner != width:
-        raise ShapeError(f"{name}: bottleneck={bottleneck} needs pattern='blocks'; with {pattern!r} every layer is "
-                         f"{width} wide")
+        raise ShapeError(
+            f"{name}: bottleneck={bottleneck} needs pattern='blocks'; with {pattern!r} every layer is {width} wide"
+        )
     common = {"norm": norm, "activation": activation, "dropout": dropout}
     hidden = depth - 2
     plain_layer = Layer(width, **common)
@@ -175,14 +301,18 @@ def _post_activation(name: str, kind: str, inputs: int, outputs: int, width: int
         body = [plain_layer] * rest + ([Layer(inner, **common)] * (block - 1) + [last]) * blocks
     elif pattern == "sliding":
         start = _start(kind, norm, hidden - block + 1)
-        body = [Layer(width, skips={block: kind}, **common, **start) if number > block else plain_layer
-                for number in range(2, depth)]
+        body = [
+            Layer(width, skips={block: kind}, **common, **start) if number > block else plain_layer
+            for number in range(2, depth)
+        ]
     else:
         # A layer here is the only way to the one before it: γ = 0 would cut that off, so only the weight is scaled.
         start = _start(kind, None, hidden - 1)
-        body = [Layer(width, skips={number - 1: kind}, **common, **start) if number > 2 else plain_layer
-                for number in range(2, depth)]
-    return Network(inputs, [plain_layer] + body + [Layer(outputs, activation=None)], seed, dtype)
+        body = [
+            Layer(width, skips={number - 1: kind}, **common, **start) if number > 2 else plain_layer
+            for number in range(2, depth)
+        ]
+    return Network(inputs, [plain_layer, *body, Layer(outputs, activation=None)], seed, dtype)
 
 
 def _start(kind: str, norm: str | None, blocks: int) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""A network of layers and skips. Every public call leaves a network as it was unless it says otherwise, also when it raises."""
+"""A network of layers and skips. A call that raises has changed nothing."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import _core
-from ._errors import BuildFeatureError, DeviceError, DTypeError, ShapeError
+from ._errors import DTypeError, ShapeError
 from .arrays import as_array, as_rows, is_ready, like
-from .layers import Layer, as_integer
-from .tables import Text, table
+from .checks import as_integer, check_device, check_dtype, check_seed, require_finite
+from .layers import Layer
+from .tables import Text
 
 if TYPE_CHECKING:
     from .diagnostics import Diagnosis
@@ -41,8 +42,9 @@ class Network:
         BuildFeatureError, DeviceError: a dtype or a device that this build has not.
     """
 
-    def __init__(self, inputs: int, layers: Sequence[Layer], seed: int = 0, dtype: Any = "float32",
-                 device: str = "cpu") -> None:
+    def __init__(
+        self, inputs: int, layers: Sequence[Layer], seed: int = 0, dtype: Any = "float32", device: str = "cpu"
+    ) -> None:
         check_device("Network", device)
         inputs = as_integer("Network: inputs", inputs)
         if inputs < 1:
@@ -121,8 +123,16 @@ class Network:
             exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
         return like(exponentials / exponentials.sum(axis=1, keepdims=True), X)
 
-    def gradients(self, x: Any, y: Any, loss: str | Loss = "cross_entropy", *, sample_weight: Any = None, step: int = 0,
-                  check_finite: bool = False) -> tuple[float, dict[str, np.ndarray], Any]:
+    def gradients(
+        self,
+        x: Any,
+        y: Any,
+        loss: str | Loss = "cross_entropy",
+        *,
+        sample_weight: Any = None,
+        step: int = 0,
+        check_finite: bool = False,
+    ) -> tuple[float, dict[str, np.ndarray], Any]:
         """Loss and gradients in training mode (batch statistics, dropout); nothing is updated.
 
         Args:
@@ -211,14 +221,10 @@ class Network:
         return Text(self._core.plan(training))
 
     def summary(self) -> Text:
-        """A table of layer, width, activation, skips and number of trained parameters."""
-        counts = dict.fromkeys(range(1, len(self._layers) + 1), 0)
-        for name in self._core.parameter_names():
-            counts[int(name.partition(".")[0])] += self._core.get(name).size
-        rows = [[number, layer.width, _describe(layer), _describe_skips(number, layer), f"{counts[number]:,}"]
-                for number, layer in enumerate(self._layers, 1)]
-        body = table(["layer", "width", "computes", "skips", "parameters"], [[0, self.inputs, "input", "", ""], *rows], 4)
-        return Text(f"{body}\n{sum(counts.values()):,} trained parameters, {self.dtype}")
+        """A table of layer, width, what it computes, skips and number of trained parameters."""
+        from .summary import summary
+
+        return summary(self)
 
     def __repr__(self) -> str:
         return f"<Network {self.inputs} -> {self.outputs}, {len(self._layers)} layers, {self.dtype}>"
@@ -230,8 +236,13 @@ class Network:
         return self.copy()
 
     def __reduce__(self) -> tuple:
-        return _rebuild, (self.inputs, [layer.to_dict() for layer in self._layers], self.seed, self.dtype.name,
-                          {**self.parameters(), **self.buffers()})
+        return _rebuild, (
+            self.inputs,
+            [layer.to_dict() for layer in self._layers],
+            self.seed,
+            self.dtype.name,
+            {**self.parameters(), **self.buffers()},
+        )
 
 
 def _rebuild(inputs: int, layers: list[dict], seed: int, dtype: str, arrays: dict[str, np.ndarray]) -> Network:
@@ -246,56 +257,3 @@ def chunks(rows: np.ndarray, dtype: np.dtype) -> Iterator[tuple[int, np.ndarray]
     for begin in range(0, len(rows), step):
         chunk = rows[begin : begin + step]
         yield begin, chunk if is_ready(chunk, dtype) else np.ascontiguousarray(chunk, dtype)
-
-
-def require_finite(operation: str, name: str, array: np.ndarray) -> None:
-    """ValueError for the first row that holds a NaN or an infinity."""
-    bad = np.flatnonzero(~np.isfinite(array).all(axis=1))
-    if len(bad):
-        raise ValueError(f"{operation}: {name} must be finite (check_finite=True), got NaN or Inf in {len(bad)} rows")
-
-
-def check_dtype(operation: str, dtype: Any) -> str:
-    """The name of a network's dtype, or the error that says which there are."""
-    if str(dtype) in ("bfloat16", "torch.bfloat16", "float16", "torch.float16"):
-        raise BuildFeatureError(f"{operation}: this build has no networks of {dtype}; use 'float32' or 'float64'")
-    try:
-        name = np.dtype(dtype).name
-    except TypeError:
-        name = str(dtype)
-    if dtype is None or name not in ("float32", "float64"):
-        raise DTypeError(f"{operation}: dtype must be 'float32' or 'float64', got {dtype!r}")
-    return name
-
-
-def check_device(operation: str, device: Any) -> None:
-    """DeviceError for anything but the CPU."""
-    name = str(device)
-    if name == "cpu":
-        return
-    if name.partition(":")[0] in ("cuda", "gpu"):
-        raise DeviceError(f"{operation}: device {name!r} is not there: this build has no CUDA; use 'cpu'")
-    raise DeviceError(f"{operation}: unknown device {name!r}; use 'cpu'")
-
-
-def check_seed(operation: str, seed: Any) -> int:
-    """A seed as the generators take it, 0 ≤ seed < 2**64."""
-    value = as_integer(f"{operation}: seed", seed)
-    if not 0 <= value < 2**64:
-        raise ValueError(f"{operation}: seed must be from 0 to 2**64 - 1, got {value}")
-    return value
-
-
-def _describe(layer: Layer) -> str:
-    parts = [layer.norm and f"{layer.norm} norm", layer.activation, "linear"]
-    order = parts if layer.pre else [parts[2], parts[0], parts[1]]
-    if layer.activation == "identity":
-        order.remove("identity")
-    extras = [f"dropout {layer.dropout}" if layer.dropout else "", "gate" if layer.gate else "",
-              f"branch dropout {layer.branch_dropout}" if layer.branch_dropout else ""]
-    return ", ".join(part for part in order + extras if part)
-
-
-def _describe_skips(number: int, layer: Layer) -> str:
-    return ", ".join(f"{kind if isinstance(kind, str) else 'fixed'} from {number - back}"
-                     for back, kind in layer.skips.items())

@@ -147,5 +147,7 @@ def from_dict(description: dict[str, Any]) -> Optimizer:
         raise ValueError(f"optimizer: unknown name {name!r}; known are {', '.join(_KNOWN)}")
     known = {f.name for f in fields(_KNOWN[name])}
     if numbers.keys() - known:
-        raise ValueError(f"optimizer {name}: unknown arguments {sorted(numbers.keys() - known)}; known are {sorted(known)}")
+        raise ValueError(
+            f"optimizer {name}: unknown arguments {sorted(numbers.keys() - known)}; known are {sorted(known)}"
+        )
     return _KNOWN[name](**numbers)

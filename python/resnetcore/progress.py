@@ -54,8 +54,13 @@ class Progress(Callback):
             return
         self._drawn = now
         rate = self._rows / (now - self._epoch_begun)
-        parts = [self._epoch_text(position.epoch), self._bar_text(position.batch), _rate_text(rate),
-                 f"loss {position.loss_sum / position.rows:.4f}", self._left_text(now)]
+        parts = [
+            self._epoch_text(position.epoch),
+            self._bar_text(position.batch),
+            _rate_text(rate),
+            f"loss {position.loss_sum / position.rows:.4f}",
+            self._left_text(now),
+        ]
         self._draw("  ".join(part for part in parts if part))
 
     def on_epoch_end(self, trainer: Trainer, metrics: dict[str, float]) -> None:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from ._errors import DTypeError
-from .layers import as_integer
+from .checks import as_integer
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,9 @@ class OneCycle(Schedule):
         peak = self.rise * steps - 1
         if step <= peak:
             return _half_cosine(self.start, 1.0, step / peak if peak > 0 else 1.0)
-        return _half_cosine(1.0, self.start * self.final, (step - peak) / (steps - 1 - peak) if steps - 1 > peak else 1.0)
+        return _half_cosine(
+            1.0, self.start * self.final, (step - peak) / (steps - 1 - peak) if steps - 1 > peak else 1.0
+        )
 
 
 @dataclass(frozen=True)
@@ -169,7 +171,9 @@ def from_dict(description: dict[str, Any]) -> Schedule:
         raise ValueError(f"schedule: unknown name {name!r}; known are {', '.join(_KNOWN)}")
     known = {f.name for f in fields(_KNOWN[name])}
     if numbers.keys() - known:
-        raise ValueError(f"schedule {name}: unknown arguments {sorted(numbers.keys() - known)}; known are {sorted(known)}")
+        raise ValueError(
+            f"schedule {name}: unknown arguments {sorted(numbers.keys() - known)}; known are {sorted(known)}"
+        )
     if isinstance(numbers.get("then"), dict):
         numbers["then"] = from_dict(numbers["then"])
     return _KNOWN[name](**numbers)

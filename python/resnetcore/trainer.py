@@ -1,9 +1,9 @@
-"""Trains a network in place. Between two steps a trainer is always whole: it can be saved, stopped and continued there."""
+"""Trains a network in place. Between two steps a trainer is whole: it can be saved, stopped and continued there."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,44 +11,18 @@ import numpy as np
 from . import _core, optimizers, schedules
 from ._errors import DTypeError
 from .arrays import is_ready
-from .data import ArrayData, IterableData, as_data, check_batch
-from .evaluation import evaluate, metric_names
+from .checks import as_integer, check_seed
+from .data import as_data, check_batch
+from .evaluation import evaluate
+from .fitting import Position, fit
 from .history import History
-from .interrupts import Interrupts
-from .layers import as_integer
 from .losses import Loss, as_loss
-from .network import Network, check_seed
+from .network import Network
 from .optimizers import SGD, Optimizer, as_optimizer
 from .schedules import Schedule
 
 if TYPE_CHECKING:
     from .callbacks import Callback
-
-
-@dataclass(frozen=True)
-class FitPlan:
-    """What a `fit` is about to do, for callbacks.
-
-    Attributes:
-        epochs: total number of epochs, those already trained included.
-        steps_per_epoch, rows_per_epoch: None where an iterable does not say.
-        metrics: names that each epoch will add to the history.
-    """
-
-    epochs: int
-    steps_per_epoch: int | None
-    rows_per_epoch: int | None
-    metrics: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Position:
-    """Where a trainer is: complete epochs, and in the next one, batches done, rows seen, and Σ rows · loss."""
-
-    epoch: int = 0
-    batch: int = 0
-    rows: int = 0
-    loss_sum: float = 0.0
 
 
 class Trainer:
@@ -74,9 +48,19 @@ class Trainer:
         DTypeError: an argument of the wrong type.
     """
 
-    def __init__(self, net: Network, loss: str | Loss = "cross_entropy", optimizer: Optimizer | str | None = None,
-                 batch_size: int = 128, seed: int = 0, schedule: Schedule | None = None, label_smoothing: float = 0.0,
-                 class_weight: Any = None, clip_norm: float | None = None, accumulate: int = 1) -> None:
+    def __init__(
+        self,
+        net: Network,
+        loss: str | Loss = "cross_entropy",
+        optimizer: Optimizer | str | None = None,
+        batch_size: int = 128,
+        seed: int = 0,
+        schedule: Schedule | None = None,
+        label_smoothing: float = 0.0,
+        class_weight: Any = None,
+        clip_norm: float | None = None,
+        accumulate: int = 1,
+    ) -> None:
         if not isinstance(net, Network):
             raise DTypeError(f"Trainer: net must be a Network, got {type(net).__name__}")
         given = {"label_smoothing": label_smoothing} if label_smoothing else {}
@@ -94,8 +78,14 @@ class Trainer:
         self._seed = check_seed("Trainer", seed)
         self._clip_norm = _check_clip_norm(clip_norm)
         self._net = net
-        self._core = _core.Trainer(net._core, self._loss.to_core(net.outputs), self._optimizer.to_core(), self._seed,
-                                   self._clip_norm, self._accumulate)
+        self._core = _core.Trainer(
+            net._core,
+            self._loss.to_core(net.outputs),
+            self._optimizer.to_core(),
+            self._seed,
+            self._clip_norm,
+            self._accumulate,
+        )
         self._position = Position()
         self._history = History()
         self._stopping = False
@@ -132,6 +122,16 @@ class Trainer:
         return self._batch_size
 
     @property
+    def seed(self) -> int:
+        """Of shuffles and dropout."""
+        return self._seed
+
+    @property
+    def accumulate(self) -> int:
+        """Micro-batches that a batch is cut into."""
+        return self._accumulate
+
+    @property
     def steps(self) -> int:
         """Updates so far."""
         return self._core.steps
@@ -154,7 +154,7 @@ class Trainer:
     @property
     def lr(self) -> float:
         """Learning rate of the next step."""
-        return self._schedule.rate(self.steps, float(self._optimizer.lr))
+        return self._rate(self.steps)
 
     @property
     def last_gradient_norm(self) -> float:
@@ -184,8 +184,16 @@ class Trainer:
         x, y, weight = check_batch("step", self._net, self._loss, x, y, sample_weight)
         return self._core.step(x, y, self._checked_lr(), weight)
 
-    def fit(self, X: Any, y: Any = None, epochs: int = 1, validation: Any = None, sample_weight: Any = None,
-            callbacks: Iterable[Callback] = (), progress: bool | None = None) -> History:
+    def fit(
+        self,
+        X: Any,
+        y: Any = None,
+        epochs: int = 1,
+        validation: Any = None,
+        sample_weight: Any = None,
+        callbacks: Iterable[Callback] = (),
+        progress: bool | None = None,
+    ) -> History:
         """Trains until `epochs` epochs are complete, counting those of earlier calls and of a resumed run.
 
         Args:
@@ -208,26 +216,7 @@ class Trainer:
         """
         if _at_least("fit: epochs", epochs, 1) <= self.epoch:
             return self._history
-        data = as_data("fit", self._net, self._loss, X, y, sample_weight)
-        held_out = None if validation is None else self._validation_data(validation)
-        self._check_fits(data, held_out, epochs)
-        steps = data.length(self._batch_size, self._accumulate)
-        schedule = self._filled_schedule(epochs, steps)
-        names = ("loss", "lr", *(() if held_out is None else ("val_" + name for name in metric_names(self._loss))))
-        plan = FitPlan(epochs, steps, data.rows, names)
-        with Interrupts() as interrupts:
-            listeners = _listeners(callbacks, progress)
-            try:
-                for listener in listeners:
-                    listener.on_fit_begin(self, plan)
-                self._schedule, self._stopping = schedule, False
-                while self.epoch < epochs and not self._stopping:
-                    self._run_epoch(data, held_out, listeners, interrupts)
-                for listener in listeners:
-                    listener.on_fit_end(self)
-            finally:
-                for listener in listeners:
-                    listener.close()
+        fit(self, X, y, epochs, validation, sample_weight, callbacks, progress)
         return self._history
 
     def evaluate(self, X: Any, y: Any = None, sample_weight: Any = None) -> dict[str, float]:
@@ -257,9 +246,15 @@ class Trainer:
 
     def config(self) -> dict[str, Any]:
         """The settings as JSON has them, for `Trainer.from_config`."""
-        return {"loss": self._loss.to_dict(self._net.outputs), "optimizer": self._optimizer.to_dict(),
-                "schedule": self._schedule.to_dict(), "batch_size": self._batch_size, "seed": self._seed,
-                "clip_norm": self._clip_norm, "accumulate": self._accumulate}
+        return {
+            "loss": self._loss.to_dict(self._net.outputs),
+            "optimizer": self._optimizer.to_dict(),
+            "schedule": self._schedule.to_dict(),
+            "batch_size": self._batch_size,
+            "seed": self._seed,
+            "clip_norm": self._clip_norm,
+            "accumulate": self._accumulate,
+        }
 
     @classmethod
     def from_config(cls, net: Network, config: Mapping[str, Any]) -> Trainer:
@@ -281,8 +276,11 @@ class Trainer:
             {"position": {"epoch", "batch", "rows", "loss_sum"}, "history": {metric: list}, "optimizer": {name: array}}.
             Shuffles and dropout follow from seed, epoch and step, so there is no random state.
         """
-        return {"position": vars(self._position).copy(), "history": self._history.to_dict(),
-                "optimizer": self._core.state()}
+        return {
+            "position": vars(self._position).copy(),
+            "history": self._history.to_dict(),
+            "optimizer": self._core.state(),
+        }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Puts back what `state()` gave, all or nothing.
@@ -300,87 +298,20 @@ class Trainer:
     def __repr__(self) -> str:
         return f"<Trainer of {self._net!r}: {self.epoch} epochs, {self.steps} steps>"
 
-    def _run_epoch(self, data: ArrayData | IterableData, held_out: ArrayData | IterableData | None,
-                   listeners: list[Callback], interrupts: Interrupts) -> None:
-        at = self._position
-        lr = self._schedule.rate(max(self.steps - 1, 0), float(self._optimizer.lr))  # where only validation is left to do
-        for batch in data.batches(self._seed, at.epoch, at.batch, self._batch_size, self._accumulate):
-            interrupts.check()
-            lr = self._checked_lr()
-            loss = data.step(self._core, batch, lr)
-            rows = len(batch) if isinstance(batch, np.ndarray) else len(batch[0])
-            at = Position(at.epoch, at.batch + 1, at.rows + rows, at.loss_sum + rows * loss)
-            self._position = at
-            for listener in listeners:
-                listener.on_step_end(self, loss)
-            if self._stopping:
-                return
-        interrupts.check()
-        if at.rows == 0:
-            raise ValueError("fit: the iterable gave no batch in this epoch; give one that can be iterated over again, "
-                             "such as a list or an object with __iter__, not a generator")
-        metrics = {"loss": at.loss_sum / at.rows, "lr": lr}
-        if held_out is not None:
-            with interrupts.allowed():
-                found = evaluate(self._net, self._loss, held_out)
-            metrics.update({f"val_{name}": value for name, value in found.items()})
-        self._history.append(metrics)
-        self._position = Position(epoch=at.epoch + 1)
-        for listener in listeners:
-            listener.on_epoch_end(self, metrics)
+    def _begin_fit(self, schedule: Schedule) -> None:
+        self._schedule, self._stopping = schedule, False
+
+    def _rate(self, step: int) -> float:
+        return self._schedule.rate(step, float(self._optimizer.lr))
 
     def _checked_lr(self) -> float:
-        lr = self.lr
+        lr = self._rate(self.steps)
         if not 0 < lr < float("inf"):
-            raise ValueError(f"Trainer: the schedule {self._schedule!r} gives a learning rate of {lr} at step {self.steps}; "
-                             "it must be above 0 and finite: train for fewer epochs or set trainer.schedule")
+            raise ValueError(
+                f"Trainer: the schedule {self._schedule!r} gives a learning rate of {lr} at step {self.steps}; "
+                "it must be above 0 and finite: train for fewer epochs or set trainer.schedule"
+            )
         return lr
-
-    def _filled_schedule(self, epochs: int, steps: int | None) -> Schedule:
-        if not self._schedule.needs_length():
-            return self._schedule
-        if steps is None:
-            raise ValueError(f"fit: the number of batches is not known; give {type(self._schedule).__name__} its steps")
-        left = (epochs - self.epoch) * steps - self._position.batch
-        return self._schedule.with_length(self.steps + left)
-
-    def _validation_data(self, validation: Any) -> ArrayData | IterableData:
-        if isinstance(validation, tuple):
-            if len(validation) not in (2, 3):
-                raise DTypeError(f"fit: validation must be (X, y) or (X, y, sample_weight), got {len(validation)} elements")
-            return ArrayData("fit: validation", self._net, self._loss, *validation)
-        return as_data("fit: validation", self._net, self._loss, validation, None)
-
-    def _check_fits(self, data: ArrayData | IterableData, held_out: ArrayData | IterableData | None, epochs: int) -> None:
-        left = epochs - self.epoch
-        for name, source in (("X", data), ("validation", held_out)):
-            if isinstance(source, IterableData) and source.once_only and left > 1:
-                raise ValueError(f"fit: {name} is an iterator that is used up after one epoch and {left} are left; give "
-                                 "something that can be iterated over again, such as a list or an object with __iter__")
-        if isinstance(data, ArrayData) and self._position.batch:
-            ends = [0, *(end for _, end in _spans_of(data, self))]
-            if self._position.batch >= len(ends) or ends[self._position.batch] != self._position.rows:
-                raise ValueError(f"fit: the trainer is inside an epoch, after {self._position.rows} rows; continue with the "
-                                 f"data it began with ({data.rows} rows do not fit), or call restart_epoch() first")
-
-
-def _spans_of(data: ArrayData, trainer: Trainer) -> list[tuple[int, int]]:
-    from .data import spans
-
-    return spans(data.rows, trainer._batch_size, trainer._accumulate)
-
-
-def _listeners(callbacks: Any, progress: bool | None) -> list[Callback]:
-    from .callbacks import Callback
-    from .progress import Progress, on_terminal
-
-    listeners = [callbacks] if isinstance(callbacks, Callback) else list(callbacks)
-    for listener in listeners:
-        if not isinstance(listener, Callback):
-            raise DTypeError(f"fit: callbacks must be Callbacks, got {listener!r}")
-    if progress or (progress is None and on_terminal()):
-        listeners.append(Progress())
-    return listeners
 
 
 def _at_least(name: str, value: Any, least: int) -> int:

@@ -1,0 +1,58 @@
+"""Checks of single arguments: each returns the argument as it is used, or raises the error that names it."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import numpy as np
+
+from ._errors import BuildFeatureError, DeviceError, DTypeError
+
+
+def as_integer(what: str, value: Any) -> int:
+    """`value` as an int; DTypeError for anything that is not an integer (a bool is not one). `what` names it."""
+    if not isinstance(value, (bool, np.bool_)):
+        try:
+            return operator.index(value)
+        except TypeError:
+            pass
+    raise DTypeError(f"{what} must be an int, got {value!r}")
+
+
+def require_finite(operation: str, name: str, array: np.ndarray) -> None:
+    """ValueError for the first row that holds a NaN or an infinity."""
+    bad = np.flatnonzero(~np.isfinite(array).all(axis=1))
+    if len(bad):
+        raise ValueError(f"{operation}: {name} must be finite (check_finite=True), got NaN or Inf in {len(bad)} rows")
+
+
+def check_dtype(operation: str, dtype: Any) -> str:
+    """The name of a network's dtype, or the error that says which there are."""
+    if str(dtype) in ("bfloat16", "torch.bfloat16", "float16", "torch.float16"):
+        raise BuildFeatureError(f"{operation}: this build has no networks of {dtype}; use 'float32' or 'float64'")
+    try:
+        name = np.dtype(dtype).name
+    except TypeError:
+        name = str(dtype)
+    if dtype is None or name not in ("float32", "float64"):
+        raise DTypeError(f"{operation}: dtype must be 'float32' or 'float64', got {dtype!r}")
+    return name
+
+
+def check_device(operation: str, device: Any) -> None:
+    """DeviceError for anything but the CPU."""
+    name = str(device)
+    if name == "cpu":
+        return
+    if name.partition(":")[0] in ("cuda", "gpu"):
+        raise DeviceError(f"{operation}: device {name!r} is not there: this build has no CUDA; use 'cpu'")
+    raise DeviceError(f"{operation}: unknown device {name!r}; use 'cpu'")
+
+
+def check_seed(operation: str, seed: Any) -> int:
+    """A seed as the generators take it, 0 ≤ seed < 2**64."""
+    value = as_integer(f"{operation}: seed", seed)
+    if not 0 <= value < 2**64:
+        raise ValueError(f"{operation}: seed must be from 0 to 2**64 - 1, got {value}")
+    return value
