@@ -22,7 +22,7 @@ _PREFIX, _SUFFIX = ".resnetcore-", ".tmp"
 
 
 def open_regular(path: str | os.PathLike[str]) -> int:
-    """A descriptor to read ``path`` from; OSError for a folder, FIFO, socket or device, without waiting for one."""
+    """A descriptor to read `path` from; OSError for a folder, FIFO, socket or device, without waiting for one."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     try:
         _check_regular(os.fstat(descriptor), path)
@@ -33,7 +33,7 @@ def open_regular(path: str | os.PathLike[str]) -> int:
 
 
 def replace_file(path: str | os.PathLike[str], chunks: Iterable[Any]) -> None:
-    """Writes the bytes of ``chunks`` (buffers of single bytes) to ``path``.
+    """Writes the bytes of `chunks` (buffers of single bytes) to `path`.
 
     An existing file keeps its mode and, where allowed, its owner; of a symbolic link, what it points to is replaced.
     Raises OSError (full disk, size limit, read-only folder or file, not a regular file) with the old file as it was.

@@ -35,7 +35,7 @@ _STRINGS = json.JSONDecoder()
 
 
 class TensorInfo(NamedTuple):
-    """Where an array lies: ``begin`` to ``end`` in bytes after the header."""
+    """Where an array lies: `begin` to `end` in bytes after the header."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -46,9 +46,9 @@ class TensorInfo(NamedTuple):
 def parse_header(
     text: str, itemsizes: Mapping[str, int], data_bytes: int
 ) -> tuple[dict[str, TensorInfo], dict[str, str]]:
-    """The arrays, in the order of their bytes, and the texts of a header whose data are ``data_bytes`` long.
+    """The arrays, in the order of their bytes, and the texts of a header whose data are `data_bytes` long.
 
-    ``itemsizes`` are the bytes per element of each known dtype. Raises CheckpointError.
+    `itemsizes` are the bytes per element of each known dtype. Raises CheckpointError.
     """
     cursor = _Cursor(text)
     tensors: dict[str, TensorInfo] = {}

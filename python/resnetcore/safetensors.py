@@ -1,7 +1,7 @@
 """Named arrays in the safetensors layout: nothing is allocated from a file before its whole header has been checked.
 
-A file is 8 bytes (the header's length, little-endian), the header (JSON: ``{"name": {"dtype", "shape", "data_offsets"}}``
-and text under ``"__metadata__"``), and the arrays' bytes, little-endian in C order, one after the other without a gap.
+A file is 8 bytes (the header's length, little-endian), the header (JSON: `{"name": {"dtype", "shape", "data_offsets"}}`
+and text under `"__metadata__"`), and the arrays' bytes, little-endian in C order, one after the other without a gap.
 Two saves of equal arrays are equal bytes.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -34,7 +34,7 @@ _ITEMSIZES = {name: np.dtype(dtype).itemsize for name, dtype in _DTYPES.items()}
 
 
 def write(path: str | os.PathLike[str], arrays: Mapping[str, Array], metadata: Mapping[str, str] | None = None) -> None:
-    """Replaces the file at ``path``, whole or not at all, by ``arrays`` and the texts of ``metadata``.
+    """Replaces the file at `path`, whole or not at all, by `arrays` and the texts of `metadata`.
 
     Raises DTypeError for an array that is not of integers or of float16 to float64, ValueError for a name or text that
     the header cannot hold, OSError where the file cannot be written; the old file is then as it was.
@@ -51,9 +51,9 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, str]
 
 
 class Reader:
-    """An open file with a checked header: ``tensors`` {name: dtype, shape, offset} and ``metadata`` {name: text}.
+    """An open file with a checked header: `tensors` {name: dtype, shape, offset} and `metadata` {name: text}.
 
-    Memory for arrays is taken by ``read`` alone, so that what the header says can be compared with what is wanted first.
+    Memory for arrays is taken by `read` alone, so that what the header says can be compared with what is wanted first.
     The file is read, not mapped: one that is overwritten later changes nothing.
     """
 
@@ -78,9 +78,10 @@ class Reader:
         """A CheckpointError that names the file and what is wrong with it."""
         return CheckpointError(f"load: '{self._path}': {problem}")
 
-    def read(self) -> dict[str, Array]:
-        """All arrays, in the file's order, in this machine's byte order."""
-        return {name: self._read_array(name, info) for name, info in self.tensors.items()}
+    def read(self, names: Collection[str] | None = None) -> dict[str, Array]:
+        """All arrays, or those of `names`, in the file's order and this machine's byte order."""
+        chosen = self.tensors if names is None else [name for name in self.tensors if name in names]
+        return {name: self._read_array(self.tensors[name]) for name in chosen}
 
     def _read_header(self, size: int) -> tuple[int, dict[str, TensorInfo], dict[str, str]]:
         if size < 8:
@@ -101,7 +102,7 @@ class Reader:
             raise self.error(str(error)) from None
         return 8 + length, tensors, metadata
 
-    def _read_array(self, name: str, info: TensorInfo) -> Array:
+    def _read_array(self, info: TensorInfo) -> Array:
         stored = np.dtype(_DTYPES[info.dtype]).newbyteorder("<")
         array = np.empty(info.shape, stored)
         self._file.seek(self._start + info.begin)

@@ -1,0 +1,164 @@
+"""A network or a trainer as one safetensors file, and back: what the header says is checked whole before arrays are made.
+
+The arrays have the names that `Network.parameters` and `Network.buffers` give them, a trainer's further ones begin with
+`optimizer.`; topology and settings are JSON among the header's texts. There is no time stamp and no pickle.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from . import schedules
+from ._errors import CheckpointError
+from ._topology_text import Topology, decode, encode, expected_shapes, rejecting
+from .network import Network
+from .safetensors import Reader, write
+from .trainer import Trainer
+
+__all__ = ["load_network", "load_trainer", "save_network", "save_trainer"]
+
+_NETWORK, _TRAINER = "resnetcore.network", "resnetcore.trainer"
+_OPTIMIZER, _STEP = "optimizer.", "optimizer.step"
+# Every count of steps or rows stays exact as a float64, and far from the end of an int64.
+_MAX_COUNT = 2**53
+_DTYPES = {"float32": "F32", "float64": "F64"}
+
+
+def save_network(net: Network, path: str | os.PathLike[str]) -> None:
+    """Writes a network to a safetensors file, whole or not at all.
+
+    An existing file is replaced and keeps its mode. Raises OSError with the old file as it was.
+    """
+    write(path, _arrays(net), {_NETWORK: Topology.to_json(net)})
+
+
+def load_network(path: str | os.PathLike[str]) -> Network:
+    """The network of a file that `Network.save` or `Trainer.save` wrote.
+
+    Raises:
+        CheckpointError: anything else, or a damaged file; nothing is taken from it.
+        OSError: no file, or one that cannot be read.
+    """
+    with Reader(path) as reader:
+        names = set(reader.tensors)
+        if _TRAINER in reader.metadata:
+            names = {name for name in names if not name.startswith(_OPTIMIZER)}
+        return _naming(reader, lambda: _read_network(reader, names))
+
+
+def save_trainer(trainer: Trainer, path: str | os.PathLike[str]) -> None:
+    """Writes all of a training to a safetensors file, whole or not at all: the network and what continuing it needs.
+
+    Raises:
+        ValueError: a schedule of the caller's own, which no file can hold.
+        OSError: the file cannot be written; the old one is as it was.
+    """
+    config, state = trainer.config(), trainer.state()
+    try:
+        schedules.from_dict(config["schedule"])
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"save: the schedule {trainer.schedule!r} cannot be saved: {error}") from None
+    settings = encode({"config": config, "position": state["position"], "history": state["history"]})
+    arrays = {**_arrays(trainer.net), **state["optimizer"]}
+    write(path, arrays, {_NETWORK: Topology.to_json(trainer.net), _TRAINER: settings})
+
+
+def load_trainer(path: str | os.PathLike[str]) -> Trainer:
+    """The trainer of a file that `Trainer.save` wrote; continued, it gives the bits of an uninterrupted training.
+
+    Raises:
+        CheckpointError: anything else, or a damaged file; nothing is taken from it.
+        OSError: no file, or one that cannot be read.
+    """
+    with Reader(path) as reader:
+        return _naming(reader, lambda: _read_trainer(reader))
+
+
+def _arrays(net: Network) -> dict[str, np.ndarray]:
+    return {**net.parameters(), **net.buffers()}
+
+
+def _naming(reader: Reader, make: Any) -> Any:
+    try:
+        return make()
+    except CheckpointError as error:
+        raise reader.error(str(error)) from error.__cause__
+
+
+def _read_network(reader: Reader, names: set[str]) -> Network:
+    topology = _topology(reader)
+    _check_arrays(reader, names, topology)
+    return topology.build(reader.read(names))
+
+
+def _read_trainer(reader: Reader) -> Trainer:
+    if _TRAINER not in reader.metadata:
+        raise CheckpointError("must be written by Trainer.save, and holds no training; use resnetcore.load for a network")
+    text = reader.metadata[_TRAINER]
+    settings = rejecting("the training's settings", lambda: _settings(decode(text)))
+    optimizer = {name for name in reader.tensors if name.startswith(_OPTIMIZER)}
+    _check_optimizer(reader, optimizer)
+    net = _read_network(reader, reader.tensors.keys() - optimizer)
+    return rejecting("the training's settings", lambda: _build_trainer(net, settings, reader.read(optimizer)))
+
+
+def _build_trainer(net: Network, settings: Mapping[str, Any], optimizer: Mapping[str, np.ndarray]) -> Trainer:
+    steps = int(optimizer[_STEP][0])
+    if not 0 <= steps < _MAX_COUNT:
+        raise ValueError(f"{_STEP} must be from 0 to 2**53 - 1, got {steps}")
+    trainer = Trainer.from_config(net, settings["config"])
+    trainer.set_state({"position": settings["position"], "history": settings["history"], "optimizer": optimizer})
+    return trainer
+
+
+def _topology(reader: Reader) -> Topology:
+    if _NETWORK not in reader.metadata:
+        raise CheckpointError("must be written by Network.save or Trainer.save, and has no topology of a network")
+    return Topology.from_json(reader.metadata[_NETWORK])
+
+
+def _settings(value: dict[str, Any]) -> dict[str, Any]:
+    if value.keys() != {"config", "position", "history"}:
+        raise ValueError(f"must have config, position and history, got {sorted(value)}")
+    if not all(0 <= value["position"][name] < _MAX_COUNT for name in ("epoch", "batch", "rows")):
+        raise ValueError(f"position must count from 0 to 2**53 - 1, got {value['position']}")
+    return value
+
+
+def _check_arrays(reader: Reader, names: set[str], topology: Topology) -> None:
+    if len(topology.layers) > len(names):
+        raise CheckpointError(f"the topology has {len(topology.layers)} layers, the file only {len(names)} arrays")
+    shapes = rejecting("the topology", lambda: expected_shapes(topology.inputs, topology.layers))
+    if missing := sorted(shapes.keys() - names):
+        raise CheckpointError(f"lacks {_some(missing)}, which the topology needs")
+    if extra := sorted(names - shapes.keys()):
+        raise CheckpointError(f"has {_some(extra)}, which the topology does not know")
+    dtype = _DTYPES[topology.dtype]
+    for name, shape in shapes.items():
+        _check_array(reader, name, dtype, shape)
+
+
+def _check_optimizer(reader: Reader, names: set[str]) -> None:
+    if _STEP not in names:
+        raise CheckpointError(f"lacks '{_STEP}', the number of updates")
+    _check_array(reader, _STEP, "I64", (1,))
+    for name in names - {_STEP}:
+        parameter = reader.tensors.get(name[len(_OPTIMIZER) :].rpartition(".")[0])
+        if parameter is None:
+            raise CheckpointError(f"has '{name}', which belongs to no array of the network")
+        _check_array(reader, name, parameter.dtype, parameter.shape)
+
+
+def _check_array(reader: Reader, name: str, dtype: str, shape: tuple[int, ...]) -> None:
+    info = reader.tensors[name]
+    if (info.dtype, info.shape) != (dtype, shape):
+        raise CheckpointError(f"'{name}' must be {dtype} {shape}, got {info.dtype} {info.shape}")
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(repr(name[:64]) for name in names[:5])
+    return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"
