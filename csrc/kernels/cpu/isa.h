@@ -1,0 +1,52 @@
+// Instantiates every kernel for one instruction set. A translation unit defines
+//     RC_ISA           its namespace and the name of its table
+//     RC_VECTOR_BYTES  the width of its vectors
+//     RC_TILE_ROWS     rows of the register tile: 2·rows accumulators and 3 more must fit its registers
+// and includes this once. Everything lands in an unnamed namespace: only the two table getters leave the object file,
+// so that the linker can never give one instruction set's code to another.
+#include <cstdint>
+#include <type_traits>
+
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
+#include "kernels/ops.h"
+#include "math/activation.h"
+#include "math/loss.h"
+
+namespace resnetcore {
+namespace RC_ISA {
+namespace {
+
+#include "kernels/cpu/vector.h"
+
+#include "kernels/cpu/vector_functions.h"
+
+#include "kernels/cpu/micro_kernel.h"
+
+#include "kernels/cpu/forward.h"
+
+#include "kernels/cpu/backward_data.h"
+
+#include "kernels/cpu/backward_weights.h"
+
+#include "kernels/cpu/normalisation.h"
+
+#include "kernels/cpu/elementwise.h"
+
+#include "kernels/cpu/packing.h"
+
+template <class T>
+constexpr KernelTable<T> table = {2 * Vec<T>::lanes,  RC_TILE_ROWS, forward<T>,    backward_data<T>, backward_weights<T>,
+                                  update<T>,          update_vector<T>, moments<T>, norm_sums<T>,   norm_backward<T>,
+                                  gate<T>,            gate_backward<T>, dropout<T>, loss<T>,        pack<T>,
+                                  pack_transposed<T>, unpack<T>};
+
+}  // namespace
+
+const KernelTable<float>* f32() { return &table<float>; }
+const KernelTable<double>* f64() { return &table<double>; }
+
+}  // namespace RC_ISA
+}  // namespace resnetcore

@@ -1,0 +1,92 @@
+// The register tile: `Rows` rows × two vectors of columns, summed over every source before anything is written.
+// Included inside the namespace of one instruction set.
+//
+// Invariant: an element's sum depends on its row, its column and the sources alone, never on which rows share its tile.
+
+// Sums of more terms than this are cut and the parts added, so that rounding errors do not grow with the length.
+constexpr std::int64_t longest_sum = 512;
+
+template <class T, int MR>
+struct Accumulators {
+    Vec<T> at[MR][2];
+};
+
+// acc += A·W for one stretch of k. a(i, k) = a[i·row_step + k·k_step]; w(k, ·) = w[k·w_step …].
+template <class T, int MR>
+RC_HD void accumulate(const T* a, std::int64_t row_step, std::int64_t k_step, const T* w, std::int64_t w_step,
+                      std::int64_t length, Accumulators<T, MR>& acc) {
+    for (std::int64_t k = 0; k < length; ++k) {
+        const Vec<T> left = Vec<T>::load(w), right = Vec<T>::load(w + Vec<T>::lanes);
+#pragma GCC unroll 16
+        for (int i = 0; i < MR; ++i) {
+            const Vec<T> x(a[i * row_step]);
+            acc.at[i][0] = acc.at[i][0] + x * left;
+            acc.at[i][1] = acc.at[i][1] + x * right;
+        }
+        a += k_step;
+        w += w_step;
+    }
+}
+
+template <class T, int MR>
+RC_HD void add(Accumulators<T, MR>& sum, const Accumulators<T, MR>& part) {
+#pragma GCC unroll 16
+    for (int i = 0; i < MR; ++i) {
+        sum.at[i][0] = sum.at[i][0] + part.at[i][0];
+        sum.at[i][1] = sum.at[i][1] + part.at[i][1];
+    }
+}
+
+// Σ_s A_s·W_s for rows [row, row + MR) and one panel of every W_s.
+template <class T, int MR>
+RC_HD Accumulators<T, MR> product(const Source<T>* sources, int n, std::int64_t row, std::int64_t panel) {
+    constexpr std::int64_t width = 2 * Vec<T>::lanes;
+    Accumulators<T, MR> sum;
+    for (int s = 0; s < n; ++s) {
+        const Source<T>& source = sources[s];
+        const T* a = source.rows.data + row * source.rows.stride;
+        const T* w = source.panels + panel * source.inner * width;
+        if (source.inner <= longest_sum) {
+            accumulate<T, MR>(a, source.rows.stride, 1, w, width, source.inner, sum);
+            continue;
+        }
+        for (std::int64_t k = 0; k < source.inner; k += longest_sum) {
+            const std::int64_t length = source.inner - k < longest_sum ? source.inner - k : longest_sum;
+            Accumulators<T, MR> part;
+            accumulate<T, MR>(a + k, source.rows.stride, 1, w + k * width, width, length, part);
+            add<T, MR>(sum, part);
+        }
+    }
+    return sum;
+}
+
+// The same, once per row count for everyone whose epilogue is not worth a copy of the loop.
+template <class T, int MR>
+__attribute__((noinline)) void product_into(Accumulators<T, MR>& sum, const Source<T>* sources, int n, std::int64_t row,
+                                            std::int64_t panel) {
+    sum = product<T, MR>(sources, n, row, panel);
+}
+
+// Epilogues that stay in registers: the two that training spends its time in. Others find the tile in L1, which costs
+// a few percent of the shortest sums and saves most of the compile time and code size.
+template <class T, class Activation>
+constexpr bool in_registers =
+    sizeof(T) == 4 && (std::is_same<Activation, Identity>::value || std::is_same<Activation, Relu>::value);
+
+// Calls tile<n>(first) for blocks of at most MR rows, as equal as can be: 16 rows are 8 + 8, not 14 + 2.
+template <int MR, class Tile>
+RC_HD void visit_block(int rows, std::int64_t first, Tile& tile) {
+    if constexpr (MR >= 1) {
+        if (rows == MR) return tile.template run<MR>(first);
+        visit_block<MR - 1>(rows, first, tile);
+    }
+}
+template <int MR, class Tile>
+RC_HD void visit_blocks(std::int64_t rows, Tile& tile) {
+    const std::int64_t blocks = (rows + MR - 1) / MR;
+    for (std::int64_t b = 0, first = 0; b < blocks; ++b) {
+        const std::int64_t next = rows * (b + 1) / blocks;
+        visit_block<MR>(static_cast<int>(next - first), first, tile);
+        first = next;
+    }
+}

@@ -1,0 +1,61 @@
+// Batch normalisation's column sums and its backward. Included inside an ISA's namespace.
+
+template <class T, class Body>
+RC_HD void for_columns(std::int64_t columns, Body body) {
+    constexpr std::int64_t lanes = Vec<T>::lanes;
+    for (std::int64_t j = 0; j < columns; j += lanes)
+        body(j, columns - j < lanes ? static_cast<int>(columns - j) : static_cast<int>(lanes));
+}
+
+template <class T>
+RC_HD Vec<T> at(Rows<T> rows, std::int64_t i, std::int64_t j, int n) {
+    return Vec<T>::load(rows.data + i * rows.stride + j, n);
+}
+
+// Two passes over a chunk that is in cache: squares are of deviations, so a large mean costs no digits.
+template <class T>
+void moments(const MomentsArgs<T>& args) {
+    for_columns<T>(args.columns, [&](std::int64_t j, int n) {
+        Vec<T> sum, squares;
+        for (std::int64_t i = 0; i < args.rows; ++i) sum = sum + at(args.in, i, j, n);
+        const Vec<T> mean = sum / Vec<T>(args.rows);
+        for (std::int64_t i = 0; i < args.rows; ++i) {
+            const Vec<T> d = at(args.in, i, j, n) - mean;
+            squares = squares + d * d;
+        }
+        mean.store(args.mean + j, n);
+        squares.store(args.m2 + j, n);
+    });
+}
+
+template <class T>
+void norm_sums(const NormSumsArgs<T>& args) {
+    for_columns<T>(args.columns, [&](std::int64_t j, int n) {
+        const Vec<T> mean = Vec<T>::load(args.mean + j, n), inverse = Vec<T>::load(args.inverse_deviation + j, n);
+        Vec<T> sum, sum_xhat;
+        for (std::int64_t i = 0; i < args.rows; ++i) {
+            Vec<T> d = at(args.delta, i, j, n);
+            if (args.mask.data) d = d * at(args.mask, i, j, n);
+            sum = sum + d;
+            sum_xhat = sum_xhat + d * ((at(args.z, i, j, n) - mean) * inverse);
+        }
+        sum.store(args.sum + j, n);
+        sum_xhat.store(args.sum_xhat + j, n);
+    });
+}
+
+template <class T>
+void norm_backward(const NormBackwardArgs<T>& args) {
+    for (std::int64_t i = 0; i < args.rows; ++i)
+        for_columns<T>(args.columns, [&](std::int64_t j, int n) {
+            Vec<T> d = at(args.delta, i, j, n);
+            if (args.mask.data) d = d * at(args.mask, i, j, n);
+            if (args.z.data) {
+                const Vec<T> xhat = (at(args.z, i, j, n) - Vec<T>::load(args.mean + j, n)) *
+                                    Vec<T>::load(args.inverse_deviation + j, n);
+                d = Vec<T>::load(args.scale + j, n) *
+                    (d - Vec<T>::load(args.mean_d + j, n) - xhat * Vec<T>::load(args.mean_dx + j, n));
+            }
+            d.store(args.out.data + i * args.out.stride + j, n);
+        });
+}

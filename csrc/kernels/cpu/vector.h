@@ -1,0 +1,76 @@
+// A SIMD vector of floats or doubles, over the compiler's vector extensions. Included inside the namespace of one
+// instruction set (see isa.h): the type, and so every function templated on it, is private to that set.
+
+template <class T>
+struct Vec {
+    static constexpr int lanes = RC_VECTOR_BYTES / static_cast<int>(sizeof(T));
+    typedef T Native __attribute__((vector_size(RC_VECTOR_BYTES)));
+    typedef T Unaligned __attribute__((vector_size(RC_VECTOR_BYTES), aligned(sizeof(T)), may_alias));
+    Native v;
+
+    RC_HD Vec() : v{} {}
+    RC_HD Vec(Native native) : v(native) {}
+    template <class Number>
+    RC_HD explicit Vec(Number x) : v(Native{} + static_cast<T>(x)) {}
+
+    static RC_HD Vec load(const T* p) { return Vec(*reinterpret_cast<const Unaligned*>(p)); }
+    RC_HD void store(T* p) const { *reinterpret_cast<Unaligned*>(p) = v; }
+    // The first n lanes, 0 ≤ n ≤ lanes; nothing beyond them is touched. Other lanes read as zero.
+    static RC_HD Vec load(const T* p, int n) {
+        if (n <= 0) return Vec();
+        if (n >= lanes) return load(p);
+#if defined(__AVX512F__)
+        if constexpr (sizeof(T) == 4) return Vec((Native)_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << n) - 1), p));
+        if constexpr (sizeof(T) == 8) return Vec((Native)_mm512_maskz_loadu_pd(static_cast<__mmask8>((1u << n) - 1), p));
+#endif
+        Vec r;
+        for (int i = 0; i < lanes; ++i)
+            if (i < n) r.v[i] = p[i];
+        return r;
+    }
+    RC_HD void store(T* p, int n) const {
+        if (n <= 0) return;
+        if (n >= lanes) return store(p);
+#if defined(__AVX512F__)
+        if constexpr (sizeof(T) == 4) return _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << n) - 1), (__m512)v);
+        if constexpr (sizeof(T) == 8) return _mm512_mask_storeu_pd(p, static_cast<__mmask8>((1u << n) - 1), (__m512d)v);
+#endif
+        for (int i = 0; i < lanes; ++i)
+            if (i < n) p[i] = v[i];
+    }
+};
+
+template <class T> RC_HD Vec<T> operator+(Vec<T> a, Vec<T> b) { return a.v + b.v; }
+template <class T> RC_HD Vec<T> operator-(Vec<T> a, Vec<T> b) { return a.v - b.v; }
+template <class T> RC_HD Vec<T> operator*(Vec<T> a, Vec<T> b) { return a.v * b.v; }
+template <class T> RC_HD Vec<T> operator/(Vec<T> a, Vec<T> b) { return a.v / b.v; }
+template <class T> RC_HD Vec<T> operator-(Vec<T> a) { return -a.v; }
+
+template <class T> RC_HD auto operator<=(Vec<T> a, Vec<T> b) { return a.v <= b.v; }
+template <class T> RC_HD auto operator<(Vec<T> a, Vec<T> b) { return a.v < b.v; }
+template <class T> RC_HD auto operator>(Vec<T> a, Vec<T> b) { return a.v > b.v; }
+template <class T> RC_HD auto operator!=(Vec<T> a, Vec<T> b) { return a.v != b.v; }
+template <class Mask, class T> RC_HD Vec<T> select(Mask mask, Vec<T> yes, Vec<T> no) { return mask ? yes.v : no.v; }
+
+// Transposes a block of lanes × lanes in registers by log2(lanes) rounds of pairwise exchanges.
+template <class T>
+RC_HD void transpose(Vec<T> (&rows)[Vec<T>::lanes]) {
+    constexpr int lanes = Vec<T>::lanes;
+    typedef decltype(rows[0].v < rows[0].v) Index;
+#pragma GCC unroll 8
+    for (int step = 1; step < lanes; step *= 2) {
+        Index low, high;
+        for (int i = 0; i < lanes; ++i) {
+            const bool odd = i & step;
+            low[i] = odd ? lanes + i - step : i;
+            high[i] = odd ? lanes + i : i + step;
+        }
+#pragma GCC unroll 16
+        for (int i = 0; i < lanes; ++i) {
+            if (i & step) continue;
+            const auto a = rows[i].v, b = rows[i + step].v;
+            rows[i].v = __builtin_shuffle(a, b, low);
+            rows[i + step].v = __builtin_shuffle(a, b, high);
+        }
+    }
+}

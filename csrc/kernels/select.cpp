@@ -1,0 +1,79 @@
+#include "kernels/select.h"
+
+#include <cstdlib>
+
+#include "base/error.h"
+
+namespace resnetcore {
+
+// One pair of getters for each instruction set that is compiled in (kernels/cpu/isa.h).
+#define RC_DECLARE_ISA(isa)                \
+    namespace isa {                        \
+    const KernelTable<float>* f32();       \
+    const KernelTable<double>* f64();      \
+    }
+RC_DECLARE_ISA(baseline)
+RC_DECLARE_ISA(avx2)
+RC_DECLARE_ISA(avx512)
+RC_DECLARE_ISA(neon)
+#undef RC_DECLARE_ISA
+
+namespace {
+
+#if defined(__x86_64__)
+bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+bool has_avx512() {
+    return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+}
+#endif
+
+std::vector<Isa> list_isas() {
+    std::vector<Isa> isas;
+#if defined(__x86_64__)
+    isas.push_back({"baseline", true, true, baseline::f32(), baseline::f64()});
+    isas.push_back({"avx2", true, has_avx2(), avx2::f32(), avx2::f64()});
+    isas.push_back({"avx512", true, has_avx512(), avx512::f32(), avx512::f64()});
+    isas.push_back({"neon", false, false, nullptr, nullptr});
+#elif defined(__aarch64__)
+    isas.push_back({"neon", true, true, neon::f32(), neon::f64()});
+#else
+    isas.push_back({"baseline", true, true, baseline::f32(), baseline::f64()});
+#endif
+    return isas;
+}
+
+std::string choices() {
+    std::string names;
+    for (const Isa& isa : known_isas())
+        if (isa.compiled && isa.supported) names += (names.empty() ? "" : ", ") + isa.name;
+    return names;
+}
+
+const Isa& choose() {
+    const std::vector<Isa>& all = known_isas();
+    const char* forced = std::getenv("RESNETCORE_ISA");
+    if (forced && *forced) {
+        for (const Isa& isa : all)
+            if (isa.name == forced && isa.compiled && isa.supported) return isa;
+        throw ValueError("RESNETCORE_ISA=" + std::string(forced) + " cannot run here; choose one of " + choices());
+    }
+    const Isa* best = nullptr;
+    for (const Isa& isa : all)
+        if (isa.compiled && isa.supported) best = &isa;
+    return *best;
+}
+
+}  // namespace
+
+const std::vector<Isa>& known_isas() {
+    static const std::vector<Isa> isas = list_isas();
+    return isas;
+}
+
+const Isa& current_isa() {
+    static const Isa& isa = choose();
+    return isa;
+}
+
+}  // namespace resnetcore
