@@ -63,7 +63,7 @@ std::vector<T> checked_values(const py::array& y, std::int64_t rows, std::int64_
 template <class T>
 void check_range(const std::vector<T>& values, const std::string& what) {
     for (T v : values)
-        if (v < 0 || v > 1) throw ValueError(what + " must be probabilities in [0, 1], got " + std::to_string(v));
+        if (!(v >= 0 && v <= 1)) throw ValueError(what + " must be probabilities in [0, 1], got " + std::to_string(v));
 }
 
 }  // namespace
