@@ -179,8 +179,8 @@ class Trainer:
         Raises:
             FloatingPointError: a loss of NaN or infinity; nothing is updated.
         """
-        if type(x) is np.ndarray and type(y) is np.ndarray and sample_weight is None and is_ready(x, self._net.dtype):
-            return self._core.step(x, y, self._checked_lr())  # the core checks as well: small networks feel every check
+        if sample_weight is None and type(y) is np.ndarray and self._is_batch(x):
+            return self._core.step(x, y, self._checked_lr())  # checks y as well: small networks feel every check
         x, y, weight = check_batch("step", self._net, self._loss, x, y, sample_weight)
         return self._core.step(x, y, self._checked_lr(), weight)
 
@@ -297,6 +297,11 @@ class Trainer:
 
     def __repr__(self) -> str:
         return f"<Trainer of {self._net!r}: {self.epoch} epochs, {self.steps} steps>"
+
+    def _is_batch(self, x: Any) -> bool:
+        if type(x) is not np.ndarray or x.ndim != 2 or x.shape[1] != self._net.inputs:
+            return False
+        return is_ready(x, self._net.dtype)
 
     def _begin_fit(self, schedule: Schedule) -> None:
         self._schedule, self._stopping = schedule, False

@@ -1,0 +1,267 @@
+"""Network and Layer behave as their docstrings say; the numbers are tested against the reference elsewhere."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+
+import resnetcore as rc
+
+
+def small(dtype="float32", seed=0):
+    matrix = np.linspace(-1, 1, 6 * 6).reshape(6, 6)
+    return rc.Network(
+        4,
+        [
+            rc.Layer(6),
+            rc.Layer(6, norm="batch"),
+            rc.Layer(6, skips={2: "identity"}),
+            rc.Layer(6, skips={2: "learned", 4: "learned"}),
+            rc.Layer(6, skips={2: matrix}),
+            rc.Layer(6, gate=True),
+            rc.Layer(3, activation=None),
+        ],
+        seed=seed,
+        dtype=dtype,
+    )
+
+
+@pytest.fixture
+def X():
+    return np.random.default_rng(0).standard_normal((9, 4)).astype(np.float32)
+
+
+def test_layer_is_checked_and_normalised():
+    layer = rc.Layer(np.int64(5), activation=None, skips={3: "learned", np.int32(2): "identity"})
+    assert (layer.width, layer.activation, list(layer.skips)) == (5, "identity", [2, 3])
+    assert repr(layer) == "Layer(5, activation='identity', skips={2: 'identity', 3: 'learned'})"
+    assert rc.Layer(**layer.to_dict()) == layer
+    with pytest.raises(AttributeError):
+        layer.width = 6
+
+
+def test_layers_compare_by_value():
+    matrix = np.eye(3)
+    assert rc.Layer(3, skips={2: matrix}) == rc.Layer(3, skips={2: matrix.copy()})
+    assert rc.Layer(3, skips={2: matrix}) != rc.Layer(3, skips={2: 2 * matrix})
+    assert rc.Layer(3, skips={2: matrix}) != rc.Layer(3, skips={2: "learned"})
+    assert len({rc.Layer(3), rc.Layer(3), rc.Layer(4)}) == 2
+
+
+def test_a_fixed_matrix_is_copied():
+    matrix = np.ones((3, 3))
+    layer = rc.Layer(3, skips={2: matrix})
+    matrix[:] = 7
+    assert (layer.skips[2] == 1).all()
+
+
+def test_names_of_parameters_and_buffers():
+    net = small()
+    assert set(net.parameters()) == {
+        *(f"{n}.weight" for n in range(1, 8)),
+        *(f"{n}.bias" for n in (1, 3, 4, 5, 6, 7)),
+        *("2.norm.weight", "2.norm.bias", "4.skip.2.weight", "4.skip.4.weight", "6.gate.weight", "6.gate.bias"),
+    }
+    assert set(net.buffers()) == {"2.norm.running_mean", "2.norm.running_var", "5.skip.2.weight"}
+    assert net.parameters()["4.skip.4.weight"].shape == (4, 6)
+    assert (net.parameters()["6.gate.bias"] == -2).all()
+    np.testing.assert_allclose(net.buffers()["5.skip.2.weight"], np.linspace(-1, 1, 36).reshape(6, 6), atol=1e-7)
+
+
+def test_parameters_are_copies(X):
+    net = small()
+    before = net.predict(X)
+    for array in {**net.parameters(), **net.buffers()}.values():
+        array[:] = 5
+    np.testing.assert_array_equal(net.predict(X), before)
+
+
+def test_set_parameters_takes_a_subset(X):
+    net = small()
+    new = np.full((6, 3), 0.5, np.float32)
+    net.set_parameters({"7.weight": new})
+    np.testing.assert_array_equal(net.parameters()["7.weight"], new)
+    other = small(seed=5)
+    other.set_parameters({**net.parameters(), **net.buffers()})
+    np.testing.assert_array_equal(other.predict(X), net.predict(X))
+
+
+@pytest.mark.parametrize(
+    "values, error",
+    [
+        ({"7.bias": np.ones(3), "nonsense": np.ones(3)}, ValueError),
+        ({"7.bias": np.ones(3), "1.bias": np.ones(5)}, rc.ShapeError),
+        ({"7.bias": np.ones(3), "1.bias": np.ones(6, int)}, rc.DTypeError),
+        ({"7.bias": np.ones(3), "1.bias": "ones"}, rc.DTypeError),
+        ({"7.bias": np.ones(3), 1: np.ones(6)}, (rc.DTypeError, ValueError)),
+        ([("7.bias", np.ones(3))], rc.DTypeError),
+    ],
+)
+def test_set_parameters_is_all_or_nothing(values, error):
+    net = small()
+    before = {**net.parameters(), **net.buffers()}
+    with pytest.raises(error):
+        net.set_parameters(values)
+    after = {**net.parameters(), **net.buffers()}
+    assert all(np.array_equal(before[name], after[name]) for name in before)
+
+
+def test_seed_decides_the_weights():
+    assert all(
+        np.array_equal(a, b) for a, b in zip(small().parameters().values(), small().parameters().values(), strict=True)
+    )
+    assert not np.array_equal(small().parameters()["1.weight"], small(seed=1).parameters()["1.weight"])
+    assert small(seed=2**64 - 1).seed == 2**64 - 1
+
+
+def test_calling_is_predicting(X):
+    net = small()
+    assert net(X).shape == (9, 3)
+    assert net(X).dtype == np.float32
+    np.testing.assert_array_equal(net(X), net.predict(X))
+
+
+def test_predict_takes_arrays_of_any_layout_and_either_dtype(X):
+    net = small()
+    expected = net.predict(X)
+    wide = np.zeros((18, 8), np.float32)
+    wide[::2, ::2] = X
+    unaligned = np.frombuffer(b"\0" + X.tobytes(), np.uint8)[1:].view(np.float32).reshape(X.shape)
+    variants = [X.astype(np.float64), np.asfortranarray(X), wide[::2, ::2], X[::-1].copy()[::-1], unaligned, X.tolist()]
+    for variant in variants:
+        np.testing.assert_array_equal(net.predict(variant), expected)
+
+
+def test_predict_of_no_rows():
+    assert small().predict(np.empty((0, 4), np.float32)).shape == (0, 3)
+
+
+def test_a_row_does_not_depend_on_its_batch(X):
+    net = small()
+    together = net.predict(X)
+    for i in range(len(X)):
+        np.testing.assert_array_equal(net.predict(X[i : i + 1])[0], together[i])
+
+
+def test_nan_propagates_unless_asked_about(X):
+    net = small()
+    X[3, 1] = np.nan
+    assert np.isnan(net.predict(X)[3]).all()
+    assert np.isfinite(np.delete(net.predict(X), 3, axis=0)).all()
+    with pytest.raises(ValueError, match="finite"):
+        net.predict(X, check_finite=True)
+
+
+def test_predict_proba(X):
+    p = small().predict_proba(X)
+    np.testing.assert_allclose(p.sum(axis=1), 1, rtol=1e-6)
+    binary = rc.Network(4, [rc.Layer(1, activation=None)])
+    np.testing.assert_allclose(binary.predict_proba(X), 1 / (1 + np.exp(-binary.predict(X))), rtol=1e-6)
+    assert (binary.predict_proba(1e4 * X) >= 0).all()
+
+
+def test_gradients_have_the_names_and_shapes_of_parameters(X):
+    net = small()
+    y = np.arange(9) % 3
+    loss, gradients, d_x = net.gradients(X, y)
+    assert isinstance(loss, float)
+    assert {n: g.shape for n, g in gradients.items()} == {n: p.shape for n, p in net.parameters().items()}
+    assert d_x.shape == X.shape
+
+
+def test_gradients_update_nothing(X):
+    net = small()
+    before = {**net.parameters(), **net.buffers()}
+    net.gradients(X, np.arange(9) % 3)
+    after = {**net.parameters(), **net.buffers()}
+    assert all(np.array_equal(before[name], after[name]) for name in before)
+
+
+def test_copies_share_nothing(X):
+    net = small()
+    for other in (net.copy(), copy.copy(net), copy.deepcopy(net), pickle.loads(pickle.dumps(net)), net.to("cpu")):
+        np.testing.assert_array_equal(other.predict(X), net.predict(X))
+        other.set_parameters({"1.weight": np.zeros((4, 6))})
+        assert net.parameters()["1.weight"].any()
+        assert other.layers == net.layers
+
+
+def test_astype(X):
+    net = small()
+    double = net.astype("float64")
+    assert (net.dtype, double.dtype, double.predict(X).dtype) == (np.float32, np.float64, np.float64)
+    np.testing.assert_allclose(double.predict(X), net.predict(X), rtol=1e-4, atol=1e-5)
+    assert all(np.array_equal(double.parameters()[n], p.astype(np.float64)) for n, p in net.parameters().items())
+    back = double.astype(np.float32)
+    np.testing.assert_array_equal(back.predict(X), net.predict(X))
+
+
+def test_dtypes_and_devices_of_other_builds():
+    net = small()
+    with pytest.raises(rc.BuildFeatureError, match="bfloat16"):
+        net.astype("bfloat16")
+    with pytest.raises(rc.DeviceError, match="no CUDA"):
+        net.to("cuda")
+    with pytest.raises(rc.DeviceError, match="no CUDA"):
+        rc.Network(4, [rc.Layer(3)], device="cuda:0")
+    with pytest.raises(rc.DTypeError):
+        rc.Network(4, [rc.Layer(3)], dtype="int32")
+
+
+def test_summary_counts_parameters():
+    net = small()
+    text = str(net.summary())
+    assert "identity from 1" in text
+    assert "learned from 2, learned from 0" in text
+    assert "fixed from 3" in text
+    assert f"{sum(p.size for p in net.parameters().values()):,} trained parameters" in text
+    assert len(text.splitlines()) == 2 + 8 + 1
+    assert repr(net.summary()) == text
+
+
+def test_explain_names_every_layer():
+    assert isinstance(small().explain(), str)
+    assert len(small().explain(training=True)) > len(small().explain())
+
+
+def test_diagnose(X):
+    net = small()
+    before = {**net.parameters(), **net.buffers()}
+    diagnosis = net.diagnose(X, np.arange(9) % 3)
+    assert diagnosis.gradient_norm.shape == diagnosis.skip_ratio.shape == diagnosis.dead.shape == (7,)
+    gradients = net.gradients(X, np.arange(9) % 3)[1]
+    norms = [np.linalg.norm(gradients[f"{n}.weight"].astype(np.float64)) for n in range(1, 8)]
+    np.testing.assert_allclose(diagnosis.gradient_norm, norms, rtol=1e-6)
+    np.testing.assert_array_equal(np.isnan(diagnosis.skip_ratio), [True, True, False, False, False, True, True])
+    assert "skip / branch" in repr(diagnosis)
+    after = {**net.parameters(), **net.buffers()}
+    assert all(np.array_equal(before[name], after[name]) for name in before)
+
+
+def test_diagnose_measures_skips_against_branches():
+    eye = np.eye(4, dtype=np.float32)
+    for order in ({}, {"pre": True, "activation": None}):
+        net = rc.Network(4, [rc.Layer(4, activation=None), rc.Layer(4, skips={2: "identity"}, **order)])
+        net.set_parameters({"1.weight": 3 * eye, "2.weight": 2 * eye})
+        diagnosis = net.diagnose(np.abs(np.random.default_rng(0).standard_normal((5, 4))), np.zeros(5, int))
+        assert diagnosis.skip_ratio[1] == pytest.approx(1 / 6, rel=1e-5)
+
+
+def test_diagnose_sees_a_branch_that_starts_at_zero(X):
+    net = rc.models.resnet(4, 3, 6, 6, norm="batch")
+    diagnosis = net.diagnose(X, np.arange(9) % 3)
+    assert np.isinf(diagnosis.skip_ratio[[3]]).all()
+    assert diagnosis.gradient_norm[-1] > 0
+
+
+def test_diagnose_counts_dead_units(X):
+    net = rc.Network(4, [rc.Layer(4), rc.Layer(3, activation=None)])
+    net.set_parameters({"1.bias": np.array([-1e6, 1e6, -1e6, 1e6])})
+    assert net.diagnose(X, np.arange(9) % 3).dead[0] == 0.5
+
+
+def test_networks_know_their_shape():
+    net = small()
+    assert (net.inputs, net.outputs, len(net.layers), net.device, net.seed) == (4, 3, 7, "cpu", 0)
+    assert repr(net) == "<Network 4 -> 3, 7 layers, float32>"

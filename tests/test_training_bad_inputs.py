@@ -1,0 +1,386 @@
+"""Every bad input of a network or a training gets its error, which names a remedy, and changes nothing."""
+
+import math
+
+import numpy as np
+import pytest
+
+import resnetcore as rc
+
+ROWS = 12
+X = np.random.default_rng(0).standard_normal((ROWS, 4)).astype(np.float32)
+Y = np.arange(ROWS) % 3
+
+
+def make_net():
+    return rc.models.resnet(4, 3, 8, 6, norm="batch", dropout=0.1, seed=2)
+
+
+def make_trainer():
+    """A trainer with a past: momentum, statistics, history."""
+    trainer = rc.Trainer(make_net(), optimizer=rc.Adam(lr=0.01), batch_size=5, schedule=rc.schedules.Constant())
+    trainer.fit(X, Y, epochs=2)
+    return trainer
+
+
+def everything(trainer):
+    state = trainer.state()
+    return {**trainer.net.parameters(), **trainer.net.buffers(), **state.pop("optimizer"), "rest": repr(state)}
+
+
+@pytest.fixture
+def unchanged():
+    """A trainer whose whole state must be bit for bit the same afterwards, and which must still train."""
+    trainer = make_trainer()
+    before = everything(trainer)
+    yield trainer
+    after = everything(trainer)
+    assert before.keys() == after.keys()
+    for name in before:
+        assert np.array_equal(before[name], after[name]), name
+    trainer.fit(X, Y, epochs=3)
+
+
+def swapped(dtype):
+    return X.astype(np.dtype(dtype).newbyteorder())
+
+
+BAD_X = {
+    "one dimension": (X[0], rc.ShapeError, r"\(rows, 4\).*\(4,\).*None, :"),
+    "three dimensions": (X[None], rc.ShapeError, r"\(rows, 4\)"),
+    "no dimension": (np.float32(1), rc.ShapeError, r"\(rows, 4\)"),
+    "other width": (X[:, :3], rc.ShapeError, r"\(rows, 4\), got \(12, 3\)"),
+    "no width": (X[:, :0], rc.ShapeError, r"got \(12, 0\)"),
+    "integers": (X.astype(int), rc.DTypeError, r"float32 or float64, got int64.*astype"),
+    "complex": (X.astype(complex), rc.DTypeError, "complex128"),
+    "half": (X.astype(np.float16), rc.DTypeError, "float16"),
+    "booleans": (X > 0, rc.DTypeError, "bool"),
+    "objects": (X.astype(object), rc.DTypeError, "numeric columns"),
+    "strings": (X.astype(str), rc.DTypeError, "numeric columns"),
+    "other byte order": (swapped("float32"), rc.DTypeError, "byte order"),
+    "no array": (5, rc.DTypeError, "array"),
+    "None": (None, rc.DTypeError, "array"),
+    "text": ("text", rc.DTypeError, "array"),
+    "ragged": ([[1.0, 2.0], [1.0]], rc.ShapeError, "rectangular"),
+}
+
+BAD_Y = {
+    "fewer": (Y[:-1], rc.ShapeError, "12.*11"),
+    "more": (np.append(Y, 0), rc.ShapeError, "12.*13"),
+    "column": (Y[:, None], rc.ShapeError, r"\(12,\).*\(12, 1\)"),
+    "one row": (Y[None], rc.ShapeError, "12"),
+    "scalar": (np.int64(1), rc.ShapeError, "12"),
+    "negative": (Y - 1, ValueError, "0 to 2, got -1 in row 0"),
+    "too high": (Y + 1, ValueError, "0 to 2, got 3 in row 2"),
+    "beyond 63 bits": (Y.astype(np.uint64) + np.uint64(2**63), ValueError, "0 to 2"),
+    "floats": (Y.astype(float), rc.DTypeError, "integer labels"),
+    "class names": (np.array(list("abc"))[Y], rc.DTypeError, "return_inverse"),
+    "objects": (np.array(list("abc"), object)[Y], rc.DTypeError, "return_inverse"),
+    "complex": (Y.astype(complex), rc.DTypeError, "complex"),
+    "probabilities of too many": (np.full((12, 4), 0.25), rc.ShapeError, r"\(12, 3\).*never broadcast.*\(12, 4\)"),
+    "probabilities above one": (np.full((12, 3), 1.5), ValueError, r"\[0, 1\]"),
+    "probabilities of NaN": (np.full((12, 3), np.nan), ValueError, r"\[0, 1\]"),
+    "other byte order": (Y.astype(np.dtype(int).newbyteorder()), rc.DTypeError, "byte order"),
+}
+
+BAD_WEIGHT = {
+    "fewer": (np.ones(11), rc.ShapeError, r"\(12,\)"),
+    "column": (np.ones((12, 1)), rc.ShapeError, r"\(12,\)"),
+    "negative": (-np.ones(12), ValueError, "not negative"),
+    "NaN": (np.full(12, np.nan), ValueError, "finite"),
+    "all zero": (np.zeros(12), ValueError, "above 0"),
+    "strings": (np.full(12, "1"), rc.DTypeError, "numbers"),
+}
+
+
+def cases(table):
+    return pytest.mark.parametrize("value, error, words", table.values(), ids=table.keys())
+
+
+CALLS = {
+    "fit": lambda t, x, y, w=None: t.fit(x, y, epochs=9, sample_weight=w),
+    "validation": lambda t, x, y, w=None: t.fit(X, Y, epochs=9, validation=(x, y, w)),
+    "step": lambda t, x, y, w=None: t.step(x, y, w),
+    "evaluate": lambda t, x, y, w=None: t.evaluate(x, y, w),
+    "gradients": lambda t, x, y, w=None: t.net.gradients(x, y, sample_weight=w),
+}
+calls = pytest.mark.parametrize("call", CALLS.values(), ids=CALLS.keys())
+
+
+@calls
+@cases(BAD_X)
+def test_bad_rows(unchanged, call, value, error, words):
+    with pytest.raises(error, match=words):
+        call(unchanged, value, Y)
+
+
+@calls
+@cases(BAD_Y)
+def test_bad_targets(unchanged, call, value, error, words):
+    with pytest.raises(error, match=words):
+        call(unchanged, X, value)
+
+
+@calls
+@cases(BAD_WEIGHT)
+def test_bad_sample_weights(unchanged, call, value, error, words):
+    with pytest.raises(error, match=words):
+        call(unchanged, X, Y, value)
+
+
+@cases(BAD_X)
+def test_bad_rows_to_predict(unchanged, value, error, words):
+    for call in (unchanged.net.predict, unchanged.net.predict_proba, unchanged.net):
+        with pytest.raises(error, match=words):
+            call(value)
+
+
+@calls
+def test_no_rows(unchanged, call):
+    with pytest.raises(rc.ShapeError, match="at least one row"):
+        call(unchanged, X[:0], Y[:0])
+
+
+def test_no_rows_to_predict(unchanged):
+    assert unchanged.net.predict(X[:0]).shape == (0, 3)
+
+
+def test_one_row_is_too_few_for_batch_statistics(unchanged):
+    with pytest.raises(rc.ShapeError, match="2 rows"):
+        unchanged.step(X[:1], Y[:1])
+    with pytest.raises(rc.ShapeError, match="2 rows"):
+        unchanged.fit(X[:1], Y[:1], epochs=9)
+
+
+def test_targets_never_broadcast():
+    trainer = rc.Trainer(rc.models.resnet(4, 2, 8, 6), "mse", rc.SGD(lr=0.1))
+    before = everything(trainer)
+    for bad in (np.zeros(ROWS), np.zeros((ROWS, 1)), np.zeros((1, 2)), np.zeros((ROWS, 2, 1))):
+        with pytest.raises(rc.ShapeError):
+            trainer.step(X, bad)
+        with pytest.raises(rc.ShapeError):
+            trainer.fit(X, bad)
+    with pytest.raises(rc.DTypeError, match="floats for mse"):
+        trainer.fit(X, np.zeros((ROWS, 2), int))
+    assert str(before) == str(everything(trainer))
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite(unchanged, bad):
+    x = X.copy()
+    x[3, 2] = bad
+    with pytest.raises(FloatingPointError, match=r"step.*layer|layer.*step"):
+        unchanged.step(x, Y)
+
+
+def test_fit_keeps_the_weights_of_before_the_bad_step():
+    """Batches in the iterable's order: two good ones, then a bad one."""
+    bad = X.copy()
+    bad[0, 0] = np.nan
+    broken, good = make_trainer(), make_trainer()
+    with pytest.raises(FloatingPointError):
+        broken.fit([(X, Y), (X, Y), (bad, Y)], epochs=3)
+    for _ in range(2):
+        good.step(X, Y)
+    assert broken.steps == good.steps
+    mine, expected = broken.net.parameters(), good.net.parameters()
+    assert all(np.array_equal(mine[name], expected[name]) for name in mine)
+    broken.restart_epoch()
+    broken.fit(X, Y, epochs=3)
+
+
+@pytest.mark.parametrize(
+    "arguments, error",
+    [
+        ({"epochs": 0}, ValueError),
+        ({"epochs": -1}, ValueError),
+        ({"epochs": 2.5}, rc.DTypeError),
+        ({"epochs": True}, rc.DTypeError),
+        ({"epochs": 9, "validation": (X,)}, rc.DTypeError),
+        ({"epochs": 9, "validation": 5}, rc.DTypeError),
+        ({"epochs": 9, "callbacks": [print]}, rc.DTypeError),
+    ],
+)
+def test_bad_arguments_of_fit(unchanged, arguments, error):
+    with pytest.raises(error):
+        unchanged.fit(X, Y, **arguments)
+
+
+@pytest.mark.parametrize("lr", [0, -0.1, math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("optimizer", [rc.SGD, rc.Adam, rc.AdamW])
+def test_learning_rates(optimizer, lr):
+    with pytest.raises(ValueError, match="lr"):
+        optimizer(lr=lr)
+
+
+@pytest.mark.parametrize(
+    "make, words",
+    [
+        (lambda: rc.SGD(momentum=1.0), r"momentum must be in \[0, 1\)"),
+        (lambda: rc.SGD(momentum=-0.1), "momentum"),
+        (lambda: rc.SGD(momentum=math.nan), "momentum"),
+        (lambda: rc.SGD(nesterov=True), "needs a momentum"),
+        (lambda: rc.SGD(weight_decay=-1e-4), "weight_decay"),
+        (lambda: rc.SGD(weight_decay=math.inf), "weight_decay"),
+        (lambda: rc.SGD(decay="biases"), "'all' or 'weights'"),
+        (lambda: rc.Adam(betas=(1.0, 0.999)), r"betas\[0\]"),
+        (lambda: rc.Adam(betas=(0.9, -0.1)), r"betas\[1\]"),
+        (lambda: rc.Adam(betas=(0.9, math.nan)), r"betas\[1\]"),
+        (lambda: rc.Adam(eps=0), "eps"),
+        (lambda: rc.AdamW(eps=-1e-8), "eps"),
+        (lambda: rc.AdamW(eps=math.inf), "eps"),
+    ],
+)
+def test_numbers_of_optimizers(make, words):
+    with pytest.raises(ValueError, match=words):
+        make()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: rc.SGD(lr="0.1"),
+        lambda: rc.SGD(lr=None),
+        lambda: rc.SGD(lr=True),
+        lambda: rc.SGD(nesterov=1),
+        lambda: rc.Adam(betas=0.9),
+        lambda: rc.Trainer(make_net(), optimizer=0.1),
+        lambda: rc.Trainer("net"),
+        lambda: rc.Trainer(make_net(), batch_size=2.0),
+        lambda: rc.Trainer(make_net(), clip_norm="1"),
+        lambda: rc.Trainer(make_net(), loss=3),
+        lambda: rc.Trainer(make_net(), seed=0.5),
+    ],
+)
+def test_types_of_settings(make):
+    with pytest.raises(TypeError):
+        make()
+
+
+@pytest.mark.parametrize(
+    "settings, words",
+    [
+        ({"loss": "cross-entropy"}, "cross-entropy.*cross_entropy"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"accumulate": 0}, "accumulate"),
+        ({"batch_size": 4, "accumulate": 5}, "accumulate"),
+        ({"clip_norm": 0}, "clip_norm"),
+        ({"clip_norm": math.nan}, "clip_norm"),
+        ({"seed": -1}, "seed"),
+        ({"seed": 2**64}, "seed"),
+        ({"label_smoothing": 1.0}, "label_smoothing"),
+        ({"label_smoothing": math.nan}, "label_smoothing"),
+        ({"loss": "mse", "label_smoothing": 0.1}, "label_smoothing"),
+        ({"loss": "mse", "class_weight": [1, 1, 1]}, "class_weight"),
+        ({"class_weight": [1, 1]}, "class_weight"),
+        ({"class_weight": [1, 1, -1]}, "class_weight"),
+        ({"class_weight": [1, 1, math.nan]}, "class_weight"),
+        ({"class_weight": {3: 1.0}}, "0 to 2"),
+    ],
+)
+def test_settings_of_a_trainer(settings, words):
+    net = make_net()
+    before = net.parameters()
+    with pytest.raises(ValueError, match=words):
+        rc.Trainer(net, **settings)
+    assert all(np.array_equal(before[name], value) for name, value in net.parameters().items())
+
+
+def test_a_state_that_belongs_to_another_network(unchanged):
+    other = rc.Trainer(rc.models.resnet(4, 3, 9, 6, norm="batch"), optimizer=rc.Adam())
+    plain = rc.Trainer(make_net(), optimizer=rc.SGD(lr=0.1))
+    good = unchanged.state()
+    bad_states = [
+        other.state(),
+        plain.state(),
+        {**good, "position": {**good["position"], "batch": -1}},
+        {**good, "history": {"loss": [1.0], "lr": []}},
+        {**good, "optimizer": {**good["optimizer"], "nonsense": np.zeros(3)}},
+    ]
+    for state in bad_states:
+        with pytest.raises(ValueError):
+            unchanged.set_state(state)
+
+
+@pytest.mark.parametrize(
+    "layers, error, words",
+    [
+        ([], ValueError, "at least one layer"),
+        ([(8, {}), (6, {}), (6, {2: "identity"})], rc.ShapeError, "layer 1 of width 8.*layer 3 of width 6.*learned"),
+        ([(4, {}), (4, {3: "learned"})], ValueError, "layer 2.*before the input"),
+        ([(4, {}), (4, {2: np.ones((3, 4))})], rc.ShapeError, r"\(4, 4\).*\(3, 4\)"),
+    ],
+)
+def test_layers_that_do_not_fit_together(layers, error, words):
+    with pytest.raises(error, match=words):
+        rc.Network(4, [rc.Layer(width, skips=skips) for width, skips in layers])
+
+
+def test_gates_need_equal_widths():
+    with pytest.raises(rc.ShapeError, match=r"layer 1.*layer|layer 2.*layer"):
+        rc.Network(4, [rc.Layer(5), rc.Layer(6, gate=True)])
+
+
+@pytest.mark.parametrize(
+    "arguments, error, words",
+    [
+        ({"width": 0}, rc.ShapeError, "at least 1"),
+        ({"width": -3}, rc.ShapeError, "at least 1"),
+        ({"width": True}, rc.DTypeError, "int"),
+        ({"width": 4.0}, rc.DTypeError, "int"),
+        ({"width": "4"}, rc.DTypeError, "int"),
+        ({"activation": "rellu"}, ValueError, "relu, .*tanh"),
+        ({"activation": 1}, rc.DTypeError, "name"),
+        ({"norm": "layer"}, ValueError, "batch"),
+        ({"init": "random"}, ValueError, "he, glorot, lecun, zero"),
+        ({"skips": {1: "identity"}}, ValueError, "from 2"),
+        ({"skips": {0: "learned"}}, ValueError, "from 2"),
+        ({"skips": {-2: "learned"}}, ValueError, "from 2"),
+        ({"skips": {True: "learned"}}, rc.DTypeError, "int"),
+        ({"skips": {2.0: "learned"}}, rc.DTypeError, "int"),
+        ({"skips": {"2": "learned"}}, rc.DTypeError, "int"),
+        ({"skips": {2: "fixed"}}, ValueError, "'identity', 'learned' or a matrix"),
+        ({"skips": {2: None}}, rc.DTypeError, "matrix"),
+        ({"skips": {2: np.ones((4, 4), int)}}, rc.DTypeError, "floats"),
+        ({"skips": {2: np.ones(4)}}, rc.ShapeError, "2 dimensions"),
+        ({"skips": ["identity"]}, rc.DTypeError, "dict"),
+        ({"dropout": 1.0}, ValueError, r"\[0, 1\)"),
+        ({"dropout": -0.1}, ValueError, r"\[0, 1\)"),
+        ({"dropout": math.nan}, ValueError, "finite"),
+        ({"branch_dropout": 1.5}, ValueError, r"\[0, 1\)"),
+        ({"dropout": "half"}, rc.DTypeError, "number"),
+        ({"init_scale": math.inf}, ValueError, "finite"),
+        ({"bias": 1}, rc.DTypeError, "True or False"),
+        ({"gate": True, "pre": True}, ValueError, "choose one"),
+    ],
+)
+def test_bad_layers(arguments, error, words):
+    with pytest.raises(error, match=words):
+        rc.Layer(**{"width": 4, **arguments})
+
+
+@pytest.mark.parametrize(
+    "arguments, error",
+    [
+        ({"inputs": 0}, rc.ShapeError),
+        ({"inputs": True}, rc.DTypeError),
+        ({"inputs": 2**64}, (rc.ShapeError, OverflowError)),
+        ({"layers": [8]}, rc.DTypeError),
+        ({"seed": -1}, ValueError),
+        ({"seed": None}, rc.DTypeError),
+        ({"dtype": "int8"}, rc.DTypeError),
+        ({"dtype": None}, rc.DTypeError),
+        ({"dtype": "bfloat16"}, rc.BuildFeatureError),
+        ({"device": "cuda"}, rc.DeviceError),
+        ({"device": "tpu"}, rc.DeviceError),
+    ],
+)
+def test_bad_networks(arguments, error):
+    with pytest.raises(error):
+        rc.Network(**{"inputs": 4, "layers": [rc.Layer(4)], **arguments})
+
+
+def test_a_network_larger_than_memory():
+    with pytest.raises((MemoryError, rc.ShapeError)):
+        rc.Network(2**31, [rc.Layer(2**31)])
+    assert make_net().predict(X).shape == (ROWS, 3)
