@@ -60,7 +60,7 @@ void set(Model<T>& model, const py::dict& given) {
     std::vector<std::pair<int, const T*>> values;
     for (const auto& [key, value] : given) {
         if (!py::isinstance<py::str>(key)) throw DTypeError("set_parameters: names must be strings");
-        const std::string name = key.cast<std::string>();
+        const std::string name = py::cast<std::string>(key);
         const int id = find_parameter(model.parameters(), name, "set_parameters");
         const Parameter& p = model.parameters().all[id];
         const InputArray array = input_array(value, "set_parameters", name.c_str());
