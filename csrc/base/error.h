@@ -15,6 +15,11 @@ struct DeviceError : Error { using Error::Error; };        // a RuntimeError
 struct CheckpointError : Error { using Error::Error; };    // a ValueError
 struct BuildFeatureError : Error { using Error::Error; };  // a RuntimeError
 
+// An array that another library offers and that cannot be taken (Python's BufferError).
+struct BufferError : std::runtime_error {
+    using std::runtime_error::runtime_error;
+};
+
 // A value out of its range (a plain ValueError: nothing is wrong with a shape).
 struct ValueError : std::invalid_argument {
     using std::invalid_argument::invalid_argument;

@@ -1,0 +1,85 @@
+// Threads, instruction sets, build facts and the names of what is built in.
+#include <pybind11/numpy.h>
+#include <pybind11/stl.h>
+
+#include <numeric>
+
+#include "base/error.h"
+#include "bindings/register.h"
+#include "kernels/select.h"
+#include "math/activation.h"
+#include "math/loss.h"
+#include "math/optimizer.h"
+#include "math/random.h"
+#include "runtime/thread_pool.h"
+
+namespace py = pybind11;
+
+namespace resnetcore {
+namespace {
+
+constexpr std::uint32_t shuffle_purpose = 2;
+
+template <class Name>
+std::vector<std::string> names(int count, Name name) {
+    std::vector<std::string> all;
+    for (int i = 0; i < count; ++i) all.push_back(name(i));
+    return all;
+}
+
+py::dict isa_info() {
+    py::list known;
+    for (const Isa& isa : known_isas()) {
+        py::dict one;
+        one["name"] = isa.name;
+        one["compiled"] = isa.compiled;
+        one["supported"] = isa.supported;
+        known.append(one);
+    }
+    py::dict info;
+    info["current"] = current_isa().name;
+    info["known"] = known;
+    return info;
+}
+
+py::dict build_info() {
+    py::dict info;
+    info["version"] = RESNETCORE_VERSION;
+    info["compiler"] = __VERSION__;
+    info["build_type"] = RESNETCORE_BUILD_TYPE;
+    info["cplusplus"] = static_cast<long>(__cplusplus);
+    return info;
+}
+
+// Fisher & Yates, from the end; the index of each exchange is the high half of word · (i + 1).
+py::array_t<std::int64_t> random_permutation(std::int64_t n, std::uint64_t seed, std::uint32_t step) {
+    if (n < 0) throw ValueError("random_permutation: n must not be negative, got " + std::to_string(n));
+    py::array_t<std::int64_t> result(n);
+    std::int64_t* order = result.mutable_data();
+    std::iota(order, order + n, std::int64_t{0});
+    const PhiloxKey key{seed, shuffle_purpose, step};
+    for (std::int64_t i = n - 1; i > 0; --i) {
+        const std::uint64_t index = static_cast<std::uint64_t>(i);
+        const std::uint64_t high = philox_word(key, 2 * index), low = philox_word(key, 2 * index + 1);
+        const auto product = static_cast<unsigned __int128>(high << 32 | low) * (index + 1);
+        std::swap(order[i], order[static_cast<std::uint64_t>(product >> 64)]);
+    }
+    return result;
+}
+
+}  // namespace
+
+void register_config(py::module_& m) {
+    m.def("get_num_threads", &get_num_threads, "Threads that kernels run on.");
+    m.def("set_num_threads", &set_num_threads, py::arg("threads"), "Sets the threads that kernels run on, 1 to 1024.");
+    m.def("num_threads_origin", &num_threads_origin, "Where the number of threads came from.");
+    m.def("isa_info", &isa_info, "Instruction sets: in use, compiled, supported here.");
+    m.def("build_info", &build_info, "Version, compiler and build type.");
+    m.def("activations", [] { return names(activation_count(), activation_name); }, "Names of the activations.");
+    m.def("losses", [] { return names(loss_count(), loss_name); }, "Names of the losses.");
+    m.def("optimizers", [] { return names(optimizer_count(), optimizer_name); }, "Names of the optimizers.");
+    m.def("random_permutation", &random_permutation, py::arg("n"), py::arg("seed"), py::arg("step") = 0,
+          "A permutation of 0 … n−1, the same on every machine.");
+}
+
+}  // namespace resnetcore
