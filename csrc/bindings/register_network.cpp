@@ -48,8 +48,10 @@ py::object get(const Model<T>& model, const std::string& name) {
     const int id = find_parameter(model.parameters(), name, "Network.get");
     auto array = parameter_array<T>(model.parameters().all[id]);
     T* data = array.mutable_data();
-    py::gil_scoped_release release;
-    model.read(id, data);
+    {
+        py::gil_scoped_release release;
+        model.read(id, data);
+    }
     return array;
 }
 
