@@ -130,8 +130,6 @@ def _settings(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_arrays(reader: Reader, names: set[str], topology: Topology) -> None:
-    if len(topology.layers) > len(names):
-        raise CheckpointError(f"the topology has {len(topology.layers)} layers, the file only {len(names)} arrays")
     shapes = rejecting("the topology", lambda: expected_shapes(topology.inputs, topology.layers))
     if missing := sorted(shapes.keys() - names):
         raise CheckpointError(f"lacks {_some(missing)}, which the topology needs")
