@@ -21,7 +21,10 @@ LAYERS = [rc.Layer(9, norm="batch"), rc.Layer(9, norm="batch", dropout=0.2, skip
           rc.Layer(9, skips={2: "identity"}, branch_dropout=0.1), rc.Layer(9, gate=True), rc.Layer(3, activation=None)]
 CASES = {
     "SGD": {"optimizer": rc.SGD(lr=0.05)},
-    "momentum": {"optimizer": rc.SGD(lr=0.05, momentum=0.9, weight_decay=1e-3), "schedule": rc.schedules.Cosine(warmup=3)},
+    "momentum": {
+        "optimizer": rc.SGD(lr=0.05, momentum=0.9, weight_decay=1e-3),
+        "schedule": rc.schedules.Cosine(warmup=3),
+    },
     "Nesterov, clipped": {"optimizer": rc.SGD(lr=0.05, momentum=0.9, nesterov=True), "clip_norm": 0.5},
     "Adam, one-cycle": {"optimizer": rc.Adam(lr=0.01, betas=(0.8, 0.99)), "schedule": rc.schedules.OneCycle()},
     "AdamW, micro-batches": {"optimizer": rc.AdamW(lr=0.01, decay="weights"), "accumulate": 2},
@@ -63,7 +66,8 @@ def bytes_of(trainer, path):
 @pytest.mark.parametrize("case", CASES)
 def test_resumed_at_any_step_equals_uninterrupted(tmp_path, case):
     whole = make_trainer(**CASES[case])
-    saves = {step: tmp_path / str(step) for step in (1, 4, PER_EPOCH, PER_EPOCH + 1, 3 * PER_EPOCH - 1, EPOCHS * PER_EPOCH)}
+    steps = (1, 4, PER_EPOCH, PER_EPOCH + 1, 3 * PER_EPOCH - 1, EPOCHS * PER_EPOCH)
+    saves = {step: tmp_path / str(step) for step in steps}
     fit(whole, [SaveAt(path, step) for step, path in saves.items()])
     expected = bytes_of(whole, tmp_path / "whole")
     for path in saves.values():
@@ -141,7 +145,8 @@ TRAINING = textwrap.dedent("""
 
 def start_training(path):
     here = os.path.dirname(__file__)
-    return subprocess.Popen([sys.executable, "-c", TRAINING, path, here], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    command = [sys.executable, "-c", TRAINING, path, here]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 @pytest.mark.parametrize("deadly", [signal.SIGKILL, signal.SIGTERM])

@@ -81,7 +81,7 @@ def test_equal_arrays_give_equal_bytes_in_any_order(path, tmp_path):
 
 def test_arrays_of_any_layout_are_stored_in_c_order(path):
     base = np.arange(24.0).reshape(4, 6)
-    views = {"transposed": base.T, "stepped": base[::2, ::-3], "swapped": base.astype(">f8"), "broadcast": base[:, :1] + 0}
+    views = {"transposed": base.T, "stepped": base[::2, ::-3], "swapped": base.astype(">f8")}
     views["zero_stride"] = np.broadcast_to(np.float64(3), (2, 3))
     safetensors.write(path, views)
     got, _ = safetensors.read(path)
@@ -195,7 +195,7 @@ HOSTILE = {
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_hostile_files_are_checkpoint_errors(path, kind):
     path.write_bytes(HOSTILE[kind])
-    with pytest.raises(CheckpointError, match="arrays.safetensors"):
+    with pytest.raises(CheckpointError, match=r"arrays\.safetensors"):
         safetensors.read(path)
 
 
@@ -222,7 +222,7 @@ def test_100_000_tiny_tensors_are_read(path):
 
 
 def test_blanks_and_any_order_of_fields_are_read(path):
-    text = b' { "a" : { "data_offsets" : [ 0 , 2 ] , "shape":[ 2 ],\t"dtype" : "U8"\n}, "__metadata__":{ "k" : "v" } }  '
+    text = b' { "a" : { "data_offsets" : [ 0 , 2 ] , "shape":[ 2 ],\t"dtype" : "U8"\n}, "__metadata__":{ "k":"v" } } '
     path.write_bytes(file_of(text, b"\1\2"))
     got, metadata = safetensors.read(path)
     assert got["a"].tolist() == [1, 2] and metadata == {"k": "v"}
@@ -262,6 +262,9 @@ def sample_file(path):
     return path.read_bytes(), values
 
 
+spoilers = st.binary(max_size=5) | st.sampled_from([b'"', b"{", b"]", b"-", b"9" * 9, b","])
+
+
 @quick
 @given(data=st.data())
 def test_a_damaged_file_is_an_error_or_well_formed(path, data):
@@ -270,7 +273,7 @@ def test_a_damaged_file_is_an_error_or_well_formed(path, data):
     for _ in range(data.draw(st.integers(1, 4))):
         at = data.draw(st.integers(0, max(0, len(damaged) - 1)))
         cut = data.draw(st.integers(0, 5))
-        damaged[at : at + cut] = data.draw(st.binary(max_size=5) | st.sampled_from([b'"', b"{", b"]", b"-", b"9" * 9, b","]))
+        damaged[at : at + cut] = data.draw(spoilers)
     path.write_bytes(damaged)
     try:
         got, metadata = safetensors.read(path)

@@ -42,7 +42,13 @@ def run(code, *arguments, **options):
 
 def shell(script, *arguments):
     environment = {**os.environ, "PYTHON": sys.executable}
-    return subprocess.run(["sh", "-ec", script, "sh", *map(os.fspath, arguments)], env=environment, capture_output=True, text=True)
+    command = ["sh", "-ec", script, "sh", *map(os.fspath, arguments)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+
+def mounted(mount, *arguments):
+    # In a mount namespace of its own, so that nothing stays mounted.
+    return shell(f"exec unshare -m sh -ec '{mount}; \"$PYTHON\" -c \"$2\" \"$1\"' sh \"$1\" \"$2\"", *arguments)
 
 
 def test_the_mode_of_the_old_file_is_kept(path):
@@ -139,15 +145,16 @@ def test_a_full_disk_leaves_the_old_file(tmp_path):
             safetensors.write(path, {"a": np.zeros(3)})
             print("kept")
     """)
-    if shell('unshare -m mount -t tmpfs -o size=1M tmpfs "$1"', tmp_path).returncode:
+    mount = 'mount -t tmpfs -o size=1M tmpfs "$1"'
+    if mounted(mount, tmp_path, "pass").returncode:
         pytest.skip("no file system may be mounted here")
-    done = shell('exec unshare -m sh -ec \'mount -t tmpfs -o size=1M tmpfs "$1"; "$PYTHON" -c "$2" "$1"\' sh "$1" "$2"', tmp_path, code)
+    done = mounted(mount, tmp_path, code)
     assert (done.stdout, done.stderr) == ("kept\n", "")
 
 
 def test_a_read_only_file_system_leaves_the_old_file(path):
-    script = 'exec unshare -m sh -ec \'mount --bind "$1" "$1"; mount -o remount,bind,ro "$1"; "$PYTHON" -c "$2" "$1"\' sh "$1" "$2"'
-    if shell(script, path.parent, "pass").returncode:
+    mount = 'mount --bind "$1" "$1"; mount -o remount,bind,ro "$1"'
+    if mounted(mount, path.parent, "pass").returncode:
         pytest.skip("no file system may be mounted here")
     code = """import errno, sys, numpy as np
 from resnetcore import safetensors
@@ -156,7 +163,7 @@ for name in ("/arrays.safetensors", "/new"):
         safetensors.write(sys.argv[1] + name, {"a": np.zeros(3)})
     except OSError as error:
         print(error.errno in (errno.EROFS, errno.EACCES))"""
-    assert shell(script, path.parent, code).stdout == "True\nTrue\n"
+    assert mounted(mount, path.parent, code).stdout == "True\nTrue\n"
     assert is_old(path) and not leftovers(path.parent)
 
 
@@ -198,7 +205,7 @@ def test_an_error_of_any_call_leaves_the_old_file(path, monkeypatch, failing):
         raise OSError(errno.EIO, "planted")
 
     monkeypatch.setattr(_atomic.os, failing, fail)
-    with pytest.raises(OSError, match="planted.*arrays.safetensors"):
+    with pytest.raises(OSError, match=r"planted.*arrays\.safetensors"):
         safetensors.write(path, LARGE)
     monkeypatch.undo()
     assert is_old(path) and not leftovers(path.parent)

@@ -85,7 +85,7 @@ class _Cursor:
 
     def string(self, what: str) -> str:
         self.blank()
-        value = None
+        value: str | None = None
         if self.text.startswith('"', self.at):
             try:
                 value, self.at = _STRINGS.raw_decode(self.text, self.at)
@@ -156,8 +156,8 @@ def _parse_fields(cursor: _Cursor, what: str) -> dict[str, str]:
         if fields:
             cursor.expect(",", f"{what} must have dtype, shape and data_offsets")
         field = cursor.match(_FIELD)
-        key = field and (field[1] or field[3])
-        if not field or key in fields:
+        key = field[1] or field[3] if field else None
+        if field is None or key is None or key in fields:
             raise cursor.error(
                 f"{what} must have dtype, shape (at most {_MAX_DIMENSIONS} dimensions) and data_offsets once each, "
                 "with sizes that are integers from 0 to 2**63 - 1"
@@ -188,8 +188,8 @@ def _check_cover(tensors: dict[str, TensorInfo], data_bytes: int) -> dict[str, T
     end = 0
     for name, info in ordered.items():
         if info.begin != end:
-            kind = "a hole before it" if info.begin > end else "an overlap with the one before"
-            raise CheckpointError(f"tensor {_short(name)} must begin at byte {end} of the data, got {info.begin}: {kind}")
+            kind = "a hole" if info.begin > end else "an overlap"
+            raise CheckpointError(f"tensor {_short(name)} must begin at byte {end}, got {info.begin}: {kind}")
         end = info.end
     if end != data_bytes:
         kind = "truncated" if end > data_bytes else "followed by bytes that belong to no tensor"

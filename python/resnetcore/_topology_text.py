@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ._errors import CheckpointError
-from .layers import Layer, as_integer
+from .checks import as_integer
+from .layers import Layer
 from .network import Network
 
 __all__ = ["Topology", "decode", "encode", "expected_shapes", "rejecting"]
@@ -69,7 +70,7 @@ def encode(value: Mapping[str, Any]) -> str:
     """JSON of `value` and the version of this format; ValueError where it is too long to be read again."""
     text = json.dumps({"version": _VERSION, **value}, default=_number, separators=(",", ":"))
     if len(text) > _MAX_TEXT:
-        raise ValueError(f"save: topology, settings and history take {len(text)} bytes of text; at most {_MAX_TEXT} fit")
+        raise ValueError(f"save: topology, settings and history take {len(text)} characters, and {_MAX_TEXT} fit")
     return text
 
 
@@ -77,7 +78,7 @@ def decode(text: str) -> dict[str, Any]:
     """What `encode` was given. Raises ValueError or RecursionError."""
     if len(text) > _MAX_TEXT:
         raise ValueError(f"must have at most {_MAX_TEXT} characters, got {len(text)}")
-    value = json.loads(text)
+    value: dict[str, Any] = json.loads(text)
     version = value.pop("version")
     if type(version) is not int or version != _VERSION:
         raise ValueError(f"must be of version {_VERSION}, got {version!r}; a newer resnetcore may read it")

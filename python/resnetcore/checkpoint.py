@@ -1,4 +1,4 @@
-"""A network or a trainer as one safetensors file, and back: what the header says is checked whole before arrays are made.
+"""A network or a trainer as one safetensors file, and back: the whole header is checked before arrays are made.
 
 The arrays have the names that `Network.parameters` and `Network.buffers` give them, a trainer's further ones begin with
 `optimizer.`; topology and settings are JSON among the header's texts. There is no time stamp and no pickle.
@@ -7,8 +7,8 @@ The arrays have the names that `Network.parameters` and `Network.buffers` give t
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -20,6 +20,8 @@ from .safetensors import Reader, write
 from .trainer import Trainer
 
 __all__ = ["load_network", "load_trainer", "save_network", "save_trainer"]
+
+Loaded = TypeVar("Loaded")
 
 _NETWORK, _TRAINER = "resnetcore.network", "resnetcore.trainer"
 _OPTIMIZER, _STEP = "optimizer.", "optimizer.step"
@@ -82,7 +84,7 @@ def _arrays(net: Network) -> dict[str, np.ndarray]:
     return {**net.parameters(), **net.buffers()}
 
 
-def _naming(reader: Reader, make: Any) -> Any:
+def _naming(reader: Reader, make: Callable[[], Loaded]) -> Loaded:
     try:
         return make()
     except CheckpointError as error:
@@ -97,7 +99,7 @@ def _read_network(reader: Reader, names: set[str]) -> Network:
 
 def _read_trainer(reader: Reader) -> Trainer:
     if _TRAINER not in reader.metadata:
-        raise CheckpointError("must be written by Trainer.save, and holds no training; use resnetcore.load for a network")
+        raise CheckpointError("must be written by Trainer.save, and holds no training; resnetcore.load reads networks")
     text = reader.metadata[_TRAINER]
     settings = rejecting("the training's settings", lambda: _settings(decode(text)))
     optimizer = {name for name in reader.tensors if name.startswith(_OPTIMIZER)}

@@ -45,7 +45,7 @@ def write(path: str | os.PathLike[str], arrays: Mapping[str, Array], metadata: M
 
 
 def read(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, str]]:
-    """The arrays of a file and its texts. Raises CheckpointError for a bad file, OSError for one that cannot be read."""
+    """The arrays of a file and its texts. Raises CheckpointError for a bad file, OSError for an unreadable one."""
     with Reader(path) as reader:
         return reader.read(), reader.metadata
 
@@ -136,7 +136,7 @@ def _header(names: list[str], arrays: Mapping[str, Array], metadata: Mapping[str
     encoded = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
     encoded += b" " * (-len(encoded) % 8)
     if len(encoded) > MAX_HEADER:
-        raise ValueError(f"save: names, shapes and texts need a header of {len(encoded)} bytes; at most {MAX_HEADER} fit")
+        raise ValueError(f"save: names, shapes and texts need a header of {len(encoded)} bytes, and {MAX_HEADER} fit")
     return len(encoded).to_bytes(8, "little") + encoded
 
 
