@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from .. import models
 from ..callbacks import Callback
 from ..network import Network
@@ -62,12 +64,24 @@ class Settings:
         compared = [Experiment(kind, depth, build) for depth in self.depths
                     for kind, build in (("plain", models.plain), ("residual", models.resnet))]
         gated = partial(models.gated_highway, gate_bias=GATE_BIAS)
-        others = (("learned skips", models.highway), ("dense", models.densenet), ("gated", gated))
+        others = (("learned skips", learned_skips), ("dense", models.densenet), ("gated", gated))
         return compared + [Experiment(kind, large, build, clip_norm=1.0) for kind, build in others]
 
     def to_dict(self) -> dict[str, Any]:
         """For demo.json."""
         return {**vars(self), "depths": list(self.depths), "norm": "batch", "optimizer": "SGD", "data": "digits"}
+
+
+def learned_skips(inputs: int, outputs: int, width: int, depth: int, **common: Any) -> Network:
+    """`models.highway` whose blocks start as the identity, as the residual net's do: skips W = I, branches γ = 0."""
+    net = models.highway(inputs, outputs, width, depth, **common)
+    start: dict[str, np.ndarray] = {}
+    for number, layer in enumerate(net.layers, 1):
+        for back in layer.skips:
+            start[f"{number}.skip.{back}.weight"] = np.eye(width)
+            start[f"{number}.norm.weight"] = np.zeros(width)
+    net.set_parameters(start)
+    return net
 
 
 def train(experiment: Experiment, data: Split, settings: Settings, progress: Progress) -> dict[str, Any]:
