@@ -1,0 +1,64 @@
+#include "bindings/array.h"
+
+#include "base/error.h"
+
+namespace py = pybind11;
+
+namespace resnetcore {
+namespace {
+
+std::string text(py::handle value) { return py::str(value).cast<std::string>(); }
+
+// Rows that the kernels can read in place: whole elements apart, aligned, each row contiguous.
+template <class T>
+bool readable_in_place(const py::array& a) {
+    const auto item = static_cast<py::ssize_t>(sizeof(T));
+    return py::isinstance<py::array_t<T>>(a) && reinterpret_cast<std::uintptr_t>(a.data()) % alignof(T) == 0 &&
+           (a.strides(1) == item || a.shape(1) <= 1) && a.strides(0) % item == 0;
+}
+
+}  // namespace
+
+std::string shape_text(const std::vector<std::int64_t>& shape) {
+    std::string result = "(";
+    for (std::size_t i = 0; i < shape.size(); ++i) result += (i ? ", " : "") + std::to_string(shape[i]);
+    return result + (shape.size() == 1 ? ",)" : ")");
+}
+
+InputArray input_array(py::handle value, const char* operation, const char* argument) {
+    const std::string what = std::string(operation) + ": " + argument;
+    const py::array array = py::array::ensure(value);
+    if (!array) {
+        PyErr_Clear();
+        throw DTypeError(what + " must be an array, got " + text(py::type::handle_of(value)));
+    }
+    const py::dtype dtype = array.dtype();
+    if (dtype.byteorder() == '>' || dtype.kind() != 'f')
+        throw DTypeError(what + " must hold floating-point numbers in native byte order, got dtype " + text(dtype) +
+                         "; convert it with .astype(\"float32\")");
+    return {array, std::vector<std::int64_t>(array.shape(), array.shape() + array.ndim())};
+}
+
+template <class T>
+InputMatrix<T> input_matrix(py::handle value, const char* operation, const char* argument, std::int64_t columns) {
+    const InputArray input = input_array(value, operation, argument);
+    if (input.shape.size() != 2 || (columns >= 0 && input.shape[1] != columns))
+        throw ShapeError(std::string(operation) + ": " + argument + " must be (batch, " +
+                         (columns >= 0 ? std::to_string(columns) : "width") + "), got " + shape_text(input.shape));
+    InputMatrix<T> matrix;
+    matrix.owner = input.numpy;
+    if (!readable_in_place<T>(matrix.owner)) {
+        matrix.owner = py::array_t<T, py::array::c_style | py::array::forcecast>::ensure(input.numpy);
+        if (!matrix.owner) throw py::error_already_set();
+    }
+    matrix.data = static_cast<const T*>(matrix.owner.data());
+    matrix.rows = input.shape[0];
+    matrix.columns = input.shape[1];
+    matrix.stride = matrix.owner.strides(0) / static_cast<py::ssize_t>(sizeof(T));
+    return matrix;
+}
+
+template InputMatrix<float> input_matrix<float>(py::handle, const char*, const char*, std::int64_t);
+template InputMatrix<double> input_matrix<double>(py::handle, const char*, const char*, std::int64_t);
+
+}  // namespace resnetcore

@@ -1,0 +1,37 @@
+// NumPy arrays as the matrices that the kernels read. Other kinds of array become NumPy's in Python, without a copy
+// (python/resnetcore/arrays.py).
+#pragma once
+
+#include <pybind11/numpy.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace resnetcore {
+
+std::string shape_text(const std::vector<std::int64_t>& shape);
+
+// An array of floating-point numbers in native byte order, of any shape.
+struct InputArray {
+    pybind11::array numpy;
+    std::vector<std::int64_t> shape;
+};
+InputArray input_array(pybind11::handle value, const char* operation, const char* argument);
+
+// A matrix of T: the caller's memory where its rows are contiguous and aligned, else a copy. Keeps its owner alive.
+template <class T>
+struct InputMatrix {
+    pybind11::array owner;
+    const T* data = nullptr;
+    std::int64_t rows = 0, columns = 0, stride = 0;
+};
+
+// `columns` of −1 takes any number. Other precisions are converted once.
+template <class T>
+InputMatrix<T> input_matrix(pybind11::handle value, const char* operation, const char* argument, std::int64_t columns);
+
+extern template InputMatrix<float> input_matrix<float>(pybind11::handle, const char*, const char*, std::int64_t);
+extern template InputMatrix<double> input_matrix<double>(pybind11::handle, const char*, const char*, std::int64_t);
+
+}  // namespace resnetcore

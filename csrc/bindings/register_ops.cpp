@@ -1,0 +1,145 @@
+// resnetcore._core's pure functions. python/resnetcore/ops.py has checked every argument and made every result array;
+// here pointers are taken and the GIL is released.
+#include <pybind11/stl.h>
+
+#include <cmath>
+
+#include "base/error.h"
+#include "bindings/array.h"
+#include "bindings/register.h"
+#include "functional/residual.h"
+#include "math/activation.h"
+#include "math/optimizer.h"
+
+namespace py = pybind11;
+
+namespace resnetcore {
+namespace {
+
+// Keeps every matrix alive (and copied, where its layout asks for it) while the kernels read it.
+template <class T>
+struct Inputs {
+    std::vector<InputMatrix<T>> owners;
+    py::array bias;
+    ResidualArguments<T> arguments;
+
+    Matrix<T> matrix(py::handle value, const char* operation, const char* name) {
+        owners.push_back(input_matrix<T>(value, operation, name, -1));
+        const InputMatrix<T>& m = owners.back();
+        return {m.data, m.rows, m.columns, m.stride};
+    }
+};
+
+template <class T>
+Inputs<T> inputs(const char* operation, const py::list& sources, const py::list& weights, const py::object& bias,
+                 const py::list& identity, const std::string& activation) {
+    Inputs<T> in;
+    ResidualArguments<T>& arguments = in.arguments;
+    for (py::handle a : sources) arguments.sources.push_back(in.matrix(a, operation, "sources"));
+    for (py::handle w : weights) arguments.weights.push_back(in.matrix(w, operation, "weights"));
+    for (py::handle a : identity) arguments.identity.push_back(in.matrix(a, operation, "identity"));
+    if (!bias.is_none()) {
+        in.bias = py::array_t<T, py::array::c_style | py::array::forcecast>::ensure(bias);
+        if (!in.bias) throw py::error_already_set();
+        arguments.bias = static_cast<const T*>(in.bias.data());
+    }
+    arguments.rows = arguments.sources.at(0).rows;
+    arguments.columns = arguments.weights.at(0).columns;
+    arguments.activation = find_activation(activation);
+    if (arguments.activation < 0) throw ValueError(std::string(operation) + ": unknown activation '" + activation + "'");
+    return in;
+}
+
+template <class T>
+MutableRows<T> output(const py::array_t<T>& array) {
+    return {const_cast<T*>(array.data()), array.strides(0) / static_cast<py::ssize_t>(sizeof(T))};
+}
+
+template <class T>
+void forward(const py::list& sources, const py::list& weights, const py::object& bias, const py::list& identity,
+             const std::string& activation, const py::array& out) {
+    const Inputs<T> in = inputs<T>("residual_forward", sources, weights, bias, identity, activation);
+    const MutableRows<T> rows = output(py::reinterpret_borrow<py::array_t<T>>(out));
+    py::gil_scoped_release release;
+    residual_forward(in.arguments, rows);
+}
+
+template <class T>
+struct Gradients {
+    std::vector<py::array_t<T>> sources, weights;
+    py::array_t<T> bias, delta;
+    ResidualGradients<T> views;
+};
+
+template <class T>
+Gradients<T> gradients(const char* operation, Inputs<T>& in, const py::object& grad, const py::object& a) {
+    const ResidualArguments<T>& arguments = in.arguments;
+    Gradients<T> out;
+    for (const Matrix<T>& m : arguments.sources) {
+        out.sources.emplace_back(std::vector<py::ssize_t>{m.rows, m.columns});
+        out.views.sources.push_back(output(out.sources.back()));
+    }
+    for (const Matrix<T>& m : arguments.weights) {
+        out.weights.emplace_back(std::vector<py::ssize_t>{m.rows, m.columns});
+        out.views.weights.push_back(output(out.weights.back()));
+    }
+    out.bias = py::array_t<T>(arguments.columns);
+    if (arguments.bias) out.views.bias = out.bias.mutable_data();
+    out.delta = py::array_t<T>({arguments.rows, arguments.columns});
+    out.views.delta = output(out.delta);
+    const Matrix<T> g = in.matrix(grad, operation, "grad"), output_of_g = in.matrix(a, operation, "a");
+    py::gil_scoped_release release;
+    residual_backward(arguments, Rows<T>{g.data, g.stride}, Rows<T>{output_of_g.data, output_of_g.stride}, out.views);
+    return out;
+}
+
+template <class T>
+py::tuple backward(const py::object& grad, const py::object& a, const py::list& sources, const py::list& weights,
+                   const py::object& bias, const py::list& identity, const std::string& activation) {
+    Inputs<T> in = inputs<T>("residual_backward", sources, weights, bias, identity, activation);
+    const Gradients<T> out = gradients("residual_backward", in, grad, a);
+    return py::make_tuple(out.sources, out.weights, bias.is_none() ? py::object(py::none()) : py::object(out.bias),
+                          out.delta);
+}
+
+// w ← w − η·g in the caller's own memory, whatever its strides.
+template <class T>
+void descend(const py::array& w, const T* gradient, double lr) {
+    Hyper<T> hyper;
+    hyper.lr = static_cast<T>(lr);
+    const bool matrix = w.ndim() == 2;
+    const py::ssize_t rows = matrix ? w.shape(0) : 1, columns = w.shape(w.ndim() - 1);
+    char* base = const_cast<char*>(static_cast<const char*>(w.data()));
+    for (py::ssize_t i = 0; i < rows; ++i)
+        for (py::ssize_t j = 0; j < columns; ++j) {
+            T* at = reinterpret_cast<T*>(base + (matrix ? i * w.strides(0) : 0) + j * w.strides(w.ndim() - 1));
+            T unused = 0;
+            *at = Sgd::apply(*at, gradient[i * columns + j], unused, unused, hyper);
+        }
+}
+
+template <class T>
+py::tuple update(const py::object& grad, const py::object& a, const py::list& sources, const py::list& weights,
+                 const py::object& bias, const py::list& identity, const std::string& activation, double lr) {
+    if (!(lr > 0 && std::isfinite(lr)))
+        throw ValueError("residual_update: lr must be positive and finite, got " + std::to_string(lr));
+    Inputs<T> in = inputs<T>("residual_update", sources, weights, bias, identity, activation);
+    const Gradients<T> out = gradients("residual_update", in, grad, a);
+    for (std::size_t s = 0; s < out.weights.size(); ++s)
+        descend<T>(weights[s].cast<py::array>(), out.weights[s].data(), lr);
+    if (!bias.is_none()) descend<T>(bias.cast<py::array>(), out.bias.data(), lr);
+    return py::make_tuple(out.sources, out.delta);
+}
+
+}  // namespace
+
+void register_ops(py::module_& m) {
+    m.def("residual_forward_f32", &forward<float>);
+    m.def("residual_forward_f64", &forward<double>);
+    m.def("residual_backward_f32", &backward<float>);
+    m.def("residual_backward_f64", &backward<double>);
+    m.def("residual_update_f32", &update<float>);
+    m.def("residual_update_f64", &update<double>);
+}
+
+}  // namespace resnetcore

@@ -1,0 +1,53 @@
+// The block as pure functions on row-major matrices, for embedding: nothing is kept between calls.
+//
+// Arguments are checked by the caller. Weights are packed once per call.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "kernels/ops.h"
+
+namespace resnetcore {
+
+// (rows, columns), row-major; rows `stride` apart.
+template <class T>
+struct Matrix {
+    const T* data = nullptr;
+    std::int64_t rows = 0, columns = 0, stride = 0;
+};
+
+template <class T>
+struct ResidualArguments {
+    std::vector<Matrix<T>> sources, weights;
+    const T* bias = nullptr;  // (columns), or null
+    std::vector<Matrix<T>> identity;
+    std::int64_t rows = 0, columns = 0;
+    int activation = 0;
+};
+
+// out = g(Σ A_s·W_s + bias + Σ identity).
+template <class T>
+void residual_forward(const ResidualArguments<T>& arguments, MutableRows<T> out);
+
+template <class T>
+struct ResidualGradients {
+    std::vector<MutableRows<T>> sources;  // (rows, K_s) each
+    std::vector<MutableRows<T>> weights;  // (K_s, columns) each
+    T* bias = nullptr;                    // null where there is no bias
+    MutableRows<T> delta;                 // (rows, columns): the gradient of every identity term
+};
+
+// From ∂E/∂a and a: ∂E/∂A_s = δ·W_sᵀ, ∂E/∂W_s = A_sᵀ·δ, ∂E/∂b = Σ_rows δ with δ = ∂E/∂a ⊙ g′.
+template <class T>
+void residual_backward(const ResidualArguments<T>& arguments, Rows<T> gradient, Rows<T> a,
+                       const ResidualGradients<T>& out);
+
+extern template void residual_forward(const ResidualArguments<float>&, MutableRows<float>);
+extern template void residual_forward(const ResidualArguments<double>&, MutableRows<double>);
+extern template void residual_backward(const ResidualArguments<float>&, Rows<float>, Rows<float>,
+                                       const ResidualGradients<float>&);
+extern template void residual_backward(const ResidualArguments<double>&, Rows<double>, Rows<double>,
+                                       const ResidualGradients<double>&);
+
+}  // namespace resnetcore

@@ -1,0 +1,254 @@
+"""The block `a = g(Σ A·W + b + Σ identity)` as pure functions on anyone's arrays, for embedding.
+
+Arrays are (batch, width), weights (in, out): they multiply from the right. NumPy arrays and CPU arrays of any library
+that speaks DLPack or the buffer protocol are read where they lie; results are of the kind of `sources[0]`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from . import _core
+from ._errors import DTypeError, ShapeError
+from .arrays import as_array, like
+
+_SUFFIX = {np.dtype("float32"): "f32", np.dtype("float64"): "f64"}
+
+
+def residual_forward(
+    sources: Sequence[Any],
+    weights: Sequence[Any],
+    bias: Any = None,
+    identity: Sequence[Any] = (),
+    activation: str | None = "relu",
+    out: Any = None,
+    check_finite: bool = False,
+) -> Any:
+    """The block's output, (batch, N): He et al. 2016, equation 1, with any number of weighted and identity terms.
+
+    Args:
+        sources: non-empty, arrays of shape (batch, K_s), all float32 or all float64.
+        weights: as many arrays of shape (K_s, N).
+        bias: (N,), or None.
+        identity: arrays of shape (batch, N), added unweighted.
+        activation: a name from `resnetcore.activations()`, or None for the identity.
+        out: where to write the result, (batch, N) with contiguous rows, not overlapping an input; returned itself.
+        check_finite: raise ValueError where an argument holds NaN or infinities.
+
+    Raises:
+        ShapeError: arrays that do not fit; the message names both.
+        DTypeError: a dtype other than float32 and float64, or several.
+        ValueError: an unknown activation, a read-only or overlapping `out`.
+    """
+    block = _Block.of("residual_forward", sources, weights, bias, identity, activation, check_finite)
+    if out is None:
+        result = np.empty((block.rows, block.columns), block.dtype)
+    else:
+        result = block.checked_out(out)
+    block.call("forward", *block.arrays(), result)
+    return like(result, sources[0]) if out is None else out
+
+
+def residual_backward(
+    grad: Any,
+    a: Any,
+    sources: Sequence[Any],
+    weights: Sequence[Any],
+    bias: Any = None,
+    identity: Sequence[Any] = (),
+    activation: str | None = "relu",
+    check_finite: bool = False,
+) -> tuple[tuple[Any, ...], tuple[Any, ...], Any, tuple[Any, ...]]:
+    """Gradients of the block: `(d_sources, d_weights, d_bias, d_identity)`, tuples in the order of the arguments.
+
+    With δ = grad ⊙ g′: d_source = δ·Wᵀ, d_weight = Aᵀ·δ, d_bias = Σ_batch δ (None without a bias), d_identity = δ.
+
+    Args:
+        grad: ∂E/∂a, (batch, N).
+        a: what `residual_forward` returned for the same arguments.
+        sources, weights, bias, identity, activation, check_finite: as of `residual_forward`.
+
+    Raises:
+        ShapeError, DTypeError, ValueError: as `residual_forward`.
+    """
+    block = _Block.of("residual_backward", sources, weights, bias, identity, activation, check_finite)
+    d_sources, d_weights, d_bias, delta = block.call("backward", *block.output_pair(grad, a), *block.arrays())
+
+    def kind(array: Any) -> Any:
+        return like(array, sources[0])
+
+    return (
+        tuple(map(kind, d_sources)),
+        tuple(map(kind, d_weights)),
+        None if d_bias is None else kind(d_bias),
+        block.identity_gradients(delta, sources[0]),
+    )
+
+
+def residual_update(
+    grad: Any,
+    a: Any,
+    sources: Sequence[Any],
+    weights: Sequence[Any],
+    bias: Any = None,
+    identity: Sequence[Any] = (),
+    activation: str | None = "relu",
+    lr: float = 0.1,
+    check_finite: bool = False,
+) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """Gradients first, then ΔW = −lr·Aᵀδ and Δb = −lr·Σ_batch δ in place; returns `(d_sources, d_identity)`.
+
+    Args:
+        lr: η > 0. (The source article prints η < 0 beside Δw = −η·∂E/∂w; the two contradict each other, and this
+            descends.)
+        grad, a, sources, weights, bias, identity, activation, check_finite: as of `residual_backward`; weights and
+            bias must be writable.
+
+    Raises:
+        ShapeError, DTypeError, ValueError: as `residual_backward`; nothing has been changed then.
+    """
+    operation = "residual_update"
+    if isinstance(lr, bool) or not isinstance(lr, (int, float, np.floating)):
+        raise DTypeError(f"{operation}: lr must be a number, got {lr!r}")
+    block = _Block.of(operation, sources, weights, bias, identity, activation, check_finite)
+    trained = [*block.weights, *([] if block.bias is None else [block.bias])]
+    for index, array in enumerate(trained):
+        if not array.flags.writeable:
+            raise ValueError(f"{operation}: weights and bias are updated in place; array {index} of them is read-only")
+        if any(np.may_share_memory(array, other) for other in [*trained[:index], *block.sources, *block.identity]):
+            raise ValueError(f"{operation}: weights and bias must not overlap each other or an input")
+    d_sources, delta = block.call("update", *block.output_pair(grad, a), *block.arrays(), float(lr))
+    return tuple(like(d, sources[0]) for d in d_sources), block.identity_gradients(delta, sources[0])
+
+
+@dataclass
+class _Block:
+    """The arguments of one block, checked; every array is of one dtype and fits the others."""
+
+    operation: str
+    sources: list[np.ndarray]
+    weights: list[np.ndarray]
+    bias: np.ndarray | None
+    identity: list[np.ndarray]
+    activation: str
+    check_finite: bool
+
+    @classmethod
+    def of(
+        cls,
+        operation: str,
+        sources: Sequence[Any],
+        weights: Sequence[Any],
+        bias: Any,
+        identity: Sequence[Any],
+        activation: str | None,
+        check_finite: bool,
+    ) -> _Block:
+        for name, value in (("sources", sources), ("weights", weights), ("identity", identity)):
+            if not isinstance(value, (list, tuple)):
+                raise DTypeError(f"{operation}: {name} must be a list or tuple of arrays, got {type(value).__name__}")
+        if not sources:
+            raise ShapeError(f"{operation}: sources must not be empty")
+        if len(sources) != len(weights):
+            raise ShapeError(
+                f"{operation}: there must be as many weights as sources, got {len(weights)} for {len(sources)}"
+            )
+        known = _core.activations()
+        name = "identity" if activation is None else activation
+        if name not in known:
+            raise ValueError(f"{operation}: unknown activation {activation!r}; known are {', '.join(known)}")
+        block = cls(
+            operation,
+            [as_array(operation, f"sources[{i}]", value) for i, value in enumerate(sources)],
+            [as_array(operation, f"weights[{i}]", value) for i, value in enumerate(weights)],
+            None if bias is None else as_array(operation, "bias", bias),
+            [as_array(operation, f"identity[{i}]", value) for i, value in enumerate(identity)],
+            name,
+            check_finite,
+        )
+        block._check()
+        return block
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.sources[0].dtype
+
+    @property
+    def rows(self) -> int:
+        return self.sources[0].shape[0]
+
+    @property
+    def columns(self) -> int:
+        return self.weights[0].shape[1]
+
+    def arrays(self) -> tuple[Any, ...]:
+        return self.sources, self.weights, self.bias, self.identity, self.activation
+
+    def call(self, function: str, *arguments: Any) -> Any:
+        return getattr(_core, f"residual_{function}_{_SUFFIX[self.dtype]}")(*arguments)
+
+    def identity_gradients(self, delta: np.ndarray, original: Any) -> tuple[Any, ...]:
+        return tuple(like(delta if i == 0 else delta.copy(), original) for i in range(len(self.identity)))
+
+    def output_pair(self, grad: Any, a: Any) -> tuple[np.ndarray, np.ndarray]:
+        pair = as_array(self.operation, "grad", grad), as_array(self.operation, "a", a)
+        for name, array in zip(("grad", "a"), pair, strict=True):
+            self._check_array(name, array, (self.rows, self.columns))
+        return pair
+
+    def checked_out(self, out: Any) -> np.ndarray:
+        result = as_array(self.operation, "out", out)
+        expected = (self.rows, self.columns)
+        if result.shape != expected:
+            raise ShapeError(f"{self.operation}: out must be {expected}, got {result.shape}")
+        if result.dtype != self.dtype:
+            raise DTypeError(f"{self.operation}: out must be {self.dtype} as the inputs are, got {result.dtype}")
+        if not result.flags.writeable:
+            raise ValueError(f"{self.operation}: out is read-only")
+        item = result.itemsize
+        rows_contiguous = result.shape[1] <= 1 or result.strides[1] == item
+        rows_apart = result.shape[0] <= 1 or result.strides[0] >= result.shape[1] * item
+        if not (rows_contiguous and rows_apart and result.strides[0] % item == 0 and result.flags.aligned):
+            raise ShapeError(
+                f"{self.operation}: out must have contiguous, aligned rows, got strides {result.strides}; "
+                "leave out away and copy the result"
+            )
+        everything = [*self.sources, *self.weights, *self.identity, *([] if self.bias is None else [self.bias])]
+        if any(np.may_share_memory(result, array) for array in everything):
+            raise ValueError(f"{self.operation}: out must not overlap an input")
+        return result
+
+    def _check(self) -> None:
+        if self.dtype not in _SUFFIX:
+            raise DTypeError(
+                f"{self.operation}: sources[0] must be float32 or float64, got {self.dtype}; "
+                "convert it with .astype('float32')"
+            )
+        for name, array in [("sources[0]", self.sources[0]), ("weights[0]", self.weights[0])]:
+            if array.ndim != 2:
+                raise ShapeError(f"{self.operation}: {name} must have 2 dimensions, got shape {array.shape}")
+        for i, (source, weight) in enumerate(zip(self.sources, self.weights, strict=True)):
+            inner = weight.shape[0] if weight.ndim == 2 else source.shape[-1] if source.ndim else 0
+            self._check_array(f"weights[{i}]", weight, (inner, self.columns))
+            self._check_array(f"sources[{i}]", source, (self.rows, inner))
+        for i, term in enumerate(self.identity):
+            self._check_array(f"identity[{i}]", term, (self.rows, self.columns))
+        if self.bias is not None:
+            self._check_array("bias", self.bias, (self.columns,))
+        if min(self.columns, *(weight.shape[0] for weight in self.weights)) < 1:
+            raise ShapeError(f"{self.operation}: widths must be at least 1, got {[w.shape for w in self.weights]}")
+
+    def _check_array(self, name: str, array: np.ndarray, shape: tuple[int, ...]) -> None:
+        if array.dtype != self.dtype:
+            raise DTypeError(
+                f"{self.operation}: {name} must be {self.dtype} as sources[0] is, got {array.dtype}; "
+                f"convert it with .astype('{self.dtype}')"
+            )
+        if array.shape != shape:
+            raise ShapeError(f"{self.operation}: {name} must be {shape}, got {array.shape}")
+        if self.check_finite and not np.isfinite(array).all():
+            raise ValueError(f"{self.operation}: {name} holds NaN or infinite values")
