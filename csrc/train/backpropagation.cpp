@@ -87,7 +87,7 @@ void Backpropagation<T>::team_body(Team& team, const Batch<T>& batch, const Pass
     }
     if (materialise) clip(team, options.clip_norm);
     if (options.keep_gradients) return;
-    if (materialise) update(team, *state);
+    if (materialise) update(*state);
     if (team.rank() == 0) update_norms(*state);
 }
 
@@ -193,7 +193,7 @@ void Backpropagation<T>::clip(Team& team, double clip_norm) {
 }
 
 template <class T>
-void Backpropagation<T>::update(Team& team, OptimizerState<T>& state) {
+void Backpropagation<T>::update(OptimizerState<T>& state) {
     const std::int64_t width = model_.kernels().panel;
     std::int64_t index;
     while (update_queue_.take(index)) {

@@ -61,7 +61,7 @@ private:
     void weights(Team& team, const Frame<T>& frame, OptimizerState<T>* fused, bool accumulate);
     void weight_unit(const Unit& unit, const Frame<T>& frame, OptimizerState<T>* fused, bool accumulate, T* scratch);
     void clip(Team& team, double clip_norm);
-    void update(Team& team, OptimizerState<T>& state);
+    void update(OptimizerState<T>& state);
     void update_norms(OptimizerState<T>& state);
     template <class Visit>
     void visit_gradient(const Unit& unit, Visit visit);
