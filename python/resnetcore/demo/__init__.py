@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from importlib import import_module
 from typing import Any, TextIO
 
 from .. import digits
@@ -48,9 +49,12 @@ def run(out: str | os.PathLike[str] = "resnetcore-demo", quick: bool = False, st
 
 def require_extras() -> None:
     """ImportError with the command to type, before anything is done, where scikit-learn or matplotlib is missing."""
-    from importlib.util import find_spec
-
-    missing = [name for module, name in (("sklearn", "scikit-learn"), ("matplotlib", "matplotlib")) if not find_spec(module)]
+    missing = []
+    for module, name in (("sklearn", "scikit-learn"), ("matplotlib", "matplotlib")):
+        try:
+            import_module(module)
+        except ImportError:
+            missing.append(name)
     if missing:
         raise ImportError(f"demo: needs {' and '.join(missing)}: pip install 'resnetcore[demo]'")
 

@@ -26,8 +26,8 @@ def draw(result: dict[str, Any], path: Any = None) -> Figure:
     _leaning(figure, right, result)
     settings = result["settings"]
     note = (f"8×8 digits, width {settings['width']}. Left and right: batch norm, SGD {settings['lr']} with momentum "
-            f"{settings['momentum']}, {settings['epochs']} epochs. Middle: {settings['depths'][-1]} layers, Glorot scaling and "
-            "no norm unless named.")
+            f"{settings['momentum']}, {settings['epochs']} epochs. Middle: {settings['depths'][-1]} layers before "
+            "training, Glorot scaling and no norm unless named.")
     figure.supxlabel(note, x=0.008, ha="left", fontsize=9.5, color=MUTED)
     return save(figure, path)
 
@@ -39,7 +39,8 @@ def _degradation(axes: Axes, result: dict[str, Any]) -> None:
         percent = [100 * error for error in errors]
         axes.plot(depths, percent, color=colour, marker="o", markersize=7, clip_on=False, zorder=3)
         ends.append((depths[-1], percent[-1], f"{kind}\n{percent[-1]:.1f}%", colour))
-    axes.set_ylim(0, max(10, 1.08 * max(y for _, y, _, _ in ends)))
+    top = max(10, 1.08 * max(y for _, y, _, _ in ends))
+    axes.set_ylim(-0.03 * top, top)
     axes.set_xticks(depths)
     axes.set_xlabel("layers")
     axes.set_ylabel("training error after the last epoch (%)")
