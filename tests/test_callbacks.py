@@ -155,7 +155,7 @@ def test_logs(data, tmp_path):
     loggers = [rc.CSVLogger(tmp_path / "log.csv"), rc.JSONLLogger(tmp_path / "log.jsonl")]
     trainer.fit(*data, epochs=1, callbacks=loggers)
     trainer.fit(*data, epochs=3, validation=data, callbacks=loggers)
-    rows = list(csv.DictReader((tmp_path / "log.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "log.csv").read_text().splitlines()))
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]
     assert [float(row["loss"]) for row in rows] == trainer.history["loss"]
     assert rows[0]["val_loss"] == ""

@@ -12,6 +12,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from ._errors import ShapeError
 from .checks import as_integer
 from .layers import Layer
@@ -112,10 +114,10 @@ def highway(
 ) -> Network:
     """Learned skip weights, `a = g(z + a_{l-k} W)`: what the source article calls HighwayNets.
 
-    The gated layers published under that name are `gated_highway`. Arguments are those of `resnet`. A layer's matrices
-    start as one stacked matrix scaled by its whole fan-in, which is stable by itself.
+    The gated layers published under that name are `gated_highway`. Arguments are those of `resnet`. Skip weights start
+    as the identity, so the network starts as that ResNet and is as stable: random ones would be a deep plain network.
     """
-    return _post_activation(
+    net = _post_activation(
         "highway",
         "learned",
         inputs,
@@ -131,6 +133,9 @@ def highway(
         seed,
         dtype,
     )
+    skips = (name for name in net.parameters() if ".skip." in name)
+    net.set_parameters({name: np.eye(width) for name in skips})
+    return net
 
 
 def gated_highway(
@@ -139,7 +144,7 @@ def gated_highway(
     width: int,
     depth: int,
     *,
-    gate_bias: float = -2.0,
+    gate_bias: float | None = None,
     norm: str | None = None,
     activation: str = "relu",
     dropout: float = 0.0,
@@ -150,9 +155,12 @@ def gated_highway(
 
     Args:
         inputs, outputs, width, depth, norm, activation, dropout, seed, dtype: as in `plain`; depth is at least 3.
-        gate_bias: initial bias of the gates; the more negative, the more is carried at first.
+        gate_bias: initial bias of the gates; the more negative, the more is carried at first. None: −2, or −ln(depth)
+            where that is lower, so that what is carried through all layers keeps its size.
     """
     _check_depth("gated_highway", depth, 3)
+    if gate_bias is None:
+        gate_bias = min(-2.0, -math.log(depth))
     gated = Layer(width, gate=True, gate_bias=gate_bias, norm=norm, activation=activation, dropout=dropout)
     first = Layer(width, norm=norm, activation=activation, dropout=dropout)
     return Network(inputs, [first] + [gated] * (depth - 2) + [Layer(outputs, activation=None)], seed, dtype)
@@ -297,17 +305,17 @@ def _post_activation(
     plain_layer = Layer(width, **common)
     if pattern == "blocks":
         blocks, rest = _divide(name, hidden, block)
-        last = Layer(width, skips={block: kind}, **common, **_start(kind, norm, blocks))
+        last = Layer(width, skips={block: kind}, **common, **_start(norm, blocks))
         body = [plain_layer] * rest + ([Layer(inner, **common)] * (block - 1) + [last]) * blocks
     elif pattern == "sliding":
-        start = _start(kind, norm, hidden - block + 1)
+        start = _start(norm, hidden - block + 1)
         body = [
             Layer(width, skips={block: kind}, **common, **start) if number > block else plain_layer
             for number in range(2, depth)
         ]
     else:
         # A layer here is the only way to the one before it: γ = 0 would cut that off, so only the weight is scaled.
-        start = _start(kind, None, hidden - 1)
+        start = _start(None, hidden - 1)
         body = [
             Layer(width, skips={number - 1: kind}, **common, **start) if number > 2 else plain_layer
             for number in range(2, depth)
@@ -315,10 +323,10 @@ def _post_activation(
     return Network(inputs, [plain_layer, *body, Layer(outputs, activation=None)], seed, dtype)
 
 
-def _start(kind: str, norm: str | None, blocks: int) -> dict[str, float]:
-    if kind != "identity" or blocks < 1:
-        return {}
-    return {"norm_init": 0.0} if norm else {"init_scale": 1 / math.sqrt(blocks)}
+def _start(norm: str | None, blocks: int) -> dict[str, float]:
+    if norm:
+        return {"norm_init": 0.0}
+    return {"init_scale": 1 / math.sqrt(max(blocks, 1))}
 
 
 def _check_depth(name: str, depth: Any, least: int) -> None:

@@ -49,6 +49,8 @@ class Network:
         inputs = as_integer("Network: inputs", inputs)
         if inputs < 1:
             raise ShapeError(f"Network: inputs must be at least 1, got {inputs}")
+        if inputs >= 2**63:
+            raise ShapeError(f"Network: inputs must be below 2**63, got {inputs}")
         descriptions = []
         for number, layer in enumerate(layers, 1):
             if not isinstance(layer, Layer):
