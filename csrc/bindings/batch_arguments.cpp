@@ -173,7 +173,7 @@ py::object sample_weight_of(const py::dict& loss) {
 NonFiniteError non_finite(const PassResult& result, const char* operation, std::int64_t step) {
     std::string text = std::string(operation) + ": the loss became " + std::to_string(result.loss);
     if (step > 0) text += " at step " + std::to_string(step);
-    if (result.bad_layer == 0) text += "; the input holds NaN or infinite values";
+    if (result.bad_layer == 0) text += "; the first layer with NaN or infinite values is layer 0, the input";
     if (result.bad_layer > 0) text += "; the first layer with NaN or infinite values is layer " + std::to_string(result.bad_layer);
     return NonFiniteError(text + ". Nothing was updated; try a smaller lr, clip_norm, or a norm");
 }

@@ -21,16 +21,8 @@ const std::pair<const char*, Initialization> initializations[] = {{"he", Initial
 std::string at(std::int64_t number) { return "Network: layer " + std::to_string(number) + ": "; }
 std::string text(py::handle value) { return py::repr(value).cast<std::string>(); }
 
-// Integers only: a bool is one to Python, never to us.
 std::int64_t integer(py::handle value, std::int64_t number, const char* what) {
-    const bool is_index = PyIndex_Check(value.ptr()) && !PyBool_Check(value.ptr());
-    if (!is_index) throw DTypeError(at(number) + what + " must be an int, got " + text(value));
-    const auto whole = py::reinterpret_steal<py::object>(PyNumber_Index(value.ptr()));
-    if (!whole) throw py::error_already_set();
-    int overflow = 0;
-    const long long result = PyLong_AsLongLongAndOverflow(whole.ptr(), &overflow);
-    if (overflow) throw ShapeError(at(number) + what + " must be below 2**63, got " + text(value));
-    return result;
+    return integer_argument(value, at(number) + what);
 }
 
 double real(py::handle value, std::int64_t number, const char* what) {
@@ -118,6 +110,17 @@ std::vector<Skip> skips_of(py::handle value, std::int64_t number) {
 }
 
 }  // namespace
+
+std::int64_t integer_argument(py::handle value, const std::string& what) {
+    const bool is_index = PyIndex_Check(value.ptr()) && !PyBool_Check(value.ptr());
+    if (!is_index) throw DTypeError(what + " must be an int, got " + text(value));
+    const auto whole = py::reinterpret_steal<py::object>(PyNumber_Index(value.ptr()));
+    if (!whole) throw py::error_already_set();
+    int overflow = 0;
+    const long long result = PyLong_AsLongLongAndOverflow(whole.ptr(), &overflow);
+    if (overflow) throw ShapeError(what + " must be below 2**63, got " + text(value));
+    return result;
+}
 
 Layer layer_from_dict(const py::dict& description, std::int64_t number) {
     Layer layer;

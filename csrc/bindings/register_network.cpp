@@ -16,10 +16,10 @@ namespace py = pybind11;
 namespace resnetcore {
 namespace {
 
-NetworkObject make_network(std::int64_t inputs, const py::sequence& layers, std::uint64_t seed,
+NetworkObject make_network(py::handle inputs, const py::sequence& layers, std::uint64_t seed,
                            const std::string& dtype) {
     Topology topology;
-    topology.inputs = inputs;
+    topology.inputs = integer_argument(inputs, "Network: inputs");
     for (const py::handle layer : layers)
         topology.layers.push_back(layer_from_dict(layer.cast<py::dict>(), topology.depth() + 1));
     if (dtype == "float32") return {std::make_shared<Model<float>>(std::move(topology), seed)};

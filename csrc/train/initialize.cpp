@@ -13,10 +13,14 @@ namespace {
 
 constexpr std::uint32_t weight_purpose = 0;
 
-std::int64_t stacked_inputs(const Topology& topology, std::int64_t number) {
-    std::int64_t inputs = topology.width(number - 1);
-    for (const Skip& skip : topology.layer(number).skips)
-        if (skip.kind == SkipKind::learned) inputs += topology.width(number - skip.back);
+// A normal path that is normalised after its product is no part of the stack: its size is the norm's, not the weight's.
+std::int64_t stacked_inputs(const Topology& topology, const Parameter& p) {
+    const Layer& layer = topology.layer(p.layer);
+    const bool normalised = layer.batch_norm && !layer.pre;
+    if (normalised && p.role == Role::weight) return p.rows;
+    std::int64_t inputs = normalised ? 0 : topology.width(p.layer - 1);
+    for (const Skip& skip : layer.skips)
+        if (skip.kind == SkipKind::learned) inputs += topology.width(p.layer - skip.back);
     return inputs;
 }
 
@@ -44,7 +48,7 @@ double weight_deviation(const Topology& topology, const Parameter& p) {
     if (scheme == Initialization::by_activation || (scheme == Initialization::zero && !normal_path))
         scheme = by_activation(layer);
     if (p.role == Role::gate_weight) scheme = Initialization::glorot;
-    const double fan_in = static_cast<double>(p.role == Role::gate_weight ? p.rows : stacked_inputs(topology, p.layer));
+    const double fan_in = static_cast<double>(p.role == Role::gate_weight ? p.rows : stacked_inputs(topology, p));
     const double scale = normal_path ? layer.init_scale : 1;
     return scale * deviation(scheme, fan_in, static_cast<double>(p.columns));
 }
