@@ -169,7 +169,7 @@ def test_targets_never_broadcast():
 def test_a_loss_that_is_not_finite(unchanged, bad):
     x = X.copy()
     x[3, 2] = bad
-    with pytest.raises(FloatingPointError, match=r"at step 7; the input holds NaN"):
+    with pytest.raises(FloatingPointError, match=r"at step 7.*input"):
         unchanged.step(x, Y)
 
 
