@@ -75,7 +75,7 @@ struct Softplus {  // linear above 20, as PyTorch's; 1 − e^(−a) is its deriv
     static constexpr const char* name = "softplus";
     static constexpr bool needs_argument = false;
     template <class T> static RC_HD T forward(T z) { return select(z > T(20), z, log1p(exp(z))); }
-    template <class T> static RC_HD T derivative(T a) { return -expm1(-a); }
+    template <class T> static RC_HD T derivative(T a) { return select(a > T(20), T(1), -expm1(-a)); }
 };
 
 using Activations = TypeList<Identity, Relu, LeakyRelu, Elu, Gelu, Silu, Tanh, Sigmoid, Softplus>;

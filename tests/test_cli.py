@@ -1,0 +1,191 @@
+"""The command line: what each command writes, one clear line for each mistake, and a run that survives Ctrl-C."""
+
+import csv
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+import resnetcore as rc
+from resnetcore.cli import main
+
+FAST = ["--width", "8", "--depth", "4", "--batch-size", "32", "--quiet"]
+
+
+@pytest.fixture
+def table(tmp_path):
+    generator = np.random.default_rng(0)
+    x = generator.standard_normal((200, 3)) * [1, 100, 0.01] + [5, 0, 3]
+    path = tmp_path / "table.csv"
+    with path.open("w") as file:
+        file.write("alpha,beta,gamma,value,kind\n")
+        for a, b, c in x:
+            file.write(f"{a},{b},{c},{3 * a + b / 50},{'cat' if b > 0 else 'dog'}\n")
+    return str(path)
+
+
+def run(capsys, *arguments):
+    status = main([str(a) for a in arguments])
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+def rows_of(text):
+    return list(csv.DictReader(text.splitlines()))
+
+
+def test_classes_by_name_from_csv(capsys, table, tmp_path):
+    out = tmp_path / "run"
+    status, printed, _ = run(capsys, "train", table, "--drop", "value", "--epochs", 30, "--lr", 0.01, "--out", out, *FAST)
+    assert status == 0 and "validation accuracy" in printed
+    assert {p.name for p in out.iterdir()} >= {"net.safetensors", "checkpoint.safetensors", "run.json", "history.csv"}
+    assert len(rows_of((out / "history.csv").read_text())) == 30
+    status, printed, _ = run(capsys, "predict", out, table, "--proba")
+    found = rows_of(printed)
+    truth = [row["kind"] for row in rows_of(open(table).read())]
+    assert np.mean([row["kind"] == kind for row, kind in zip(found, truth, strict=True)]) > 0.9
+    assert all(abs(float(row["p(cat)"]) + float(row["p(dog)"]) - 1) < 1e-6 for row in found)
+
+
+def test_predictions_of_a_number_are_in_its_own_units_and_columns_may_move(capsys, table, tmp_path):
+    out = tmp_path / "run"
+    arguments = ["--target", "value", "--drop", "kind", "--epochs", 60, "--lr", 0.01, "--out", out]
+    assert run(capsys, "train", table, *arguments, *FAST)[0] == 0
+    rows = rows_of(open(table).read())
+    moved = tmp_path / "moved.csv"
+    moved.write_text("gamma;beta;alpha\n" + "".join(f"{r['gamma']};{r['beta']};{r['alpha']}\n" for r in rows))
+    assert run(capsys, "predict", out, moved, "--out", tmp_path / "p.csv")[0] == 0
+    found = np.array([float(row["value"]) for row in rows_of((tmp_path / "p.csv").read_text())])
+    truth = np.array([float(row["value"]) for row in rows])
+    assert np.corrcoef(found, truth)[0, 1] > 0.9
+    assert abs(found.mean() - truth.mean()) < truth.std()
+
+
+def test_a_network_without_a_run_takes_columns_as_they_are(capsys, tmp_path):
+    net = rc.models.plain(3, 2, 4, 3)
+    net.save(tmp_path / "net.safetensors")
+    x = np.random.default_rng(0).standard_normal((5, 3)).astype(np.float32)
+    np.save(tmp_path / "x.npy", x)
+    status, printed, _ = run(capsys, "predict", tmp_path / "net.safetensors", tmp_path / "x.npy")
+    found = [[float(row["output0"]), float(row["output1"])] for row in rows_of(printed)]
+    assert status == 0
+    np.testing.assert_array_equal(np.float32(found), net.predict(x))
+
+
+def test_arrays_by_name(capsys, tmp_path):
+    x = np.random.default_rng(0).standard_normal((60, 4))
+    np.savez(tmp_path / "d.npz", X=x, y=(x[:, 0] > 0).astype(int))
+    status, _, _ = run(capsys, "train", tmp_path / "d.npz", "--target", "y", "--epochs", 1, "--out", tmp_path / "r", *FAST)
+    assert status == 0
+    described = json.loads((tmp_path / "r" / "run.json").read_text())["preparation"]
+    assert described["inputs"] == ["0", "1", "2", "3"] and described["classes"] == ["0", "1"]
+
+
+@pytest.mark.parametrize("model", ["plain", "resnet", "highway", "gated_highway", "densenet", "preact_resnet", "tabular_resnet"])
+def test_every_model_trains(capsys, table, tmp_path, model):
+    arguments = ["--model", model, "--optimizer", "sgd", "--schedule", "cosine", "--epochs", 2, "--out", tmp_path / model]
+    assert run(capsys, "train", table, *arguments, *FAST)[0] == 0
+
+
+def test_a_resumed_run_ends_as_the_uninterrupted_one(capsys, table, tmp_path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert run(capsys, "train", table, "--epochs", 4, "--out", whole, *FAST)[0] == 0
+    assert run(capsys, "train", table, "--epochs", 2, "--out", parts, *FAST)[0] == 0
+    assert run(capsys, "train", "--resume", "--epochs", 4, "--out", parts, "--quiet")[0] == 0
+    for name in ("net.safetensors", "checkpoint.safetensors", "history.csv", "run.json"):
+        assert (whole / name).read_bytes() == (parts / name).read_bytes()
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(table, tmp_path):
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "resnetcore", "train", table, "--epochs", "100000", "--out", str(out), *FAST]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not (out / "history.csv").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    stopped = re.search(r"stopped in epoch (\d+) after step (\d+).*resnetcore train --resume --out", error)
+    assert stopped and "Traceback" not in error
+    assert rc.Trainer.resume(out / "checkpoint.safetensors").steps == int(stopped[2])
+    more = str(int(stopped[1]) + 1)
+    subprocess.run([*command[:4], "--resume", "--epochs", more, "--out", str(out), "--quiet"], check=True)
+    assert len(rows_of((out / "history.csv").read_text())) == int(more)
+
+
+@pytest.mark.parametrize("text, message", [
+    ("a,b\n", "the table has no rows"),
+    ("a,a\n1,2\n", "must name each column, each once"),
+    ("a,b\n1\n", "row 1 has 1 cells, the header names 2"),
+    ("a,b\n1,0\nx,1\n1,1\n", "column 'a' has 'x' in row 2, no number; encode it"),
+    ("a,b\n1,0\n,1\n1,1\n", "column 'a' has '' in row 2, no number; fill it in"),
+    ("a,b\n1,0\nnan,1\n1,1\n", "column 'a' has nan in row 2; fill it in"),
+    ("a,b\n1,5\n2,5\n3,5\n", "column 'b' must have two different values"),
+    ("b\n1\n2\n", "no column left"),
+])
+def test_tables_that_are_none(capsys, tmp_path, text, message):
+    path = tmp_path / "bad.csv"
+    path.write_text(text)
+    status, _, error = run(capsys, "train", path, "--validation", 0, "--out", tmp_path / "run", *FAST)
+    assert status == 2 and message in error
+    assert len(error.splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (["train"], "which table"),
+    (["train", "no.csv"], "No such file"),
+    (["train", "no.xlsx"], "tables are"),
+    (["train", "{table}", "--target", "x"], "there is no column 'x'; there are alpha"),
+    (["train", "{table}", "--depth", "1"], "depth"),
+    (["train", "{table}", "--lr", "-1"], "lr must be above 0"),
+    (["train", "{table}", "--validation", "1"], "--validation must be in [0, 1)"),
+    (["train", "{table}", "--model", "x"], "invalid choice"),
+    (["train", "--resume", "--lr", "1"], "--lr belongs to a new run"),
+    (["train", "--resume"], "No such file"),
+    (["predict", "no.safetensors", "{table}"], "No such file"),
+    (["info", "--plan", "{table}"], "table.csv"),
+    (["nothing"], "invalid choice"),
+    ([], "required"),
+])
+def test_mistakes_get_one_line(capsys, table, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    status, _, error = run(capsys, *(a.replace("{table}", table) for a in arguments))
+    assert status == 2 and message in error
+    assert len(error.splitlines()) == 1
+
+
+def test_a_run_is_not_overwritten_unasked(capsys, table, tmp_path):
+    arguments = ["train", table, "--epochs", 1, "--out", tmp_path / "run", *FAST]
+    assert run(capsys, *arguments)[0] == 0
+    status, _, error = run(capsys, *arguments)
+    assert status == 2 and "--resume" in error and "--overwrite" in error
+    assert run(capsys, *arguments, "--overwrite")[0] == 0
+
+
+def test_info_and_version(capsys, table, tmp_path):
+    status, printed, _ = run(capsys, "info")
+    assert status == 0 and "threads" in printed
+    rc.models.resnet(3, 2, 4, 6).save(tmp_path / "net.safetensors")
+    status, printed, _ = run(capsys, "info", "--plan", tmp_path / "net.safetensors")
+    assert status == 0 and "identity from" in printed and "trained parameters" in printed
+    assert run(capsys, "--version")[1] == f"resnetcore {rc.__version__}\n"
+    assert run(capsys, "train", "--help")[0] == 0
+
+
+def test_bench_checks_and_times(capsys, tmp_path, monkeypatch):
+    from resnetcore.cli import bench
+
+    monkeypatch.setattr(bench, "SHAPES", ((32, 16, 4),))
+    assert run(capsys, "bench", "--quick", "--json", tmp_path / "b.json")[0] == 0
+    (found,) = json.loads((tmp_path / "b.json").read_text())
+    assert found["step_ms"] > 0 and found["gflops"] > 0
+    monkeypatch.setattr(bench, "TOLERANCE", 0.0)
+    status, _, error = run(capsys, "bench", "--quick")
+    assert status == 2 and "do not trust this build" in error

@@ -1,0 +1,52 @@
+"""The same bits whatever the number of threads, from run to run and from process to process."""
+
+import hashlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import resnetcore as rc
+
+NETWORKS = {
+    "plain": {},
+    "batch norm": {"norm": "batch"},
+    "dropout": {"dropout": 0.2},
+}
+
+
+def digest(kind, optimizer=None):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((300, 33)).astype("float32")
+    y = rng.integers(0, 5, 300)
+    net = rc.models.resnet(33, 5, 70, 12, seed=1, **NETWORKS[kind])
+    trainer = rc.Trainer(net, optimizer=optimizer or rc.SGD(lr=0.01, momentum=0.9), seed=2)
+    for _ in range(50):
+        trainer.step(x, y)
+    hashed = hashlib.sha256()
+    for name, array in sorted({**net.parameters(), **net.buffers()}.items()):
+        hashed.update(name.encode() + array.tobytes())
+    assert all(np.isfinite(a).all() for a in net.parameters().values())
+    return hashed.hexdigest()
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+@pytest.mark.parametrize("optimizer", [rc.SGD(lr=0.01, momentum=0.9), rc.AdamW(lr=0.001)], ids=["momentum", "adamw"])
+def test_any_number_of_threads_gives_the_same_weights(kind, optimizer):
+    before = rc.get_num_threads()
+    try:
+        digests = []
+        for threads in (1, 2, 3, 4):
+            rc.set_num_threads(threads)
+            digests.append(digest(kind, optimizer))
+    finally:
+        rc.set_num_threads(before)
+    assert len(set(digests)) == 1
+
+
+def test_another_process_gives_the_same_weights():
+    command = [sys.executable, "-c", "from test_determinism import digest; print(digest('dropout'))"]
+    here = __file__.rpartition("/")[0]
+    printed = subprocess.run(command, cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+    assert printed == digest("dropout")

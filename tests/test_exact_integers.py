@@ -1,0 +1,45 @@
+"""Small integers in float32 have one right answer: 0 differing bits, at every tail shape."""
+
+import numpy as np
+import pytest
+
+import resnetcore as rc
+
+SIZES = [1, 2, 3, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65]
+
+
+def integers(rng, *shape):
+    return rng.integers(-3, 4, shape).astype("float32")
+
+
+@pytest.mark.parametrize("columns", SIZES)
+@pytest.mark.parametrize("rows", SIZES)
+def test_every_tail(rows, columns):
+    rng = np.random.default_rng([rows, columns])
+    for inner in (1, 7, 16, 33):
+        sources = [integers(rng, rows, inner), integers(rng, rows, columns)]
+        weights = [integers(rng, inner, columns), integers(rng, columns, columns)]
+        bias, identity, grad = integers(rng, columns), integers(rng, rows, columns), integers(rng, rows, columns)
+        z = sources[0] @ weights[0] + sources[1] @ weights[1] + bias + identity
+        a = rc.ops.residual_forward(sources, weights, bias, (identity,))
+        assert np.array_equal(a, np.maximum(z, 0))
+        delta = grad * (z > 0)
+        d_sources, d_weights, d_bias, d_identity = rc.ops.residual_backward(grad, a, sources, weights, bias, (identity,))
+        for k in range(2):
+            assert np.array_equal(d_sources[k], delta @ weights[k].T)
+            assert np.array_equal(d_weights[k], sources[k].T @ delta)
+        assert np.array_equal(d_bias, delta.sum(axis=0))
+        assert np.array_equal(d_identity[0], delta)
+
+
+@pytest.mark.parametrize("width", SIZES)
+def test_a_network_of_integers(width):
+    rng = np.random.default_rng(width)
+    net = rc.Network(width, [rc.Layer(width), rc.Layer(width, skips={2: "identity"})])
+    arrays = {name: rng.integers(-1, 2, a.shape).astype("float32") for name, a in net.parameters().items()}
+    net.set_parameters(arrays)
+    for rows in (1, 6, 17, 33):
+        x = integers(rng, rows, width)
+        a = np.maximum(x @ arrays["1.weight"] + arrays["1.bias"], 0)
+        expected = np.maximum(a @ arrays["2.weight"] + arrays["2.bias"] + x, 0)
+        assert np.array_equal(net(x), expected)

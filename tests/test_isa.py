@@ -1,0 +1,32 @@
+"""Every instruction set that this machine runs, each forced in a process of its own, passes the same tests."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from resnetcore import _core
+
+HERE = Path(__file__).parent
+FORCED = "RESNETCORE_TESTED_ISA"
+RUNS = [isa["name"] for isa in _core.isa_info()["known"] if isa["compiled"] and isa["supported"]]
+
+
+@pytest.mark.skipif(FORCED not in os.environ, reason="run by test_the_selection, once for each instruction set")
+def test_the_forced_one_is_in_use():
+    assert _core.isa_info()["current"] == os.environ[FORCED]
+
+
+@pytest.mark.parametrize("isa", RUNS)
+@pytest.mark.skipif(FORCED in os.environ, reason="already within the run of one instruction set")
+def test_the_selection(isa):
+    files = ["test_isa.py", "test_exact_integers.py", "test_batch_independence.py", "test_central_differences.py"]
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *(str(HERE / name) for name in files)],
+        env={**os.environ, "RESNETCORE_ISA": isa, FORCED: isa},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stdout[-4000:] + run.stderr[-2000:]
