@@ -1,5 +1,6 @@
 """The command line: what each command writes, one clear line for each mistake, and a run that survives Ctrl-C."""
 
+from pathlib import Path
 import csv
 import json
 import re
@@ -47,7 +48,7 @@ def test_classes_by_name_from_csv(capsys, table, tmp_path):
     assert len(rows_of((out / "history.csv").read_text())) == 30
     status, printed, _ = run(capsys, "predict", out, table, "--proba")
     found = rows_of(printed)
-    truth = [row["kind"] for row in rows_of(open(table).read())]
+    truth = [row["kind"] for row in rows_of(Path(table).read_text())]
     assert np.mean([row["kind"] == kind for row, kind in zip(found, truth, strict=True)]) > 0.9
     assert all(abs(float(row["p(cat)"]) + float(row["p(dog)"]) - 1) < 1e-6 for row in found)
 
@@ -56,7 +57,7 @@ def test_predictions_of_a_number_are_in_its_own_units_and_columns_may_move(capsy
     out = tmp_path / "run"
     arguments = ["--target", "value", "--drop", "kind", "--epochs", 60, "--lr", 0.01, "--out", out]
     assert run(capsys, "train", table, *arguments, *FAST)[0] == 0
-    rows = rows_of(open(table).read())
+    rows = rows_of(Path(table).read_text())
     moved = tmp_path / "moved.csv"
     moved.write_text("gamma;beta;alpha\n" + "".join(f"{r['gamma']};{r['beta']};{r['alpha']}\n" for r in rows))
     assert run(capsys, "predict", out, moved, "--out", tmp_path / "p.csv")[0] == 0

@@ -9,7 +9,7 @@ import resnetcore as rc
 
 SEEDS = range(200)
 # What a whole network may differ by, as a relative norm; where it is ill-conditioned, four times the error that NumPy
-# makes with the same formulas in the same precision (float64: that a change of the data by one rounding makes).
+# makes with the same formulas in the same precision on data changed by one rounding.
 BOUND = {"float32": 5e-6, "float64": 1e-12}
 
 
@@ -31,18 +31,18 @@ def evaluate(net, arrays, x, y, loss, dtype=np.float64):
 
 
 def error_of_plain_arithmetic(net, arrays, x, y, loss, exact, dtype):
-    if dtype == "float32":
-        runs = [evaluate(net, arrays, x, y, loss, np.float32)]
-    else:
-        shakes = [np.random.default_rng(trial) for trial in range(3)]
-        runs = [
-            evaluate(net, {k: shaken(v, rng) for k, v in arrays.items()}, shaken(x, rng), y, loss) for rng in shakes
-        ]
+    # Errors are random: three runs whose data differ by one rounding show their size.
+    precision, unit = (np.float32, 2.0**-24) if dtype == "float32" else (np.float64, 2.0**-53)
+    runs = []
+    for trial in range(3):
+        rng = np.random.default_rng(trial)
+        moved = {name: shaken(array, rng, unit) for name, array in arrays.items()}
+        runs.append(evaluate(net, moved, shaken(x, rng, unit), y, loss, precision))
     return {name: max(np.linalg.norm(run[name] - exact[name]) for run in runs) for name in exact}
 
 
-def shaken(a, rng):
-    return a * (1 + 2.0**-53 * rng.choice([-1, 1], a.shape))
+def shaken(a, rng, unit=2.0**-53):
+    return a * (1 + unit * rng.choice([-1, 1], a.shape))
 
 
 def assert_close(name, got, exact, bound, extra):

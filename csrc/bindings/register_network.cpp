@@ -10,6 +10,7 @@
 #include "bindings/layer_dict.h"
 #include "bindings/network_object.h"
 #include "bindings/register.h"
+#include "bindings/without_gil.h"
 
 namespace py = pybind11;
 
@@ -49,7 +50,7 @@ py::object get(const Model<T>& model, const std::string& name) {
     auto array = parameter_array<T>(model.parameters().all[id]);
     T* data = array.mutable_data();
     {
-        py::gil_scoped_release release;
+        const WithoutGil release;
         model.read(id, data);
     }
     return array;
@@ -74,7 +75,7 @@ void set(Model<T>& model, const py::dict& given) {
         kept.push_back(Dense::ensure(array.numpy));
         values.push_back({id, kept.back().data()});
     }
-    py::gil_scoped_release release;
+    const WithoutGil release;
     model.write(values);
 }
 
@@ -84,7 +85,7 @@ py::object predict(Model<T>& model, py::handle x) {
     py::array_t<T> out({input.rows, model.outputs()});
     T* data = out.mutable_data();
     {
-        py::gil_scoped_release release;
+        const WithoutGil release;
         model.predict({input.data, input.stride}, input.rows, data);
     }
     return out;
@@ -96,7 +97,7 @@ py::dict activations(Model<T>& model, py::handle x, bool training) {
     if (input.rows == 0) throw ShapeError("activations: X must have at least one row, got 0");
     decltype(model.activations({}, 0, false)) found;
     {
-        py::gil_scoped_release release;
+        const WithoutGil release;
         found = model.activations({input.data, input.stride}, input.rows, training);
     }
     py::dict result;
@@ -110,7 +111,7 @@ py::dict activations(Model<T>& model, py::handle x, bool training) {
 
 template <class T>
 PassResult gradients_into(Model<T>& model, const Batch<T>& batch, const std::vector<std::pair<int, T*>>& wanted, T* d_x) {
-    py::gil_scoped_release release;
+    const WithoutGil release;
     std::lock_guard<ForkSafeMutex> lock(model.mutex());
     PassOptions options;
     options.keep_gradients = true;
@@ -160,7 +161,7 @@ double loss_of(Model<T>& model, py::handle x, py::handle y, const py::dict& loss
     if (input.rows == 0) throw ShapeError("loss: x must have at least one row, got 0");
     const LossSettings settings = loss_settings(loss, model.outputs(), operation);
     const Targets<T> targets(y, sample_weight_of(loss), settings, input.rows, model.outputs(), operation);
-    py::gil_scoped_release release;
+    const WithoutGil release;
     return model.loss({input.data, input.stride}, input.rows, targets.get());
 }
 
@@ -216,7 +217,7 @@ void register_network(py::module_& m) {
         .def("clone", [](const NetworkObject& n) {
             return n.with([](const auto& model) {
                 using M = std::decay_t<decltype(model)>;
-                py::gil_scoped_release release;
+                const WithoutGil release;
                 return NetworkObject{std::make_shared<M>(model)};
             });
         }, "A network with the same arrays that shares nothing with this one.")

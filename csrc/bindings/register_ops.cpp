@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "bindings/array.h"
 #include "bindings/register.h"
+#include "bindings/without_gil.h"
 #include "functional/residual.h"
 #include "math/activation.h"
 #include "math/optimizer.h"
@@ -60,7 +61,7 @@ void forward(const py::list& sources, const py::list& weights, const py::object&
              const std::string& activation, const py::array& out) {
     const Inputs<T> in = inputs<T>("residual_forward", sources, weights, bias, identity, activation);
     const MutableRows<T> rows = output(py::reinterpret_borrow<py::array_t<T>>(out));
-    py::gil_scoped_release release;
+    const WithoutGil release;
     residual_forward(in.arguments, rows);
 }
 
@@ -88,7 +89,7 @@ Gradients<T> gradients(const char* operation, Inputs<T>& in, const py::object& g
     out.delta = py::array_t<T>({arguments.rows, arguments.columns});
     out.views.delta = output(out.delta);
     const Matrix<T> g = in.matrix(grad, operation, "grad"), output_of_g = in.matrix(a, operation, "a");
-    py::gil_scoped_release release;
+    const WithoutGil release;
     residual_backward(arguments, Rows<T>{g.data, g.stride}, Rows<T>{output_of_g.data, output_of_g.stride}, out.views);
     return out;
 }

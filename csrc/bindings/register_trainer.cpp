@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "bindings/array.h"
 #include "bindings/register.h"
+#include "bindings/without_gil.h"
 #include "bindings/trainer_object.h"
 
 namespace py = pybind11;
@@ -103,7 +104,7 @@ double step_batch(TrainerOf<T>& trainer, py::handle x, py::handle y, double lr, 
     const InputMatrix<T> input = input_matrix<T>(x, "step", "x", trainer.model->topology().inputs);
     check_training_rows(trainer.model->topology(), input.rows, trainer.accumulate, "step");
     const Targets<T> targets(y, sample_weight, trainer.loss, input.rows, trainer.model->outputs(), "step");
-    py::gil_scoped_release release;
+    const WithoutGil release;
     std::lock_guard<ForkSafeMutex> lock(trainer.model->mutex());
     return step<T>(trainer, {input.data, input.stride}, input.rows, targets, lr);
 }
@@ -125,7 +126,7 @@ double step_rows(TrainerOf<T>& trainer, py::handle x, py::handle y, const py::ar
     py::object batch_weight = py::none();
     if (!sample_weight.is_none()) batch_weight = py::reinterpret_borrow<py::object>(sample_weight)[chosen];
     const Targets<T> targets(batch_y, batch_weight, trainer.loss, rows, trainer.model->outputs(), "step");
-    py::gil_scoped_release release;
+    const WithoutGil release;
     std::lock_guard<ForkSafeMutex> lock(trainer.model->mutex());
     const std::int64_t stride = padded_width(width, sizeof(T));
     trainer.gathered.reserve(rows * stride);

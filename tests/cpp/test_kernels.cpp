@@ -1,0 +1,160 @@
+// Every instruction set, every tail: small integers, whose sums are exact in any order, must agree to the last bit with
+// plain loops; all arrays lie flush against forbidden pages.
+#include <cmath>
+#include <memory>
+#include <vector>
+
+#include "check.h"
+#include "guarded.h"
+#include "kernels/select.h"
+#include "math/activation.h"
+
+using namespace resnetcore;
+
+namespace {
+
+std::uint32_t noise = 1;
+int small_integer() {
+    noise = noise * 1664525u + 1013904223u;
+    return static_cast<int>(noise >> 29) - 3;
+}
+
+template <class T>
+struct MatrixOf {
+    MatrixOf(std::int64_t rows, std::int64_t columns, Flush flush) : rows(rows), columns(columns), memory(rows * columns, flush) {
+        for (std::int64_t i = 0; i < rows * columns; ++i) memory[i] = static_cast<T>(small_integer());
+    }
+    T& at(std::int64_t i, std::int64_t j) { return memory[i * columns + j]; }
+    Rows<T> view() { return {memory.data(), columns}; }
+    MutableRows<T> mutable_view() { return {memory.data(), columns}; }
+    std::int64_t rows, columns;
+    Guarded<T> memory;
+};
+
+template <class T>
+struct Case {
+    const KernelTable<T>& k;
+    const char* isa;
+    std::int64_t rows, inner, columns;
+    Flush flush;
+
+    std::string where() const {
+        return std::string(isa) + " rows " + std::to_string(rows) + " inner " + std::to_string(inner) + " columns " +
+               std::to_string(columns);
+    }
+
+    void forward_and_data() {
+        MatrixOf<T> a(rows, inner, flush), w(inner, columns, flush), second(rows, 3, flush), w2(3, columns, flush);
+        MatrixOf<T> bias(1, columns, flush), skip(rows, columns, flush), out(rows, columns, flush);
+        Guarded<T> panels(packed_size(inner, columns, k.panel), flush), panels2(packed_size(3, columns, k.panel), flush);
+        k.pack(inner, columns, w.view(), panels.data());
+        k.pack(3, columns, w2.view(), panels2.data());
+        const Source<T> sources[] = {{a.view(), panels.data(), inner}, {second.view(), panels2.data(), 3}};
+        const Rows<T> identity = skip.view();
+        ForwardArgs<T> args;
+        args.rows = rows, args.columns = columns;
+        args.sources = sources, args.n_sources = 2;
+        args.bias = bias.memory.data();
+        args.identity = &identity, args.n_identity = 1;
+        args.activation = find_activation("relu");
+        args.out = out.mutable_view();
+        k.forward(args);
+        for (std::int64_t i = 0; i < rows; ++i)
+            for (std::int64_t j = 0; j < columns; ++j) {
+                T z = bias.at(0, j) + skip.at(i, j);
+                for (std::int64_t s = 0; s < inner; ++s) z += a.at(i, s) * w.at(s, j);
+                for (std::int64_t s = 0; s < 3; ++s) z += second.at(i, s) * w2.at(s, j);
+                CHECK(out.at(i, j) == (z > 0 ? z : 0), "forward %s at %d %d", where().c_str(), int(i), int(j));
+            }
+        backward_data(w, out, skip);
+    }
+
+    // δ (rows, columns) through Wᵀ, with a mask of the activation that `saved` was the output of.
+    void backward_data(MatrixOf<T>& w, MatrixOf<T>& saved, MatrixOf<T>& delta) {
+        MatrixOf<T> before(rows, inner, flush), out(rows, inner, flush);
+        Guarded<T> transposed(packed_size(columns, inner, k.panel), flush);
+        k.pack_transposed(inner, columns, w.view(), transposed.data());
+        const Source<T> source{delta.view(), transposed.data(), columns};
+        BackwardDataArgs<T> args;
+        args.rows = rows, args.columns = inner;
+        args.sources = &source, args.n_sources = 1;
+        args.activation = find_activation("relu");
+        args.saved = before.view();
+        args.out = out.mutable_view();
+        k.backward_data(args);
+        for (std::int64_t i = 0; i < rows; ++i)
+            for (std::int64_t s = 0; s < inner; ++s) {
+                T g = 0;
+                for (std::int64_t j = 0; j < columns; ++j) g += delta.at(i, j) * w.at(s, j);
+                CHECK(out.at(i, s) == (before.at(i, s) > 0 ? g : 0), "backward_data %s", where().c_str());
+            }
+        (void)saved;
+    }
+
+    void weights() {
+        MatrixOf<T> a(rows, inner, flush), delta(rows, columns, flush), w(inner, columns, flush), bias(1, columns, flush);
+        const std::int64_t size = packed_size(inner, columns, k.panel);
+        Guarded<T> panels(size, flush), transposed(packed_size(columns, inner, k.panel), flush);
+        Guarded<T> expected(packed_size(columns, inner, k.panel), flush);
+        // Scratch is 64-byte aligned, and so ends where its vectors end.
+        Guarded<T> scratch(inner * k.panel, flush);
+        k.pack(inner, columns, w.view(), panels.data());
+        k.pack_transposed(inner, columns, w.view(), transposed.data());
+        MatrixOf<T> before(1, columns, flush);
+        for (std::int64_t j = 0; j < columns; ++j) before.at(0, j) = bias.at(0, j);
+        BackwardWeightsArgs<T> args;
+        args.rows = rows, args.inner = inner, args.columns = columns;
+        args.last_panel = panel_count(columns, k.panel);
+        args.a = a.view(), args.delta = delta.view();
+        args.has_bias = true;
+        args.weight.value = panels.data(), args.bias.value = bias.memory.data();
+        args.transposed = transposed.data();
+        args.optimizer = find_optimizer("sgd");
+        args.weight_hyper.lr = args.bias_hyper.lr = 1;
+        args.scratch = scratch.data();
+        k.backward_weights(args);
+        MatrixOf<T> after(inner, columns, flush);
+        k.unpack(inner, columns, panels.data(), after.mutable_view());
+        for (std::int64_t j = 0; j < columns; ++j) {
+            T sum = 0;
+            for (std::int64_t i = 0; i < rows; ++i) sum += delta.at(i, j);
+            CHECK(bias.at(0, j) == before.at(0, j) - sum, "bias %s", where().c_str());
+            for (std::int64_t s = 0; s < inner; ++s) {
+                T g = 0;
+                for (std::int64_t i = 0; i < rows; ++i) g += a.at(i, s) * delta.at(i, j);
+                CHECK(after.at(s, j) == w.at(s, j) - g, "weights %s at %d %d", where().c_str(), int(s), int(j));
+            }
+        }
+        k.pack_transposed(inner, columns, after.view(), expected.data());
+        for (std::int64_t i = 0; i < expected.size(); ++i)
+            CHECK(transposed[i] == expected[i], "transposed copy %s", where().c_str());
+    }
+};
+
+template <class T>
+void run(const KernelTable<T>& table, const char* isa) {
+    for (Flush flush : {Flush::end, Flush::start}) {
+        for (std::int64_t rows = 1; rows <= 30; ++rows)
+            for (std::int64_t columns : {1, 2, 7, 8, 15, 16, 17, 31, 32, 33, 47, 48, 63, 65, 70}) {
+                Case<T> one{table, isa, rows, 1 + (rows * 7 + columns) % 37, columns, flush};
+                one.forward_and_data();
+                one.weights();
+            }
+        Case<T>{table, isa, 1100, 5, 3, flush}.weights();            // several stretches of rows
+        Case<T>{table, isa, 3, 1100, 17, flush}.forward_and_data();  // several stretches of a sum
+    }
+}
+
+}  // namespace
+
+int main() {
+    for (const Isa& isa : known_isas()) {
+        if (!isa.compiled || !isa.supported) {
+            std::printf("skipped %s: %s\n", isa.name.c_str(), isa.compiled ? "this CPU lacks it" : "not compiled");
+            continue;
+        }
+        run(*isa.f32, isa.name.c_str());
+        run(*isa.f64, isa.name.c_str());
+    }
+    return summary("kernels");
+}
