@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from reference import ACTIVATIONS
 
 import resnetcore as rc
+from reference import ACTIVATIONS
 
 LOSSES = ("cross_entropy", "binary_cross_entropy", "mse", "mae", "huber")
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from reference import Pass, loss_and_gradient
 from strategies import random_case
 

@@ -17,8 +17,13 @@ X, Y = rng.normal(size=(37, 6)).astype(np.float32), rng.integers(0, 3, 37)
 EPOCHS, BATCH = 4, 8
 PER_EPOCH = 5
 
-LAYERS = [rc.Layer(9, norm="batch"), rc.Layer(9, norm="batch", dropout=0.2, skips={2: "learned"}),
-          rc.Layer(9, skips={2: "identity"}, branch_dropout=0.1), rc.Layer(9, gate=True), rc.Layer(3, activation=None)]
+LAYERS = [
+    rc.Layer(9, norm="batch"),
+    rc.Layer(9, norm="batch", dropout=0.2, skips={2: "learned"}),
+    rc.Layer(9, skips={2: "identity"}, branch_dropout=0.1),
+    rc.Layer(9, gate=True),
+    rc.Layer(3, activation=None),
+]
 CASES = {
     "SGD": {"optimizer": rc.SGD(lr=0.05)},
     "momentum": {

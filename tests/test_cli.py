@@ -1,6 +1,5 @@
 """The command line: what each command writes, one clear line for each mistake, and a run that survives Ctrl-C."""
 
-from pathlib import Path
 import csv
 import json
 import re
@@ -8,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -42,7 +42,9 @@ def rows_of(text):
 
 def test_classes_by_name_from_csv(capsys, table, tmp_path):
     out = tmp_path / "run"
-    status, printed, _ = run(capsys, "train", table, "--drop", "value", "--epochs", 30, "--lr", 0.01, "--out", out, *FAST)
+    status, printed, _ = run(
+        capsys, "train", table, "--drop", "value", "--epochs", 30, "--lr", 0.01, "--out", out, *FAST
+    )
     assert status == 0 and "validation accuracy" in printed
     assert {p.name for p in out.iterdir()} >= {"net.safetensors", "checkpoint.safetensors", "run.json", "history.csv"}
     assert len(rows_of((out / "history.csv").read_text())) == 30
@@ -81,15 +83,30 @@ def test_a_network_without_a_run_takes_columns_as_they_are(capsys, tmp_path):
 def test_arrays_by_name(capsys, tmp_path):
     x = np.random.default_rng(0).standard_normal((60, 4))
     np.savez(tmp_path / "d.npz", X=x, y=(x[:, 0] > 0).astype(int))
-    status, _, _ = run(capsys, "train", tmp_path / "d.npz", "--target", "y", "--epochs", 1, "--out", tmp_path / "r", *FAST)
+    status, _, _ = run(
+        capsys, "train", tmp_path / "d.npz", "--target", "y", "--epochs", 1, "--out", tmp_path / "r", *FAST
+    )
     assert status == 0
     described = json.loads((tmp_path / "r" / "run.json").read_text())["preparation"]
     assert described["inputs"] == ["0", "1", "2", "3"] and described["classes"] == ["0", "1"]
 
 
-@pytest.mark.parametrize("model", ["plain", "resnet", "highway", "gated_highway", "densenet", "preact_resnet", "tabular_resnet"])
+@pytest.mark.parametrize(
+    "model", ["plain", "resnet", "highway", "gated_highway", "densenet", "preact_resnet", "tabular_resnet"]
+)
 def test_every_model_trains(capsys, table, tmp_path, model):
-    arguments = ["--model", model, "--optimizer", "sgd", "--schedule", "cosine", "--epochs", 2, "--out", tmp_path / model]
+    arguments = [
+        "--model",
+        model,
+        "--optimizer",
+        "sgd",
+        "--schedule",
+        "cosine",
+        "--epochs",
+        2,
+        "--out",
+        tmp_path / model,
+    ]
     assert run(capsys, "train", table, *arguments, *FAST)[0] == 0
 
 
@@ -120,16 +137,19 @@ def test_ctrl_c_saves_and_says_how_to_go_on(table, tmp_path):
     assert len(rows_of((out / "history.csv").read_text())) == int(more)
 
 
-@pytest.mark.parametrize("text, message", [
-    ("a,b\n", "the table has no rows"),
-    ("a,a\n1,2\n", "must name each column, each once"),
-    ("a,b\n1\n", "row 1 has 1 cells, the header names 2"),
-    ("a,b\n1,0\nx,1\n1,1\n", "column 'a' has 'x' in row 2, no number; encode it"),
-    ("a,b\n1,0\n,1\n1,1\n", "column 'a' has '' in row 2, no number; fill it in"),
-    ("a,b\n1,0\nnan,1\n1,1\n", "column 'a' has nan in row 2; fill it in"),
-    ("a,b\n1,5\n2,5\n3,5\n", "column 'b' must have two different values"),
-    ("b\n1\n2\n", "no column left"),
-])
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("a,b\n", "the table has no rows"),
+        ("a,a\n1,2\n", "must name each column, each once"),
+        ("a,b\n1\n", "row 1 has 1 cells, the header names 2"),
+        ("a,b\n1,0\nx,1\n1,1\n", "column 'a' has 'x' in row 2, no number; encode it"),
+        ("a,b\n1,0\n,1\n1,1\n", "column 'a' has '' in row 2, no number; fill it in"),
+        ("a,b\n1,0\nnan,1\n1,1\n", "column 'a' has nan in row 2; fill it in"),
+        ("a,b\n1,5\n2,5\n3,5\n", "column 'b' must have two different values"),
+        ("b\n1\n2\n", "no column left"),
+    ],
+)
 def test_tables_that_are_none(capsys, tmp_path, text, message):
     path = tmp_path / "bad.csv"
     path.write_text(text)
@@ -139,22 +159,25 @@ def test_tables_that_are_none(capsys, tmp_path, text, message):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("arguments, message", [
-    (["train"], "which table"),
-    (["train", "no.csv"], "No such file"),
-    (["train", "no.xlsx"], "tables are"),
-    (["train", "{table}", "--target", "x"], "there is no column 'x'; there are alpha"),
-    (["train", "{table}", "--depth", "1"], "depth"),
-    (["train", "{table}", "--lr", "-1"], "lr must be above 0"),
-    (["train", "{table}", "--validation", "1"], "--validation must be in [0, 1)"),
-    (["train", "{table}", "--model", "x"], "invalid choice"),
-    (["train", "--resume", "--lr", "1"], "--lr belongs to a new run"),
-    (["train", "--resume"], "No such file"),
-    (["predict", "no.safetensors", "{table}"], "No such file"),
-    (["info", "--plan", "{table}"], "table.csv"),
-    (["nothing"], "invalid choice"),
-    ([], "required"),
-])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["train"], "which table"),
+        (["train", "no.csv"], "No such file"),
+        (["train", "no.xlsx"], "tables are"),
+        (["train", "{table}", "--target", "x"], "there is no column 'x'; there are alpha"),
+        (["train", "{table}", "--depth", "1"], "depth"),
+        (["train", "{table}", "--lr", "-1"], "lr must be above 0"),
+        (["train", "{table}", "--validation", "1"], "--validation must be in [0, 1)"),
+        (["train", "{table}", "--model", "x"], "invalid choice"),
+        (["train", "--resume", "--lr", "1"], "--lr belongs to a new run"),
+        (["train", "--resume"], "No such file"),
+        (["predict", "no.safetensors", "{table}"], "No such file"),
+        (["info", "--plan", "{table}"], "table.csv"),
+        (["nothing"], "invalid choice"),
+        ([], "required"),
+    ],
+)
 def test_mistakes_get_one_line(capsys, table, tmp_path, monkeypatch, arguments, message):
     monkeypatch.chdir(tmp_path)
     status, _, error = run(capsys, *(a.replace("{table}", table) for a in arguments))

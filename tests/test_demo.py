@@ -10,8 +10,8 @@ import pytest
 pytest.importorskip("sklearn")
 pytest.importorskip("matplotlib")
 
-from resnetcore import demo, digits  # noqa: E402
-from resnetcore.demo import experiments, figure, gradients, report  # noqa: E402
+from resnetcore import demo, digits
+from resnetcore.demo import experiments, figure, gradients, report
 
 
 @pytest.fixture(scope="module")
@@ -81,9 +81,11 @@ def test_progress_and_summary_name_every_network(quick):
 
 
 def test_titles_state_findings_where_they_hold(quick):
-    assert titles(quick[0]) == ["Deeper plain nets train worse, residual nets do not",
-                                "Sigmoid gradients vanish towards the input unless skips lead around the sigmoid",
-                                "Early training runs through the skips, then the branches come in"]
+    assert titles(quick[0]) == [
+        "Deeper plain nets train worse, residual nets do not",
+        "Sigmoid gradients vanish towards the input unless skips lead around the sigmoid",
+        "Early training runs through the skips, then the branches come in",
+    ]
 
 
 def test_titles_claim_nothing_where_they_do_not(quick):
@@ -92,15 +94,20 @@ def test_titles_claim_nothing_where_they_do_not(quick):
         row["training_error"] = 0.1
     result["gradients"] = {name: [1.0] * 49 for name in result["gradients"]}
     result["skips"]["ratios"] = [[1.0] * len(row) for row in result["skips"]["ratios"]]
-    assert titles(result) == ["Training error by depth", "Gradient norm by layer before the first step",
-                              "How strongly each layer leans on its skip"]
+    assert titles(result) == [
+        "Training error by depth",
+        "Gradient norm by layer before the first step",
+        "How strongly each layer leans on its skip",
+    ]
 
 
 def test_a_network_that_diverges_is_a_row_and_not_the_end():
     settings = experiments.Settings(depths=(5,), epochs=2, lr=1e30)
     stream = io.StringIO()
     with np.errstate(all="ignore"):
-        outcome = experiments.train(settings.experiments()[0], digits.split(), settings, report.Progress(stream, settings))
+        outcome = experiments.train(
+            settings.experiments()[0], digits.split(), settings, report.Progress(stream, settings)
+        )
     assert outcome["network"]["diverged"]
     json.dumps(outcome, allow_nan=False)
 

@@ -24,7 +24,9 @@ def test_every_tail(rows, columns):
         a = rc.ops.residual_forward(sources, weights, bias, (identity,))
         assert np.array_equal(a, np.maximum(z, 0))
         delta = grad * (z > 0)
-        d_sources, d_weights, d_bias, d_identity = rc.ops.residual_backward(grad, a, sources, weights, bias, (identity,))
+        d_sources, d_weights, d_bias, d_identity = rc.ops.residual_backward(
+            grad, a, sources, weights, bias, (identity,)
+        )
         for k in range(2):
             assert np.array_equal(d_sources[k], delta @ weights[k].T)
             assert np.array_equal(d_weights[k], sources[k].T @ delta)

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from reference import Optimizer, Pass, loss_and_gradient
-from strategies import random_case
 
 import resnetcore as rc
+from reference import Optimizer, Pass, loss_and_gradient
+from strategies import random_case
 
 SEEDS = range(200)
 # What a whole network may differ by, as a relative norm; where it is ill-conditioned, four times the error that NumPy

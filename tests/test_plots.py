@@ -14,7 +14,12 @@ import resnetcore as rc  # noqa: E402
 from resnetcore import plots  # noqa: E402
 from resnetcore.figure_style import _spread  # noqa: E402
 
-CURVES = {"loss": [2.0, 0.5, 0.01], "lr": [0.1, 0.1, 0.1], "val_loss": [2.1, 0.7, float("nan")], "val_accuracy": [0.1, 0.8, 0.9]}
+CURVES = {
+    "loss": [2.0, 0.5, 0.01],
+    "lr": [0.1, 0.1, 0.1],
+    "val_loss": [2.1, 0.7, float("nan")],
+    "val_accuracy": [0.1, 0.8, 0.9],
+}
 
 
 def texts(axes):
@@ -86,8 +91,10 @@ def test_labels_are_spread_in_order_and_no_further_than_needed():
 
 
 def test_matplotlib_is_loaded_late_and_pyplot_never():
-    code = ("import sys, resnetcore.plots as p; assert 'matplotlib' not in sys.modules; p.history({'loss': [1., 2.]});"
-            "assert 'matplotlib.pyplot' not in sys.modules")
+    code = (
+        "import sys, resnetcore.plots as p; assert 'matplotlib' not in sys.modules; p.history({'loss': [1., 2.]});"
+        "assert 'matplotlib.pyplot' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

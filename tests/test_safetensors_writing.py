@@ -48,7 +48,7 @@ def shell(script, *arguments):
 
 def mounted(mount, *arguments):
     # In a mount namespace of its own, so that nothing stays mounted.
-    return shell(f"exec unshare -m sh -ec '{mount}; \"$PYTHON\" -c \"$2\" \"$1\"' sh \"$1\" \"$2\"", *arguments)
+    return shell(f'exec unshare -m sh -ec \'{mount}; "$PYTHON" -c "$2" "$1"\' sh "$1" "$2"', *arguments)
 
 
 def test_the_mode_of_the_old_file_is_kept(path):

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from reference import Optimizer
 
 import resnetcore as rc
+from reference import Optimizer
 
 
 def case(dtype="float64"):

@@ -9,11 +9,21 @@ namespace resnetcore {
 struct Error : std::runtime_error {
     using std::runtime_error::runtime_error;
 };
-struct ShapeError : Error { using Error::Error; };         // a ValueError in Python
-struct DTypeError : Error { using Error::Error; };         // a TypeError
-struct DeviceError : Error { using Error::Error; };        // a RuntimeError
-struct CheckpointError : Error { using Error::Error; };    // a ValueError
-struct BuildFeatureError : Error { using Error::Error; };  // a RuntimeError
+struct ShapeError : Error {
+    using Error::Error;
+};  // a ValueError in Python
+struct DTypeError : Error {
+    using Error::Error;
+};  // a TypeError
+struct DeviceError : Error {
+    using Error::Error;
+};  // a RuntimeError
+struct CheckpointError : Error {
+    using Error::Error;
+};  // a ValueError
+struct BuildFeatureError : Error {
+    using Error::Error;
+};  // a RuntimeError
 
 // An array that another library offers and that cannot be taken (Python's BufferError).
 struct BufferError : std::runtime_error {

@@ -42,7 +42,8 @@ std::string rows_text(std::int64_t rows, std::int64_t columns) {
 std::vector<std::int64_t> checked_labels(const py::array& y, std::int64_t rows, std::int64_t classes,
                                          const std::string& what) {
     if (y.ndim() != 1 || y.shape(0) != rows)
-        throw ShapeError(what + " must hold one label a row, shape (" + std::to_string(rows) + ",), got " + shape_of(y));
+        throw ShapeError(what + " must hold one label a row, shape (" + std::to_string(rows) + ",), got " +
+                         shape_of(y));
     std::vector<std::int64_t> labels = dense<std::int64_t>(y);
     for (std::size_t i = 0; i < labels.size(); ++i)
         if (labels[i] < 0 || labels[i] >= classes)
@@ -55,8 +56,8 @@ template <class T>
 std::vector<T> checked_values(const py::array& y, std::int64_t rows, std::int64_t outputs, const std::string& what) {
     const bool column = outputs == 1 && y.ndim() == 1 && y.shape(0) == rows;
     if (!column && (y.ndim() != 2 || y.shape(0) != rows || y.shape(1) != outputs))
-        throw ShapeError(what + " must have shape " + rows_text(rows, outputs) + " (targets are never broadcast), got " +
-                         shape_of(y));
+        throw ShapeError(what + " must have shape " + rows_text(rows, outputs) +
+                         " (targets are never broadcast), got " + shape_of(y));
     return dense<T>(y);
 }
 
@@ -78,7 +79,8 @@ LossSettings loss_settings(const py::dict& description, std::int64_t outputs, co
         for (int i = 0; i < loss_count(); ++i) known += std::string(i ? ", " : "") + loss_name(i);
         throw ValueError(where + "unknown loss '" + name + "'; known are " + known);
     }
-    if (description.contains("label_smoothing")) settings.label_smoothing = description["label_smoothing"].cast<double>();
+    if (description.contains("label_smoothing"))
+        settings.label_smoothing = description["label_smoothing"].cast<double>();
     if (!(settings.label_smoothing >= 0 && settings.label_smoothing < 1))
         throw ValueError(where + "label_smoothing must be in [0, 1), got " + std::to_string(settings.label_smoothing));
     if (settings.label_smoothing > 0 && !takes_labels(settings.loss))
@@ -92,7 +94,8 @@ LossSettings loss_settings(const py::dict& description, std::int64_t outputs, co
     if (!takes_labels(settings.loss) && !is_binary(settings.loss))
         throw ValueError(where + "class_weight belongs to cross_entropy and binary_cross_entropy, not to " + name);
     if (weights.ndim() != 1 || weights.shape(0) != classes)
-        throw ShapeError(where + "class_weight must have shape (" + std::to_string(classes) + ",), got " + shape_of(weights));
+        throw ShapeError(where + "class_weight must have shape (" + std::to_string(classes) + ",), got " +
+                         shape_of(weights));
     settings.class_weight = dense<double>(weights);
     for (double w : settings.class_weight)
         if (!(w >= 0 && std::isfinite(w)))
@@ -157,8 +160,8 @@ void check_training_rows(const Topology& topology, std::int64_t rows, int micro_
     const std::string where = std::string(operation) + ": ";
     if (rows == 0) throw ShapeError(where + "a training batch needs at least one row, got 0");
     if (rows < micro_batches)
-        throw ShapeError(where + "accumulate=" + std::to_string(micro_batches) + " cuts the batch into as many parts; it has " +
-                         std::to_string(rows) + " rows");
+        throw ShapeError(where + "accumulate=" + std::to_string(micro_batches) +
+                         " cuts the batch into as many parts; it has " + std::to_string(rows) + " rows");
     const bool norms = std::any_of(topology.layers.begin(), topology.layers.end(),
                                    [](const Layer& layer) { return layer.batch_norm; });
     if (norms && rows / micro_batches < 2)
@@ -174,7 +177,8 @@ NonFiniteError non_finite(const PassResult& result, const char* operation, std::
     std::string text = std::string(operation) + ": the loss became " + std::to_string(result.loss);
     if (step > 0) text += " at step " + std::to_string(step);
     if (result.bad_layer == 0) text += "; the first layer with NaN or infinite values is layer 0, the input";
-    if (result.bad_layer > 0) text += "; the first layer with NaN or infinite values is layer " + std::to_string(result.bad_layer);
+    if (result.bad_layer > 0)
+        text += "; the first layer with NaN or infinite values is layer " + std::to_string(result.bad_layer);
     return NonFiniteError(text + ". Nothing was updated; try a smaller lr, clip_norm, or a norm");
 }
 

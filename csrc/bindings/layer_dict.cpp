@@ -127,20 +127,34 @@ Layer layer_from_dict(const py::dict& description, std::int64_t number) {
     if (!description.contains("width")) throw ValueError(at(number) + "a width is needed");
     for (const auto& [key, value] : description) {
         const std::string name = py::str(key).cast<std::string>();
-        if (name == "width") layer.width = integer(value, number, "width");
-        else if (name == "activation") layer.activation = activation(value, number);
-        else if (name == "norm") layer.batch_norm = batch_norm(value, number);
-        else if (name == "bias") layer.bias = boolean(value, number, "bias");
-        else if (name == "pre") layer.pre = boolean(value, number, "pre");
-        else if (name == "gate") layer.gate = boolean(value, number, "gate");
-        else if (name == "dropout") layer.dropout = real(value, number, "dropout");
-        else if (name == "branch_dropout") layer.branch_dropout = real(value, number, "branch_dropout");
-        else if (name == "skips") layer.skips = skips_of(value, number);
-        else if (name == "init") layer.initialization = initialization(value, number);
-        else if (name == "init_scale") layer.init_scale = real(value, number, "init_scale");
-        else if (name == "norm_init") layer.norm_init = real(value, number, "norm_init");
-        else if (name == "gate_bias") layer.gate_bias = real(value, number, "gate_bias");
-        else throw ValueError(at(number) + "unknown key " + text(key));
+        if (name == "width")
+            layer.width = integer(value, number, "width");
+        else if (name == "activation")
+            layer.activation = activation(value, number);
+        else if (name == "norm")
+            layer.batch_norm = batch_norm(value, number);
+        else if (name == "bias")
+            layer.bias = boolean(value, number, "bias");
+        else if (name == "pre")
+            layer.pre = boolean(value, number, "pre");
+        else if (name == "gate")
+            layer.gate = boolean(value, number, "gate");
+        else if (name == "dropout")
+            layer.dropout = real(value, number, "dropout");
+        else if (name == "branch_dropout")
+            layer.branch_dropout = real(value, number, "branch_dropout");
+        else if (name == "skips")
+            layer.skips = skips_of(value, number);
+        else if (name == "init")
+            layer.initialization = initialization(value, number);
+        else if (name == "init_scale")
+            layer.init_scale = real(value, number, "init_scale");
+        else if (name == "norm_init")
+            layer.norm_init = real(value, number, "norm_init");
+        else if (name == "gate_bias")
+            layer.gate_bias = real(value, number, "gate_bias");
+        else
+            throw ValueError(at(number) + "unknown key " + text(key));
     }
     return layer;
 }

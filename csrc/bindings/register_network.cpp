@@ -110,7 +110,8 @@ py::dict activations(Model<T>& model, py::handle x, bool training) {
 }
 
 template <class T>
-PassResult gradients_into(Model<T>& model, const Batch<T>& batch, const std::vector<std::pair<int, T*>>& wanted, T* d_x) {
+PassResult gradients_into(Model<T>& model, const Batch<T>& batch, const std::vector<std::pair<int, T*>>& wanted,
+                          T* d_x) {
     const WithoutGil release;
     std::lock_guard<ForkSafeMutex> lock(model.mutex());
     PassOptions options;
@@ -171,65 +172,90 @@ void register_network(py::module_& m) {
     py::class_<NetworkObject>(m, "Network", "A checked topology and its arrays; see resnetcore.Network.")
         .def(py::init(&make_network), py::arg("inputs"), py::arg("layers"), py::arg("seed") = 0,
              py::arg("dtype") = "float32")
-        .def_property_readonly("inputs", [](const NetworkObject& n) {
-            return n.with([](const auto& model) { return model.topology().inputs; });
-        })
-        .def_property_readonly("outputs", [](const NetworkObject& n) {
-            return n.with([](const auto& model) { return model.outputs(); });
-        })
-        .def_property_readonly("seed", [](const NetworkObject& n) {
-            return n.with([](const auto& model) { return model.seed(); });
-        })
-        .def_property_readonly("dtype", [](const NetworkObject& n) {
-            return n.model.index() == 0 ? "float32" : "float64";
-        })
-        .def_property_readonly("layers", [](const NetworkObject& n) {
-            return n.with([](const auto& model) {
-                py::list layers;
-                for (const Layer& layer : model.topology().layers) layers.append(layer_to_dict(layer));
-                return layers;
-            });
-        })
-        .def("parameter_names", [](const NetworkObject& n) {
-            return n.with([](const auto& model) { return names(model.parameters(), true); });
-        })
-        .def("buffer_names", [](const NetworkObject& n) {
-            return n.with([](const auto& model) { return names(model.parameters(), false); });
-        })
-        .def("get", [](const NetworkObject& n, const std::string& name) {
-            return n.with([&](const auto& model) { return get(model, name); });
-        }, py::arg("name"), "A copy of one parameter or buffer.")
-        .def("set", [](const NetworkObject& n, const py::dict& values) {
-            n.with([&](auto& model) { set(model, values); });
-        }, py::arg("values"), "Several parameters or buffers, all or nothing.")
-        .def("predict", [](const NetworkObject& n, py::handle x) {
-            return n.with([&](auto& model) { return predict(model, x); });
-        }, py::arg("x"), "Outputs in inference mode, (n, outputs).")
-        .def("activations", [](const NetworkObject& n, py::handle x, bool training) {
-            return n.with([&](auto& model) { return activations(model, x, training); });
-        }, py::arg("x"), py::arg("training") = false, "Layer outputs by number, and stored normal paths.")
-        .def("gradients", [](const NetworkObject& n, py::handle x, py::handle y, const py::dict& loss, std::uint32_t step) {
-            return n.with([&](auto& model) { return gradients(model, x, y, loss, step); });
-        }, py::arg("x"), py::arg("y"), py::arg("loss"), py::arg("step") = 0, "(loss, {name: gradient}, d_x); nothing is updated.")
-        .def("loss", [](const NetworkObject& n, py::handle x, py::handle y, const py::dict& loss) {
-            return n.with([&](auto& model) { return loss_of(model, x, y, loss); });
-        }, py::arg("x"), py::arg("y"), py::arg("loss"), "The loss in inference mode.")
-        .def("clone", [](const NetworkObject& n) {
-            return n.with([](const auto& model) {
-                using M = std::decay_t<decltype(model)>;
-                const WithoutGil release;
-                return NetworkObject{std::make_shared<M>(model)};
-            });
-        }, "A network with the same arrays that shares nothing with this one.")
-        .def("plan", [](const NetworkObject& n, bool training) {
-            return n.with([&](const auto& model) { return explain(model.plan(training), model.parameters()); });
-        }, py::arg("training") = false, "What runs in which order, on which memory, as text.")
-        .def("memory", [](const NetworkObject& n, std::int64_t batch, bool training) {
-            return n.with([&](const auto& model) {
-                const std::int64_t size = n.model.index() == 0 ? 4 : 8;
-                return model.plan(training).row_elements * batch * size;
-            });
-        }, py::arg("batch"), py::arg("training") = true, "Bytes of activations that a batch needs.");
+        .def_property_readonly(
+            "inputs",
+            [](const NetworkObject& n) { return n.with([](const auto& model) { return model.topology().inputs; }); })
+        .def_property_readonly(
+            "outputs", [](const NetworkObject& n) { return n.with([](const auto& model) { return model.outputs(); }); })
+        .def_property_readonly(
+            "seed", [](const NetworkObject& n) { return n.with([](const auto& model) { return model.seed(); }); })
+        .def_property_readonly("dtype",
+                               [](const NetworkObject& n) { return n.model.index() == 0 ? "float32" : "float64"; })
+        .def_property_readonly("layers",
+                               [](const NetworkObject& n) {
+                                   return n.with([](const auto& model) {
+                                       py::list layers;
+                                       for (const Layer& layer : model.topology().layers)
+                                           layers.append(layer_to_dict(layer));
+                                       return layers;
+                                   });
+                               })
+        .def("parameter_names",
+             [](const NetworkObject& n) {
+                 return n.with([](const auto& model) { return names(model.parameters(), true); });
+             })
+        .def("buffer_names",
+             [](const NetworkObject& n) {
+                 return n.with([](const auto& model) { return names(model.parameters(), false); });
+             })
+        .def(
+            "get",
+            [](const NetworkObject& n, const std::string& name) {
+                return n.with([&](const auto& model) { return get(model, name); });
+            },
+            py::arg("name"), "A copy of one parameter or buffer.")
+        .def(
+            "set",
+            [](const NetworkObject& n, const py::dict& values) { n.with([&](auto& model) { set(model, values); }); },
+            py::arg("values"), "Several parameters or buffers, all or nothing.")
+        .def(
+            "predict",
+            [](const NetworkObject& n, py::handle x) { return n.with([&](auto& model) { return predict(model, x); }); },
+            py::arg("x"), "Outputs in inference mode, (n, outputs).")
+        .def(
+            "activations",
+            [](const NetworkObject& n, py::handle x, bool training) {
+                return n.with([&](auto& model) { return activations(model, x, training); });
+            },
+            py::arg("x"), py::arg("training") = false, "Layer outputs by number, and stored normal paths.")
+        .def(
+            "gradients",
+            [](const NetworkObject& n, py::handle x, py::handle y, const py::dict& loss, std::uint32_t step) {
+                return n.with([&](auto& model) { return gradients(model, x, y, loss, step); });
+            },
+            py::arg("x"), py::arg("y"), py::arg("loss"), py::arg("step") = 0,
+            "(loss, {name: gradient}, d_x); nothing is updated.")
+        .def(
+            "loss",
+            [](const NetworkObject& n, py::handle x, py::handle y, const py::dict& loss) {
+                return n.with([&](auto& model) { return loss_of(model, x, y, loss); });
+            },
+            py::arg("x"), py::arg("y"), py::arg("loss"), "The loss in inference mode.")
+        .def(
+            "clone",
+            [](const NetworkObject& n) {
+                return n.with([](const auto& model) {
+                    using M = std::decay_t<decltype(model)>;
+                    const WithoutGil release;
+                    return NetworkObject{std::make_shared<M>(model)};
+                });
+            },
+            "A network with the same arrays that shares nothing with this one.")
+        .def(
+            "plan",
+            [](const NetworkObject& n, bool training) {
+                return n.with([&](const auto& model) { return explain(model.plan(training), model.parameters()); });
+            },
+            py::arg("training") = false, "What runs in which order, on which memory, as text.")
+        .def(
+            "memory",
+            [](const NetworkObject& n, std::int64_t batch, bool training) {
+                return n.with([&](const auto& model) {
+                    const std::int64_t size = n.model.index() == 0 ? 4 : 8;
+                    return model.plan(training).row_elements * batch * size;
+                });
+            },
+            py::arg("batch"), py::arg("training") = true, "Bytes of activations that a batch needs.");
 }
 
 }  // namespace resnetcore

@@ -47,7 +47,8 @@ Inputs<T> inputs(const char* operation, const py::list& sources, const py::list&
     arguments.rows = arguments.sources.at(0).rows;
     arguments.columns = arguments.weights.at(0).columns;
     arguments.activation = find_activation(activation);
-    if (arguments.activation < 0) throw ValueError(std::string(operation) + ": unknown activation '" + activation + "'");
+    if (arguments.activation < 0)
+        throw ValueError(std::string(operation) + ": unknown activation '" + activation + "'");
     return in;
 }
 

@@ -8,8 +8,8 @@
 #include "base/error.h"
 #include "bindings/array.h"
 #include "bindings/register.h"
-#include "bindings/without_gil.h"
 #include "bindings/trainer_object.h"
+#include "bindings/without_gil.h"
 
 namespace py = pybind11;
 
@@ -25,7 +25,8 @@ struct TrainerObject {
 };
 
 void check(bool good, const char* what, const char* range, double value) {
-    if (!good) throw ValueError(std::string("Trainer: ") + what + " must be " + range + ", got " + std::to_string(value));
+    if (!good)
+        throw ValueError(std::string("Trainer: ") + what + " must be " + range + ", got " + std::to_string(value));
 }
 
 OptimizerSettings optimizer_settings(const py::dict& d) {
@@ -56,7 +57,8 @@ OptimizerSettings optimizer_settings(const py::dict& d) {
     check(s.beta1 >= 0 && s.beta1 < 1, "beta1", "in [0, 1)", s.beta1);
     check(s.beta2 >= 0 && s.beta2 < 1, "beta2", "in [0, 1)", s.beta2);
     check(s.eps > 0 && std::isfinite(s.eps), "eps", "positive and finite", s.eps);
-    check(s.weight_decay >= 0 && std::isfinite(s.weight_decay), "weight_decay", "finite and not negative", s.weight_decay);
+    check(s.weight_decay >= 0 && std::isfinite(s.weight_decay), "weight_decay", "finite and not negative",
+          s.weight_decay);
     return s;
 }
 
@@ -171,13 +173,15 @@ void set_state(TrainerOf<T>& trainer, const py::dict& given) {
             const auto expected = parameter_array<T>(all[id]);
             const Dense value = Dense::ensure(take(state_name(all[id], i)));
             if (!value) throw py::error_already_set();
-            if (value.ndim() != expected.ndim() || !std::equal(value.shape(), value.shape() + value.ndim(), expected.shape()))
+            if (value.ndim() != expected.ndim() ||
+                !std::equal(value.shape(), value.shape() + value.ndim(), expected.shape()))
                 throw ShapeError("set_state: '" + state_name(all[id], i) + "' has the wrong shape");
             values.push_back({value, trainer.state.array(static_cast<int>(id), i)});
             ids.push_back(static_cast<int>(id));
         }
     const auto steps = take("optimizer.step").template cast<py::array_t<std::int64_t>>();
-    if (steps.size() != 1 || *steps.data() < 0) throw ValueError("set_state: 'optimizer.step' must be one count, not negative");
+    if (steps.size() != 1 || *steps.data() < 0)
+        throw ValueError("set_state: 'optimizer.step' must be one count, not negative");
     if (given.size() != values.size() + 1) throw ValueError("set_state: there are arrays that no parameter has");
     for (std::size_t i = 0; i < values.size(); ++i)
         model.store().pack_like(ids[i], values[i].first.data(), values[i].second);
@@ -190,26 +194,37 @@ void register_trainer(py::module_& m) {
     py::class_<TrainerObject>(m, "Trainer", "Trains a Network in place; see resnetcore.Trainer.")
         .def(py::init(&make_trainer), py::arg("network"), py::arg("loss"), py::arg("optimizer"), py::arg("seed") = 0,
              py::arg("clip_norm") = py::none(), py::arg("accumulate") = 1)
-        .def("step", [](const TrainerObject& t, py::handle x, py::handle y, double lr, py::handle sample_weight) {
-            return t.with([&](auto& trainer) { return step_batch(trainer, x, y, lr, sample_weight); });
-        }, py::arg("x"), py::arg("y"), py::arg("lr"), py::arg("sample_weight") = py::none(),
-           "One update; the loss of before it.")
-        .def("step_rows", [](const TrainerObject& t, py::handle x, py::handle y, const py::array_t<std::int64_t>& rows,
-                             double lr, py::handle sample_weight) {
-            return t.with([&](auto& trainer) { return step_rows(trainer, x, y, rows, lr, sample_weight); });
-        }, py::arg("x"), py::arg("y"), py::arg("rows"), py::arg("lr"), py::arg("sample_weight") = py::none(),
-           "One update on the chosen rows of x and y.")
-        .def_property_readonly("steps", [](const TrainerObject& t) {
-            return t.with([](const auto& trainer) { return trainer.state.steps(); });
-        })
-        .def_property_readonly("last_gradient_norm", [](const TrainerObject& t) {
-            return t.with([](const auto& trainer) { return trainer.last_gradient_norm; });
-        })
-        .def("state", [](const TrainerObject& t) { return t.with([](auto& trainer) { return state(trainer); }); },
-             "The optimizer's arrays and step count.")
-        .def("set_state", [](const TrainerObject& t, const py::dict& values) {
-            t.with([&](auto& trainer) { set_state(trainer, values); });
-        }, py::arg("values"), "What state() gave, all or nothing.");
+        .def(
+            "step",
+            [](const TrainerObject& t, py::handle x, py::handle y, double lr, py::handle sample_weight) {
+                return t.with([&](auto& trainer) { return step_batch(trainer, x, y, lr, sample_weight); });
+            },
+            py::arg("x"), py::arg("y"), py::arg("lr"), py::arg("sample_weight") = py::none(),
+            "One update; the loss of before it.")
+        .def(
+            "step_rows",
+            [](const TrainerObject& t, py::handle x, py::handle y, const py::array_t<std::int64_t>& rows, double lr,
+               py::handle sample_weight) {
+                return t.with([&](auto& trainer) { return step_rows(trainer, x, y, rows, lr, sample_weight); });
+            },
+            py::arg("x"), py::arg("y"), py::arg("rows"), py::arg("lr"), py::arg("sample_weight") = py::none(),
+            "One update on the chosen rows of x and y.")
+        .def_property_readonly(
+            "steps",
+            [](const TrainerObject& t) { return t.with([](const auto& trainer) { return trainer.state.steps(); }); })
+        .def_property_readonly("last_gradient_norm",
+                               [](const TrainerObject& t) {
+                                   return t.with([](const auto& trainer) { return trainer.last_gradient_norm; });
+                               })
+        .def(
+            "state", [](const TrainerObject& t) { return t.with([](auto& trainer) { return state(trainer); }); },
+            "The optimizer's arrays and step count.")
+        .def(
+            "set_state",
+            [](const TrainerObject& t, const py::dict& values) {
+                t.with([&](auto& trainer) { set_state(trainer, values); });
+            },
+            py::arg("values"), "What state() gave, all or nothing.");
 }
 
 }  // namespace resnetcore

@@ -10,8 +10,13 @@ template <class T>
 struct TrainerOf {
     TrainerOf(ModelPtr<T> model, LossSettings loss, const OptimizerSettings& optimizer, std::uint64_t seed,
               double clip_norm, int accumulate)
-        : model(std::move(model)), loss(std::move(loss)), seed(seed), clip_norm(clip_norm), accumulate(accumulate),
-          state(*this->model, optimizer), pass(*this->model, false) {}
+        : model(std::move(model)),
+          loss(std::move(loss)),
+          seed(seed),
+          clip_norm(clip_norm),
+          accumulate(accumulate),
+          state(*this->model, optimizer),
+          pass(*this->model, false) {}
 
     const ModelPtr<T> model;
     const LossSettings loss;

@@ -63,8 +63,8 @@ struct ForwardArgs {
     const Rows<T>* identity = nullptr;
     int n_identity = 0;
     Branch<T> branch;
-    int activation = 0;     // index into Activations
-    Rows<T> mask;           // dropout multipliers, or null
+    int activation = 0;       // index into Activations
+    Rows<T> mask;             // dropout multipliers, or null
     MutableRows<T> argument;  // where to keep the argument of g, or null
     MutableRows<T> out;
 };
@@ -79,7 +79,7 @@ struct BackwardDataArgs {
     int n_identity = 0;
     Rows<T> mask;
     int activation = 0;
-    Rows<T> saved;                  // the output of g, or its argument; not read where g is the identity
+    Rows<T> saved;  // the output of g, or its argument; not read where g is the identity
     bool saved_is_argument = false;
     MutableRows<T> out;
 };
@@ -103,12 +103,12 @@ struct BackwardWeightsArgs {
     T* bias_gradient = nullptr;  // (columns)
     bool accumulate = false;
     bool has_bias = false;
-    Slot<T> weight;              // packed, whole matrix
-    T* transposed = nullptr;     // packed Wᵀ, whole matrix
+    Slot<T> weight;           // packed, whole matrix
+    T* transposed = nullptr;  // packed Wᵀ, whole matrix
     Slot<T> bias;
-    int optimizer = 0;           // index into Optimizers
+    int optimizer = 0;  // index into Optimizers
     Hyper<T> weight_hyper, bias_hyper;
-    T* scratch = nullptr;        // inner * panel elements, 64-byte aligned, private to the calling thread
+    T* scratch = nullptr;  // inner * panel elements, 64-byte aligned, private to the calling thread
 };
 
 // The optimizer on a materialised packed gradient: panels [first_panel, last_panel), and the transposed copy.
@@ -200,22 +200,22 @@ struct DropoutArgs {
 template <class T>
 struct LossArgs {
     std::int64_t rows = 0, columns = 0;
-    int loss = 0;                          // index into Losses
+    int loss = 0;  // index into Losses
     Rows<T> logits;
     const std::int64_t* labels = nullptr;  // (rows)
     Rows<T> targets;                       // (rows, columns)
     const T* class_weight = nullptr;       // (columns) for cross_entropy, (2) for binary_cross_entropy
     const T* sample_weight = nullptr;      // (rows)
     double label_smoothing = 0;
-    double delta = 1;                      // of huber
-    double normaliser = 1;                 // 1 / Σ weights
-    MutableRows<T> gradient;               // null: loss only
-    double* row_loss = nullptr;            // (rows)
+    double delta = 1;            // of huber
+    double normaliser = 1;       // 1 / Σ weights
+    MutableRows<T> gradient;     // null: loss only
+    double* row_loss = nullptr;  // (rows)
 };
 
 template <class T>
 struct KernelTable {
-    int panel;     // columns in a packed panel
+    int panel;      // columns in a packed panel
     int row_block;  // rows of the micro-kernel: row tiles are cheapest as multiples of it
     void (*forward)(const ForwardArgs<T>&);
     void (*backward_data)(const BackwardDataArgs<T>&);

@@ -7,10 +7,10 @@
 namespace resnetcore {
 
 // One pair of getters for each instruction set that is compiled in (kernels/cpu/isa.h).
-#define RC_DECLARE_ISA(isa)                \
-    namespace isa {                        \
-    const KernelTable<float>* f32();       \
-    const KernelTable<double>* f64();      \
+#define RC_DECLARE_ISA(isa)           \
+    namespace isa {                   \
+    const KernelTable<float>* f32();  \
+    const KernelTable<double>* f64(); \
     }
 RC_DECLARE_ISA(baseline)
 RC_DECLARE_ISA(avx2)

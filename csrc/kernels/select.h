@@ -9,9 +9,9 @@
 namespace resnetcore {
 
 struct Isa {
-    std::string name;              // "baseline", "avx2", "avx512", "neon"
+    std::string name;  // "baseline", "avx2", "avx512", "neon"
     bool compiled = false;
-    bool supported = false;        // by this CPU and operating system
+    bool supported = false;  // by this CPU and operating system
     const KernelTable<float>* f32 = nullptr;
     const KernelTable<double>* f64 = nullptr;
 };
@@ -25,8 +25,12 @@ const Isa& current_isa();
 template <class T>
 const KernelTable<T>& kernels();
 template <>
-inline const KernelTable<float>& kernels<float>() { return *current_isa().f32; }
+inline const KernelTable<float>& kernels<float>() {
+    return *current_isa().f32;
+}
 template <>
-inline const KernelTable<double>& kernels<double>() { return *current_isa().f64; }
+inline const KernelTable<double>& kernels<double>() {
+    return *current_isa().f64;
+}
 
 }  // namespace resnetcore

@@ -11,51 +11,94 @@ namespace resnetcore {
 struct Identity {
     static constexpr const char* name = "identity";
     static constexpr bool needs_argument = false;
-    template <class T> static RC_HD T forward(T z) { return z; }
-    template <class T> static RC_HD T derivative(T) { return T(1); }
+    template <class T>
+    static RC_HD T forward(T z) {
+        return z;
+    }
+    template <class T>
+    static RC_HD T derivative(T) {
+        return T(1);
+    }
 };
 
 struct Relu {  // NaN is not ≤ 0 and so passes through; the derivative at 0 is 0
     static constexpr const char* name = "relu";
     static constexpr bool needs_argument = false;
-    template <class T> static RC_HD T forward(T z) { return select(z <= T(0), T(0), z); }
-    template <class T> static RC_HD T derivative(T a) { return select(a <= T(0), T(0), T(1)); }
+    template <class T>
+    static RC_HD T forward(T z) {
+        return select(z <= T(0), T(0), z);
+    }
+    template <class T>
+    static RC_HD T derivative(T a) {
+        return select(a <= T(0), T(0), T(1));
+    }
 };
 
 struct LeakyRelu {
     static constexpr const char* name = "leaky_relu";
     static constexpr bool needs_argument = false;
-    template <class T> static RC_HD T forward(T z) { return select(z <= T(0), z * T(0.01), z); }
-    template <class T> static RC_HD T derivative(T a) { return select(a <= T(0), T(0.01), T(1)); }
+    template <class T>
+    static RC_HD T forward(T z) {
+        return select(z <= T(0), z * T(0.01), z);
+    }
+    template <class T>
+    static RC_HD T derivative(T a) {
+        return select(a <= T(0), T(0.01), T(1));
+    }
 };
 
 struct Elu {  // Clevert et al. 2016, α = 1
     static constexpr const char* name = "elu";
     static constexpr bool needs_argument = false;
-    template <class T> static RC_HD T forward(T z) { return select(z <= T(0), expm1(z), z); }
-    template <class T> static RC_HD T derivative(T a) { return select(a <= T(0), a + T(1), T(1)); }
+    template <class T>
+    static RC_HD T forward(T z) {
+        return select(z <= T(0), expm1(z), z);
+    }
+    template <class T>
+    static RC_HD T derivative(T a) {
+        return select(a <= T(0), a + T(1), T(1));
+    }
 };
 
 struct Sigmoid {
     static constexpr const char* name = "sigmoid";
     static constexpr bool needs_argument = false;
-    template <class T> static RC_HD T forward(T z) { return T(1) / (T(1) + exp(-z)); }
-    template <class T> static RC_HD T derivative(T a) { return a * (T(1) - a); }
+    template <class T>
+    static RC_HD T forward(T z) {
+        return T(1) / (T(1) + exp(-z));
+    }
+    template <class T>
+    static RC_HD T derivative(T a) {
+        return a * (T(1) - a);
+    }
 };
 
 struct Tanh {
     static constexpr const char* name = "tanh";
     static constexpr bool needs_argument = false;
-    template <class T> static RC_HD T forward(T z) { return tanh(z); }
-    template <class T> static RC_HD T derivative(T a) { return T(1) - a * a; }
+    template <class T>
+    static RC_HD T forward(T z) {
+        return tanh(z);
+    }
+    template <class T>
+    static RC_HD T derivative(T a) {
+        return T(1) - a * a;
+    }
 };
 
 struct Gelu {  // Hendrycks & Gimpel 2016, exact: z·Φ(z)
     static constexpr const char* name = "gelu";
     static constexpr bool needs_argument = true;
-    template <class T> static RC_HD T phi(T z) { return T(0.5) * (T(1) + erf(z * T(0.70710678118654752440))); }
-    template <class T> static RC_HD T forward(T z) { return z * phi(z); }
-    template <class T> static RC_HD T derivative(T z) {
+    template <class T>
+    static RC_HD T phi(T z) {
+        return T(0.5) * (T(1) + erf(z * T(0.70710678118654752440)));
+    }
+    template <class T>
+    static RC_HD T forward(T z) {
+        return z * phi(z);
+    }
+    template <class T>
+    static RC_HD T derivative(T z) {
         const T density = exp(z * z * T(-0.5)) * T(0.39894228040143267794);
         return phi(z) + z * density;
     }
@@ -64,8 +107,12 @@ struct Gelu {  // Hendrycks & Gimpel 2016, exact: z·Φ(z)
 struct Silu {
     static constexpr const char* name = "silu";
     static constexpr bool needs_argument = true;
-    template <class T> static RC_HD T forward(T z) { return z / (T(1) + exp(-z)); }
-    template <class T> static RC_HD T derivative(T z) {
+    template <class T>
+    static RC_HD T forward(T z) {
+        return z / (T(1) + exp(-z));
+    }
+    template <class T>
+    static RC_HD T derivative(T z) {
         const T s = Sigmoid::forward(z);
         return s * (T(1) + z * (T(1) - s));
     }
@@ -74,8 +121,14 @@ struct Silu {
 struct Softplus {  // linear above 20, as PyTorch's; 1 − e^(−a) is its derivative in terms of the output
     static constexpr const char* name = "softplus";
     static constexpr bool needs_argument = false;
-    template <class T> static RC_HD T forward(T z) { return select(z > T(20), z, log1p(exp(z))); }
-    template <class T> static RC_HD T derivative(T a) { return select(a > T(20), T(1), -expm1(-a)); }
+    template <class T>
+    static RC_HD T forward(T z) {
+        return select(z > T(20), z, log1p(exp(z)));
+    }
+    template <class T>
+    static RC_HD T derivative(T a) {
+        return select(a > T(20), T(1), -expm1(-a));
+    }
 };
 
 using Activations = TypeList<Identity, Relu, LeakyRelu, Elu, Gelu, Silu, Tanh, Sigmoid, Softplus>;

@@ -14,7 +14,9 @@
 namespace resnetcore {
 
 template <class T>
-RC_HD T select(bool condition, T yes, T no) { return condition ? yes : no; }
+RC_HD T select(bool condition, T yes, T no) {
+    return condition ? yes : no;
+}
 
 RC_HD float exp(float x) { return ::expf(x); }
 RC_HD double exp(double x) { return ::exp(x); }

@@ -102,7 +102,8 @@ struct Huber {  // Huber 1964: quadratic within delta
         for (std::int64_t j = 0; j < n; ++j) {
             const double d = static_cast<double>(z[j]) - target.values[j], size = ::fabs(d);
             loss += size <= delta ? 0.5 * d * d : delta * (size - 0.5 * delta);
-            if (gradient) gradient[j] = static_cast<T>(scale * (size <= delta ? d : d > 0 ? delta : d < 0 ? -delta : d));
+            if (gradient)
+                gradient[j] = static_cast<T>(scale * (size <= delta ? d : d > 0 ? delta : d < 0 ? -delta : d));
         }
         return loss;
     }

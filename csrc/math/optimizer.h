@@ -16,14 +16,15 @@ struct Hyper {
     T weight_decay = 0;
     T beta1 = 0, beta2 = 0, eps = 0;
     T one_minus_beta1 = 0, one_minus_beta2 = 0;  // rounded from the double difference
-    T step_size = 0;        // lr / (1 − beta1^t)
-    T root_correction = 0;  // sqrt(1 − beta2^t)
+    T step_size = 0;                             // lr / (1 − beta1^t)
+    T root_correction = 0;                       // sqrt(1 − beta2^t)
 };
 
 struct Sgd {
     static constexpr const char* name = "sgd";
     static constexpr int states = 0;
-    template <class V, class T> static RC_HD V apply(V w, V g, V&, V&, const Hyper<T>& h) {
+    template <class V, class T>
+    static RC_HD V apply(V w, V g, V&, V&, const Hyper<T>& h) {
         g = g + V(h.weight_decay) * w;
         return w - V(h.lr) * g;
     }
@@ -32,7 +33,8 @@ struct Sgd {
 struct Momentum {  // Sutskever et al. 2013, without dampening
     static constexpr const char* name = "momentum";
     static constexpr int states = 1;
-    template <class V, class T> static RC_HD V apply(V w, V g, V& velocity, V&, const Hyper<T>& h) {
+    template <class V, class T>
+    static RC_HD V apply(V w, V g, V& velocity, V&, const Hyper<T>& h) {
         g = g + V(h.weight_decay) * w;
         velocity = V(h.momentum) * velocity + g;
         return w - V(h.lr) * (h.nesterov ? g + V(h.momentum) * velocity : velocity);
@@ -42,12 +44,14 @@ struct Momentum {  // Sutskever et al. 2013, without dampening
 struct Adam {  // Kingma & Ba 2015, algorithm 1; weight decay as part of the gradient
     static constexpr const char* name = "adam";
     static constexpr int states = 2;
-    template <class V, class T> static RC_HD V descend(V w, V g, V& m, V& v, const Hyper<T>& h) {
+    template <class V, class T>
+    static RC_HD V descend(V w, V g, V& m, V& v, const Hyper<T>& h) {
         m = m + (g - m) * V(h.one_minus_beta1);
         v = v * V(h.beta2) + g * g * V(h.one_minus_beta2);
         return w - V(h.step_size) * m / (sqrt(v) / V(h.root_correction) + V(h.eps));
     }
-    template <class V, class T> static RC_HD V apply(V w, V g, V& m, V& v, const Hyper<T>& h) {
+    template <class V, class T>
+    static RC_HD V apply(V w, V g, V& m, V& v, const Hyper<T>& h) {
         return descend(w, g + V(h.weight_decay) * w, m, v, h);
     }
 };
@@ -55,7 +59,8 @@ struct Adam {  // Kingma & Ba 2015, algorithm 1; weight decay as part of the gra
 struct AdamW {  // Loshchilov & Hutter 2019: decay apart from the gradient
     static constexpr const char* name = "adamw";
     static constexpr int states = 2;
-    template <class V, class T> static RC_HD V apply(V w, V g, V& m, V& v, const Hyper<T>& h) {
+    template <class V, class T>
+    static RC_HD V apply(V w, V g, V& m, V& v, const Hyper<T>& h) {
         return Adam::descend(w - V(h.lr * h.weight_decay) * w, g, m, v, h);
     }
 };

@@ -24,8 +24,14 @@ bool ends_in_sums(const Phase& phase) {
 template <class T>
 BatchExecutor<T>::BatchExecutor(Plan plan, const KernelTable<T>& kernels, ParameterStore<T>& store, Norms<T>& norms,
                                 const std::vector<Folded<T>>* folded, std::int64_t weight_bytes)
-    : plan_(std::move(plan)), kernels_(kernels), store_(store), norms_(norms), folded_(folded),
-      weight_bytes_(weight_bytes), widest_(widest_buffer(plan_)), queues_(new WorkQueue[plan_.phases.size()]) {}
+    : plan_(std::move(plan)),
+      kernels_(kernels),
+      store_(store),
+      norms_(norms),
+      folded_(folded),
+      weight_bytes_(weight_bytes),
+      widest_(widest_buffer(plan_)),
+      queues_(new WorkQueue[plan_.phases.size()]) {}
 
 template <class T>
 std::int64_t BatchExecutor<T>::tile_for(std::int64_t rows) const {
@@ -105,8 +111,13 @@ template <class T>
 InferenceExecutor<T>::InferenceExecutor(Plan plan, const KernelTable<T>& kernels, ParameterStore<T>& store,
                                         Norms<T>& norms, const std::vector<Folded<T>>& folded,
                                         std::int64_t weight_bytes)
-    : plan_(std::move(plan)), kernels_(kernels), store_(store), norms_(norms), folded_(folded),
-      weight_bytes_(weight_bytes), widest_(widest_buffer(plan_)) {}
+    : plan_(std::move(plan)),
+      kernels_(kernels),
+      store_(store),
+      norms_(norms),
+      folded_(folded),
+      weight_bytes_(weight_bytes),
+      widest_(widest_buffer(plan_)) {}
 
 template <class T>
 void InferenceExecutor<T>::prepare(std::int64_t rows, int threads) {

@@ -64,7 +64,8 @@ void Norms<T>::combine_moments(Norm<T>& norm, const PartialSums<T>& sums, std::i
     const double n = static_cast<double>(sums.rows);
     for (std::int64_t j = begin; j < end; ++j) {
         double mean = 0, squares = 0;
-        for (std::int64_t c = 0; c < sums.chunks(); ++c) mean += sums.rows_of(c) * static_cast<double>(sums.first(c)[j]);
+        for (std::int64_t c = 0; c < sums.chunks(); ++c)
+            mean += sums.rows_of(c) * static_cast<double>(sums.first(c)[j]);
         mean /= n;
         for (std::int64_t c = 0; c < sums.chunks(); ++c) {
             const double apart = sums.first(c)[j] - mean;

@@ -43,14 +43,22 @@ template <class T>
 void StepRunner<T>::run(const Step& step, const Frame<T>& frame, std::int64_t begin, std::int64_t end,
                         const PartialSums<T>* sums) {
     switch (step.kind) {
-        case StepKind::forward: return forward(step, frame, begin, end);
-        case StepKind::backward_data: return backward_data(step, frame, begin, end);
-        case StepKind::moments: return moments(step, frame, begin, end, *sums);
-        case StepKind::norm_sums: return norm_sums(step, frame, begin, end, *sums);
-        case StepKind::norm_backward: return norm_backward(step, frame, begin, end);
-        case StepKind::gate: return gate(step, frame, begin, end);
-        case StepKind::gate_backward: return gate_backward(step, frame, begin, end);
-        case StepKind::loss: return loss(step, frame, begin, end);
+        case StepKind::forward:
+            return forward(step, frame, begin, end);
+        case StepKind::backward_data:
+            return backward_data(step, frame, begin, end);
+        case StepKind::moments:
+            return moments(step, frame, begin, end, *sums);
+        case StepKind::norm_sums:
+            return norm_sums(step, frame, begin, end, *sums);
+        case StepKind::norm_backward:
+            return norm_backward(step, frame, begin, end);
+        case StepKind::gate:
+            return gate(step, frame, begin, end);
+        case StepKind::gate_backward:
+            return gate_backward(step, frame, begin, end);
+        case StepKind::loss:
+            return loss(step, frame, begin, end);
     }
 }
 

@@ -35,7 +35,7 @@ struct Frame {
     Rows<T> input;
     T* arena = nullptr;
     std::int64_t rows = 0;
-    BufferId output = -1;      // this buffer lies in `output_rows` instead of the arena
+    BufferId output = -1;  // this buffer lies in `output_rows` instead of the arena
     MutableRows<T> output_rows;
     std::int64_t first_row = 0;  // of the frame in its batch: dropout and targets count from the batch's start
     PhiloxKey dropout;           // purpose is added per site

@@ -61,9 +61,8 @@ public:
             arrived_.store(0, std::memory_order_relaxed);
             phase_.store(next, std::memory_order_release);
         }
-        spin_until([&] {
-            return phase_.load(std::memory_order_acquire) == next || failed_.load(std::memory_order_acquire);
-        });
+        spin_until(
+            [&] { return phase_.load(std::memory_order_acquire) == next || failed_.load(std::memory_order_acquire); });
         if (failed_.load(std::memory_order_acquire)) throw Abandoned{};
     }
 
@@ -79,7 +78,8 @@ private:
 
     // Run number and team size travel in one word, so that no worker can pair one run's number with another's size.
     void publish(int size) {
-        const std::uint64_t next = ((ticket_.load(std::memory_order_relaxed) >> 16) + 1) << 16 | static_cast<unsigned>(size);
+        const std::uint64_t next =
+            ((ticket_.load(std::memory_order_relaxed) >> 16) + 1) << 16 | static_cast<unsigned>(size);
         ticket_.store(next, std::memory_order_seq_cst);
         if (size > 1 && sleepers_.load(std::memory_order_seq_cst) > 0) {
             std::lock_guard<std::mutex> lock(sleep_mutex_);

@@ -34,8 +34,8 @@ void check_finite(std::int64_t number, const char* what, double value) {
 
 void check_skip(const Topology& t, std::int64_t number, const Skip& skip) {
     if (skip.back < 2)
-        throw ValueError("Network: " + name(number) + ": a skip counts layers back from 2 (1 is the normal path), got " +
-                         std::to_string(skip.back));
+        throw ValueError("Network: " + name(number) +
+                         ": a skip counts layers back from 2 (1 is the normal path), got " + std::to_string(skip.back));
     if (skip.back > number)
         throw ValueError("Network: " + name(number) + ": a skip of " + std::to_string(skip.back) +
                          " layers reaches before the input; the furthest it can reach is " + std::to_string(number));
@@ -78,7 +78,8 @@ void check_layer(const Topology& t, std::int64_t number) {
 void check_topology(const Topology& topology) {
     check_width("the input", topology.inputs);
     if (topology.layers.empty()) throw ValueError("Network: at least one layer is needed, got none");
-    for (std::int64_t number = 1; number <= topology.depth(); ++number) check_width(name(number), topology.width(number));
+    for (std::int64_t number = 1; number <= topology.depth(); ++number)
+        check_width(name(number), topology.width(number));
     for (std::int64_t number = 1; number <= topology.depth(); ++number) check_layer(topology, number);
 }
 

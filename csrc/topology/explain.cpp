@@ -8,14 +8,22 @@ namespace {
 
 const char* kind_name(StepKind kind) {
     switch (kind) {
-        case StepKind::forward: return "forward";
-        case StepKind::moments: return "moments";
-        case StepKind::gate: return "gate";
-        case StepKind::loss: return "loss";
-        case StepKind::backward_data: return "backward_data";
-        case StepKind::norm_sums: return "norm_sums";
-        case StepKind::norm_backward: return "norm_backward";
-        case StepKind::gate_backward: return "gate_backward";
+        case StepKind::forward:
+            return "forward";
+        case StepKind::moments:
+            return "moments";
+        case StepKind::gate:
+            return "gate";
+        case StepKind::loss:
+            return "loss";
+        case StepKind::backward_data:
+            return "backward_data";
+        case StepKind::norm_sums:
+            return "norm_sums";
+        case StepKind::norm_backward:
+            return "norm_backward";
+        case StepKind::gate_backward:
+            return "gate_backward";
     }
     return "";
 }

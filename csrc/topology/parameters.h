@@ -9,7 +9,17 @@
 
 namespace resnetcore {
 
-enum class Role { weight, skip_weight, gate_weight, bias, gate_bias, norm_weight, norm_bias, running_mean, running_var };
+enum class Role {
+    weight,
+    skip_weight,
+    gate_weight,
+    bias,
+    gate_bias,
+    norm_weight,
+    norm_bias,
+    running_mean,
+    running_var
+};
 
 // A matrix (rows, columns), stored packed, or a vector (rows == 0) of `columns` elements.
 struct Parameter {

@@ -166,7 +166,8 @@ private:
         gradients_[depth].identities.push_back(plan_.output_gradient);
         for (std::int64_t number = depth; number >= 1; --number) backward(number);
         if (options_.input_gradient)
-            plan_.input_gradient = backward_data(0, gradients_[0], 0, step_of(StepKind::backward_data, 0, 0), "input.gradient");
+            plan_.input_gradient =
+                backward_data(0, gradients_[0], 0, step_of(StepKind::backward_data, 0, 0), "input.gradient");
     }
 
     // Sums what `gradient` has collected; `like` carries the derivative and the dropout of the step to undo.
@@ -297,8 +298,8 @@ private:
     static void visit_buffers(const Step& s, Visit visit) {
         for (const Product& p : s.products) visit(p.rows);
         for (BufferId b : s.identities) visit(b);
-        for (BufferId b : {s.out, s.branch.z, s.argument, s.saved, s.delta, s.gate_h, s.gate_t, s.gate_x, s.d_h, s.d_t,
-                           s.d_x})
+        for (BufferId b :
+             {s.out, s.branch.z, s.argument, s.saved, s.delta, s.gate_h, s.gate_t, s.gate_x, s.d_h, s.d_t, s.d_x})
             if (b >= 0) visit(b);
     }
 

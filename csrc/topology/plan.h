@@ -18,8 +18,8 @@ using BufferId = int;  // −1: none. Buffer 0 is the network's input, which is 
 struct BufferInfo {
     std::string name;
     std::int64_t width = 0;
-    int first_use = 0, last_use = 0;      // phases, or steps where a plan has one phase
-    std::int64_t offset = 0;              // in elements per row of the batch
+    int first_use = 0, last_use = 0;  // phases, or steps where a plan has one phase
+    std::int64_t offset = 0;          // in elements per row of the batch
 };
 
 struct Product {
@@ -30,7 +30,7 @@ struct Product {
 // The normal path stored before its norm, its dropout or both.
 struct BranchInfo {
     BufferId z = -1;
-    int norm = -1;             // layer whose batch norm applies, or −1
+    int norm = -1;  // layer whose batch norm applies, or −1
     double dropout = 0;
     std::uint32_t dropout_site = 0;
 };
@@ -42,17 +42,17 @@ struct Step {
     std::int64_t layer = 0;
     std::int64_t width = 0;
     BufferId out = -1;
-    std::vector<Product> products;     // forward: W; backward_data: Wᵀ
+    std::vector<Product> products;  // forward: W; backward_data: Wᵀ
     std::vector<BufferId> identities;
     int bias = -1;
-    BranchInfo branch;                 // forward, norm_sums, norm_backward (whose `z` and mask are read again)
+    BranchInfo branch;  // forward, norm_sums, norm_backward (whose `z` and mask are read again)
     int activation = 0;
-    double dropout = 0;                // of the step's output
+    double dropout = 0;  // of the step's output
     std::uint32_t dropout_site = 0;
-    BufferId argument = -1;            // forward: where the argument of g is kept
-    BufferId saved = -1;               // backward: output of g or its argument
+    BufferId argument = -1;  // forward: where the argument of g is kept
+    BufferId saved = -1;     // backward: output of g or its argument
     bool saved_is_argument = false;
-    BufferId delta = -1;               // backward of a norm or gate: the gradient coming in
+    BufferId delta = -1;  // backward of a norm or gate: the gradient coming in
     BufferId gate_h = -1, gate_t = -1, gate_x = -1, d_h = -1, d_t = -1, d_x = -1;
 };
 
@@ -72,17 +72,17 @@ struct Plan {
     std::vector<BufferInfo> buffers;
     std::vector<Phase> phases;
     std::vector<WeightStep> weights;
-    BufferId output = -1;          // of the last layer
+    BufferId output = -1;  // of the last layer
     BufferId output_gradient = -1;
-    BufferId input_gradient = -1;  // only where it was asked for
+    BufferId input_gradient = -1;   // only where it was asked for
     std::int64_t row_elements = 0;  // arena elements per row
     int loss_phase = -1;            // index of the phase that ends with the loss
     int max_terms = 1;              // the longest list of products or identities of a step
 };
 
 struct PlanOptions {
-    bool training = false;        // batch statistics and dropout, rather than the running statistics
-    bool backward = false;        // loss, backward and weight steps; everything they read is kept
+    bool training = false;  // batch statistics and dropout, rather than the running statistics
+    bool backward = false;  // loss, backward and weight steps; everything they read is kept
     bool input_gradient = false;
     bool keep_activations = false;  // give every activation memory of its own, to be read afterwards
     std::int64_t element_size = 4;

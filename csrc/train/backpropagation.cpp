@@ -7,8 +7,9 @@ namespace resnetcore {
 
 template <class T>
 Backpropagation<T>::Backpropagation(Model<T>& model, bool input_gradient)
-    : model_(model), executor_(model.plan(true, input_gradient), model.kernels(), model.store(), model.norms(), nullptr,
-                               2 * model.weight_bytes()),
+    : model_(model),
+      executor_(model.plan(true, input_gradient), model.kernels(), model.store(), model.norms(), nullptr,
+                2 * model.weight_bytes()),
       gradients_(model.parameters().all.size()) {
     const auto& all = model.parameters().all;
     for (const WeightStep& step : executor_.plan().weights)

@@ -17,7 +17,7 @@ template <class T>
 struct Batch {
     Rows<T> x;
     std::int64_t rows = 0;
-    LossTarget<T> target;  // row_loss is filled in
+    LossTarget<T> target;    // row_loss is filled in
     std::uint32_t step = 0;  // of the dropout's random numbers
     std::uint64_t seed = 0;
 };
@@ -30,8 +30,8 @@ struct PassOptions {
 
 struct PassResult {
     double loss = 0;
-    double gradient_norm = 0;       // where gradients were materialised
-    std::int64_t bad_layer = -1;    // first layer with a NaN or infinity, where the loss has one
+    double gradient_norm = 0;     // where gradients were materialised
+    std::int64_t bad_layer = -1;  // first layer with a NaN or infinity, where the loss has one
     bool finite = true;
 };
 

@@ -33,10 +33,14 @@ Initialization by_activation(const Layer& layer) {
 
 double deviation(Initialization scheme, double fan_in, double fan_out) {
     switch (scheme) {
-        case Initialization::glorot: return std::sqrt(2 / (fan_in + fan_out));
-        case Initialization::lecun: return std::sqrt(1 / fan_in);
-        case Initialization::zero: return 0;
-        default: return std::sqrt(2 / fan_in);
+        case Initialization::glorot:
+            return std::sqrt(2 / (fan_in + fan_out));
+        case Initialization::lecun:
+            return std::sqrt(1 / fan_in);
+        case Initialization::zero:
+            return 0;
+        default:
+            return std::sqrt(2 / fan_in);
     }
 }
 

@@ -20,9 +20,14 @@ Topology checked(Topology topology) {
 
 template <class T>
 Model<T>::Model(Topology topology, std::uint64_t seed)
-    : topology_(checked(std::move(topology))), list_(list_parameters(topology_)), seed_(seed),
-      kernels_(resnetcore::kernels<T>()), store_(list_, kernels_), norms_(topology_, list_, store_),
-      running_norms_(topology_, list_, store_), folded_(list_.all.size()) {
+    : topology_(checked(std::move(topology))),
+      list_(list_parameters(topology_)),
+      seed_(seed),
+      kernels_(resnetcore::kernels<T>()),
+      store_(list_, kernels_),
+      norms_(topology_, list_, store_),
+      running_norms_(topology_, list_, store_),
+      folded_(list_.all.size()) {
     std::vector<T> narrow;
     for (std::size_t id = 0; id < list_.all.size(); ++id) {
         const std::vector<double> value = initial_value(topology_, list_, static_cast<int>(id), seed);
@@ -33,8 +38,13 @@ Model<T>::Model(Topology topology, std::uint64_t seed)
 
 template <class T>
 Model<T>::Model(const Model& other)
-    : topology_(other.topology_), list_(list_parameters(topology_)), seed_(other.seed_), kernels_(other.kernels_),
-      store_(list_, kernels_), norms_(topology_, list_, store_), running_norms_(topology_, list_, store_),
+    : topology_(other.topology_),
+      list_(list_parameters(topology_)),
+      seed_(other.seed_),
+      kernels_(other.kernels_),
+      store_(list_, kernels_),
+      norms_(topology_, list_, store_),
+      running_norms_(topology_, list_, store_),
       folded_(list_.all.size()) {
     std::vector<T> value;
     for (std::size_t id = 0; id < list_.all.size(); ++id) {

@@ -55,8 +55,8 @@ private:
     const std::uint64_t seed_;
     const KernelTable<T>& kernels_;
     ParameterStore<T> store_;
-    Norms<T> norms_;            // of training passes
-    Norms<T> running_norms_;    // of inference
+    Norms<T> norms_;          // of training passes
+    Norms<T> running_norms_;  // of inference
     std::vector<Folded<T>> folded_;
     bool folded_is_current_ = false;
     std::unique_ptr<InferenceExecutor<T>> inference_;

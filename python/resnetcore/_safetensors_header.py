@@ -24,9 +24,7 @@ _MAX_BYTES = 2**63 - 1
 # Bounded, and never two blanks side by side: a hostile header costs a match no more than its own length.
 _SPACE = r"[ \t\n\r]*"
 _INTEGER = r"(?:0|[1-9][0-9]{0,18})"
-_INTEGERS = (
-    rf"\[{_SPACE}(?:{_INTEGER}{_SPACE}(?:,{_SPACE}{_INTEGER}{_SPACE}){{0,{_MAX_DIMENSIONS - 1}}})?\]"
-)
+_INTEGERS = rf"\[{_SPACE}(?:{_INTEGER}{_SPACE}(?:,{_SPACE}{_INTEGER}{_SPACE}){{0,{_MAX_DIMENSIONS - 1}}})?\]"
 _FIELD = re.compile(
     rf'"(?:(dtype)"{_SPACE}:{_SPACE}"([A-Z0-9_]{{1,16}})"|(shape|data_offsets)"{_SPACE}:{_SPACE}({_INTEGERS}))'
 )

@@ -91,10 +91,19 @@ def label_ends(axes: Axes, labels: Sequence[tuple[float, float, str, str]], *, g
     to_fraction = axes.transData + axes.transAxes.inverted()
     wanted = [float(to_fraction.transform((x, y))[1]) for x, y, _, _ in labels]
     placed = _spread(wanted, gap)
-    for (x, _, text, colour), height in zip(labels, placed):
+    for (x, _, text, colour), height in zip(labels, placed, strict=False):
         at = (float(to_fraction.transform((x, labels[0][1]))[0]), height)
-        axes.annotate(text, at, xycoords="axes fraction", xytext=(7, 0), textcoords="offset points", color=colour,
-                      va="center", ha="left", annotation_clip=False)
+        axes.annotate(
+            text,
+            at,
+            xycoords="axes fraction",
+            xytext=(7, 0),
+            textcoords="offset points",
+            color=colour,
+            va="center",
+            ha="left",
+            annotation_clip=False,
+        )
 
 
 def _spread(wanted: Sequence[float], gap: float) -> list[float]:

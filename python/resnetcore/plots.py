@@ -34,7 +34,7 @@ def history(values: Mapping[str, Sequence[float]], path: Any = None) -> Figure:
     if not panels:
         raise ValueError("plots.history: there is nothing to draw, the history has no epochs")
     figure, all_axes = new_figure(len(panels), (5.2 * len(panels), 3.9))
-    for axes, (quantity, curves) in zip(all_axes, panels.items()):
+    for axes, (quantity, curves) in zip(all_axes, panels.items(), strict=False):
         _draw_curves(axes, quantity, curves)
     return save(figure, path)
 
@@ -52,7 +52,7 @@ def gradient_norm(diagnoses: Mapping[str, Diagnosis | Sequence[float]], path: An
         raise ValueError("plots.gradient_norm: diagnoses must name at least one network")
     figure, (axes,) = new_figure(1, (7.2, 4.4))
     curves = {name: np.asarray(getattr(value, "gradient_norm", value), float) for name, value in diagnoses.items()}
-    draw_gradient_norms(axes, curves, dict(zip(curves, _colours(len(curves)))))
+    draw_gradient_norms(axes, curves, dict(zip(curves, _colours(len(curves)), strict=False)))
     set_title(axes, "Size of each layer's gradient")
     return save(figure, path)
 
@@ -84,8 +84,9 @@ def skip_usage(steps: Sequence[int], ratios: Any, path: Any = None, *, layers: S
     """
     values = np.asarray(ratios, float)
     if values.ndim != 2 or len(values) != len(steps) or values.size == 0:
-        raise ValueError(f"plots.skip_usage: ratios must be ({len(steps)}, layers), one row for each of steps, "
-                         f"got {values.shape}")
+        raise ValueError(
+            f"plots.skip_usage: ratios must be ({len(steps)}, layers), one row for each of steps, got {values.shape}"
+        )
     numbers = np.arange(1, values.shape[1] + 1) if layers is None else np.asarray(layers)
     kept = ~np.isnan(values).all(axis=0)
     if not kept.any():
@@ -107,7 +108,7 @@ def _panels(values: Mapping[str, Sequence[float]]) -> dict[str, dict[str, Sequen
 
 def _draw_curves(axes: Axes, quantity: str, curves: Mapping[str, Sequence[float]]) -> None:
     ends = []
-    for (name, column), colour in zip(curves.items(), _colours(len(curves))):
+    for (name, column), colour in zip(curves.items(), _colours(len(curves)), strict=False):
         epochs = np.arange(1, len(column) + 1)
         axes.plot(epochs, column, color=colour, marker="o" if len(column) < 3 else None)
         measured = [i for i, value in enumerate(column) if math.isfinite(value)]

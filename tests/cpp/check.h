@@ -5,14 +5,14 @@
 
 inline int failures = 0;
 
-#define CHECK(condition, ...)                                            \
-    do {                                                                 \
-        if (!(condition)) {                                              \
-            std::printf("%s:%d: %s: ", __FILE__, __LINE__, #condition);  \
-            std::printf(__VA_ARGS__);                                    \
-            std::printf("\n");                                           \
-            ++failures;                                                  \
-        }                                                                \
+#define CHECK(condition, ...)                                           \
+    do {                                                                \
+        if (!(condition)) {                                             \
+            std::printf("%s:%d: %s: ", __FILE__, __LINE__, #condition); \
+            std::printf(__VA_ARGS__);                                   \
+            std::printf("\n");                                          \
+            ++failures;                                                 \
+        }                                                               \
     } while (false)
 
 inline int summary(const char* name) {

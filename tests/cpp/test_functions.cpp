@@ -56,7 +56,8 @@ void run(const KernelTable<T>& k, const char* isa, long double tolerance) {
         for (T x : apply(k, a, nan)) CHECK(x != x, "%s %s of NaN is %g", isa, name.c_str(), double(x));
         const T far = std::numeric_limits<T>::infinity();
         const T top = apply(k, a, std::vector<T>{far})[0];
-        CHECK(top == (name == "tanh" || name == "sigmoid" ? T(1) : far), "%s %s(inf) = %g", isa, name.c_str(), double(top));
+        CHECK(top == (name == "tanh" || name == "sigmoid" ? T(1) : far), "%s %s(inf) = %g", isa, name.c_str(),
+              double(top));
     }
 }
 

@@ -21,7 +21,8 @@ int small_integer() {
 
 template <class T>
 struct MatrixOf {
-    MatrixOf(std::int64_t rows, std::int64_t columns, Flush flush) : rows(rows), columns(columns), memory(rows * columns, flush) {
+    MatrixOf(std::int64_t rows, std::int64_t columns, Flush flush)
+        : rows(rows), columns(columns), memory(rows * columns, flush) {
         for (std::int64_t i = 0; i < rows * columns; ++i) memory[i] = static_cast<T>(small_integer());
     }
     T& at(std::int64_t i, std::int64_t j) { return memory[i * columns + j]; }
@@ -46,7 +47,8 @@ struct Case {
     void forward_and_data() {
         MatrixOf<T> a(rows, inner, flush), w(inner, columns, flush), second(rows, 3, flush), w2(3, columns, flush);
         MatrixOf<T> bias(1, columns, flush), skip(rows, columns, flush), out(rows, columns, flush);
-        Guarded<T> panels(packed_size(inner, columns, k.panel), flush), panels2(packed_size(3, columns, k.panel), flush);
+        Guarded<T> panels(packed_size(inner, columns, k.panel), flush),
+            panels2(packed_size(3, columns, k.panel), flush);
         k.pack(inner, columns, w.view(), panels.data());
         k.pack(3, columns, w2.view(), panels2.data());
         const Source<T> sources[] = {{a.view(), panels.data(), inner}, {second.view(), panels2.data(), 3}};
@@ -92,7 +94,8 @@ struct Case {
     }
 
     void weights() {
-        MatrixOf<T> a(rows, inner, flush), delta(rows, columns, flush), w(inner, columns, flush), bias(1, columns, flush);
+        MatrixOf<T> a(rows, inner, flush), delta(rows, columns, flush), w(inner, columns, flush),
+            bias(1, columns, flush);
         const std::int64_t size = packed_size(inner, columns, k.panel);
         Guarded<T> panels(size, flush), transposed(packed_size(columns, inner, k.panel), flush);
         Guarded<T> expected(packed_size(columns, inner, k.panel), flush);

@@ -29,7 +29,8 @@ void ranks_and_barriers(int threads) {
                 team.barrier();
             }
         });
-        for (int rank = 0; rank < threads; ++rank) CHECK(seen[rank] == 1, "rank %d of %d ran %d times", rank, threads, seen[rank].load());
+        for (int rank = 0; rank < threads; ++rank)
+            CHECK(seen[rank] == 1, "rank %d of %d ran %d times", rank, threads, seen[rank].load());
         CHECK(held, "a barrier of %d threads let one through", threads);
     }
 }
@@ -70,7 +71,8 @@ void several_callers() {
     std::vector<std::thread> callers;
     for (int i = 0; i < 4; ++i)
         callers.emplace_back([&] {
-            for (int repeat = 0; repeat < 50; ++repeat) run_on_team([&](Team& team) { ran.fetch_add(1), team.barrier(); });
+            for (int repeat = 0; repeat < 50; ++repeat)
+                run_on_team([&](Team& team) { ran.fetch_add(1), team.barrier(); });
         });
     for (std::thread& caller : callers) caller.join();
     CHECK(ran == 4 * 50 * 3, "%d bodies ran", ran.load());

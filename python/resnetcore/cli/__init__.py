@@ -58,8 +58,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def build_parser(given: Sequence[str] = ()) -> Parser:
     """The parser; only the command that `given` names gets its arguments, so that the others need not be imported."""
-    parser = Parser(prog="resnetcore", description="Deep residual networks on fused kernels.",
-                    epilog="RESNETCORE_TRACEBACK=1 shows where an error was raised.")
+    parser = Parser(
+        prog="resnetcore",
+        description="Deep residual networks on fused kernels.",
+        epilog="RESNETCORE_TRACEBACK=1 shows where an error was raised.",
+    )
     parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command", parser_class=Parser)
     wanted = next((word for word in given if not word.startswith("-")), None)

@@ -42,8 +42,16 @@ def run(arguments: argparse.Namespace) -> None:
     """
     print(f"Gradients agree with float64 to {check():.1e}; {get_num_threads()} threads, float32\n")
     results = [measure(*shape, seconds=0.2 if arguments.quick else 1.0) for shape in SHAPES]
-    rows = [[f"{r['batch']} x {r['width']} x {r['layers']}", f"{r['step_ms']:.2f}", f"{r['predict_ms']:.2f}",
-             f"{r['rows_per_second']:,.0f}", f"{r['gflops']:.0f}"] for r in results]
+    rows = [
+        [
+            f"{r['batch']} x {r['width']} x {r['layers']}",
+            f"{r['step_ms']:.2f}",
+            f"{r['predict_ms']:.2f}",
+            f"{r['rows_per_second']:,.0f}",
+            f"{r['gflops']:.0f}",
+        ]
+        for r in results
+    ]
     print(table(["batch x width x layers", "step ms", "predict ms", "rows/s trained", "GFLOP/s of a step"], rows))
     if arguments.json:
         replace_file(arguments.json, [json.dumps(results, indent=1).encode() + b"\n"])
@@ -57,8 +65,10 @@ def check() -> float:
     _, found, _ = net.astype("float32").gradients(x.astype(np.float32), y)
     worst = max(float(np.linalg.norm(found[name] - exact[name]) / np.linalg.norm(exact[name])) for name in exact)
     if not worst < TOLERANCE:
-        raise FloatingPointError(f"bench: gradients differ from float64's by {worst:.1e}, more than {TOLERANCE:.0e}: do not "
-                                 "trust this build; RESNETCORE_ISA chooses other kernels")
+        raise FloatingPointError(
+            f"bench: gradients differ from float64's by {worst:.1e}, more than {TOLERANCE:.0e}: do not "
+            "trust this build; RESNETCORE_ISA chooses other kernels"
+        )
     return worst
 
 
@@ -70,8 +80,15 @@ def measure(rows: int, width: int, layers: int, seconds: float) -> dict[str, Any
     predict, step = median(lambda: net.predict(x), seconds), median(lambda: trainer.step(x, y), seconds)
     products = 3 * (layers - 1) + 2  # forward, weights, data; no gradient is needed of the input
     operations = 2 * rows * width * (width * products + 3 * CLASSES)
-    return {"batch": rows, "width": width, "layers": layers, "step_ms": 1e3 * step, "predict_ms": 1e3 * predict,
-            "rows_per_second": rows / step, "gflops": operations / step / 1e9}
+    return {
+        "batch": rows,
+        "width": width,
+        "layers": layers,
+        "step_ms": 1e3 * step,
+        "predict_ms": 1e3 * predict,
+        "rows_per_second": rows / step,
+        "gflops": operations / step / 1e9,
+    }
 
 
 def median(call: Any, seconds: float) -> float:
@@ -89,8 +106,10 @@ def median(call: Any, seconds: float) -> float:
 def build(width: int, layers: int, dtype: str) -> Network:
     """`layers` hidden layers, a skip on every second one, branches scaled so that the sums keep their size."""
     scale = 1 / math.sqrt(layers)
-    hidden = [Layer(width, skips={2: "identity"}, init_scale=scale) if number % 2 == 0 else Layer(width)
-              for number in range(1, layers + 1)]
+    hidden = [
+        Layer(width, skips={2: "identity"}, init_scale=scale) if number % 2 == 0 else Layer(width)
+        for number in range(1, layers + 1)
+    ]
     return Network(width, [*hidden, Layer(CLASSES, activation=None)], 0, dtype)
 
 

@@ -117,7 +117,9 @@ def _as_numbers(source: str, name: str, column: np.ndarray) -> np.ndarray:
         raise ValueError(f"{source}: column {name!r} must hold numbers, got dtype {column.dtype}")
     bad = np.flatnonzero(~np.isfinite(values))
     if len(bad):
-        raise ValueError(f"{source}: column {name!r} has {values[bad[0]]} in row {bad[0] + 1}; fill it in or leave the row out")
+        raise ValueError(
+            f"{source}: column {name!r} has {values[bad[0]]} in row {bad[0] + 1}; fill it in or leave the row out"
+        )
     return values
 
 
@@ -128,7 +130,9 @@ def _parsed(source: str, name: str, column: np.ndarray) -> np.ndarray:
             values[row] = float(cell)
         except ValueError:
             remedy = "encode it as numbers, or leave it out with --drop" if cell else "fill it in or leave the row out"
-            raise ValueError(f"{source}: column {name!r} has {str(cell)!r} in row {row + 1}, no number; {remedy}") from None
+            raise ValueError(
+                f"{source}: column {name!r} has {str(cell)!r} in row {row + 1}, no number; {remedy}"
+            ) from None
     return values
 
 

@@ -9,8 +9,12 @@ import os
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """--quick and --out."""
     parser.add_argument("--quick", action="store_true", help="two depths instead of five, and a third of the epochs")
-    parser.add_argument("--out", default="resnetcore-demo", metavar="DIR",
-                        help="folder for demo.json and demo.png (default: %(default)s)")
+    parser.add_argument(
+        "--out",
+        default="resnetcore-demo",
+        metavar="DIR",
+        help="folder for demo.json and demo.png (default: %(default)s)",
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -7,7 +7,9 @@ import argparse
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """--plan and --training."""
-    parser.add_argument("--plan", metavar="NET", help="a saved network, or the folder of a training run: show its layers and plan")
+    parser.add_argument(
+        "--plan", metavar="NET", help="a saved network, or the folder of a training run: show its layers and plan"
+    )
     parser.add_argument("--training", action="store_true", help="the plan of a training step instead of prediction's")
 
 
@@ -16,9 +18,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.plan is None:
         from ..config import show_config
 
-        shown = show_config()
-        if shown is not None:
-            print(shown)
+        show_config()
         return
     from ..checkpoint import load_network
     from .run_folder import network_path

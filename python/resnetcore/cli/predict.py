@@ -47,15 +47,19 @@ def run(arguments: argparse.Namespace) -> None:
 def _as_trained(net: Network, described: Run, table: datafile.Table, probabilities: bool) -> dict[str, Sequence[Any]]:
     how = described.preparation
     if (net.inputs, net.outputs) != (len(how.inputs), how.outputs):
-        raise ValueError(f"predict: the network is {net.inputs} -> {net.outputs}, {DESCRIPTION} beside it describes "
-                         f"{len(how.inputs)} -> {how.outputs}; they are of different runs")
+        raise ValueError(
+            f"predict: the network is {net.inputs} -> {net.outputs}, {DESCRIPTION} beside it describes "
+            f"{len(how.inputs)} -> {how.outputs}; they are of different runs"
+        )
     return how.predictions(net.predict(how.x(table)), probabilities)
 
 
 def _as_it_is(net: Network, table: datafile.Table, probabilities: bool) -> dict[str, Sequence[Any]]:
     if len(table.columns) != net.inputs:
-        raise ValueError(f"predict: the network takes {net.inputs} columns, {table.source} has {len(table.columns)}; a network "
-                         f"without {DESCRIPTION} beside it takes exactly its inputs, in order")
+        raise ValueError(
+            f"predict: the network takes {net.inputs} columns, {table.source} has {len(table.columns)}; a network "
+            f"without {DESCRIPTION} beside it takes exactly its inputs, in order"
+        )
     x = np.ascontiguousarray(table.numbers(list(table.columns)), net.dtype)
     outputs = net.predict_proba(x) if probabilities else net.predict(x)
     return {f"output{number}": column.tolist() for number, column in enumerate(outputs.T)}

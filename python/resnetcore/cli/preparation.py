@@ -39,7 +39,9 @@ class Preparation:
     target_scale: float = 1.0
 
     @classmethod
-    def fit(cls, table: Table, rows: np.ndarray, target: str, task: str, drop: Sequence[str], standardise: bool) -> Preparation:
+    def fit(
+        cls, table: Table, rows: np.ndarray, target: str, task: str, drop: Sequence[str], standardise: bool
+    ) -> Preparation:
         """From the training rows of a table. `task` is "auto", "classification" or "regression"."""
         column = table.column(target)
         for name in drop:
@@ -55,8 +57,12 @@ class Preparation:
             return cls(**known, classes=_classes(table.source, target, column))
         y = table.numbers([target])[rows, 0]
         deviation = float(y.std()) if standardise else 1.0
-        return cls(**known, classes=None, target_mean=float(y.mean()) if standardise else 0.0,
-                   target_scale=deviation if deviation > 0 else 1.0)
+        return cls(
+            **known,
+            classes=None,
+            target_mean=float(y.mean()) if standardise else 0.0,
+            target_scale=deviation if deviation > 0 else 1.0,
+        )
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Preparation:
@@ -90,7 +96,9 @@ class Preparation:
         names = _texts(table.column(self.target))
         unknown = sorted(set(names) - label.keys())
         if unknown:
-            raise ValueError(f"{table.source}: column {self.target!r} has {unknown[0]!r}, which is none of this run's classes")
+            raise ValueError(
+                f"{table.source}: column {self.target!r} has {unknown[0]!r}, which is none of this run's classes"
+            )
         return np.array([label[name] for name in names], np.int64)
 
     def predictions(self, outputs: np.ndarray, probabilities: bool) -> dict[str, Sequence[Any]]:
@@ -110,14 +118,18 @@ def _looks_like_classes(column: np.ndarray) -> bool:
         values = column.astype(np.float64)
     except ValueError:
         return True
-    return bool(np.isfinite(values).all() and (values == np.rint(values)).all() and len(np.unique(values)) <= MOST_CLASSES)
+    return bool(
+        np.isfinite(values).all() and (values == np.rint(values)).all() and len(np.unique(values)) <= MOST_CLASSES
+    )
 
 
 def _classes(source: str, target: str, column: np.ndarray) -> list[str]:
     names = sorted(set(_texts(column)), key=_order)
     if "" in names:
-        raise ValueError(f"{source}: column {target!r} has an empty cell in row {list(column).index('') + 1}; fill it in or "
-                         "leave the row out")
+        raise ValueError(
+            f"{source}: column {target!r} has an empty cell in row {list(column).index('') + 1}; fill it in or "
+            "leave the row out"
+        )
     if len(names) < 2:
         raise ValueError(f"{source}: column {target!r} must have two different values to tell apart, got {len(names)}")
     return names

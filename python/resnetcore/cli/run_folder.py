@@ -1,9 +1,9 @@
 """What a training run leaves in its folder. Nothing there depends on the machine or the time.
 
-    net.safetensors         the network, for `resnetcore predict` and `resnetcore.load`
-    checkpoint.safetensors  the whole training, for `resnetcore train --resume`
-    run.json                where the data came from, and how a table's columns become the network's inputs and targets
-    history.csv, curves.png what every epoch measured
+net.safetensors         the network, for `resnetcore predict` and `resnetcore.load`
+checkpoint.safetensors  the whole training, for `resnetcore train --resume`
+run.json                where the data came from, and how a table's columns become the network's inputs and targets
+history.csv, curves.png what every epoch measured
 """
 
 from __future__ import annotations
@@ -17,7 +17,12 @@ from .._atomic import replace_file
 from .preparation import Preparation
 
 NETWORK, CHECKPOINT, DESCRIPTION, HISTORY, CURVES = (
-    "net.safetensors", "checkpoint.safetensors", "run.json", "history.csv", "curves.png")
+    "net.safetensors",
+    "checkpoint.safetensors",
+    "run.json",
+    "history.csv",
+    "curves.png",
+)
 
 
 @dataclass(frozen=True)

@@ -20,16 +20,41 @@ from . import datafile
 from .preparation import Preparation
 from .run_folder import CHECKPOINT, CURVES, DESCRIPTION, HISTORY, NETWORK, Run
 
-MODELS = {"plain": models.plain, "resnet": models.resnet, "highway": models.highway, "gated_highway": models.gated_highway,
-          "densenet": models.densenet, "preact_resnet": models.preact_resnet, "tabular_resnet": models.tabular_resnet}
+MODELS = {
+    "plain": models.plain,
+    "resnet": models.resnet,
+    "highway": models.highway,
+    "gated_highway": models.gated_highway,
+    "densenet": models.densenet,
+    "preact_resnet": models.preact_resnet,
+    "tabular_resnet": models.tabular_resnet,
+}
 SCHEDULES = {"constant": schedules.Constant, "cosine": schedules.Cosine, "onecycle": schedules.OneCycle}
 RATES = {"sgd": 0.05, "adam": 1e-3, "adamw": 1e-3}
 
 # Choices of a new run, with their defaults: a resumed one has them in its folder.
 NEW_RUN: dict[str, Any] = {
-    "target": None, "drop": [], "task": "auto", "standardise": True, "model": "resnet", "width": 128, "depth": 8,
-    "norm": "batch", "activation": "relu", "dropout": 0.0, "batch_size": 128, "optimizer": "adamw", "lr": None, "momentum": 0.9,
-    "weight_decay": None, "schedule": "constant", "clip_norm": None, "validation": 0.2, "patience": None, "seed": 0}
+    "target": None,
+    "drop": [],
+    "task": "auto",
+    "standardise": True,
+    "model": "resnet",
+    "width": 128,
+    "depth": 8,
+    "norm": "batch",
+    "activation": "relu",
+    "dropout": 0.0,
+    "batch_size": 128,
+    "optimizer": "adamw",
+    "lr": None,
+    "momentum": 0.9,
+    "weight_decay": None,
+    "schedule": "constant",
+    "clip_norm": None,
+    "validation": 0.2,
+    "patience": None,
+    "seed": 0,
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,8 +64,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--target", metavar="COLUMN", help="what to predict: a name, or a number for arrays (default: the last column)")
     add("--drop", action="append", metavar="COLUMN", help="leave a column out; may be given several times")
     add("--task", choices=("auto", "classification", "regression"), help="auto: text and few integers are classes")
-    add("--no-standardise", dest="standardise", action="store_false", default=None,
-        help="take columns as they are; otherwise each is brought to mean 0 and deviation 1, and predict does the same")
+    add(
+        "--no-standardise",
+        dest="standardise",
+        action="store_false",
+        default=None,
+        help="take columns as they are; otherwise each is brought to mean 0 and deviation 1, and predict does the same",
+    )
     add("--model", choices=tuple(MODELS), help="default: resnet")
     add("--width", type=int, help="units of a hidden layer (default: 128)")
     add("--depth", type=int, help="layers with weights, input and output layer included (default: 8)")
@@ -73,14 +103,24 @@ def run(arguments: argparse.Namespace) -> None:
     _say(arguments, _headline(trainer, described, kept, held_out))
     folder = arguments.out
     try:
-        history = trainer.fit(x[kept], y[kept], described.epochs, validation=validation, progress=not arguments.quiet,
-                              callbacks=_callbacks(folder, described))
+        history = trainer.fit(
+            x[kept],
+            y[kept],
+            described.epochs,
+            validation=validation,
+            progress=not arguments.quiet,
+            callbacks=_callbacks(folder, described),
+        )
     except KeyboardInterrupt:
         trainer.save(os.path.join(folder, CHECKPOINT))
-        raise KeyboardInterrupt(f"stopped in epoch {trainer.epoch + 1} after step {trainer.steps}, which is saved; continue "
-                                f"with: resnetcore train --resume --out {folder}") from None
+        raise KeyboardInterrupt(
+            f"stopped in epoch {trainer.epoch + 1} after step {trainer.steps}, which is saved; continue "
+            f"with: resnetcore train --resume --out {folder}"
+        ) from None
     except FloatingPointError as error:
-        raise FloatingPointError(f"{error}; try a smaller --lr (it is {trainer.optimizer.lr:g}) or --clip-norm 1") from None
+        raise FloatingPointError(
+            f"{error}; try a smaller --lr (it is {trainer.optimizer.lr:g}) or --clip-norm 1"
+        ) from None
     trainer.net.save(os.path.join(folder, NETWORK))
     _write_curves(arguments, history)
     _say(arguments, f"Written to {folder}: {NETWORK} and the run it came from")
@@ -92,10 +132,14 @@ def _begin(arguments: argparse.Namespace) -> tuple[Trainer, Run, datafile.Table]
     if arguments.data is None:
         raise ValueError("train: which table? Give a .csv, .npy or .npz file, or the word digits")
     if os.path.exists(os.path.join(folder, DESCRIPTION)) and not arguments.overwrite:
-        raise ValueError(f"train: {folder} holds a run already: continue it with --resume, replace it with --overwrite, or "
-                         "choose another --out")
-    choice = {name: default if getattr(arguments, name) is None else getattr(arguments, name)
-              for name, default in NEW_RUN.items()}
+        raise ValueError(
+            f"train: {folder} holds a run already: continue it with --resume, replace it with --overwrite, or "
+            "choose another --out"
+        )
+    choice = {
+        name: default if getattr(arguments, name) is None else getattr(arguments, name)
+        for name, default in NEW_RUN.items()
+    }
     if not 0 <= choice["validation"] < 1:
         raise ValueError(f"train: --validation must be in [0, 1), got {choice['validation']}")
     table = datafile.read(arguments.data)
@@ -104,8 +148,15 @@ def _begin(arguments: argparse.Namespace) -> tuple[Trainer, Run, datafile.Table]
     preparation = Preparation.fit(table, rows, target, choice["task"], choice["drop"], choice["standardise"])
     epochs = 30 if arguments.epochs is None else arguments.epochs
     described = Run(arguments.data, choice["validation"], choice["seed"], epochs, choice["patience"], preparation)
-    trainer = Trainer(_build(choice, preparation), preparation.loss, _optimizer(choice), choice["batch_size"], choice["seed"],
-                      SCHEDULES[choice["schedule"]](), clip_norm=choice["clip_norm"])
+    trainer = Trainer(
+        _build(choice, preparation),
+        preparation.loss,
+        _optimizer(choice),
+        choice["batch_size"],
+        choice["seed"],
+        SCHEDULES[choice["schedule"]](),
+        clip_norm=choice["clip_norm"],
+    )
     os.makedirs(folder, exist_ok=True)
     trainer.save(os.path.join(folder, CHECKPOINT))
     described.write(folder)
@@ -116,8 +167,10 @@ def _resume(arguments: argparse.Namespace) -> tuple[Trainer, Run, datafile.Table
     given = [name for name in NEW_RUN if getattr(arguments, name) is not None]
     if given or arguments.overwrite:
         option = given[0].replace("_", "-") if given else "overwrite"
-        raise ValueError(f"train: --{option} belongs to a new run; with --resume a run keeps its own settings, "
-                         "only --epochs may change")
+        raise ValueError(
+            f"train: --{option} belongs to a new run; with --resume a run keeps its own settings, "
+            "only --epochs may change"
+        )
     described = Run.read(arguments.out)
     trainer = Trainer.resume(os.path.join(arguments.out, CHECKPOINT))
     data = described.data if arguments.data is None else arguments.data
@@ -129,12 +182,18 @@ def _resume(arguments: argparse.Namespace) -> tuple[Trainer, Run, datafile.Table
 
 
 def _build(choice: dict[str, Any], preparation: Preparation) -> Network:
-    options = {"norm": None if choice["norm"] == "none" else choice["norm"], "dropout": choice["dropout"],
-               "activation": choice["activation"], "seed": choice["seed"]}
+    options = {
+        "norm": None if choice["norm"] == "none" else choice["norm"],
+        "dropout": choice["dropout"],
+        "activation": choice["activation"],
+        "seed": choice["seed"],
+    }
     if choice["model"] == "tabular_resnet":
         if options.pop("activation") != "relu":
             raise ValueError("train: --activation: tabular_resnet has relu; choose another --model")
-    return MODELS[choice["model"]](len(preparation.inputs), preparation.outputs, choice["width"], choice["depth"], **options)
+    return MODELS[choice["model"]](
+        len(preparation.inputs), preparation.outputs, choice["width"], choice["depth"], **options
+    )
 
 
 def _optimizer(choice: dict[str, Any]) -> Any:
@@ -168,8 +227,10 @@ def _headline(trainer: Trainer, described: Run, kept: np.ndarray, held_out: np.n
     how = described.preparation
     task = "a number" if how.classes is None else f"{len(how.classes)} classes"
     start = f"; continuing after step {trainer.steps}" if trainer.steps else ""
-    return (f"Predicting {how.target!r} ({task}) from {len(how.inputs)} columns; {len(kept):,} rows to train on, "
-            f"{len(held_out):,} to validate{start}")
+    return (
+        f"Predicting {how.target!r} ({task}) from {len(how.inputs)} columns; {len(kept):,} rows to train on, "
+        f"{len(held_out):,} to validate{start}"
+    )
 
 
 def _result(trainer: Trainer, described: Run, validation: Any, training: Any) -> str:
@@ -177,8 +238,10 @@ def _result(trainer: Trainer, described: Run, validation: Any, training: Any) ->
     found = trainer.evaluate(x, y)
     if described.preparation.classes is not None:
         return f"{where} accuracy {found['accuracy']:.2%}, loss {found['loss']:.4f}"
-    return f"{where} root mean square error {found['rmse'] * described.preparation.target_scale:.5g} " \
-           f"(in units of {described.preparation.target!r}), {found['rmse']:.3f} of its deviation"
+    return (
+        f"{where} root mean square error {found['rmse'] * described.preparation.target_scale:.5g} "
+        f"(in units of {described.preparation.target!r}), {found['rmse']:.3f} of its deviation"
+    )
 
 
 def _write_curves(arguments: argparse.Namespace, history: Any) -> None:

@@ -13,7 +13,9 @@ from .._atomic import replace_file
 from . import experiments, figure, gradients, report
 
 
-def run(out: str | os.PathLike[str] = "resnetcore-demo", quick: bool = False, stream: TextIO | None = None) -> dict[str, Any]:
+def run(
+    out: str | os.PathLike[str] = "resnetcore-demo", quick: bool = False, stream: TextIO | None = None
+) -> dict[str, Any]:
     """Trains plain, residual, learned-skip, dense and gated networks on the digits, and draws what happened.
 
     Args:
@@ -34,8 +36,12 @@ def run(out: str | os.PathLike[str] = "resnetcore-demo", quick: bool = False, st
     os.makedirs(folder, exist_ok=True)
     data = digits.split()
     settings = experiments.Settings.quick() if quick else experiments.Settings()
-    result: dict[str, Any] = {"settings": settings.to_dict(), "networks": [], "skips": None,
-                              "gradients": gradients.at_start(data, settings)}
+    result: dict[str, Any] = {
+        "settings": settings.to_dict(),
+        "networks": [],
+        "skips": None,
+        "gradients": gradients.at_start(data, settings),
+    }
     _write(folder, result)
     with report.Progress(sys.stderr if stream is None else stream, settings) as progress:
         for experiment in settings.experiments():

@@ -61,8 +61,11 @@ class Settings:
     def experiments(self) -> list[Experiment]:
         """In the order of training."""
         large = self.depths[-1]
-        compared = [Experiment(kind, depth, build) for depth in self.depths
-                    for kind, build in (("plain", models.plain), ("residual", models.resnet))]
+        compared = [
+            Experiment(kind, depth, build)
+            for depth in self.depths
+            for kind, build in (("plain", models.plain), ("residual", models.resnet))
+        ]
         gated = partial(models.gated_highway, gate_bias=GATE_BIAS)
         others = (("learned skips", learned_skips), ("dense", models.densenet), ("gated", gated))
         return compared + [Experiment(kind, large, build, clip_norm=1.0) for kind, build in others]
@@ -87,8 +90,13 @@ def learned_skips(inputs: int, outputs: int, width: int, depth: int, **common: A
 def train(experiment: Experiment, data: Split, settings: Settings, progress: Progress) -> dict[str, Any]:
     """{"network": the row of the table, "skips": {"layers", "steps", "ratios"} or None}."""
     net = experiment.build(data.x.shape[1], CLASSES, settings.width, experiment.depth, norm="batch", seed=settings.seed)
-    trainer = Trainer(net, optimizer=SGD(lr=settings.lr, momentum=settings.momentum), batch_size=settings.batch_size,
-                      seed=settings.seed, clip_norm=experiment.clip_norm)
+    trainer = Trainer(
+        net,
+        optimizer=SGD(lr=settings.lr, momentum=settings.momentum),
+        batch_size=settings.batch_size,
+        seed=settings.seed,
+        clip_norm=experiment.clip_norm,
+    )
     errors = TrainingError(data)
     deep_residual = experiment.kind == "residual" and experiment.depth == settings.depths[-1]
     usage = [SkipUsage(data)] if deep_residual else []
@@ -98,9 +106,16 @@ def train(experiment: Experiment, data: Split, settings: Settings, progress: Pro
         trainer.fit(data.x, data.y, settings.epochs, callbacks=[errors, *usage, progress], progress=False)
     except FloatingPointError:
         diverged = True
-    row = {"kind": experiment.kind, "depth": experiment.depth, "clip_norm": experiment.clip_norm, "diverged": diverged,
-           "training_error": errors.now(net), "test_accuracy": 1 - _error(net, data.test_x, data.test_y),
-           "seconds": round(time.perf_counter() - began, 2), "training_error_by_epoch": errors.by_epoch}
+    row = {
+        "kind": experiment.kind,
+        "depth": experiment.depth,
+        "clip_norm": experiment.clip_norm,
+        "diverged": diverged,
+        "training_error": errors.now(net),
+        "test_accuracy": 1 - _error(net, data.test_x, data.test_y),
+        "seconds": round(time.perf_counter() - began, 2),
+        "training_error_by_epoch": errors.by_epoch,
+    }
     progress.end(row)
     return {"network": row, "skips": usage[0].to_dict() if usage else None}
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..figure_style import BLUE, INK, MUTED, RED, SKY, label_ends, new_figure, plain_numbers, save, set_title
+from ..figure_style import BLUE, MUTED, RED, SKY, label_ends, new_figure, plain_numbers, save, set_title
 from ..plots import draw_gradient_norms
 from . import gradients, report
 
@@ -14,8 +14,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_COLOURS = {gradients.PLAIN: RED, gradients.RESIDUAL: BLUE, gradients.INSIDE: SKY, gradients.HE: MUTED,
-            gradients.NORMALISED: MUTED}
+_COLOURS = {
+    gradients.PLAIN: RED,
+    gradients.RESIDUAL: BLUE,
+    gradients.INSIDE: SKY,
+    gradients.HE: MUTED,
+    gradients.NORMALISED: MUTED,
+}
 
 
 def draw(result: dict[str, Any], path: Any = None) -> Figure:
@@ -25,9 +30,11 @@ def draw(result: dict[str, Any], path: Any = None) -> Figure:
     _vanishing(middle, result)
     _leaning(figure, right, result)
     settings = result["settings"]
-    note = (f"8×8 digits, width {settings['width']}. Left and right: batch norm, SGD {settings['lr']} with momentum "
-            f"{settings['momentum']}, {settings['epochs']} epochs. Middle: {settings['depths'][-1]} layers before "
-            "training, Glorot scaling and no norm unless named.")
+    note = (
+        f"8×8 digits, width {settings['width']}. Left and right: batch norm, SGD {settings['lr']} with momentum "
+        f"{settings['momentum']}, {settings['epochs']} epochs. Middle: {settings['depths'][-1]} layers before "
+        "training, Glorot scaling and no norm unless named."
+    )
     figure.supxlabel(note, x=0.008, ha="left", fontsize=9.5, color=MUTED)
     return save(figure, path)
 
@@ -44,8 +51,12 @@ def _degradation(axes: Axes, result: dict[str, Any]) -> None:
     axes.set_xticks(depths)
     axes.set_xlabel("layers")
     axes.set_ylabel("training error after the last epoch (%)")
-    set_title(axes, "Deeper plain nets train worse,\nresidual nets do not" if report.degrades(result)
-                   else "Training error\nby depth")
+    set_title(
+        axes,
+        "Deeper plain nets train worse,\nresidual nets do not"
+        if report.degrades(result)
+        else "Training error\nby depth",
+    )
     label_ends(axes, ends, gap=0.12)
 
 
@@ -54,8 +65,12 @@ def _vanishing(axes: Axes, result: dict[str, Any]) -> None:
     draw_gradient_norms(axes, curves, _COLOURS)
     plain, residual = result["gradients"][gradients.PLAIN], result["gradients"][gradients.RESIDUAL]
     holds = report.span(plain) > 1e6 and report.span(residual) < 1e3
-    set_title(axes, "Sigmoid gradients vanish towards the input\nunless skips lead around the sigmoid" if holds
-                   else "Gradient norm by layer\nbefore the first step")
+    set_title(
+        axes,
+        "Sigmoid gradients vanish towards the input\nunless skips lead around the sigmoid"
+        if holds
+        else "Gradient norm by layer\nbefore the first step",
+    )
 
 
 def _leaning(figure: Figure, axes: Axes, result: dict[str, Any]) -> None:
@@ -66,14 +81,25 @@ def _leaning(figure: Figure, axes: Axes, result: dict[str, Any]) -> None:
     first, last = skips["layers"][0], skips["layers"][-1]
     colours = colormaps["viridis"]
     for column, number in enumerate(skips["layers"]):
-        axes.plot(skips["steps"], ratios[:, column], color=colours(0.8 * (number - first) / max(1, last - first)), lw=1.3)
+        axes.plot(
+            skips["steps"], ratios[:, column], color=colours(0.8 * (number - first) / max(1, last - first)), lw=1.3
+        )
     axes.set_xscale("log")
     axes.set_yscale("log")
     plain_numbers(axes.xaxis, axes.yaxis)
     axes.set_xlabel("training step")
     axes.set_ylabel("‖skip‖ / ‖branch‖, one line a block")
     medians = report.median_ratios(skips)
-    set_title(axes, "Early training runs through the skips,\nthen the branches come in" if medians[-1] < medians[0] / 2
-                   else "How strongly each layer\nleans on its skip")
-    label_ends(axes, [(skips["steps"][-1], ratios[-1, 0], f"layer {first}", colours(0.0)),
-                      (skips["steps"][-1], ratios[-1, -1], f"layer {last}", colours(0.8))])
+    set_title(
+        axes,
+        "Early training runs through the skips,\nthen the branches come in"
+        if medians[-1] < medians[0] / 2
+        else "How strongly each layer\nleans on its skip",
+    )
+    label_ends(
+        axes,
+        [
+            (skips["steps"][-1], ratios[-1, 0], f"layer {first}", colours(0.0)),
+            (skips["steps"][-1], ratios[-1, -1], f"layer {last}", colours(0.8)),
+        ],
+    )

@@ -36,14 +36,18 @@ def at_start(data: Split, settings: Settings) -> dict[str, list[float]]:
         HE: chain(settings.width, depth, init="he"),
         NORMALISED: chain(settings.width, depth, norm="batch"),
     }
-    return {name: Network(inputs, layers, settings.seed).diagnose(x, y).gradient_norm.tolist()
-            for name, layers in described.items()}
+    return {
+        name: Network(inputs, layers, settings.seed).diagnose(x, y).gradient_norm.tolist()
+        for name, layers in described.items()
+    }
 
 
 def chain(width: int, depth: int, skip: bool = False, pre: bool = False, **common: Any) -> list[Layer]:
     """`depth` layers, with an identity skip over every two of them where `skip` says so; no scaling of the branches."""
-    hidden = [Layer(width, pre=pre, skips={2: "identity"} if skip and number % 2 else {}, **common)
-              for number in range(2, depth)]
+    hidden = [
+        Layer(width, pre=pre, skips={2: "identity"} if skip and number % 2 else {}, **common)
+        for number in range(2, depth)
+    ]
     first = Layer(width, activation=None) if pre else Layer(width, **common)
     head = Layer(CLASSES, pre=True, **common) if pre else Layer(CLASSES, activation=None)
     return [first, *hidden, head]

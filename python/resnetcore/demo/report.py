@@ -55,12 +55,25 @@ class Progress(Callback):
 
 def summary(result: dict[str, Any]) -> str:
     """The table, then what it means."""
-    rows = [[row["kind"] + (" *" if row["clip_norm"] else ""), row["depth"],
-             "diverged" if row["diverged"] else f"{row['training_error']:.1%}", f"{row['test_accuracy']:.1%}",
-             f"{row['seconds']:.1f}"] for row in result["networks"]]
-    lines = [table(["network", "depth", "training error", "test accuracy", "seconds"], rows), "",
-             "* gradients clipped to a norm of 1: the others are trained without", "",
-             degradation(result), vanishing(result), leaning(result)]
+    rows = [
+        [
+            row["kind"] + (" *" if row["clip_norm"] else ""),
+            row["depth"],
+            "diverged" if row["diverged"] else f"{row['training_error']:.1%}",
+            f"{row['test_accuracy']:.1%}",
+            f"{row['seconds']:.1f}",
+        ]
+        for row in result["networks"]
+    ]
+    lines = [
+        table(["network", "depth", "training error", "test accuracy", "seconds"], rows),
+        "",
+        "* gradients clipped to a norm of 1: the others are trained without",
+        "",
+        degradation(result),
+        vanishing(result),
+        leaning(result),
+    ]
     return "\n".join(lines)
 
 
@@ -80,8 +93,10 @@ def degradation(result: dict[str, Any]) -> str:
     """Training error at the moderate and the large depth, in a sentence."""
     depths, plain = errors_by_depth(result, "plain")
     _, residual = errors_by_depth(result, "residual")
-    return (f"Degradation: from {depths[0]} to {depths[-1]} layers the training error goes from {plain[0]:.1%} to "
-            f"{plain[-1]:.1%} without skips,\n  and from {residual[0]:.1%} to {residual[-1]:.1%} with them.")
+    return (
+        f"Degradation: from {depths[0]} to {depths[-1]} layers the training error goes from {plain[0]:.1%} to "
+        f"{plain[-1]:.1%} without skips,\n  and from {residual[0]:.1%} to {residual[-1]:.1%} with them."
+    )
 
 
 def span(norms: list[float]) -> float:
@@ -93,10 +108,12 @@ def vanishing(result: dict[str, Any]) -> str:
     """How gradients shrink on their way to the input, in a sentence."""
     norms = result["gradients"]
     plain, inside, residual = (norms[name] for name in (gradients.PLAIN, gradients.INSIDE, gradients.RESIDUAL))
-    return (f"Vanishing gradients (sigmoid, before training): the first layer's is {plain[0]:.0e} without skips, "
-            f"{inside[0]:.0e} with\n  skips inside the sigmoid and {residual[0]:.0e} with skips around it; the last hidden "
-            f"layer's is {plain[-2]:.0e}.\n  Plain ReLU nets with He scaling keep theirs ({norms[gradients.HE][0]:.0e}), with "
-            f"batch norm they explode ({norms[gradients.NORMALISED][0]:.0e}).")
+    return (
+        f"Vanishing gradients (sigmoid, before training): the first layer's is {plain[0]:.0e} without skips, "
+        f"{inside[0]:.0e} with\n  skips inside the sigmoid and {residual[0]:.0e} with skips around it; the last hidden "
+        f"layer's is {plain[-2]:.0e}.\n  Plain ReLU nets with He scaling keep theirs ({norms[gradients.HE][0]:.0e}), with "
+        f"batch norm they explode ({norms[gradients.NORMALISED][0]:.0e})."
+    )
 
 
 def median_ratios(skips: dict[str, Any]) -> list[float]:
@@ -110,6 +127,8 @@ def leaning(result: dict[str, Any]) -> str:
     if not skips["steps"]:
         return "Skips: the residual network made no step."
     medians = median_ratios(skips)
-    return (f"Skips: after step {skips['steps'][0]} a layer's skip is {medians[0]:.0f} times as strong as its own branch "
-            f"(median), after step {skips['steps'][-1]}\n  {medians[-1]:.0f} times: branches start silent (zero γ) and are "
-            "restored by training.")
+    return (
+        f"Skips: after step {skips['steps'][0]} a layer's skip is {medians[0]:.0f} times as strong as its own branch "
+        f"(median), after step {skips['steps'][-1]}\n  {medians[-1]:.0f} times: branches start silent (zero γ) and are "
+        "restored by training."
+    )

@@ -1,0 +1,109 @@
+"""`python -m benchmarks [--quick] [--shapes 1 3] [--out FOLDER]`, and `python -m benchmarks table FILE` for the README."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+from .shapes import SHAPES
+
+HERE = Path(__file__).parent
+# Without these glibc returns and faults in memory at every step, a fifth of PyTorch's time.
+MALLOC = {
+    "MALLOC_TRIM_THRESHOLD_": "4294967296",
+    "MALLOC_MMAP_THRESHOLD_": "4294967296",
+    "MALLOC_TOP_PAD_": "268435456",
+}
+
+
+def tuned_malloc() -> None:
+    """Starts this program again with glibc's malloc at its best for the rivals; ours does not allocate in a step."""
+    if any(name not in os.environ for name in MALLOC):
+        os.environ.update({name: os.environ.get(name, value) for name, value in MALLOC.items()})
+        os.execv(sys.executable, [sys.executable, "-m", "benchmarks", *sys.argv[1:]])
+
+
+def cpu_name() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def machine(threads: int) -> dict:
+    from resnetcore import _core
+
+    versions = [f"Python {platform.python_version()}"]
+    for package in ("resnetcore", "numpy", "torch", "jax"):
+        try:
+            versions.append(f"{package} {importlib.metadata.version(package)}")
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return {"cpu": cpu_name(), "threads": threads, "isa": _core.isa_info()["current"], "versions": ", ".join(versions)}
+
+
+def commit() -> str:
+    try:
+        return subprocess.run(
+            ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True, cwd=HERE
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def run(arguments: argparse.Namespace) -> None:
+    from .measure import measure
+    from .report import picture, table
+    from .rivals import NAMES
+
+    chosen = [SHAPES[i - 1] for i in arguments.shapes] if arguments.shapes else SHAPES
+    result = {
+        "date": datetime.date.today().isoformat(),
+        "commit": commit(),
+        "machine": machine(arguments.threads),
+        "rows": [],
+    }
+    print(", ".join(f"{key}: {value}" for key, value in result["machine"].items()), flush=True)
+    for shape in chosen:
+        row = measure(shape, NAMES, arguments.threads, 2.0 if arguments.quick else arguments.seconds)
+        result["rows"].append(row)
+        shown = ", ".join(
+            f"{n} {r['ms']:.2f} ms ({r['ratio']:.2f})" if "ms" in r else f"{n}: {r['missing']}"
+            for n, r in row["rivals"].items()
+        )
+        print(f"{shape.name}: {shown}; {row['gflops']:.0f} GFLOP/s", flush=True)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    stem = arguments.out / f"{result['date']}-cpu"
+    stem.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
+    picture(result, stem.with_suffix(".png"))
+    print(f"\n{table(result)}\n\nWritten: {stem}.json and {stem}.png")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("command", nargs="?", choices=["table"], help="put a result's table into the README")
+    parser.add_argument("file", nargs="?", type=Path, help="the result, a JSON file")
+    parser.add_argument("--quick", action="store_true", help="two seconds a shape")
+    parser.add_argument("--seconds", type=float, default=20.0, help="of measuring a shape (20)")
+    parser.add_argument("--shapes", type=int, nargs="+", choices=range(1, len(SHAPES) + 1), help="numbers of shapes")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--out", type=Path, default=HERE / "results", help="folder of the JSON and the picture")
+    arguments = parser.parse_args()
+    if arguments.command == "table":
+        from .report import put_into_readme
+
+        put_into_readme(json.loads(arguments.file.read_text()), HERE.parent / "README.md")
+        return
+    tuned_malloc()
+    run(arguments)
+
+
+if __name__ == "__main__":
+    main()
