@@ -1,7 +1,8 @@
 """Interleaved timing: A B A B, after both sides' results have been compared; medians of paired ratios.
 
-Threads of another library that still spin after its step would be charged to ours, and ours to it: every timed step
-follows a pause, in which they go to sleep, and an untimed step of its own side.
+Sides take turns. Threads of another library that still spin after its step would be charged to ours, and ours to it: a
+turn begins with a pause, in which they go to sleep, and with untimed steps of its own side; then steps are timed one
+behind the other, as training runs them.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 from .shapes import Shape, problem
 
 PAUSE = 0.02
+WARM_UP, TURN = 0.03, 0.1  # seconds
 AGREEMENT = 1e-4
 
 
@@ -33,10 +35,8 @@ def measure(shape: Shape, rivals: tuple[str, ...], threads: int, seconds: float)
     while time.perf_counter() - began < seconds or len(times["resnetcore"]) < 5:
         for name, (step, _) in sides.items():
             time.sleep(PAUSE)
-            step()
-            start = time.perf_counter()
-            step()
-            times[name].append(time.perf_counter() - start)
+            seconds_a_step(step, WARM_UP)
+            times[name].append(seconds_a_step(step, TURN))
     ours = np.array(times["resnetcore"])
     for name, taken in times.items():
         ratio = np.array(taken) / ours
@@ -52,6 +52,15 @@ def measure(shape: Shape, rivals: tuple[str, ...], threads: int, seconds: float)
         "gflops": shape.operations / result["resnetcore"]["ms"] / 1e6,
         "rivals": result,
     }
+
+
+def seconds_a_step(step, at_least: float) -> float:
+    """The mean time of as many steps, two or more, as fill `at_least` seconds."""
+    count, start = 0, time.perf_counter()
+    while count < 2 or time.perf_counter() - start < at_least:
+        step()
+        count += 1
+    return (time.perf_counter() - start) / count
 
 
 def compare(sides: dict) -> None:

@@ -10,8 +10,9 @@ struct Vec {
 
     RC_HD Vec() : v{} {}
     RC_HD Vec(Native native) : v(native) {}
+    // x − 0, not 0 + x: the compiler may fold the first into a plain broadcast, as it keeps the sign of a zero.
     template <class Number>
-    RC_HD explicit Vec(Number x) : v(Native{} + static_cast<T>(x)) {}
+    RC_HD explicit Vec(Number x) : v(static_cast<T>(x) - Native{}) {}
 
     static RC_HD Vec load(const T* p) { return Vec(*reinterpret_cast<const Unaligned*>(p)); }
     RC_HD void store(T* p) const { *reinterpret_cast<Unaligned*>(p) = v; }
