@@ -4,9 +4,9 @@ import itertools
 
 import numpy as np
 import pytest
-from reference import ACTIVATIONS
 
 import resnetcore as rc
+from reference import ACTIVATIONS
 from resnetcore import ops
 
 
