@@ -12,7 +12,7 @@ import numpy as np
 
 EPS = 1e-5
 
-_erf = np.vectorize(math.erf)
+_erf = np.vectorize(math.erf, otypes=[float])
 
 
 def sigmoid(z):
@@ -45,11 +45,14 @@ ACTIVATIONS = {
 }
 
 
-def philox(seed, purpose, step, index):
-    """Words `index` of Philox4x32-10 (Salmon et al. 2011) under key `seed` and counter (index // 4, purpose, step)."""
+def philox(seed, purpose, step, index, block=None):
+    """Words `index` of Philox4x32-10 (Salmon et al. 2011) under key `seed` and counter (index // 4, purpose, step).
+
+    `block` stands for index // 4 where it is given.
+    """
     index = np.asarray(index, np.uint64)
     low = np.uint64(0xFFFFFFFF)
-    block = index >> np.uint64(2)
+    block = index >> np.uint64(2) if block is None else np.full_like(index, block)
     counter = [block & low, block >> np.uint64(32), np.full_like(index, purpose), np.full_like(index, step)]
     key = [seed & 0xFFFFFFFF, seed >> 32]
     for _ in range(10):
@@ -74,7 +77,7 @@ def dropout_mask(seed, layer, branch, step, shape, p):
 class Pass:
     """One forward pass, remembering what the backward pass reads.
 
-    float64 is the truth; `dtype=float32` shows what plain float32 arithmetic makes of the same formulas.
+    float64 is the truth for float32; longdouble for float64.
     """
 
     def __init__(self, layers, parameters, x, training, seed=0, step=0, dtype=np.float64):
