@@ -52,6 +52,7 @@ def fixed_case(dtype):
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_twenty_steps(optimizer, dtype, bound):
     import torch
+
     from torch_network import TorchNetwork, loss_of, optimizer_of
 
     net, x, y = fixed_case(dtype)
