@@ -4,6 +4,7 @@ PYBIND11_MODULE(_core, m) {
     m.doc() = "resnetcore's kernels, networks and training step";
     resnetcore::register_errors(m);
     resnetcore::register_config(m);
+    resnetcore::register_dlpack(m);
     resnetcore::register_ops(m);
     resnetcore::register_network(m);
     resnetcore::register_trainer(m);

@@ -19,6 +19,10 @@ class DeviceError(ResnetcoreError, RuntimeError):
     """A device that is not there, or an array on another one."""
 
 
+class ArrayDeviceError(DeviceError, BufferError):
+    """An array in another device's memory: also the BufferError that DLPack asks for."""
+
+
 class CheckpointError(ResnetcoreError, ValueError):
     """A file that is not a sound checkpoint of what it should be."""
 

@@ -8,18 +8,22 @@ from typing import Any
 
 import numpy as np
 
-from ._errors import DeviceError, DTypeError, ShapeError
+from . import _core
+from ._errors import ArrayDeviceError, DTypeError, ShapeError
 
 _HOST_DEVICES = (1, 3, 11, 13)  # DLPack's CPU, and memory that CUDA and ROCm share with it
 _FLOATS = (np.dtype("float32"), np.dtype("float64"))
 
 
-def as_array(operation: str, name: str, value: Any) -> np.ndarray:
+def as_array(operation: str, name: str, value: Any, *, widen: bool = True) -> np.ndarray:
     """`value` as a NumPy array of any dtype in native byte order: arrays, lists, frames, anything that speaks DLPack.
+
+    NumPy has no bfloat16: where `widen`, it becomes float32, exactly; else it is refused.
 
     Raises:
         DTypeError: no array, or not in native byte order.
-        DeviceError: an array that is not in the CPU's memory.
+        ArrayDeviceError: an array that is not in the CPU's memory.
+        BufferError: a DLPack array that is not sound.
     """
     what = f"{operation}: {name}"
     if isinstance(value, np.ndarray):
@@ -27,7 +31,7 @@ def as_array(operation: str, name: str, value: Any) -> np.ndarray:
     elif hasattr(value, "to_numpy"):
         array = value.to_numpy()
     elif hasattr(value, "__dlpack__"):
-        array = _from_dlpack(what, value)
+        array = _from_dlpack(what, value, widen)
     elif isinstance(value, (list, tuple)) or hasattr(value, "__array__") or _has_buffer(value):
         try:
             array = np.asarray(value)
@@ -86,15 +90,12 @@ def like(result: np.ndarray, original: Any) -> Any:
     return result
 
 
-def _from_dlpack(what: str, value: Any) -> np.ndarray:
+def _from_dlpack(what: str, value: Any, widen: bool) -> np.ndarray:
     if hasattr(value, "__dlpack_device__") and int(value.__dlpack_device__()[0]) not in _HOST_DEVICES:
-        raise DeviceError(
+        raise ArrayDeviceError(
             f"{what} must be in the CPU's memory, got an array on another device; copy it to the CPU first"
         )
-    try:
-        return np.from_dlpack(value)
-    except (RuntimeError, TypeError, BufferError) as error:
-        raise DTypeError(f"{what} cannot be read as a NumPy array: {error}") from None
+    return _core.from_dlpack(value, what, widen)
 
 
 def _has_buffer(value: Any) -> bool:

@@ -125,6 +125,11 @@ def residual_update(
     return tuple(like(d, sources[0]) for d in d_sources), block.identity_gradients(delta, sources[0])
 
 
+def _as_array(operation: str, name: str, value: Any) -> np.ndarray:
+    # Results are of the inputs' dtype and `out` is written in place: nothing may be converted on the way in.
+    return as_array(operation, name, value, widen=False)
+
+
 @dataclass
 class _Block:
     """The arguments of one block, checked; every array is of one dtype and fits the others."""
@@ -163,10 +168,10 @@ class _Block:
             raise ValueError(f"{operation}: unknown activation {activation!r}; known are {', '.join(known)}")
         block = cls(
             operation,
-            [as_array(operation, f"sources[{i}]", value) for i, value in enumerate(sources)],
-            [as_array(operation, f"weights[{i}]", value) for i, value in enumerate(weights)],
-            None if bias is None else as_array(operation, "bias", bias),
-            [as_array(operation, f"identity[{i}]", value) for i, value in enumerate(identity)],
+            [_as_array(operation, f"sources[{i}]", value) for i, value in enumerate(sources)],
+            [_as_array(operation, f"weights[{i}]", value) for i, value in enumerate(weights)],
+            None if bias is None else _as_array(operation, "bias", bias),
+            [_as_array(operation, f"identity[{i}]", value) for i, value in enumerate(identity)],
             name,
             check_finite,
         )
@@ -195,13 +200,13 @@ class _Block:
         return tuple(like(delta if i == 0 else delta.copy(), original) for i in range(len(self.identity)))
 
     def output_pair(self, grad: Any, a: Any) -> tuple[np.ndarray, np.ndarray]:
-        pair = as_array(self.operation, "grad", grad), as_array(self.operation, "a", a)
+        pair = _as_array(self.operation, "grad", grad), _as_array(self.operation, "a", a)
         for name, array in zip(("grad", "a"), pair, strict=True):
             self._check_array(name, array, (self.rows, self.columns))
         return pair
 
     def checked_out(self, out: Any) -> np.ndarray:
-        result = as_array(self.operation, "out", out)
+        result = _as_array(self.operation, "out", out)
         expected = (self.rows, self.columns)
         if result.shape != expected:
             raise ShapeError(f"{self.operation}: out must be {expected}, got {result.shape}")

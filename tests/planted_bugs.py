@@ -1,0 +1,318 @@
+"""Plants known bugs, one at a time, in a copy of the sources, and shows that the named test catches each.
+
+    python tests/planted_bugs.py [NAME ...]
+
+A suite that cannot fail proves nothing. Needs a compiler, cmake, pybind11 and what the tests need; takes some minutes,
+as most bugs lie in headers that every instruction set compiles. tests/README.md lists what each bug is.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import venv
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Bug:
+    """`before` occurs once in `file` and becomes `after`; `test` is a pytest selection, or "cpp:" and a C++ test."""
+
+    name: str
+    file: str
+    before: str
+    after: str
+    test: str
+
+
+REFERENCE = "tests/test_network_reference.py -k"
+BUGS = (
+    Bug(
+        "a load's tail is one lane short",
+        "csrc/kernels/cpu/vector.h",
+        "_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << n) - 1), p)",
+        "_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << (n - 1)) - 1), p)",
+        "tests/test_exact_integers.py",
+    ),
+    Bug(
+        "a store's tail is one lane long",
+        "csrc/kernels/cpu/vector.h",
+        "_mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << n) - 1), (__m512)v)",
+        "_mm512_mask_storeu_ps(p, static_cast<__mmask16>((2u << n) - 1), (__m512)v)",
+        "cpp:kernels",
+    ),
+    Bug(
+        "a sum cut into stretches reads the first stretch of weights again",
+        "csrc/kernels/cpu/micro_kernel.h",
+        "accumulate<T, MR>(a + k, source.rows.stride, 1, w + k * width, width, length, part);",
+        "accumulate<T, MR>(a + k, source.rows.stride, 1, w, width, length, part);",
+        "cpp:kernels",
+    ),
+    Bug(
+        "a weight gradient forgets its earlier stretches of rows",
+        "csrc/kernels/cpu/backward_weights.h",
+        "if (!first) g = Vec<T>::load(args.scratch + at) + g;",
+        "if (!first) g = g + Vec<T>();",
+        "cpp:kernels",
+    ),
+    Bug(
+        "the transposed copy misses its last block of rows",
+        "csrc/kernels/cpu/backward_weights.h",
+        "for (std::int64_t k = 0; k < inner; k += lanes)\n        for (int half",
+        "for (std::int64_t k = 0; k + lanes < inner; k += lanes)\n        for (int half",
+        f"{REFERENCE} five_steps",
+    ),
+    Bug(
+        "ReLU's derivative at zero is one",
+        "csrc/math/activation.h",
+        "return select(a <= T(0), T(0), T(1));",
+        "return select(a < T(0), T(0), T(1));",
+        "tests/test_exact_integers.py",
+    ),
+    Bug(
+        "ReLU swallows NaN",
+        "csrc/math/activation.h",
+        "return select(z <= T(0), T(0), z);",
+        "return select(z > T(0), z, T(0));",
+        "cpp:functions",
+    ),
+    Bug(
+        "a skip reads one layer too late",
+        "csrc/topology/plan.cpp",
+        "const BufferId from = activations_[number - layer.skips[i].back];",
+        "const BufferId from = activations_[number - layer.skips[i].back + 1];",
+        f"{REFERENCE} outputs",
+    ),
+    Bug(
+        "a skip's gradient goes one layer too far",
+        "csrc/topology/plan.cpp",
+        "const std::int64_t from = number - layer.skips[i].back;\n            const int weight",
+        "const std::int64_t from = number - layer.skips[i].back + 1;\n            const int weight",
+        f"{REFERENCE} outputs",
+    ),
+    Bug(
+        "fixed skips are trained",
+        "csrc/topology/plan.cpp",
+        "if (layer.skips[i].kind == SkipKind::learned)\n                plan_.weights",
+        "if (layer.skips[i].kind != SkipKind::identity)\n                plan_.weights",
+        "tests/test_updates.py",
+    ),
+    Bug(
+        "both dropouts of a layer draw the same mask",
+        "csrc/topology/plan.cpp",
+        "static_cast<std::uint32_t>(2 * number + 1)",
+        "static_cast<std::uint32_t>(2 * number)",
+        "tests/test_random.py",
+    ),
+    Bug(
+        "a buffer's life ends one step early",
+        "csrc/topology/plan.cpp",
+        "const bool apart = last[other.id] < first[id] || last[id] < first[other.id];",
+        "const bool apart = last[other.id] <= first[id] || last[id] <= first[other.id];",
+        f"{REFERENCE} outputs",
+    ),
+    Bug(
+        "the batch's variance is unbiased",
+        "csrc/runtime/norms.cpp",
+        "set_coefficients(norm, j, mean, squares / n);",
+        "set_coefficients(norm, j, mean, squares / (n - 1));",
+        f"{REFERENCE} outputs",
+    ),
+    Bug(
+        "the running variance is biased",
+        "csrc/runtime/norms.cpp",
+        "carry(norm.next_var[j], squares / (n - 1));",
+        "carry(norm.next_var[j], squares / n);",
+        f"{REFERENCE} five_steps",
+    ),
+    Bug(
+        "no barrier between a phase and its statistics",
+        "csrc/runtime/executor.cpp",
+        "        team.barrier();\n        if (ends_in_sums(phase)) {",
+        "        if (ends_in_sums(phase)) {",
+        "tests/test_determinism.py",
+    ),
+    Bug(
+        "no barrier between statistics and the next phase",
+        "csrc/runtime/executor.cpp",
+        "            finish(team, phase.steps.back(), sums);\n            team.barrier();",
+        "            finish(team, phase.steps.back(), sums);",
+        "tests/test_determinism.py",
+    ),
+    Bug(
+        "statistics are summed over a share for each thread",
+        "csrc/runtime/tiles.h",
+        "return std::clamp<std::int64_t>((rows / 8 + 7) / 8 * 8, 8, 64);",
+        "return std::clamp<std::int64_t>((rows / 8 + 7) / 8 * 8, 8, 16 * get_num_threads());",
+        "tests/test_determinism.py",
+    ),
+    Bug(
+        "a micro-batch draws the masks of the first",
+        "csrc/runtime/step_runner.cpp",
+        "args.first_row = frame.first_row + begin;",
+        "args.first_row = begin;",
+        "tests/test_trainer.py -k accumul",
+    ),
+    Bug(
+        "the gate's carry is its transform",
+        "csrc/kernels/cpu/elementwise.h",
+        "(g * rest).store(args.d_x.data",
+        "(g * t).store(args.d_x.data",
+        f"{REFERENCE} outputs",
+    ),
+    Bug(
+        "Nesterov's step forgets the momentum",
+        "csrc/math/optimizer.h",
+        "h.nesterov ? g + V(h.momentum) * velocity : velocity",
+        "h.nesterov ? g + velocity : velocity",
+        f"{REFERENCE} nesterov",
+    ),
+    Bug(
+        "Adam's bias correction is one step late",
+        "csrc/train/optimizer_state.cpp",
+        "const double t = static_cast<double>(steps_ + 1);",
+        "const double t = static_cast<double>(steps_ + 2);",
+        "tests/test_updates.py",
+    ),
+    Bug(
+        "clipping leaves the norms' gradients out",
+        "csrc/train/backpropagation.cpp",
+        "for (std::int64_t j = 0; j < norm.width; ++j)\n                total +=",
+        "for (std::int64_t j = 0; j < 0; ++j)\n                total +=",
+        "tests/test_trainer.py -k clip",
+    ),
+    Bug(
+        "folding a norm for inference forgets the mean",
+        "csrc/train/model.cpp",
+        "norm.shift[j] - static_cast<double>(norm.mean[j]) * norm.scale[j]",
+        "norm.shift[j]",
+        f"{REFERENCE} outputs",
+    ),
+    Bug(
+        "folded weights stay as they were after a step",
+        "csrc/train/backpropagation.cpp",
+        "        model_.parameters_changed();\n",
+        "",
+        "tests/test_torch_parity.py tests/test_network_reference.py tests/test_trainer.py",
+    ),
+    Bug(
+        "a step that met NaN keeps its running statistics",
+        "csrc/train/backpropagation.cpp",
+        "if (result_.finite && state && !options.keep_gradients) {",
+        "if (state && !options.keep_gradients) {",
+        "tests/test_training_bad_inputs.py tests/test_trainer.py",
+    ),
+)
+INCLUDES = {"csrc/runtime/tiles.h": '#include "runtime/thread_pool.h"\n'}
+
+
+class Copy:
+    """The sources, a build of them, and a package that can be imported from them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.source, self.build = folder / "source", folder / "build"
+        names = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        for name in names.splitlines():
+            (self.source / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, self.source / name)
+        import pybind11
+
+        options = {
+            "CMAKE_BUILD_TYPE": "Release",
+            "RESNETCORE_KERNEL_OPTIMIZATION": "-O1",  # wrong at any level, and quicker to compile
+            "RESNETCORE_BUILD_TESTS": "ON",
+            "SKBUILD_PROJECT_VERSION": "0",
+            "pybind11_DIR": pybind11.get_cmake_dir(),
+            "Python_EXECUTABLE": sys.executable,
+        }
+        definitions = [f"-D{name}={value}" for name, value in options.items()]
+        run(["cmake", "-S", self.source, "-B", self.build, *definitions])
+        self.python = self._environment(folder / "environment")
+        self.compile()
+
+    @staticmethod
+    def _environment(folder: Path) -> Path:
+        """A Python that sees everything installed here but an editable resnetcore, whose hook a .pth would run."""
+        venv.create(folder, with_pip=False)
+        installed = Path(sysconfig.get_path("purelib", vars={"base": str(folder), "platbase": str(folder)}))
+        (installed / "parent.pth").write_text(sysconfig.get_path("purelib") + "\n")
+        return folder / "bin" / "python"
+
+    def compile(self) -> None:
+        run(["cmake", "--build", self.build, "-j", str(len(os.sched_getaffinity(0)))])
+        for module in self.build.glob("_core*.so"):
+            shutil.copy2(module, self.source / "python" / "resnetcore")
+        where = subprocess.run(
+            [self.python, "-c", "import resnetcore._core as c; print(c.__file__)"],
+            env=self.variables,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        if not Path(where.strip()).is_relative_to(self.source):
+            raise SystemExit(f"the tests would import {where}")
+
+    @property
+    def variables(self) -> dict[str, str]:
+        return {**os.environ, "PYTHONPATH": str(self.source / "python")}
+
+    def passes(self, test: str) -> bool:
+        if test.startswith("cpp:"):
+            command = [self.build / "tests" / "cpp" / f"test_{test[4:]}"]
+        else:
+            command = [self.python, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *test.split()]
+        result = subprocess.run(command, cwd=self.source, env=self.variables, capture_output=True, text=True)
+        if result.returncode > 1:
+            raise SystemExit(f"{test}: did not run\n{result.stdout[-2000:]}{result.stderr[-2000:]}")
+        return result.returncode == 0
+
+
+def run(command: list) -> None:
+    result = subprocess.run(command, capture_output=True, text=True)
+    if result.returncode != 0:
+        raise SystemExit(result.stdout[-4000:] + result.stderr[-4000:])
+
+
+def plant(copy: Copy, bug: Bug) -> bool:
+    """Whether the test caught it."""
+    file = copy.source / bug.file
+    healthy = file.read_text()
+    if healthy.count(bug.before) != 1:
+        raise SystemExit(f"{bug.name}: {bug.before!r} occurs {healthy.count(bug.before)} times in {bug.file}")
+    sick = healthy.replace(bug.before, bug.after)
+    if bug.file in INCLUDES:
+        sick = sick.replace("#pragma once\n", "#pragma once\n" + INCLUDES[bug.file])
+    file.write_text(sick)
+    try:
+        copy.compile()
+        return not copy.passes(bug.test)
+    finally:
+        file.write_text(healthy)
+
+
+def main(names: list[str]) -> int:
+    bugs = [bug for bug in BUGS if not names or bug.name in names]
+    escaped = []
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Copy(Path(folder))
+        for test in sorted({bug.test for bug in bugs}):
+            if not copy.passes(test):
+                raise SystemExit(f"{test} fails without any bug")
+        for bug in bugs:
+            caught = plant(copy, bug)
+            print(f"{'caught ' if caught else 'ESCAPED'}  {bug.name}: {bug.test}", flush=True)
+            if not caught:
+                escaped.append(bug.name)
+    print(f"{len(bugs) - len(escaped)} of {len(bugs)} caught")
+    return 1 if escaped else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
