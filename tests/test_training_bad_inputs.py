@@ -160,8 +160,6 @@ def test_targets_never_broadcast():
             trainer.step(X, bad)
         with pytest.raises(rc.ShapeError):
             trainer.fit(X, bad)
-    with pytest.raises(rc.DTypeError, match="floats for mse"):
-        trainer.fit(X, np.zeros((ROWS, 2), int))
     assert str(before) == str(everything(trainer))
 
 
@@ -384,3 +382,31 @@ def test_a_network_larger_than_memory():
     with pytest.raises((MemoryError, rc.ShapeError)):
         rc.Network(2**31, [rc.Layer(2**31)])
     assert make_net().predict(X).shape == (ROWS, 3)
+
+
+def test_check_finite():
+    for bad in (np.nan, np.inf):
+        x, targets = X.copy(), np.zeros((ROWS, 3), "float32")
+        x[3, 1] = targets[5, 2] = bad
+        for loss, arguments in [("cross_entropy", (x, Y)), ("mse", (X, targets))]:
+            net = rc.models.plain(4, 3, 8, 2)
+            trainer = rc.Trainer(net, loss=loss)
+            before = net.parameters()
+            for call in (
+                lambda t=trainer, a=arguments: t.step(*a, check_finite=True),
+                lambda t=trainer, a=arguments: t.fit(*a, check_finite=True),
+                lambda t=trainer, a=arguments: t.fit([a], check_finite=True),
+            ):
+                with pytest.raises(ValueError, match=r"check_finite=True.*1 rows"):
+                    call()
+            assert trainer.steps == 0
+            assert all(np.array_equal(before[name], a) for name, a in net.parameters().items())
+
+
+def test_integer_targets_of_a_regression():
+    targets = np.arange(ROWS * 3).reshape(ROWS, 3) % 5
+    losses = []
+    for y in (targets, targets.astype("float32")):
+        trainer = rc.Trainer(rc.models.plain(4, 3, 8, 2), loss="mse", seed=1)
+        losses.append((trainer.step(X, y), trainer.fit(X, y, epochs=1)["loss"]))
+    assert losses[0] == losses[1]

@@ -51,3 +51,14 @@ def test_descent_and_gradients_taken_first():
     np.testing.assert_allclose(new_w, w - 0.5 * x.T @ delta, rtol=1e-12)
     np.testing.assert_allclose(new_b, b - 0.5 * delta.sum(axis=0), rtol=1e-12)
     np.testing.assert_allclose(d_sources[0], delta @ w.T, rtol=1e-12, atol=1e-14)
+
+
+def test_predictions_follow_every_change():
+    # Inference folds a norm into its weights: the fold must not outlive them.
+    net, x, y = case()
+    trainer = rc.Trainer(net)
+    net(x)
+    for change in (lambda: trainer.step(x, y), lambda: net.set_parameters({"1.norm.running_mean": np.full(9, 0.5)})):
+        change()
+        assert np.array_equal(net(x), net.copy()(x))
+        assert np.array_equal(trainer.evaluate(x, y)["loss"], rc.Trainer(net.copy()).evaluate(x, y)["loss"])

@@ -156,14 +156,20 @@ py::tuple gradients(Model<T>& model, py::handle x, py::handle y, const py::dict&
 }
 
 template <class T>
-double loss_of(Model<T>& model, py::handle x, py::handle y, const py::dict& loss) {
-    const char* operation = "loss";
+py::tuple evaluate(Model<T>& model, py::handle x, py::handle y, const py::dict& loss) {
+    const char* operation = "evaluate";
     const InputMatrix<T> input = input_matrix<T>(x, operation, "x", model.topology().inputs);
-    if (input.rows == 0) throw ShapeError("loss: x must have at least one row, got 0");
+    if (input.rows == 0) throw ShapeError("evaluate: x must have at least one row, got 0");
     const LossSettings settings = loss_settings(loss, model.outputs(), operation);
     const Targets<T> targets(y, sample_weight_of(loss), settings, input.rows, model.outputs(), operation);
-    const WithoutGil release;
-    return model.loss({input.data, input.stride}, input.rows, targets.get());
+    py::array_t<T> out({input.rows, model.outputs()});
+    T* outputs = out.mutable_data();
+    double value;
+    {
+        const WithoutGil release;
+        value = model.loss({input.data, input.stride}, input.rows, targets.get(), outputs);
+    }
+    return py::make_tuple(value, out);
 }
 
 }  // namespace
@@ -226,11 +232,11 @@ void register_network(py::module_& m) {
             py::arg("x"), py::arg("y"), py::arg("loss"), py::arg("step") = 0,
             "(loss, {name: gradient}, d_x); nothing is updated.")
         .def(
-            "loss",
+            "evaluate",
             [](const NetworkObject& n, py::handle x, py::handle y, const py::dict& loss) {
-                return n.with([&](auto& model) { return loss_of(model, x, y, loss); });
+                return n.with([&](auto& model) { return evaluate(model, x, y, loss); });
             },
-            py::arg("x"), py::arg("y"), py::arg("loss"), "The loss in inference mode.")
+            py::arg("x"), py::arg("y"), py::arg("loss"), "(loss, outputs) in inference mode.")
         .def(
             "clone",
             [](const NetworkObject& n) {

@@ -124,15 +124,14 @@ void Model<T>::predict(Rows<T> x, std::int64_t rows, T* out) {
 }
 
 template <class T>
-double Model<T>::loss(Rows<T> x, std::int64_t rows, LossTarget<T> target) {
-    std::vector<T> logits(rows * outputs());
+double Model<T>::loss(Rows<T> x, std::int64_t rows, LossTarget<T> target, T* out) {
     std::vector<double> row_loss(rows);
-    predict(x, rows, logits.data());
+    predict(x, rows, out);
     LossArgs<T> args;
     args.rows = rows;
     args.columns = outputs();
     args.loss = target.loss;
-    args.logits = {logits.data(), outputs()};
+    args.logits = {out, outputs()};
     args.labels = target.labels;
     args.targets = target.targets;
     args.class_weight = target.class_weight;

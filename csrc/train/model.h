@@ -30,8 +30,8 @@ public:
 
     // out: (rows, outputs), dense.
     void predict(Rows<T> x, std::int64_t rows, T* out);
-    // The loss of the outputs for `x`, in inference mode.
-    double loss(Rows<T> x, std::int64_t rows, LossTarget<T> target);
+    // The loss in inference mode; `out` gets the outputs, (rows, outputs).
+    double loss(Rows<T> x, std::int64_t rows, LossTarget<T> target, T* out);
     // Layer outputs, and normal paths that were stored, each dense: names and arrays.
     std::vector<std::pair<std::string, std::pair<std::int64_t, std::vector<T>>>> activations(Rows<T> x,
                                                                                              std::int64_t rows,

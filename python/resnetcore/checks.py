@@ -21,8 +21,8 @@ def as_integer(what: str, value: Any) -> int:
 
 
 def require_finite(operation: str, name: str, array: np.ndarray) -> None:
-    """ValueError for the first row that holds a NaN or an infinity."""
-    bad = np.flatnonzero(~np.isfinite(array).all(axis=1))
+    """ValueError where an array, (rows, …), holds a NaN or an infinity."""
+    bad = np.flatnonzero(~np.isfinite(array).all(axis=tuple(range(1, array.ndim))))
     if len(bad):
         raise ValueError(f"{operation}: {name} must be finite (check_finite=True), got NaN or Inf in {len(bad)} rows")
 

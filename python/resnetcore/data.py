@@ -11,6 +11,7 @@ import numpy as np
 from ._core import random_permutation
 from ._errors import DTypeError, ShapeError
 from .arrays import as_rows, is_memory_map, is_ready
+from .checks import require_finite
 from .losses import Loss, check_sample_weight, check_targets
 from .network import Network, chunks
 
@@ -24,7 +25,16 @@ class ArrayData:
     Arrays in memory are converted to the network's dtype once; memory maps a batch at a time.
     """
 
-    def __init__(self, operation: str, net: Network, loss: Loss, X: Any, y: Any, sample_weight: Any = None) -> None:
+    def __init__(
+        self,
+        operation: str,
+        net: Network,
+        loss: Loss,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        check_finite: bool = False,
+    ) -> None:
         rows = as_rows(operation, "X", X, net.inputs)
         self.rows = len(rows)
         if self.rows == 0:
@@ -32,6 +42,10 @@ class ArrayData:
         self._dtype = net.dtype
         self._y = check_targets(operation, y, loss, self.rows, net.outputs, self._dtype)
         self._weight = check_sample_weight(operation, sample_weight, self.rows)
+        if check_finite:
+            for _, chunk in chunks(rows, rows.dtype):
+                require_finite(operation, "X", chunk)
+            require_finite(operation, "y", self._y)
         mapped = is_memory_map(rows)
         self._X = rows if mapped or is_ready(rows, self._dtype) else np.ascontiguousarray(rows, self._dtype)
 
@@ -72,12 +86,13 @@ class IterableData:
 
     rows: int | None = None
 
-    def __init__(self, operation: str, net: Network, loss: Loss, batches: Iterable) -> None:
+    def __init__(self, operation: str, net: Network, loss: Loss, batches: Iterable, check_finite: bool = False) -> None:
         if isinstance(batches, (str, bytes, dict, np.ndarray)) or not isinstance(batches, Iterable):
             raise DTypeError(
                 f"{operation}: X without y must be an iterable of (x, y) batches, got {type(batches).__name__}"
             )
         self._operation, self._net, self._loss, self._batches = operation, net, loss, batches
+        self._check_finite = check_finite
 
     @property
     def once_only(self) -> bool:
@@ -109,28 +124,34 @@ class IterableData:
             what = f"{self._operation}: batch {number}"
             if not isinstance(batch, (tuple, list)) or len(batch) not in (2, 3):
                 raise DTypeError(f"{what} must be (x, y) or (x, y, sample_weight), got {type(batch).__name__}")
-            yield check_batch(what, self._net, self._loss, *batch)
+            x, y, weight = batch if len(batch) == 3 else (*batch, None)
+            yield check_batch(what, self._net, self._loss, x, y, weight, self._check_finite)
 
 
-def check_batch(operation: str, net: Network, loss: Loss, x: Any, y: Any, sample_weight: Any = None) -> Batch:
+def check_batch(
+    operation: str, net: Network, loss: Loss, x: Any, y: Any, sample_weight: Any = None, check_finite: bool = False
+) -> Batch:
     """A batch as the core takes it; ShapeError without rows, and the errors of `as_rows` and `check_targets`."""
     rows = as_rows(operation, "x", x, net.inputs)
     if len(rows) == 0:
         raise ShapeError(f"{operation}: x must have at least one row, got 0")
     targets = check_targets(operation, y, loss, len(rows), net.outputs, net.dtype)
     weight = check_sample_weight(operation, sample_weight, len(rows))
+    if check_finite:
+        require_finite(operation, "x", rows)
+        require_finite(operation, "y", targets)
     return (rows if is_ready(rows, net.dtype) else np.ascontiguousarray(rows, net.dtype)), targets, weight
 
 
 def as_data(
-    operation: str, net: Network, loss: Loss, X: Any, y: Any, sample_weight: Any = None
+    operation: str, net: Network, loss: Loss, X: Any, y: Any, sample_weight: Any = None, check_finite: bool = False
 ) -> ArrayData | IterableData:
     """Arrays where there is a y, an iterable of batches where there is none."""
     if y is not None:
-        return ArrayData(operation, net, loss, X, y, sample_weight)
+        return ArrayData(operation, net, loss, X, y, sample_weight, check_finite)
     if sample_weight is not None:
         raise ValueError(f"{operation}: with an iterable of batches, sample_weight is each batch's third element")
-    return IterableData(operation, net, loss, X)
+    return IterableData(operation, net, loss, X, check_finite)
 
 
 def spans(rows: int, batch_size: int, accumulate: int = 1) -> list[tuple[int, int]]:

@@ -33,8 +33,11 @@ def evaluate(net: Network, loss: Loss, data: ArrayData | IterableData) -> dict[s
         rows += float(row_weight.sum())
         weight_sum += weight
         if weight > 0:
-            total += weight * net._core.loss(x, y, loss.to_core(net.outputs, sample_weight))
-        score += float((row_weight * _row_scores(loss, net._core.predict(x), y)).sum())
+            value, outputs = net._core.evaluate(x, y, loss.to_core(net.outputs, sample_weight))
+            total += weight * value
+        else:
+            outputs = net._core.predict(x)
+        score += float((row_weight * _row_scores(loss, outputs, y)).sum())
     if not rows:
         raise ValueError("evaluate: there must be at least one row, with a weight above 0")
     mean = score / rows

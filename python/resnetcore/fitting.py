@@ -56,9 +56,10 @@ def fit(
     sample_weight: Any,
     callbacks: Iterable[Callback],
     progress: bool | None,
+    check_finite: bool,
 ) -> None:
     """`Trainer.fit` without its return value."""
-    data = as_data("fit", trainer.net, trainer.loss, X, y, sample_weight)
+    data = as_data("fit", trainer.net, trainer.loss, X, y, sample_weight, check_finite)
     held_out = None if validation is None else _validation_data(trainer, validation)
     _check_iterators(data, held_out, epochs - trainer.epoch)
     _check_position(trainer, data)

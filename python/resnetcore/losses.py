@@ -114,7 +114,7 @@ def check_targets(operation: str, y: Any, loss: Loss, rows: int, outputs: int, d
 
     Raises:
         ShapeError: not one target a row. Targets are never broadcast.
-        DTypeError: class names, or integers where values are expected.
+        DTypeError: class names, or floats where labels are expected.
         ValueError: a label that is no class, or a probability outside [0, 1].
     """
     array = as_array(operation, "y", y)
@@ -133,9 +133,7 @@ def check_targets(operation: str, y: Any, loss: Loss, rows: int, outputs: int, d
             f"{what} must hold integer labels for cross_entropy, got dtype {array.dtype}; use "
             "y.astype(int), or loss='mse' for a regression"
         )
-    if loss.name == "binary_cross_entropy" or array.dtype.kind == "f":
-        return _values(what, array, rows, outputs, dtype, loss.takes_classes)
-    raise DTypeError(f"{what} must hold floats for {loss.name}, got dtype {array.dtype}; use y.astype('{dtype}')")
+    return _values(what, array, rows, outputs, dtype, loss.takes_classes)
 
 
 def _labels(what: str, y: np.ndarray, rows: int, classes: int) -> np.ndarray:

@@ -165,13 +165,14 @@ class Trainer:
         """Ends the running `fit` after this step, for callbacks."""
         self._stopping = True
 
-    def step(self, x: Any, y: Any, sample_weight: Any = None) -> float:
+    def step(self, x: Any, y: Any, sample_weight: Any = None, check_finite: bool = False) -> float:
         """One update on one batch, which does not count towards an epoch.
 
         Args:
             x: (n, inputs), n ≥ 1.
             y: targets, as `Loss` describes them.
             sample_weight: (n,) or None.
+            check_finite: raise ValueError for a NaN or an infinity in x or y; otherwise they reach the loss.
 
         Returns:
             The loss of before the update.
@@ -179,9 +180,9 @@ class Trainer:
         Raises:
             FloatingPointError: a loss of NaN or infinity; nothing is updated.
         """
-        if sample_weight is None and type(y) is np.ndarray and self._is_batch(x):
+        if sample_weight is None and not check_finite and type(y) is np.ndarray and self._is_batch(x):
             return self._core.step(x, y, self._checked_lr())  # checks y as well: small networks feel every check
-        x, y, weight = check_batch("step", self._net, self._loss, x, y, sample_weight)
+        x, y, weight = check_batch("step", self._net, self._loss, x, y, sample_weight, check_finite)
         return self._core.step(x, y, self._checked_lr(), weight)
 
     def fit(
@@ -193,6 +194,7 @@ class Trainer:
         sample_weight: Any = None,
         callbacks: Iterable[Callback] = (),
         progress: bool | None = None,
+        check_finite: bool = False,
     ) -> History:
         """Trains until `epochs` epochs are complete, counting those of earlier calls and of a resumed run.
 
@@ -205,6 +207,8 @@ class Trainer:
             sample_weight: (n,) or None.
             callbacks: see `resnetcore.callbacks`.
             progress: True shows it, as a bar on a terminal and as a line an epoch elsewhere; None only on a terminal.
+            check_finite: raise ValueError for a NaN or an infinity in X or y: before the first step for arrays, before
+                its own step for a batch of an iterable.
 
         Returns:
             The history of all epochs so far.
@@ -216,7 +220,7 @@ class Trainer:
         """
         if _at_least("fit: epochs", epochs, 1) <= self.epoch:
             return self._history
-        fit(self, X, y, epochs, validation, sample_weight, callbacks, progress)
+        fit(self, X, y, epochs, validation, sample_weight, callbacks, progress, check_finite)
         return self._history
 
     def evaluate(self, X: Any, y: Any = None, sample_weight: Any = None) -> dict[str, float]:

@@ -6,6 +6,7 @@
 // so that the linker can never give one instruction set's code to another.
 #include <cstdint>
 #include <type_traits>
+#include <utility>
 
 #if defined(__AVX512F__)
 #include <immintrin.h>

@@ -53,25 +53,31 @@ template <class T> RC_HD auto operator>(Vec<T> a, Vec<T> b) { return a.v > b.v; 
 template <class T> RC_HD auto operator!=(Vec<T> a, Vec<T> b) { return a.v != b.v; }
 template <class Mask, class T> RC_HD Vec<T> select(Mask mask, Vec<T> yes, Vec<T> no) { return mask ? yes.v : no.v; }
 
+// Lanes i of a and b where `i & step` is 0, side by side, or (`high`) those where it is not.
+template <int step, bool high, class V, int... i>
+RC_HD V exchange(V a, V b, std::integer_sequence<int, i...>) {
+    constexpr int lanes = sizeof...(i);
+#if defined(__clang__)
+    return __builtin_shufflevector(a, b, (i & step ? lanes + i - (high ? 0 : step) : i + (high ? step : 0))...);
+#else
+    typedef decltype(a < a) Index;
+    return __builtin_shuffle(a, b, Index{(i & step ? lanes + i - (high ? 0 : step) : i + (high ? step : 0))...});
+#endif
+}
+
 // Transposes a block of lanes × lanes in registers by log2(lanes) rounds of pairwise exchanges.
-template <class T>
+template <class T, int step = 1>
 RC_HD void transpose(Vec<T> (&rows)[Vec<T>::lanes]) {
     constexpr int lanes = Vec<T>::lanes;
-    typedef decltype(rows[0].v < rows[0].v) Index;
-#pragma GCC unroll 8
-    for (int step = 1; step < lanes; step *= 2) {
-        Index low, high;
-        for (int i = 0; i < lanes; ++i) {
-            const bool odd = i & step;
-            low[i] = odd ? lanes + i - step : i;
-            high[i] = odd ? lanes + i : i + step;
-        }
+    if constexpr (step < lanes) {
+        constexpr auto all = std::make_integer_sequence<int, lanes>();
 #pragma GCC unroll 16
         for (int i = 0; i < lanes; ++i) {
             if (i & step) continue;
             const auto a = rows[i].v, b = rows[i + step].v;
-            rows[i].v = __builtin_shuffle(a, b, low);
-            rows[i + step].v = __builtin_shuffle(a, b, high);
+            rows[i].v = exchange<step, false>(a, b, all);
+            rows[i + step].v = exchange<step, true>(a, b, all);
         }
+        transpose<T, 2 * step>(rows);
     }
 }
