@@ -1,5 +1,6 @@
 """Settings of the whole suite."""
 
+import signal
 import sys
 from pathlib import Path
 
@@ -10,3 +11,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 # The same examples every time: a failure seen once is seen again.
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
+
+# A shell's background job ignores Ctrl-C, and its children with it: tests that press it need Python's own handler.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -269,10 +269,10 @@ class Copy:
             command = [self.build / "tests" / "cpp" / f"test_{test[4:]}"]
         else:
             command = [self.python, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *shlex.split(test)]
-        result = subprocess.run(command, cwd=self.source, env=self.variables, capture_output=True, text=True)
-        if result.returncode > 1:
-            raise SystemExit(f"{test}: did not run\n{result.stdout[-2000:]}{result.stderr[-2000:]}")
-        return result.returncode == 0
+        self.last = subprocess.run(command, cwd=self.source, env=self.variables, capture_output=True, text=True)
+        if self.last.returncode > 1:
+            raise SystemExit(f"{test}: did not run\n{self.last.stdout[-2000:]}{self.last.stderr[-2000:]}")
+        return self.last.returncode == 0
 
 
 def run(command: list) -> None:
@@ -305,7 +305,7 @@ def main(names: list[str]) -> int:
         copy = Copy(Path(folder))
         for test in sorted({bug.test for bug in bugs}):
             if not copy.passes(test):
-                raise SystemExit(f"{test} fails without any bug")
+                raise SystemExit(f"{test} fails without any bug\n{copy.last.stdout[-3000:]}")
         for bug in bugs:
             caught = plant(copy, bug)
             print(f"{'caught ' if caught else 'ESCAPED'}  {bug.name}: {bug.test}", flush=True)
