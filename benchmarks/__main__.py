@@ -1,4 +1,4 @@
-"""`python -m benchmarks [--quick] [--shapes 1 3] [--out FOLDER]`, and `python -m benchmarks table FILE` for the README."""
+"""`python -m benchmarks [--variant dense] [--mode infer] [--quick] …`, and `python -m benchmarks table FILE…`: see README.md."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from .networks import MODES, OPTIMIZERS, VARIANTS, Case
+from .rivals import NAMES
 from .shapes import SHAPES
 
 HERE = Path(__file__).parent
@@ -61,45 +63,59 @@ def commit() -> str:
 def run(arguments: argparse.Namespace) -> None:
     from .measure import measure
     from .report import picture, table
-    from .rivals import NAMES
 
     chosen = [SHAPES[i - 1] for i in arguments.shapes] if arguments.shapes else SHAPES
+    kind = {"variant": arguments.variant, "mode": arguments.mode, "optimizer": arguments.optimizer}
     result = {
         "date": datetime.date.today().isoformat(),
         "commit": commit(),
+        **kind,
         "machine": machine(arguments.threads),
         "rows": [],
     }
     print(", ".join(f"{key}: {value}" for key, value in result["machine"].items()), flush=True)
     for shape in chosen:
-        row = measure(shape, NAMES, arguments.threads, 2.0 if arguments.quick else arguments.seconds)
+        case = Case(shape, **kind)
+        row = measure(case, tuple(arguments.rivals), arguments.threads, 2.0 if arguments.quick else arguments.seconds)
         result["rows"].append(row)
         shown = ", ".join(
             f"{n} {r['ms']:.2f} ms ({r['ratio']:.2f})" if "ms" in r else f"{n}: {r['missing']}"
             for n, r in row["rivals"].items()
         )
-        print(f"{shape.name}: {shown}; {row['gflops']:.0f} GFLOP/s", flush=True)
+        print(f"{shape.name}, {case.label}: {shown}; {row['gflops']:.0f} GFLOP/s", flush=True)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    stem = arguments.out / f"{result['date']}-cpu"
+    stem = arguments.out / f"{result['date']}-cpu{suffix(kind)}"
     stem.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
     picture(result, stem.with_suffix(".png"))
     print(f"\n{table(result)}\n\nWritten: {stem}.json and {stem}.png")
 
 
+def suffix(kind: dict) -> str:
+    """What of the kind is not the default, for file names."""
+    default = Case(SHAPES[0]).to_dict()
+    return "".join(f"-{value}" for name, value in kind.items() if value != default[name])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("command", nargs="?", choices=["table"], help="put a result's table into the README")
-    parser.add_argument("file", nargs="?", type=Path, help="the result, a JSON file")
+    parser.add_argument("files", nargs="*", type=Path, help="the results, JSON files, a table each")
+    parser.add_argument("--variant", choices=VARIANTS, default="identity", help="which skips and norms (identity)")
+    parser.add_argument("--mode", choices=MODES, default="train", help="a training step, or all logits (train)")
+    parser.add_argument("--optimizer", choices=tuple(OPTIMIZERS), default="sgd", help="of training (sgd)")
+    parser.add_argument("--rivals", nargs="+", choices=NAMES, default=NAMES, help="the sides, resnetcore among them")
     parser.add_argument("--quick", action="store_true", help="two seconds a shape")
     parser.add_argument("--seconds", type=float, default=20.0, help="of measuring a shape (20)")
     parser.add_argument("--shapes", type=int, nargs="+", choices=range(1, len(SHAPES) + 1), help="numbers of shapes")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--out", type=Path, default=HERE / "results", help="folder of the JSON and the picture")
     arguments = parser.parse_args()
+    if "resnetcore" not in arguments.rivals:
+        parser.error("--rivals: resnetcore must be among them: every ratio is taken to it")
     if arguments.command == "table":
         from .report import put_into_readme
 
-        put_into_readme(json.loads(arguments.file.read_text()), HERE.parent / "README.md")
+        put_into_readme([json.loads(file.read_text()) for file in arguments.files], HERE.parent / "README.md")
         return
     tuned_malloc()
     run(arguments)
