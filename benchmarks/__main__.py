@@ -43,7 +43,7 @@ def machine(threads: int) -> dict:
     from resnetcore import _core
 
     versions = [f"Python {platform.python_version()}"]
-    for package in ("resnetcore", "numpy", "torch", "jax"):
+    for package in ("resnetcore", "numpy", "torch", "jax", "scikit-learn"):
         try:
             versions.append(f"{package} {importlib.metadata.version(package)}")
         except importlib.metadata.PackageNotFoundError:
@@ -79,7 +79,9 @@ def run(arguments: argparse.Namespace) -> None:
         row = measure(case, tuple(arguments.rivals), arguments.threads, 2.0 if arguments.quick else arguments.seconds)
         result["rows"].append(row)
         shown = ", ".join(
-            f"{n} {r['ms']:.2f} ms ({r['ratio']:.2f})" if "ms" in r else f"{n}: {r['missing']}"
+            f"{r.get('note', '')} {n} {r['ms']:.2f} ms ({r['ratio']:.2f})".strip()
+            if "ms" in r
+            else f"{n}: {r['missing']}"
             for n, r in row["rivals"].items()
         )
         print(f"{shape.name}, {case.label}: {shown}; {row['gflops']:.0f} GFLOP/s", flush=True)

@@ -10,6 +10,7 @@ LABELS = {
     "torch_eager": "PyTorch eager",
     "torch_compile": "PyTorch compile",
     "jax_jit": "JAX jit",
+    "sklearn_mlp": "scikit-learn (no skips)",
 }
 COLOURS = dict(zip(LABELS, ("#000000", "#d55e00", "#0072b2", "#009e73", "#cc79a7"), strict=False))
 NETWORKS = {
@@ -29,7 +30,7 @@ def table(run: dict) -> str:
     lines = [
         f"{title(run)}: medians in ms, {machine['threads']} threads of {machine['cpu']}, "
         f"{machine['isa']}, {run['date']}, commit {run['commit']}; {machine['versions']}. The ratio is the median of paired "
-        f"ratios to the best rival. Made by `{command(run)}`.",
+        f"ratios to the best rival that computes the same. Made by `{command(run)}`.",
         "",
         "| batch, width, layers | " + " | ".join(LABELS[n] for n in measured) + " | times the best rival |",
         "|---|" + "---|" * (len(measured) + 1),
