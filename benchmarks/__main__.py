@@ -32,6 +32,11 @@ def tuned_malloc() -> None:
         os.execv(sys.executable, [sys.executable, "-m", "benchmarks", *sys.argv[1:]])
 
 
+def plain_malloc() -> dict[str, str]:
+    """The environment without the above: memory is measured as a program has it that knows nothing of malloc."""
+    return {name: value for name, value in os.environ.items() if name not in MALLOC}
+
+
 def cpu_name() -> str:
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
@@ -62,7 +67,8 @@ def commit() -> str:
 
 def run(arguments: argparse.Namespace) -> None:
     from .measure import measure
-    from .report import picture, table
+    from .memory import peak_memory
+    from .report import line, picture, table
 
     chosen = [SHAPES[i - 1] for i in arguments.shapes] if arguments.shapes else SHAPES
     kind = {"variant": arguments.variant, "mode": arguments.mode, "optimizer": arguments.optimizer}
@@ -77,14 +83,11 @@ def run(arguments: argparse.Namespace) -> None:
     for shape in chosen:
         case = Case(shape, **kind)
         row = measure(case, tuple(arguments.rivals), arguments.threads, 2.0 if arguments.quick else arguments.seconds)
+        for name, entry in row["rivals"].items():
+            if "ms" in entry and arguments.memory:
+                entry |= peak_memory(name, case, arguments.threads, plain_malloc())
         result["rows"].append(row)
-        shown = ", ".join(
-            f"{r.get('note', '')} {n} {r['ms']:.2f} ms ({r['ratio']:.2f})".strip()
-            if "ms" in r
-            else f"{n}: {r['missing']}"
-            for n, r in row["rivals"].items()
-        )
-        print(f"{shape.name}, {case.label}: {shown}; {row['gflops']:.0f} GFLOP/s", flush=True)
+        print(line(f"{shape.name}, {case.label}", row), flush=True)
     arguments.out.mkdir(parents=True, exist_ok=True)
     stem = arguments.out / f"{result['date']}-cpu{suffix(kind)}"
     stem.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
@@ -107,6 +110,7 @@ def main() -> None:
     parser.add_argument("--optimizer", choices=tuple(OPTIMIZERS), default="sgd", help="of training (sgd)")
     parser.add_argument("--rivals", nargs="+", choices=NAMES, default=NAMES, help="the sides, resnetcore among them")
     parser.add_argument("--quick", action="store_true", help="two seconds a shape")
+    parser.add_argument("--no-memory", dest="memory", action="store_false", help="time alone")
     parser.add_argument("--seconds", type=float, default=20.0, help="of measuring a shape (20)")
     parser.add_argument("--shapes", type=int, nargs="+", choices=range(1, len(SHAPES) + 1), help="numbers of shapes")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))

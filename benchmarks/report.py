@@ -24,11 +24,13 @@ MARKERS = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
 
 
 def table(run: dict) -> str:
-    """Milliseconds, and how many times faster than the best rival we are."""
+    """Milliseconds, MiB, and how many times faster than the best rival we are."""
     measured = [n for n in LABELS if any("ms" in row["rivals"].get(n, {}) for row in run["rows"])]
     machine = run["machine"]
+    has_memory = any("memory_mib" in entry for row in run["rows"] for entry in row["rivals"].values())
+    memory = " / peak memory in MiB above imports and data" if has_memory else ""
     lines = [
-        f"{title(run)}: medians in ms, {machine['threads']} threads of {machine['cpu']}, "
+        f"{title(run)}: medians in ms{memory}, {machine['threads']} threads of {machine['cpu']}, "
         f"{machine['isa']}, {run['date']}, commit {run['commit']}; {machine['versions']}. The ratio is the median of paired "
         f"ratios to the best rival that computes the same. Made by `{command(run)}`.",
         "",
@@ -37,11 +39,30 @@ def table(run: dict) -> str:
     ]
     for row in run["rows"]:
         shape, rivals = row["shape"], row["rivals"]
-        cells = [f"{rivals[n]['ms']:.2f}" if "ms" in rivals.get(n, {}) else "–" for n in measured]
+        cells = [cell(rivals.get(n, {})) for n in measured]
         lines.append(
             f"| {shape['batch']}, {shape['width']}, {shape['depth']} | " + " | ".join(cells) + f" | {best_ratio(row)} |"
         )
     return "\n".join(lines)
+
+
+def cell(entry: dict) -> str:
+    if "ms" not in entry:
+        return "–"
+    return f"{entry['ms']:.2f}" + (f" / {entry['memory_mib']:.0f}" if "memory_mib" in entry else "")
+
+
+def line(name: str, row: dict) -> str:
+    """A row as it is printed while the others are measured."""
+    parts = []
+    for rival, entry in row["rivals"].items():
+        if "ms" not in entry:
+            parts.append(f"{rival}: {entry['missing']}")
+            continue
+        memory = f", {entry['memory_mib']:.0f} MiB" if "memory_mib" in entry else ""
+        note = f"{entry['note']}, " if "note" in entry else ""
+        parts.append(f"{rival} {entry['ms']:.2f} ms{memory} ({note}{entry['ratio']:.2f})")
+    return f"{name}: {'; '.join(parts)}; {row['gflops']:.0f} GFLOP/s"
 
 
 def title(run: dict) -> str:

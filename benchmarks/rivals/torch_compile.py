@@ -8,6 +8,8 @@ from . import torch_eager
 
 
 def build(case, problem, threads):
+    torch.compiler.reset()  # or the code of the last shape would be made more general instead of compiled anew
     # Frozen weights are packed once, for inference alone: freezing is what a deployed network gets.
     options = {"freezing": True} if case.mode == "infer" else {}
-    return torch_eager.build(case, problem, threads, partial(torch.compile, fullgraph=True, options=options))
+    compiler = partial(torch.compile, fullgraph=True, dynamic=False, options=options)
+    return torch_eager.build(case, problem, threads, compiler)
