@@ -9,10 +9,11 @@ LABELS = {
     "resnetcore": "resnetcore",
     "torch_eager": "PyTorch eager",
     "torch_compile": "PyTorch compile",
+    "torch_onednn": "PyTorch oneDNN",
     "jax_jit": "JAX jit",
     "sklearn_mlp": "scikit-learn (no skips)",
 }
-COLOURS = dict(zip(LABELS, ("#000000", "#d55e00", "#0072b2", "#009e73", "#cc79a7"), strict=False))
+COLOURS = dict(zip(LABELS, ("#000000", "#d55e00", "#0072b2", "#56b4e9", "#009e73", "#cc79a7"), strict=False))
 NETWORKS = {
     "identity": "identity skips",
     "norm": "identity skips and batch normalisation",

@@ -30,9 +30,9 @@ class InPlace:
 class Twin(torch.nn.Module):
     """A module for `torch.compile`'s sake; its dictionary is for speed, a ParameterDict is slow to read."""
 
-    def __init__(self, problem, training):
+    def __init__(self, problem, training, use):
         super().__init__()
-        self.layers, self.tensors = problem.layers, {}
+        self.layers, self.use, self.tensors = problem.layers, use, {}
         for name, array in problem.arrays.items():
             tensor = torch.tensor(array.T.copy() if array.ndim == 2 else array)
             self.tensors[name] = tensor = torch.nn.Parameter(tensor, training) if is_trained(name) else tensor
@@ -40,7 +40,7 @@ class Twin(torch.nn.Module):
                 self.register_parameter(name.replace(".", "_"), tensor)
 
     def forward(self, x):
-        return forward(self.layers, self.tensors, x, InPlace)
+        return forward(self.layers, self.tensors, x, self.use)
 
     def arrays(self):
         return {n: t.detach().numpy().T if t.ndim == 2 else t.detach().numpy() for n, t in self.tensors.items()}
@@ -50,13 +50,13 @@ def same(function):
     return function
 
 
-def build(case, problem, threads, compiler=same):
+def build(case, problem, threads, compiler=same, use=InPlace):
     torch.set_num_threads(threads)
-    return infer(problem, compiler) if case.mode == "infer" else train(case, problem, compiler)
+    return infer(problem, compiler, use) if case.mode == "infer" else train(case, problem, compiler, use)
 
 
-def infer(problem, compiler):
-    run, inputs = compiler(Twin(problem.folded(), training=False).eval()), torch.from_numpy(problem.x)
+def infer(problem, compiler, use):
+    run, inputs = compiler(Twin(problem.folded(), training=False, use=use).eval()), torch.from_numpy(problem.x)
 
     @torch.inference_mode()
     def step():
@@ -65,8 +65,8 @@ def infer(problem, compiler):
     return step, dict
 
 
-def train(case, problem, compiler):
-    twin = Twin(problem, training=True)
+def train(case, problem, compiler, use):
+    twin = Twin(problem, training=True, use=use)
     inputs, target = torch.from_numpy(problem.x), torch.from_numpy(problem.labels)
     optimizer = RULES[case.optimizer](twin.parameters(), **OPTIMIZERS[case.optimizer], fused=True)
     run = compiler(lambda inputs, target: functional.cross_entropy(twin(inputs), target))
