@@ -1,4 +1,4 @@
-"""`python -m benchmarks [--quick] [--shapes 1 3] [--out FOLDER]`, and `python -m benchmarks table FILE` for the README."""
+"""`python -m benchmarks [--variant dense] [--mode infer] [--quick] …`, and `python -m benchmarks table FILE…`: see README.md."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from .networks import MODES, OPTIMIZERS, VARIANTS, Case
+from .rivals import NAMES
 from .shapes import SHAPES
 
 HERE = Path(__file__).parent
@@ -30,6 +32,11 @@ def tuned_malloc() -> None:
         os.execv(sys.executable, [sys.executable, "-m", "benchmarks", *sys.argv[1:]])
 
 
+def plain_malloc() -> dict[str, str]:
+    """The environment without the above: memory is measured as a program has it that knows nothing of malloc."""
+    return {name: value for name, value in os.environ.items() if name not in MALLOC}
+
+
 def cpu_name() -> str:
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
@@ -41,7 +48,7 @@ def machine(threads: int) -> dict:
     from resnetcore import _core
 
     versions = [f"Python {platform.python_version()}"]
-    for package in ("resnetcore", "numpy", "torch", "jax"):
+    for package in ("resnetcore", "numpy", "torch", "jax", "scikit-learn"):
         try:
             versions.append(f"{package} {importlib.metadata.version(package)}")
         except importlib.metadata.PackageNotFoundError:
@@ -60,46 +67,61 @@ def commit() -> str:
 
 def run(arguments: argparse.Namespace) -> None:
     from .measure import measure
-    from .report import picture, table
-    from .rivals import NAMES
+    from .memory import peak_memory
+    from .report import line, picture, table
 
     chosen = [SHAPES[i - 1] for i in arguments.shapes] if arguments.shapes else SHAPES
+    kind = {"variant": arguments.variant, "mode": arguments.mode, "optimizer": arguments.optimizer}
     result = {
         "date": datetime.date.today().isoformat(),
         "commit": commit(),
+        **kind,
         "machine": machine(arguments.threads),
         "rows": [],
     }
     print(", ".join(f"{key}: {value}" for key, value in result["machine"].items()), flush=True)
     for shape in chosen:
-        row = measure(shape, NAMES, arguments.threads, 2.0 if arguments.quick else arguments.seconds)
+        case = Case(shape, **kind)
+        row = measure(case, tuple(arguments.rivals), arguments.threads, 2.0 if arguments.quick else arguments.seconds)
+        for name, entry in row["rivals"].items():
+            if "ms" in entry and arguments.memory:
+                entry |= peak_memory(name, case, arguments.threads, plain_malloc())
         result["rows"].append(row)
-        shown = ", ".join(
-            f"{n} {r['ms']:.2f} ms ({r['ratio']:.2f})" if "ms" in r else f"{n}: {r['missing']}"
-            for n, r in row["rivals"].items()
-        )
-        print(f"{shape.name}: {shown}; {row['gflops']:.0f} GFLOP/s", flush=True)
+        print(line(f"{shape.name}, {case.label}", row), flush=True)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    stem = arguments.out / f"{result['date']}-cpu"
+    stem = arguments.out / f"{result['date']}-cpu{suffix(kind)}"
     stem.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
     picture(result, stem.with_suffix(".png"))
     print(f"\n{table(result)}\n\nWritten: {stem}.json and {stem}.png")
 
 
+def suffix(kind: dict) -> str:
+    """What of the kind is not the default, for file names."""
+    default = Case(SHAPES[0]).to_dict()
+    return "".join(f"-{value}" for name, value in kind.items() if value != default[name])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("command", nargs="?", choices=["table"], help="put a result's table into the README")
-    parser.add_argument("file", nargs="?", type=Path, help="the result, a JSON file")
+    parser.add_argument("files", nargs="*", type=Path, help="the results, JSON files, a table each")
+    parser.add_argument("--variant", choices=VARIANTS, default="identity", help="which skips and norms (identity)")
+    parser.add_argument("--mode", choices=MODES, default="train", help="a training step, or all logits (train)")
+    parser.add_argument("--optimizer", choices=tuple(OPTIMIZERS), default="sgd", help="of training (sgd)")
+    parser.add_argument("--rivals", nargs="+", choices=NAMES, default=NAMES, help="the sides, resnetcore among them")
     parser.add_argument("--quick", action="store_true", help="two seconds a shape")
+    parser.add_argument("--no-memory", dest="memory", action="store_false", help="time alone")
     parser.add_argument("--seconds", type=float, default=20.0, help="of measuring a shape (20)")
     parser.add_argument("--shapes", type=int, nargs="+", choices=range(1, len(SHAPES) + 1), help="numbers of shapes")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--out", type=Path, default=HERE / "results", help="folder of the JSON and the picture")
     arguments = parser.parse_args()
+    if "resnetcore" not in arguments.rivals:
+        parser.error("--rivals: resnetcore must be among them: every ratio is taken to it")
     if arguments.command == "table":
         from .report import put_into_readme
 
-        put_into_readme(json.loads(arguments.file.read_text()), HERE.parent / "README.md")
+        put_into_readme([json.loads(file.read_text()) for file in arguments.files], HERE.parent / "README.md")
         return
     tuned_malloc()
     run(arguments)

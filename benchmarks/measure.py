@@ -12,24 +12,24 @@ import time
 
 import numpy as np
 
-from .shapes import Shape, problem
+from .networks import Case, is_trained
+from .rivals import UNCOMPARED, Unable
 
 PAUSE = 0.02
 WARM_UP, TURN = 0.03, 0.1  # seconds
-AGREEMENT = 1e-4
+STEPS = 3  # that are compared
+# Float32 rounds sums of another order to 1e-7 to 1e-6 of the loss or of the logits' norm.
+RESULTS = 1e-5
+# Updates are compared, not parameters: three small steps move those by 1e-5 to 1e-3 of their norm, and bounds on them
+# would let a side pass that updates nothing. Rounding moves updates by up to 2e-3 of their norm, and AdamW's by 2.5e-2
+# (each side is as far from float64): its first steps go by a gradient's sign, which rounding flips near 0.
+UPDATES = {"sgd": 5e-3, "momentum": 5e-3, "adamw": 6e-2}
 
 
-def measure(shape: Shape, rivals: tuple[str, ...], threads: int, seconds: float) -> dict:
-    """{"shape", "rivals": {name: {"ms": median, "ratio": …} or {"missing": reason}}} for one shape."""
-    parameters, x, labels = problem(shape)
-    sides, result = {}, {}
-    for name in rivals:
-        try:
-            module = importlib.import_module(f".rivals.{name}", __package__)
-            sides[name] = module.build(shape, parameters, x, labels, threads)
-        except ImportError as error:
-            result[name] = {"missing": str(error)}
-    compare(sides)
+def measure(case: Case, rivals: tuple[str, ...], threads: int, seconds: float) -> dict:
+    """{"shape", "gflops", "rivals": {name: {"ms": median, "ratio": …} or {"missing": reason}}} for one case."""
+    sides, result = build(case, rivals, threads)
+    compare(case, sides)
     times = {name: [] for name in sides}
     began = time.perf_counter()
     while time.perf_counter() - began < seconds or len(times["resnetcore"]) < 5:
@@ -40,7 +40,7 @@ def measure(shape: Shape, rivals: tuple[str, ...], threads: int, seconds: float)
     ours = np.array(times["resnetcore"])
     for name, taken in times.items():
         ratio = np.array(taken) / ours
-        result[name] = {
+        result[name] |= {
             "ms": float(np.median(taken) * 1e3),
             "ms_min": float(np.min(taken) * 1e3),
             "ratio": float(np.median(ratio)),
@@ -48,10 +48,23 @@ def measure(shape: Shape, rivals: tuple[str, ...], threads: int, seconds: float)
             "runs": len(taken),
         }
     return {
-        "shape": {"batch": shape.batch, "width": shape.width, "depth": shape.depth},
-        "gflops": shape.operations / result["resnetcore"]["ms"] / 1e6,
+        "shape": case.to_dict()["shape"],
+        "gflops": case.operations / result["resnetcore"]["ms"] / 1e6,
         "rivals": result,
     }
+
+
+def build(case: Case, rivals: tuple[str, ...], threads: int) -> tuple[dict, dict]:
+    """The sides that are there, and what the result says of each before it is measured."""
+    problem, sides, result = case.problem(), {}, {}
+    for name in rivals:
+        result[name] = {"note": UNCOMPARED[name]} if name in UNCOMPARED else {}
+        try:
+            module = importlib.import_module(f".rivals.{name}", __package__)
+            sides[name] = module.build(case, problem, threads)
+        except (ImportError, Unable) as error:
+            result[name] = {"missing": str(error)}
+    return sides, result
 
 
 def seconds_a_step(step, at_least: float) -> float:
@@ -63,14 +76,33 @@ def seconds_a_step(step, at_least: float) -> float:
     return (time.perf_counter() - start) / count
 
 
-def compare(sides: dict) -> None:
-    """Three steps of every side: losses and the first weight agree, or there is nothing to time."""
-    reference = None
-    for name, (step, weights) in sides.items():
-        seen = [step() for _ in range(3)], np.array(weights())
+def compare(case: Case, sides: dict) -> None:
+    """Some steps of every side: logits, or losses and updates, agree with the first side's, or there is nothing to time."""
+    start, reference = case.problem().arrays, None
+    for name, (step, arrays) in sides.items():
+        results = [np.array(step(), "float64") for _ in range(STEPS)]
+        if name in UNCOMPARED:
+            continue
+        updates = [] if case.mode == "infer" else _updates(start, arrays())
         if reference is None:
-            reference = seen
-        loss = np.abs(np.subtract(seen[0], reference[0])).max() / abs(reference[0][0])
-        weight = np.linalg.norm(seen[1] - reference[1]) / np.linalg.norm(reference[1])
-        if not (loss < AGREEMENT and weight < AGREEMENT):
-            raise RuntimeError(f"{name} does not agree: losses differ by {loss:.1e}, weights by {weight:.1e}")
+            reference = results, updates
+        checks = [
+            ("results", RESULTS, results, reference[0]),
+            ("updates", UPDATES[case.optimizer], updates, reference[1]),
+        ]
+        for what, bound, seen, expected in checks:
+            worst = max((_distance(a, b) for a, b in zip(seen, expected, strict=True)), default=0.0)
+            if not worst <= bound:  # NaN is refused too
+                raise RuntimeError(
+                    f"{case.shape.name}, {case.label}: {name}'s {what} differ by {worst:.1e}, more than {bound:.0e}"
+                )
+
+
+def _updates(start: dict, now: dict) -> list[np.ndarray]:
+    """What was added to all trained parameters, and to all running statistics, which move much further."""
+    groups = [[n for n in start if is_trained(n)], [n for n in start if not is_trained(n)]]
+    return [np.concatenate([(now[n].astype("float64") - start[n]).ravel() for n in group]) for group in groups if group]
+
+
+def _distance(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.linalg.norm(a - b) / np.linalg.norm(b))

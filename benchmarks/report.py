@@ -9,42 +9,87 @@ LABELS = {
     "resnetcore": "resnetcore",
     "torch_eager": "PyTorch eager",
     "torch_compile": "PyTorch compile",
+    "torch_onednn": "PyTorch oneDNN",
     "jax_jit": "JAX jit",
+    "sklearn_mlp": "scikit-learn (no skips)",
 }
+COLOURS = dict(zip(LABELS, ("#000000", "#d55e00", "#0072b2", "#56b4e9", "#009e73", "#cc79a7"), strict=False))
+NETWORKS = {
+    "identity": "identity skips",
+    "norm": "identity skips and batch normalisation",
+    "learned": "learned skips",
+    "dense": "dense learned skips from 2 to 4 layers back",
+}
+NAMES_OF_OPTIMIZERS = {"sgd": "SGD", "momentum": "SGD with momentum", "adamw": "AdamW"}
 MARKERS = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
 
 
 def table(run: dict) -> str:
-    """Milliseconds of a training step, and how many times faster than the best rival we are."""
+    """Milliseconds, MiB, and how many times faster than the best rival we are."""
     measured = [n for n in LABELS if any("ms" in row["rivals"].get(n, {}) for row in run["rows"])]
     machine = run["machine"]
+    has_memory = any("memory_mib" in entry for row in run["rows"] for entry in row["rivals"].values())
+    memory = " / peak memory in MiB above imports and data" if has_memory else ""
     lines = [
-        f"One float32 training step (SGD), medians in ms, {machine['threads']} threads of {machine['cpu']}, "
+        f"{title(run)}: medians in ms{memory}, {machine['threads']} threads of {machine['cpu']}, "
         f"{machine['isa']}, {run['date']}, commit {run['commit']}; {machine['versions']}. The ratio is the median of paired "
-        "ratios to the best rival. Made by `python -m benchmarks`.",
+        f"ratios to the best rival that computes the same. Made by `{command(run)}`.",
         "",
         "| batch, width, layers | " + " | ".join(LABELS[n] for n in measured) + " | times the best rival |",
         "|---|" + "---|" * (len(measured) + 1),
     ]
     for row in run["rows"]:
         shape, rivals = row["shape"], row["rivals"]
-        cells = [f"{rivals[n]['ms']:.2f}" if "ms" in rivals.get(n, {}) else "–" for n in measured]
+        cells = [cell(rivals.get(n, {})) for n in measured]
         lines.append(
-            f"| {shape['batch']}, {shape['width']}, {shape['depth']} | "
-            + " | ".join(cells)
-            + f" | {best_ratio(row):.2f} |"
+            f"| {shape['batch']}, {shape['width']}, {shape['depth']} | " + " | ".join(cells) + f" | {best_ratio(row)} |"
         )
     return "\n".join(lines)
 
 
-def best_ratio(row: dict) -> float:
-    return min(r["ratio"] for name, r in row["rivals"].items() if name != "resnetcore" and "ratio" in r)
+def cell(entry: dict) -> str:
+    if "ms" not in entry:
+        return "–"
+    return f"{entry['ms']:.2f}" + (f" / {entry['memory_mib']:.0f}" if "memory_mib" in entry else "")
 
 
-def put_into_readme(run: dict, readme: Path) -> None:
+def line(name: str, row: dict) -> str:
+    """A row as it is printed while the others are measured."""
+    parts = []
+    for rival, entry in row["rivals"].items():
+        if "ms" not in entry:
+            parts.append(f"{rival}: {entry['missing']}")
+            continue
+        memory = f", {entry['memory_mib']:.0f} MiB" if "memory_mib" in entry else ""
+        note = f"{entry['note']}, " if "note" in entry else ""
+        parts.append(f"{rival} {entry['ms']:.2f} ms{memory} ({note}{entry['ratio']:.2f})")
+    return f"{name}: {'; '.join(parts)}; {row['gflops']:.0f} GFLOP/s"
+
+
+def title(run: dict) -> str:
+    network = NETWORKS[run.get("variant", "identity")]
+    if run.get("mode", "train") == "infer":
+        return f"Float32 inference, {network}"
+    return f"One float32 training step, {network}, {NAMES_OF_OPTIMIZERS[run.get('optimizer', 'sgd')]}"
+
+
+def command(run: dict) -> str:
+    default = {"variant": "identity", "mode": "train", "optimizer": "sgd"}
+    return "python -m benchmarks" + "".join(f" --{n} {run[n]}" for n, v in default.items() if run.get(n, v) != v)
+
+
+def best_ratio(row: dict) -> str:
+    ratios = [
+        r["ratio"] for name, r in row["rivals"].items() if name != "resnetcore" and "ratio" in r and "note" not in r
+    ]
+    return f"{min(ratios):.2f}" if ratios else "–"
+
+
+def put_into_readme(runs: list[dict], readme: Path) -> None:
     begin, end = MARKERS
+    tables = "\n\n".join(table(run) for run in runs)
     text = readme.read_text()
-    readme.write_text(re.sub(f"{begin}.*{end}", lambda _: f"{begin}\n{table(run)}\n{end}", text, flags=re.S))
+    readme.write_text(re.sub(f"{begin}.*{end}", lambda _: f"{begin}\n{tables}\n{end}", text, flags=re.S))
 
 
 def picture(run: dict, path: Path) -> None:
@@ -55,11 +100,11 @@ def picture(run: dict, path: Path) -> None:
 
     rivals = [n for n in LABELS if n != "resnetcore" and any("ratio" in r["rivals"].get(n, {}) for r in run["rows"])]
     figure, axes = plt.subplots(figsize=(9, 4), layout="constrained")
-    colours = ("#d55e00", "#0072b2", "#009e73")
+    slot = 0.8 / max(len(rivals), 1)
     for index, name in enumerate(rivals):
-        places = [i + (index - (len(rivals) - 1) / 2) * 0.25 for i in range(len(run["rows"]))]
-        heights = [row["rivals"][name].get("ratio", 0) for row in run["rows"]]
-        bars = axes.bar(places, heights, 0.23, label=LABELS[name], color=colours[index])
+        places = [i + (index - (len(rivals) - 1) / 2) * slot for i in range(len(run["rows"]))]
+        heights = [row["rivals"].get(name, {}).get("ratio", 0) for row in run["rows"]]
+        bars = axes.bar(places, heights, 0.92 * slot, label=LABELS[name], color=COLOURS[name])
         axes.bar_label(bars, fmt="%.1f", fontsize=8)
     axes.axhline(1, color="black", linewidth=1)
     axes.set_xticks(
@@ -70,7 +115,8 @@ def picture(run: dict, path: Path) -> None:
         ],
     )
     axes.set_ylabel("time of the rival / ours")
-    axes.set_title("Training step in float32: above 1 resnetcore is faster", loc="left")
+    axes.set_title(f"{title(run)}: above 1 resnetcore is faster", loc="left")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
+    if rivals:
+        axes.legend(frameon=False)
     figure.savefig(path, dpi=150)

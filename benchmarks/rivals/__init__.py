@@ -1,7 +1,14 @@
-"""One library, one file. Each offers `build(shape, parameters, x, labels, threads)`.
+"""One library, one file. Each offers `build(case, problem, threads)`.
 
-It returns `(step, weights)`: `step()` trains once and returns the loss of before it as a float; `weights()` gives the first
-layer's weight, (in, out), to be compared before any time is taken. ImportError means that the library is not there.
+It returns `(step, arrays)`. To train, `step()` updates once and returns the loss of before it as a float; to infer, it
+returns the logits. `arrays()` gives what training has changed, by name, as NumPy arrays shaped as in the problem; it is
+compared before any time is taken. ImportError means that the library is not there, `Unable` that it lacks this network.
 """
 
-NAMES = ("resnetcore", "torch_eager", "torch_compile", "jax_jit")
+NAMES = ("resnetcore", "torch_eager", "torch_compile", "torch_onednn", "jax_jit", "sklearn_mlp")
+# Sides that do other work: nothing to compare results with, and never among the rivals that a ratio is taken to.
+UNCOMPARED = {"sklearn_mlp": "no skips"}
+
+
+class Unable(Exception):
+    """What the library has not."""

@@ -4,32 +4,97 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from ..shapes import LEARNING_RATE, has_skip
+from ..networks import EPS, MOMENTUM, OPTIMIZERS, forward, is_trained
 
 
-def build(shape, parameters, x, labels, threads):
+class Pure:
+    """The parts of a layer as functions; running statistics that a norm has moved on are left in `moved`."""
+
+    def __init__(self):
+        self.moved = {}
+
+    def product(self, a, weight, bias):
+        return a @ weight + bias if bias is not None else a @ weight
+
+    def add(self, z, a):
+        return z + a
+
+    def add_product(self, z, a, weight):
+        return z + a @ weight
+
+    relu = staticmethod(jax.nn.relu)
+
+    def norm(self, z, arrays, names):
+        weight, bias, mean, var = (arrays[name] for name in names)
+        batch_mean, batch_var = z.mean(0), z.var(0)
+        unbiased = batch_var * (len(z) / (len(z) - 1))
+        self.moved[names[2]] = mean + MOMENTUM * (batch_mean - mean)
+        self.moved[names[3]] = var + MOMENTUM * (unbiased - var)
+        return (z - batch_mean) * (weight * jax.lax.rsqrt(batch_var + EPS)) + bias
+
+
+# An optimizer's rule: (parameter, gradient, states, number of the step, numbers) to (parameter, states).
+
+
+def sgd(p, g, states, step, lr):
+    return p - lr * g, states
+
+
+def momentum(p, g, states, step, lr, momentum):
+    velocity = momentum * states[0] + g
+    return p - lr * velocity, (velocity,)
+
+
+def adamw(p, g, states, step, lr, betas, eps, weight_decay):
+    first = betas[0] * states[0] + (1 - betas[0]) * g
+    second = betas[1] * states[1] + (1 - betas[1]) * g * g
+    scale = jnp.sqrt(second) / jnp.sqrt(1 - betas[1] ** step) + eps
+    return p * (1 - lr * weight_decay) - lr / (1 - betas[0] ** step) * first / scale, (first, second)
+
+
+RULES = {"sgd": (sgd, 0), "momentum": (momentum, 1), "adamw": (adamw, 2)}
+
+
+def build(case, problem, threads):
     del threads  # XLA's CPU client takes what affinity gives it
-    state = [(jnp.array(w), jnp.array(b)) for w, b in parameters]
-    inputs, target = jnp.array(x), jnp.array(labels)
+    return infer(problem.folded()) if case.mode == "infer" else train(case, problem)
 
-    def loss_of(pairs):
-        outputs = [inputs]
-        for number, (weight, bias) in enumerate(pairs, 1):
-            z = outputs[-1] @ weight + bias
-            if has_skip(number, shape.depth):
-                z = z + outputs[number - 2]
-            outputs.append(jax.nn.relu(z) if number < shape.depth else z)
-        return -jnp.take_along_axis(jax.nn.log_softmax(outputs[-1]), target[:, None], axis=1).mean()
 
-    @partial(jax.jit, donate_argnums=0)
-    def update(pairs):
-        loss, gradients = jax.value_and_grad(loss_of)(pairs)
-        return loss, jax.tree.map(lambda p, g: p - LEARNING_RATE * g, pairs, gradients)
+def infer(problem):
+    inputs, arrays = jnp.asarray(problem.x), jax.tree.map(jnp.asarray, problem.arrays)
+    run = jax.jit(lambda arrays, inputs: forward(problem.layers, arrays, inputs, Pure()))
+    return lambda: np.asarray(run(arrays, inputs)), dict
+
+
+def train(case, problem):
+    rule, count = RULES[case.optimizer]
+    numbers = OPTIMIZERS[case.optimizer]
+    inputs, target = jnp.asarray(problem.x), jnp.asarray(problem.labels)
+    arrays = {name: jnp.array(array) for name, array in problem.arrays.items()}
+    trained = {name: array for name, array in arrays.items() if is_trained(name)}
+    running = {name: array for name, array in arrays.items() if not is_trained(name)}
+    states = {name: tuple(jnp.zeros_like(array) for _ in range(count)) for name, array in trained.items()}
+
+    def loss_of(trained, running, inputs, target):
+        use = Pure()
+        logits = forward(problem.layers, {**trained, **running}, inputs, use)
+        return -jnp.take_along_axis(jax.nn.log_softmax(logits), target[:, None], axis=1).mean(), use.moved
+
+    @partial(jax.jit, donate_argnums=(0, 1, 2))
+    def update(trained, running, states, step, inputs, target):
+        (loss, running), gradients = jax.value_and_grad(loss_of, has_aux=True)(trained, running, inputs, target)
+        new = {name: rule(p, gradients[name], states[name], step, **numbers) for name, p in trained.items()}
+        return loss, {n: p for n, (p, _) in new.items()}, running, {n: s for n, (_, s) in new.items()}
+
+    now = (trained, running, states)
+    count = 0
 
     def step():
-        nonlocal state
-        loss, state = update(state)
+        nonlocal now, count
+        count += 1
+        loss, *now = update(*now, np.float32(count), inputs, target)
         return float(loss)
 
-    return step, lambda: state[0][0]
+    return step, lambda: {name: np.asarray(array) for name, array in {**now[0], **now[1]}.items()}

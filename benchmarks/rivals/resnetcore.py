@@ -2,18 +2,26 @@ from __future__ import annotations
 
 import resnetcore as rc
 
-from ..shapes import CLASSES, LEARNING_RATE, has_skip
+from ..networks import OPTIMIZERS
+
+RULES = {"sgd": rc.SGD, "momentum": rc.SGD, "adamw": rc.AdamW}
 
 
-def build(shape, parameters, x, labels, threads):
+def build(case, problem, threads):
     rc.set_num_threads(threads)
     layers = [
-        rc.Layer(shape.width, skips={2: "identity"} if has_skip(n, shape.depth) else {}) for n in range(1, shape.depth)
+        rc.Layer(
+            layer.width,
+            skips=layer.skips,
+            norm="batch" if layer.norm else None,
+            activation="relu" if layer.relu else None,
+        )
+        for layer in problem.layers
     ]
-    net = rc.Network(shape.width, [*layers, rc.Layer(CLASSES, activation=None)])
-    names = {}
-    for number, (weight, bias) in enumerate(parameters, 1):
-        names[f"{number}.weight"], names[f"{number}.bias"] = weight, bias
-    net.set_parameters(names)
-    trainer = rc.Trainer(net, optimizer=rc.SGD(lr=LEARNING_RATE))
-    return lambda: trainer.step(x, labels), lambda: net.parameters()["1.weight"]
+    net = rc.Network(case.shape.width, layers)
+    net.set_parameters(problem.arrays)
+    x, labels = problem.x, problem.labels
+    if case.mode == "infer":
+        return lambda: net.predict(x), dict
+    trainer = rc.Trainer(net, optimizer=RULES[case.optimizer](**OPTIMIZERS[case.optimizer]))
+    return lambda: trainer.step(x, labels), lambda: {**net.parameters(), **net.buffers()}

@@ -1,7 +1,15 @@
 from __future__ import annotations
 
+from functools import partial
+
+import torch
+
 from . import torch_eager
 
 
-def build(shape, parameters, x, labels, threads):
-    return torch_eager.build(shape, parameters, x, labels, threads, compiled=True)
+def build(case, problem, threads):
+    torch.compiler.reset()  # or the code of the last shape would be made more general instead of compiled anew
+    # Frozen weights are packed once, for inference alone: freezing is what a deployed network gets.
+    options = {"freezing": True} if case.mode == "infer" else {}
+    compiler = partial(torch.compile, fullgraph=True, dynamic=False, options=options)
+    return torch_eager.build(case, problem, threads, compiler)

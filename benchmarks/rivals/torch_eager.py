@@ -1,27 +1,75 @@
+"""PyTorch at its best on a CPU: fused optimizers, operations in place, inference mode, norms folded for inference."""
+
 from __future__ import annotations
 
 import torch
-from torch.nn.functional import cross_entropy, linear
+from torch.nn import functional
 
-from ..shapes import LEARNING_RATE, has_skip
+from ..networks import EPS, MOMENTUM, OPTIMIZERS, forward, is_trained
+
+RULES = {"sgd": torch.optim.SGD, "momentum": torch.optim.SGD, "adamw": torch.optim.AdamW}
 
 
-def build(shape, parameters, x, labels, threads, compiled=False):
+class InPlace:
+    """Nothing here is needed backward before it is overwritten, which autograd checks. Weights are (out, in)."""
+
+    product = staticmethod(functional.linear)
+    add = staticmethod(torch.Tensor.add_)
+    relu = staticmethod(torch.relu_)
+
+    @staticmethod
+    def add_product(z, a, weight):
+        return z.addmm_(a, weight.t())
+
+    @staticmethod
+    def norm(z, arrays, names):
+        weight, bias, mean, var = (arrays[name] for name in names)
+        return functional.batch_norm(z, mean, var, weight, bias, training=True, momentum=MOMENTUM, eps=EPS)
+
+
+class Twin(torch.nn.Module):
+    """A module for `torch.compile`'s sake; its dictionary is for speed, a ParameterDict is slow to read."""
+
+    def __init__(self, problem, training, use):
+        super().__init__()
+        self.layers, self.use, self.tensors = problem.layers, use, {}
+        for name, array in problem.arrays.items():
+            tensor = torch.tensor(array.T.copy() if array.ndim == 2 else array)
+            self.tensors[name] = tensor = torch.nn.Parameter(tensor, training) if is_trained(name) else tensor
+            if is_trained(name):
+                self.register_parameter(name.replace(".", "_"), tensor)
+
+    def forward(self, x):
+        return forward(self.layers, self.tensors, x, self.use)
+
+    def arrays(self):
+        return {n: t.detach().numpy().T if t.ndim == 2 else t.detach().numpy() for n, t in self.tensors.items()}
+
+
+def same(function):
+    return function
+
+
+def build(case, problem, threads, compiler=same, use=InPlace):
     torch.set_num_threads(threads)
-    pairs = [(torch.tensor(w.T.copy(), requires_grad=True), torch.tensor(b, requires_grad=True)) for w, b in parameters]
-    optimizer = torch.optim.SGD([p for pair in pairs for p in pair], lr=LEARNING_RATE, fused=True)
-    inputs, target = torch.tensor(x), torch.tensor(labels)
+    return infer(problem, compiler, use) if case.mode == "infer" else train(case, problem, compiler, use)
 
-    def loss_of(inputs, target):
-        outputs = [inputs]
-        for number, (weight, bias) in enumerate(pairs, 1):
-            z = linear(outputs[-1], weight, bias)
-            if has_skip(number, shape.depth):
-                z = z + outputs[number - 2]
-            outputs.append(torch.relu(z) if number < shape.depth else z)
-        return cross_entropy(outputs[-1], target)
 
-    run = torch.compile(loss_of, fullgraph=True) if compiled else loss_of
+def infer(problem, compiler, use):
+    run, inputs = compiler(Twin(problem.folded(), training=False, use=use).eval()), torch.from_numpy(problem.x)
+
+    @torch.inference_mode()
+    def step():
+        return run(inputs).numpy()
+
+    return step, dict
+
+
+def train(case, problem, compiler, use):
+    twin = Twin(problem, training=True, use=use)
+    inputs, target = torch.from_numpy(problem.x), torch.from_numpy(problem.labels)
+    optimizer = RULES[case.optimizer](twin.parameters(), **OPTIMIZERS[case.optimizer], fused=True)
+    run = compiler(lambda inputs, target: functional.cross_entropy(twin(inputs), target))
 
     def step():
         optimizer.zero_grad(set_to_none=True)
@@ -30,4 +78,4 @@ def build(shape, parameters, x, labels, threads, compiled=False):
         optimizer.step()
         return loss.item()
 
-    return step, lambda: pairs[0][0].detach().numpy().T
+    return step, twin.arrays

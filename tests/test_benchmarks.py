@@ -1,0 +1,152 @@
+"""The benchmarks on tiny networks: every rival that is installed computes the same, or nothing is timed."""
+
+import argparse
+import importlib
+import json
+import types
+
+import numpy as np
+import pytest
+
+import resnetcore as rc
+from benchmarks import __main__ as program
+from benchmarks import measure, memory, report
+from benchmarks.networks import OPTIMIZERS, VARIANTS, Case
+from benchmarks.rivals import resnetcore as ours
+from benchmarks.shapes import Shape
+
+TINY = Shape(batch=24, width=16, depth=6)
+TRAIN = [(variant, "train", "sgd") for variant in VARIANTS] + [("norm", "train", o) for o in OPTIMIZERS if o != "sgd"]
+KINDS = TRAIN + [(variant, "infer", "sgd") for variant in VARIANTS]
+
+
+@pytest.fixture(autouse=True)
+def number_of_threads():
+    before = rc.get_num_threads()
+    yield
+    rc.set_num_threads(before)
+
+
+def require(rival):
+    library = "torch" if rival.startswith("torch") else "jax"
+    pytest.importorskip(library, reason=f"{library} is not installed")
+
+
+@pytest.mark.parametrize("kind", KINDS, ids="-".join)
+@pytest.mark.parametrize("rival", ["torch_eager", "torch_onednn", "jax_jit"])
+def test_rivals_compute_the_same(rival, kind):
+    require(rival)
+    case = Case(TINY, *kind)
+    sides, result = measure.build(case, ("resnetcore", rival), 1)
+    if rival not in sides:
+        pytest.skip(f"{rival}: {result[rival]['missing']}")
+    measure.compare(case, sides)
+
+
+@pytest.mark.parametrize("mode", ["train", "infer"])
+def test_scikit_learn_is_beside_the_others(mode):
+    pytest.importorskip("sklearn", reason="scikit-learn is not installed")
+    pytest.importorskip("threadpoolctl", reason="threadpoolctl is not installed")
+    sides, result = measure.build(Case(TINY, "identity", mode), ("resnetcore", "sklearn_mlp"), 1)
+    measure.compare(Case(TINY, "identity", mode), sides)
+    assert result["sklearn_mlp"] == {"note": "no skips"}
+    row = {"rivals": {"resnetcore": {"ratio": 1.0}, "sklearn_mlp": {"ratio": 0.5, "note": "no skips"}}}
+    assert report.best_ratio(row) == "–"
+    row["rivals"]["torch_eager"] = {"ratio": 2.0}
+    assert report.best_ratio(row) == "2.00"
+    _, result = measure.build(Case(TINY, "dense", mode), ("resnetcore", "sklearn_mlp"), 1)
+    assert "missing" in result["sklearn_mlp"]
+
+
+def without_updates(case, problem, threads):
+    step, _ = ours.build(case, problem, threads)
+    return step, lambda: problem.arrays
+
+
+def with_another_weight(case, problem, threads):
+    problem.arrays["2.weight"][0, 0] += 0.5
+    return ours.build(case, problem, threads)
+
+
+def without_numbers(case, problem, threads):
+    step, arrays = ours.build(case, problem, threads)
+    return lambda: step() * np.nan, arrays
+
+
+@pytest.mark.parametrize("wrong", [without_updates, with_another_weight, without_numbers])
+def test_a_side_that_disagrees_is_refused_before_any_timing(wrong, monkeypatch):
+    def never(*_):
+        raise AssertionError("timed before the comparison")
+
+    real = importlib.import_module
+    fake = types.SimpleNamespace(build=wrong)
+    choose = lambda name, package: fake if name == ".rivals.wrong" else real(name, package)  # noqa: E731
+    monkeypatch.setattr(measure.importlib, "import_module", choose)
+    monkeypatch.setattr(measure, "seconds_a_step", never)
+    with pytest.raises(RuntimeError, match=r"wrong's (results|updates) differ by"):
+        measure.measure(Case(TINY), ("resnetcore", "wrong"), 1, 0.0)
+
+
+def test_operations_count_every_product():
+    layers, shape = TINY.depth - 1, TINY
+    assert Case(TINY).operations == 6 * shape.batch * shape.width * (layers * shape.width + 10)
+    assert Case(TINY, mode="infer").operations == Case(TINY).operations / 3
+    # Skips from 2, 3 and 4 layers back, where there are so many: 0, 1, 2, 3 and 3 of them.
+    assert Case(TINY, "dense").operations == 6 * shape.batch * shape.width * ((layers + 9) * shape.width + 10)
+
+
+def test_folded_norms_give_the_same_logits():
+    case = Case(TINY, "norm", "infer")
+    problem = case.problem()
+    normed, _ = ours.build(case, problem, 1)
+    folded, _ = ours.build(case, problem.folded(), 1)
+    np.testing.assert_allclose(folded(), normed(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [("identity", "train", "sgd"), ("dense", "infer", "sgd")], ids="-".join)
+def test_a_run_writes_json_and_fills_the_table(kind, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    monkeypatch.setattr(program, "SHAPES", [TINY])
+    monkeypatch.setattr(measure, "TURN", 0.01)
+    names = dict(zip(("variant", "mode", "optimizer"), kind, strict=True))
+    rest = {"shapes": None, "rivals": ["resnetcore"], "threads": 1, "quick": False, "seconds": 0.0, "memory": True}
+    program.run(argparse.Namespace(**names, **rest, out=tmp_path))
+    (file,) = tmp_path.glob("*.json")
+    result = json.loads(file.read_text())
+    assert file.stem.endswith("cpu" if kind[1] == "train" else "cpu-dense-infer")
+    assert {name: result[name] for name in names} == names
+    (row,) = result["rows"]
+    assert row["shape"] == {"batch": 24, "width": 16, "depth": 6}
+    entry = row["rivals"]["resnetcore"]
+    assert entry["ms"] > 0 and entry["ratio"] == 1 and entry["memory_mib"] >= 0 and entry["memory_by"]
+    assert file.with_suffix(".png").stat().st_size > 1000
+
+    readme = tmp_path / "README.md"
+    begin, end = report.MARKERS
+    readme.write_text(f"before\n{begin}\nold\n{end}\nafter\n")
+    report.put_into_readme([result, result], readme)
+    text = readme.read_text()
+    cell = f"| 24, 16, 6 | {entry['ms']:.2f} / {entry['memory_mib']:.0f} | – |"
+    assert text.count(cell) == 2 and "old" not in text
+    assert text.startswith(f"before\n{begin}\n") and text.endswith(f"{end}\nafter\n")
+    assert cell in capsys.readouterr().out
+
+
+def test_memory_is_the_peak_of_building_and_of_steps(monkeypatch):
+    if not memory.set_back():
+        pytest.skip("the high-water mark cannot be set back here")
+
+    def build(case, problem, threads):
+        rows = case.shape.batch * 1024  # a KiB a row
+        np.ones(2 * rows, "uint8")  # a compiler's, gone before the steps
+        return lambda: np.ones(rows, "uint8").sum(), dict
+
+    monkeypatch.setattr(memory.importlib, "import_module", lambda *_: types.SimpleNamespace(build=build))
+    result = memory.grown("any", Case(Shape(65536, 4, 3)), 1)
+    assert abs(result["memory_mib"] - 64) < 6
+    assert abs(result["memory_first_mib"] - 128) < 6
+
+
+def test_results_of_before_variants_still_fill_the_table():
+    for file in (program.HERE / "results").glob("*.json"):
+        assert "| batch, width, layers |" in report.table(json.loads(file.read_text()))
