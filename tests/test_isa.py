@@ -22,7 +22,13 @@ def test_the_forced_one_is_in_use():
 @pytest.mark.parametrize("isa", RUNS)
 @pytest.mark.skipif(FORCED in os.environ, reason="already within the run of one instruction set")
 def test_the_selection(isa):
-    files = ["test_isa.py", "test_exact_integers.py", "test_batch_independence.py", "test_central_differences.py"]
+    files = [
+        "test_isa.py",
+        "test_exact_integers.py",
+        "test_batch_independence.py",
+        "test_central_differences.py",
+        "test_strategies.py",
+    ]
     run = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *(str(HERE / name) for name in files)],
         env={**os.environ, "RESNETCORE_ISA": isa, FORCED: isa},

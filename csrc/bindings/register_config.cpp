@@ -12,6 +12,7 @@
 #include "math/optimizer.h"
 #include "math/random.h"
 #include "runtime/thread_pool.h"
+#include "train/strategy.h"
 
 namespace py = pybind11;
 
@@ -73,6 +74,8 @@ void register_config(py::module_& m) {
     m.def("get_num_threads", &get_num_threads, "Threads that kernels run on.");
     m.def("set_num_threads", &set_num_threads, py::arg("threads"), "Sets the threads that kernels run on, 1 to 1024.");
     m.def("num_threads_origin", &num_threads_origin, "Where the number of threads came from.");
+    m.def("get_strategy", &get_strategy, "How steps take their weight gradients: auto, by_layer or by_tile.");
+    m.def("set_strategy", &set_strategy, py::arg("name"), "Forces it for every later step; both give the same bits.");
     m.def("isa_info", &isa_info, "Instruction sets: in use, compiled, supported here.");
     m.def("build_info", &build_info, "Version, compiler and build type.");
     m.def("activations", [] { return names(activation_count(), activation_name); }, "Names of the activations.");

@@ -110,8 +110,7 @@ py::dict activations(Model<T>& model, py::handle x, bool training) {
 }
 
 template <class T>
-PassResult gradients_into(Model<T>& model, const Batch<T>& batch, const std::vector<std::pair<int, T*>>& wanted,
-                          T* d_x) {
+PassResult gradients_into(Model<T>& model, const Batch<T>& batch, const std::vector<std::pair<int, T*>>& wanted) {
     const WithoutGil release;
     std::lock_guard<ForkSafeMutex> lock(model.mutex());
     PassOptions options;
@@ -120,9 +119,6 @@ PassResult gradients_into(Model<T>& model, const Batch<T>& batch, const std::vec
     const PassResult result = pass.run(batch, options, nullptr);
     if (!result.finite) return result;
     for (const auto& [id, values] : wanted) model.store().unpack_like(id, pass.gradient(id), values);
-    const Rows<T> rows = pass.input_gradient();
-    const std::int64_t width = model.topology().inputs;
-    for (std::int64_t i = 0; i < batch.rows; ++i) std::copy_n(rows.data + i * rows.stride, width, d_x + i * width);
     return result;
 }
 
@@ -150,7 +146,8 @@ py::tuple gradients(Model<T>& model, py::handle x, py::handle y, const py::dict&
         by_name[py::str(all[id].name)] = array;
     }
     py::array_t<T> d_x({input.rows, model.topology().inputs});
-    const PassResult result = gradients_into(model, batch, wanted, d_x.mutable_data());
+    batch.d_x = {d_x.mutable_data(), model.topology().inputs};
+    const PassResult result = gradients_into(model, batch, wanted);
     if (!result.finite) throw non_finite(result, operation);
     return py::make_tuple(result.loss, by_name, d_x);
 }
@@ -250,7 +247,9 @@ void register_network(py::module_& m) {
         .def(
             "plan",
             [](const NetworkObject& n, bool training) {
-                return n.with([&](const auto& model) { return explain(model.plan(training), model.parameters()); });
+                return n.with([&](const auto& model) {
+                    return explain(training ? model.training_plan(false) : model.inference_plan(), model.parameters());
+                });
             },
             py::arg("training") = false, "What runs in which order, on which memory, as text.")
         .def(
@@ -258,7 +257,8 @@ void register_network(py::module_& m) {
             [](const NetworkObject& n, std::int64_t batch, bool training) {
                 return n.with([&](const auto& model) {
                     const std::int64_t size = n.model.index() == 0 ? 4 : 8;
-                    return model.plan(training).row_elements * batch * size;
+                    const Plan plan = training ? model.training_plan(false) : model.inference_plan();
+                    return plan.row_elements * batch * size;
                 });
             },
             py::arg("batch"), py::arg("training") = true, "Bytes of activations that a batch needs.");

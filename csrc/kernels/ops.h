@@ -91,6 +91,10 @@ struct Slot {
     T* state[2] = {nullptr, nullptr};
 };
 
+// Weight gradients are sums over this many rows at a time, added in the order of the rows: so a batch gives the same
+// bits whether one call sees all of it or each call one stretch.
+constexpr std::int64_t gradient_stretch = 128;
+
 // dW = Aᵀ·δ over all rows, for the panels [first_panel, last_panel) of W, and db = Σ_rows δ for their columns.
 // With `gradient` set, the packed gradient is written there (added, if `accumulate`); `weight` is untouched.
 // Otherwise the optimizer is applied to `weight` and its transposed copy is refreshed. The same holds for the bias.
@@ -108,7 +112,7 @@ struct BackwardWeightsArgs {
     Slot<T> bias;
     int optimizer = 0;  // index into Optimizers
     Hyper<T> weight_hyper, bias_hyper;
-    T* scratch = nullptr;  // inner * panel elements, 64-byte aligned, private to the calling thread
+    T* scratch = nullptr;  // inner * panel elements, private to the calling thread; not used where `gradient` is set
 };
 
 // The optimizer on a materialised packed gradient: panels [first_panel, last_panel), and the transposed copy.

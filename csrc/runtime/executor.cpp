@@ -31,10 +31,15 @@ BatchExecutor<T>::BatchExecutor(Plan plan, const KernelTable<T>& kernels, Parame
       folded_(folded),
       weight_bytes_(weight_bytes),
       widest_(widest_buffer(plan_)),
-      queues_(new WorkQueue[plan_.phases.size()]) {}
+      turns_(new Turn[plan_.weights.size()]),
+      queues_(new WorkQueue[plan_.phases.size()]) {
+    for (const Phase& phase : plan_.phases)
+        for (const Step& step : phase.steps) weights_by_tile_ |= step.kind == StepKind::weights;
+}
 
 template <class T>
 std::int64_t BatchExecutor<T>::tile_for(std::int64_t rows) const {
+    if (weights_by_tile_) return std::min(rows, gradient_stretch);
     bool sums = false;
     for (const Phase& phase : plan_.phases) sums |= ends_in_sums(phase);
     return tile_rows(rows, weight_bytes_, widest_ * static_cast<std::int64_t>(sizeof(T)), threads_,
@@ -49,10 +54,12 @@ void BatchExecutor<T>::prepare(std::int64_t rows, int threads) {
         const PartialSums<T> s = sums_of(phase, rows);
         sums = std::max(sums, 2 * s.chunks() * s.width);
     }
-    arena_.reserve(plan_.row_elements * rows);
     sums_.reserve(sums);
     const std::int64_t tile = tile_for(rows);
-    if (tile > largest_tile_) runners_.clear(), largest_tile_ = tile;
+    if (tile > largest_tile_) runners_.clear(), tile_arenas_.clear(), largest_tile_ = tile;
+    if (!plan_.tile_local) arena_.reserve(plan_.row_elements * rows);
+    while (plan_.tile_local && static_cast<int>(tile_arenas_.size()) < threads)
+        tile_arenas_.emplace_back(plan_.row_elements * largest_tile_);
     while (static_cast<int>(runners_.size()) < threads)
         runners_.push_back(std::make_unique<StepRunner<T>>(plan_, kernels_, store_, norms_, folded_, largest_tile_));
 }
@@ -61,6 +68,7 @@ template <class T>
 void BatchExecutor<T>::begin(std::int64_t rows) {
     tile_ = std::min(tile_for(rows), largest_tile_);
     for (std::size_t p = 0; p < plan_.phases.size(); ++p) queues_[p].reset((rows + tile_ - 1) / tile_);
+    for (std::size_t w = 0; w < plan_.weights.size(); ++w) turns_[w].tile.store(0, std::memory_order_relaxed);
 }
 
 template <class T>
@@ -70,16 +78,23 @@ PartialSums<T> BatchExecutor<T>::sums_of(const Phase& phase, std::int64_t rows) 
 }
 
 template <class T>
-void BatchExecutor<T>::run(Team& team, Frame<T> frame) {
-    frame.arena = arena_.data();
+void BatchExecutor<T>::run(Team& team, const Frame<T>& batch, GradientSink<T>* sink) {
+    Frame<T> whole = batch;
+    whole.arena = arena_.data();
     StepRunner<T>& runner = *runners_[team.rank()];
     for (std::size_t p = 0; p < plan_.phases.size(); ++p) {
         const Phase& phase = plan_.phases[p];
-        const PartialSums<T> sums = sums_of(phase, frame.rows);
+        const PartialSums<T> sums = sums_of(phase, batch.rows);
         std::int64_t tile;
         while (queues_[p].take(tile)) {
-            const std::int64_t begin = tile * tile_, end = std::min(begin + tile_, frame.rows);
-            for (const Step& step : phase.steps) runner.run(step, frame, begin, end, &sums);
+            std::int64_t begin = tile * tile_, end = std::min(begin + tile_, batch.rows);
+            const Frame<T> frame = plan_.tile_local ? tile_frame(whole, begin, team.rank()) : whole;
+            if (plan_.tile_local) end -= begin, begin = 0;
+            for (const Step& step : phase.steps)
+                if (step.kind == StepKind::weights)
+                    add_share(team, step, frame, begin, end, tile, *sink);
+                else
+                    runner.run(step, frame, begin, end, &sums);
         }
         team.barrier();
         if (ends_in_sums(phase)) {
@@ -87,6 +102,31 @@ void BatchExecutor<T>::run(Team& team, Frame<T> frame) {
             team.barrier();
         }
     }
+}
+
+// The rows from `begin` on, in the thread's own small arena.
+template <class T>
+Frame<T> BatchExecutor<T>::tile_frame(const Frame<T>& frame, std::int64_t begin, int rank) {
+    Frame<T> tile = frame;
+    tile.input.data += begin * frame.input.stride;
+    tile.arena = tile_arenas_[rank].data();
+    tile.rows = largest_tile_;
+    tile.first_row += begin;
+    if (frame.output >= 0) tile.output_rows.data += begin * frame.output_rows.stride;
+    return tile;
+}
+
+// Tiles are handed out in order, so whoever has an earlier one never waits for a later one.
+template <class T>
+void BatchExecutor<T>::add_share(Team& team, const Step& step, const Frame<T>& frame, std::int64_t begin,
+                                 std::int64_t end, std::int64_t tile, GradientSink<T>& sink) {
+    const WeightStep& weights = plan_.weights[step.weights];
+    const StepRunner<T>& runner = *runners_[team.rank()];
+    std::atomic<std::int64_t>& turn = turns_[step.weights].tile;
+    team.wait_for(turn, tile);
+    sink.add(weights, runner.read(weights.a, frame, begin), runner.read(weights.delta, frame, begin), end - begin,
+             tile == 0 && !frame.continues);
+    turn.store(tile + 1, std::memory_order_release);
 }
 
 // Columns are independent, so each thread combines its share of them.
@@ -99,6 +139,13 @@ void BatchExecutor<T>::finish(Team& team, const Step& last, const PartialSums<T>
         norms_.combine_moments(norm, sums, begin, end);
     else
         norms_.combine_gradient(norm, sums, begin, end);
+}
+
+template <class T>
+std::int64_t BatchExecutor<T>::bytes() const {
+    std::int64_t elements = arena_.size() + sums_.size();
+    for (const AlignedArray<T>& arena : tile_arenas_) elements += arena.size();
+    return elements * static_cast<std::int64_t>(sizeof(T));
 }
 
 template <class T>

@@ -25,6 +25,17 @@ private:
     std::int64_t count_ = 0;
 };
 
+// Takes the share of one tile in a weight's gradient. Called for the tiles of a weight one after another, in order,
+// whichever thread has the tile: so the sum does not depend on the threads.
+template <class T>
+class GradientSink {
+public:
+    virtual void add(const WeightStep& step, Rows<T> a, Rows<T> delta, std::int64_t rows, bool first) = 0;
+
+protected:
+    ~GradientSink() = default;
+};
+
 template <class T>
 class BatchExecutor {
 public:
@@ -36,14 +47,21 @@ public:
     // Before each run, by one thread, with a barrier between: cuts `rows` rows into tiles.
     void begin(std::int64_t rows);
     // All phases over frame.rows rows; called by every thread of a team. `frame.arena` is filled in.
-    void run(Team& team, Frame<T> frame);
+    void run(Team& team, const Frame<T>& frame, GradientSink<T>* sink = nullptr);
 
     const Plan& plan() const { return plan_; }
-    // Rows of a buffer after a run of `frame`.
+    // Rows of a buffer after a run of `frame`, where the plan keeps it.
     Rows<T> rows(BufferId id, Frame<T> frame) const;
-    std::int64_t bytes() const { return (arena_.size() + sums_.size()) * static_cast<std::int64_t>(sizeof(T)); }
+    std::int64_t bytes() const;
 
 private:
+    struct alignas(64) Turn {
+        std::atomic<std::int64_t> tile{0};  // the next to add its share
+    };
+
+    Frame<T> tile_frame(const Frame<T>& frame, std::int64_t begin, int rank);
+    void add_share(Team& team, const Step& step, const Frame<T>& frame, std::int64_t begin, std::int64_t end,
+                   std::int64_t tile, GradientSink<T>& sink);
     void finish(Team& team, const Step& last, const PartialSums<T>& sums);
     PartialSums<T> sums_of(const Phase& phase, std::int64_t rows) const;
     std::int64_t tile_for(std::int64_t rows) const;
@@ -54,9 +72,12 @@ private:
     Norms<T>& norms_;
     const std::vector<Folded<T>>* folded_;
     std::int64_t weight_bytes_, widest_ = 1;
+    bool weights_by_tile_ = false;
     int threads_ = 1;
     std::int64_t tile_ = 0, largest_tile_ = 0;
     AlignedArray<T> arena_, sums_;
+    std::vector<AlignedArray<T>> tile_arenas_;  // by thread, where the plan is tile-local
+    std::unique_ptr<Turn[]> turns_;             // by weight step
     std::vector<std::unique_ptr<StepRunner<T>>> runners_;
     std::unique_ptr<WorkQueue[]> queues_;
 };

@@ -59,6 +59,8 @@ void StepRunner<T>::run(const Step& step, const Frame<T>& frame, std::int64_t be
             return gate_backward(step, frame, begin, end);
         case StepKind::loss:
             return loss(step, frame, begin, end);
+        case StepKind::weights:
+            return;  // the executor's, which knows whose turn it is
     }
 }
 

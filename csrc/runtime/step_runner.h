@@ -38,6 +38,7 @@ struct Frame {
     BufferId output = -1;  // this buffer lies in `output_rows` instead of the arena
     MutableRows<T> output_rows;
     std::int64_t first_row = 0;  // of the frame in its batch: dropout and targets count from the batch's start
+    bool continues = false;      // weight gradients are added to those of the frame before
     PhiloxKey dropout;           // purpose is added per site
     LossTarget<T> target;
 };

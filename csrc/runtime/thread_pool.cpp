@@ -24,10 +24,15 @@ namespace {
 // Thrown out of a barrier where another thread of the team has failed.
 struct Abandoned {};
 
-// Waits for `ready`: busily at first, as a wake costs more than a short phase, then giving the core away between looks.
+// Waits for `ready`: busily at first, as a wake costs more than a short phase; then giving the core away between looks;
+// and where that takes long, someone else needs the core (the thread waited for, perhaps), so sleeping between them.
 template <class Ready>
 void spin_until(Ready ready) {
     for (int i = 0; !ready(); ++i) {
+        if (i > 4000) {
+            std::this_thread::sleep_for(std::chrono::microseconds(20));
+            continue;
+        }
         if (i > 2000) {
             std::this_thread::yield();
             continue;
@@ -63,6 +68,13 @@ public:
         }
         spin_until(
             [&] { return phase_.load(std::memory_order_acquire) == next || failed_.load(std::memory_order_acquire); });
+        if (failed_.load(std::memory_order_acquire)) throw Abandoned{};
+    }
+
+    void wait_for(const std::atomic<std::int64_t>& counter, std::int64_t value) {
+        spin_until([&] {
+            return counter.load(std::memory_order_acquire) == value || failed_.load(std::memory_order_acquire);
+        });
         if (failed_.load(std::memory_order_acquire)) throw Abandoned{};
     }
 
@@ -138,6 +150,10 @@ private:
 
 void Team::barrier() {
     if (size_ > 1) pool_.barrier(size_, phase_);
+}
+
+void Team::wait_for(const std::atomic<std::int64_t>& counter, std::int64_t value) {
+    if (counter.load(std::memory_order_acquire) != value) pool_.wait_for(counter, value);
 }
 
 namespace {

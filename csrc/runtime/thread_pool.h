@@ -5,6 +5,7 @@
 #pragma once
 
 #include <atomic>
+#include <cstdint>
 #include <functional>
 
 namespace resnetcore {
@@ -19,6 +20,8 @@ public:
     int size() const { return size_; }
     // Returns once every thread of the team has called it; what they wrote before is visible after.
     void barrier();
+    // Returns once `counter` is `value`, which another thread of the team will make it.
+    void wait_for(const std::atomic<std::int64_t>& counter, std::int64_t value);
 
 private:
     Pool& pool_;

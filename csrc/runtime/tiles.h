@@ -6,9 +6,19 @@
 
 namespace resnetcore {
 
-// Column statistics are summed over chunks of rows that depend on the batch alone, then combined in order.
+// Threads that pay for a work of so many multiply-adds: another one costs a wake and its waits at barriers, about what
+// a thread computes meanwhile. Results do not depend on their number.
+inline int useful_threads(std::int64_t multiply_adds, int threads) {
+    constexpr std::int64_t worth_a_thread = 500'000;
+    return static_cast<int>(std::clamp<std::int64_t>(multiply_adds / worth_a_thread, 1, threads));
+}
+
+// Column statistics are summed over chunks of rows that depend on the batch alone, then combined in order. A chunk is a
+// power of two, so that it divides a stretch of a weight gradient.
 inline std::int64_t statistics_chunk(std::int64_t rows) {
-    return std::clamp<std::int64_t>((rows / 8 + 7) / 8 * 8, 8, 64);
+    std::int64_t chunk = 8;
+    while (chunk < 64 && chunk * 8 < rows) chunk *= 2;
+    return chunk;
 }
 
 // The cost model of a tile. Where all weights stay in L2, short tiles keep the activations there too; where they do

@@ -24,8 +24,15 @@ const char* kind_name(StepKind kind) {
             return "norm_backward";
         case StepKind::gate_backward:
             return "gate_backward";
+        case StepKind::weights:
+            return "weights";
     }
     return "";
+}
+
+void print(std::ostream& out, const WeightStep& w, const Plan& plan, const ParameterList& parameters) {
+    out << " " << parameters.all[w.weight].name << ": [" << plan.buffers[w.a].name << "]^T*["
+        << plan.buffers[w.delta].name << "]";
 }
 
 void print(std::ostream& out, const Step& step, const Plan& plan, const ParameterList& parameters) {
@@ -39,7 +46,15 @@ void print(std::ostream& out, const Step& step, const Plan& plan, const Paramete
     for (BufferId id : step.identities) out << " + " << buffer(id);
     if (step.branch.z >= 0) out << " + " << (step.branch.norm >= 0 ? "norm" : "") << buffer(step.branch.z);
     if (step.delta >= 0) out << " " << buffer(step.delta);
+    if (step.weights >= 0) print(out, plan.weights[step.weights], plan, parameters);
     out << "\n";
+}
+
+bool takes_weights(const Plan& plan) {
+    for (const Phase& phase : plan.phases)
+        for (const Step& step : phase.steps)
+            if (step.kind == StepKind::weights) return true;
+    return false;
 }
 
 }  // namespace
@@ -50,11 +65,12 @@ std::string explain(const Plan& plan, const ParameterList& parameters) {
         out << "phase " << p << " (row tiles, depth first)\n";
         for (const Step& step : plan.phases[p].steps) print(out, step, plan, parameters);
     }
-    if (!plan.weights.empty()) out << "weights (after the last phase)\n";
+    const bool after = !plan.weights.empty() && !takes_weights(plan);
+    if (after) out << "weights (after the last phase)\n";
     for (const WeightStep& w : plan.weights)
-        out << "    " << parameters.all[w.weight].name << ": [" << plan.buffers[w.a].name << "]^T*["
-            << plan.buffers[w.delta].name << "]\n";
-    out << "arena: " << plan.row_elements << " elements per row\n";
+        if (after) out << "   ", print(out, w, plan, parameters), out << "\n";
+    out << "arena: " << plan.row_elements << " elements per row of "
+        << (plan.tile_local ? "each thread's tile" : "the batch") << "\n";
     for (std::size_t id = 1; id < plan.buffers.size(); ++id) {
         const BufferInfo& b = plan.buffers[id];
         out << "    [" << b.name << "] width " << b.width << ", offset " << b.offset << ", alive " << b.first_use

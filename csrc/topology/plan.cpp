@@ -161,9 +161,9 @@ private:
     void backward_all() {
         const std::int64_t depth = topology_.depth();
         Step loss = step_of(StepKind::loss, depth, topology_.width(depth));
-        loss.out = plan_.output_gradient = buffer("loss.gradient", loss.width);
+        const BufferId out = loss.out = buffer("loss.gradient", loss.width);
         add(std::move(loss));
-        gradients_[depth].identities.push_back(plan_.output_gradient);
+        gradients_[depth].identities.push_back(out);
         for (std::int64_t number = depth; number >= 1; --number) backward(number);
         if (options_.input_gradient)
             plan_.input_gradient =
@@ -212,11 +212,19 @@ private:
         if (layer.gate) delta = gate_backward(number, delta);
         skips_backward(number, delta);
         const BufferId d_branch = layer.pre ? undo_branch_dropout(number, delta) : undo_norm(number, delta);
-        plan_.weights.push_back({own(number).weight, own(number).bias, work_[number].input, d_branch});
+        add_weights({own(number).weight, own(number).bias, work_[number].input, d_branch}, number);
         if (layer.pre)
             pre_backward(number, d_branch);
         else
             into(number - 1, Product{d_branch, own(number).weight});
+    }
+
+    void add_weights(const WeightStep& weights, std::int64_t number) {
+        plan_.weights.push_back(weights);
+        if (!options_.weights_by_tile) return;
+        Step step = step_of(StepKind::weights, number, plan_.buffers[weights.delta].width);
+        step.weights = static_cast<int>(plan_.weights.size()) - 1;
+        add(std::move(step));
     }
 
     void skips_backward(std::int64_t number, BufferId delta) {
@@ -228,8 +236,7 @@ private:
                 into(from, delta);
             else
                 into(from, Product{delta, weight});
-            if (layer.skips[i].kind == SkipKind::learned)
-                plan_.weights.push_back({weight, -1, activations_[from], delta});
+            if (layer.skips[i].kind == SkipKind::learned) add_weights({weight, -1, activations_[from], delta}, number);
         }
     }
 
@@ -290,12 +297,13 @@ private:
         add(std::move(step));
         into(number - 1, d_x);
         into(number - 1, Product{d_t, own(number).gate_weight});
-        plan_.weights.push_back({own(number).gate_weight, own(number).gate_bias, activations_[number - 1], d_t});
+        add_weights({own(number).gate_weight, own(number).gate_bias, activations_[number - 1], d_t}, number);
         return d_h;
     }
 
     template <class Visit>
-    static void visit_buffers(const Step& s, Visit visit) {
+    void visit_buffers(const Step& s, Visit visit) const {
+        if (s.weights >= 0) visit(plan_.weights[s.weights].a), visit(plan_.weights[s.weights].delta);
         for (const Product& p : s.products) visit(p.rows);
         for (BufferId b : s.identities) visit(b);
         for (BufferId b :
@@ -304,9 +312,11 @@ private:
     }
 
     // Lifetimes count phases where tiles of a phase run at the same time in one arena, and steps where every thread
-    // has a small arena of its own (inference, which is a single phase).
+    // has a small arena of its own: inference, and training in a single phase that takes its weight gradients with it.
     void assign_memory() {
-        const bool by_step = !options_.training && !options_.backward && !options_.keep_activations;
+        const bool inference = !options_.training && !options_.backward && !options_.keep_activations;
+        plan_.tile_local = inference || (options_.weights_by_tile && plan_.phases.size() == 1);
+        const bool by_step = plan_.tile_local;
         std::vector<int> first(plan_.buffers.size(), -1), last(plan_.buffers.size(), -1);
         int time = 0;
         for (std::size_t p = 0; p < plan_.phases.size(); ++p) {
@@ -325,14 +335,14 @@ private:
         auto keep = [&](BufferId b) {
             if (b >= 0) last[b] = time;
         };
-        for (const WeightStep& w : plan_.weights) keep(w.a), keep(w.delta);
+        if (!options_.weights_by_tile)
+            for (const WeightStep& w : plan_.weights) keep(w.a), keep(w.delta);
         keep(plan_.output);
-        keep(plan_.output_gradient);
         keep(plan_.input_gradient);
-        if (options_.keep_activations || options_.backward)
+        if (options_.keep_activations) {
             for (BufferId b : activations_) keep(b);
-        if (options_.keep_activations)
             for (const Work& work : work_) keep(work.z);
+        }
         place(first, last);
     }
 

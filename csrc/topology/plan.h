@@ -35,7 +35,7 @@ struct BranchInfo {
     std::uint32_t dropout_site = 0;
 };
 
-enum class StepKind { forward, moments, gate, loss, backward_data, norm_sums, norm_backward, gate_backward };
+enum class StepKind { forward, moments, gate, loss, backward_data, norm_sums, norm_backward, gate_backward, weights };
 
 struct Step {
     StepKind kind = StepKind::forward;
@@ -54,6 +54,7 @@ struct Step {
     bool saved_is_argument = false;
     BufferId delta = -1;  // backward of a norm or gate: the gradient coming in
     BufferId gate_h = -1, gate_t = -1, gate_x = -1, d_h = -1, d_t = -1, d_x = -1;
+    int weights = -1;  // weights: index into Plan::weights
 };
 
 // dW = Aᵀ·δ for one weight, and the bias that shares its δ (or −1).
@@ -71,19 +72,20 @@ struct Phase {
 struct Plan {
     std::vector<BufferInfo> buffers;
     std::vector<Phase> phases;
-    std::vector<WeightStep> weights;
-    BufferId output = -1;  // of the last layer
-    BufferId output_gradient = -1;
-    BufferId input_gradient = -1;   // only where it was asked for
-    std::int64_t row_elements = 0;  // arena elements per row
-    int loss_phase = -1;            // index of the phase that ends with the loss
-    int max_terms = 1;              // the longest list of products or identities of a step
+    std::vector<WeightStep> weights;  // in the phases as well, where gradients are taken tile by tile
+    bool tile_local = false;          // nothing outlives its tile: one arena a thread, of one tile's rows
+    BufferId output = -1;             // of the last layer
+    BufferId input_gradient = -1;     // only where it was asked for
+    std::int64_t row_elements = 0;    // arena elements per row
+    int loss_phase = -1;              // index of the phase that ends with the loss
+    int max_terms = 1;                // the longest list of products or identities of a step
 };
 
 struct PlanOptions {
     bool training = false;  // batch statistics and dropout, rather than the running statistics
     bool backward = false;  // loss, backward and weight steps; everything they read is kept
     bool input_gradient = false;
+    bool weights_by_tile = false;   // weight gradients as steps of the phases, rather than after them
     bool keep_activations = false;  // give every activation memory of its own, to be read afterwards
     std::int64_t element_size = 4;
 };

@@ -4,12 +4,13 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <vector>
 
 #include "train/model.h"
 #include "train/optimizer_state.h"
+#include "train/strategy.h"
+#include "train/weight_gradients.h"
 
 namespace resnetcore {
 
@@ -20,6 +21,7 @@ struct Batch {
     LossTarget<T> target;    // row_loss is filled in
     std::uint32_t step = 0;  // of the dropout's random numbers
     std::uint64_t seed = 0;
+    MutableRows<T> d_x;  // where ∂E/∂x goes, of a pass that takes it
 };
 
 struct PassOptions {
@@ -45,36 +47,31 @@ public:
 
     // After a run that kept them: packed like the parameter, or null for one without a gradient.
     const T* gradient(int id) const;
-    Rows<T> input_gradient() const;
-    std::int64_t bytes() const { return executor_.bytes(); }
+    std::int64_t bytes() const;
 
 private:
-    struct Unit {  // one panel of one weight
-        const WeightStep* step;
-        std::int64_t panel;
-    };
+    using Executor = BatchExecutor<T>;
 
+    Executor& executor(Strategy strategy);
+    StepShape shape_of(std::int64_t rows, int threads) const;
     void prepare(const Batch<T>& batch, const PassOptions& options);
     Frame<T> micro_batch(const Batch<T>& batch, const PassOptions& options, int index) const;
     void team_body(Team& team, const Batch<T>& batch, const PassOptions& options, OptimizerState<T>* state);
-    void check_loss(const Batch<T>& batch);
-    void weights(Team& team, const Frame<T>& frame, OptimizerState<T>* fused, bool accumulate);
-    void weight_unit(const Unit& unit, const Frame<T>& frame, OptimizerState<T>* fused, bool accumulate, T* scratch);
-    void clip(Team& team, double clip_norm);
-    void update(OptimizerState<T>& state);
-    void update_norms(OptimizerState<T>& state);
-    template <class Visit>
-    void visit_gradient(const Unit& unit, Visit visit);
+    void check_loss();
+    void weights_by_layer(Team& team, const Frame<T>& frame, OptimizerState<T>* fused);
+    std::int64_t first_bad_layer(const Batch<T>& batch, const PassOptions& options) const;
 
     Model<T>& model_;
-    BatchExecutor<T> executor_;
-    std::vector<Unit> units_;
-    std::vector<AlignedArray<T>> gradients_;  // by parameter; empty until materialised
-    std::vector<AlignedArray<T>> scratch_;    // by thread
-    std::vector<double> row_loss_, squares_;
-    WorkQueue unit_queue_, clip_queue_, update_queue_;
+    const bool input_gradient_;
+    std::unique_ptr<Executor> executors_[2];  // by strategy, made when first used
+    Strategy strategy_ = Strategy::by_layer;
+    int threads_ = 1;
+    std::vector<WeightUnit> units_;
+    WeightGradients<T> gradients_;
+    std::vector<AlignedArray<T>> scratch_;  // by thread
+    std::vector<double> row_loss_;
+    WorkQueue unit_queue_;
     PassResult result_;
-    Frame<T> last_frame_;
 };
 
 extern template class Backpropagation<float>;

@@ -5,6 +5,7 @@
 #include <mutex>
 
 #include "kernels/select.h"
+#include "runtime/tiles.h"
 #include "topology/check.h"
 #include "train/initialize.h"
 
@@ -15,6 +16,9 @@ Topology checked(Topology topology) {
     check_topology(topology);
     return topology;
 }
+
+// Buffers of layer outputs are named by their layer's number alone.
+bool is_activation(const BufferInfo& buffer) { return buffer.name.find('.') == std::string::npos; }
 
 }  // namespace
 
@@ -75,9 +79,17 @@ std::int64_t Model<T>::weight_bytes() const {
 }
 
 template <class T>
-Plan Model<T>::plan(bool training, bool input_gradient) const {
+Plan Model<T>::inference_plan() const {
     PlanOptions options;
-    options.training = options.backward = training;
+    options.element_size = sizeof(T);
+    return make_plan(topology_, list_, options);
+}
+
+template <class T>
+Plan Model<T>::training_plan(bool weights_by_tile, bool input_gradient) const {
+    PlanOptions options;
+    options.training = options.backward = true;
+    options.weights_by_tile = weights_by_tile;
     options.input_gradient = input_gradient;
     options.element_size = sizeof(T);
     return make_plan(topology_, list_, options);
@@ -115,10 +127,11 @@ void Model<T>::predict(Rows<T> x, std::int64_t rows, T* out) {
     std::lock_guard<ForkSafeMutex> lock(mutex_);
     fold();
     if (!inference_)
-        inference_ = std::make_unique<InferenceExecutor<T>>(plan(false), kernels_, store_, running_norms_, folded_,
+        inference_ = std::make_unique<InferenceExecutor<T>>(inference_plan(), kernels_, store_, running_norms_, folded_,
                                                             weight_bytes());
     if (rows == 0) return;
-    const int threads = get_num_threads();
+    const std::int64_t weights = weight_bytes() / static_cast<std::int64_t>(sizeof(T));
+    const int threads = useful_threads(rows * weights, get_num_threads());
     inference_->prepare(rows, threads);
     run_on_team([&](Team& team) { inference_->run(team, x, rows, {out, outputs()}); }, threads);
 }
@@ -147,40 +160,59 @@ double Model<T>::loss(Rows<T> x, std::int64_t rows, LossTarget<T> target, T* out
 }
 
 template <class T>
-std::vector<std::pair<std::string, std::pair<std::int64_t, std::vector<T>>>> Model<T>::activations(Rows<T> x,
-                                                                                                   std::int64_t rows,
-                                                                                                   bool training) {
-    std::lock_guard<ForkSafeMutex> lock(mutex_);
+std::unique_ptr<BatchExecutor<T>> Model<T>::forward(const Frame<T>& frame, bool training) {
     PlanOptions options;
     options.training = training;
     options.keep_activations = true;
     options.element_size = sizeof(T);
     if (!training) fold();
     norms_.begin_step();
-    BatchExecutor<T> executor(make_plan(topology_, list_, options), kernels_, store_,
-                              training ? norms_ : running_norms_, training ? nullptr : &folded_, weight_bytes());
+    auto executor = std::make_unique<BatchExecutor<T>>(make_plan(topology_, list_, options), kernels_, store_,
+                                                       training ? norms_ : running_norms_,
+                                                       training ? nullptr : &folded_, weight_bytes());
     const int threads = get_num_threads();
-    executor.prepare(rows, threads);
-    executor.begin(rows);
+    executor->prepare(frame.rows, threads);
+    executor->begin(frame.rows);
+    run_on_team([&](Team& team) { executor->run(team, frame); }, threads);
+    return executor;
+}
+
+template <class T>
+std::vector<std::pair<std::string, std::pair<std::int64_t, std::vector<T>>>> Model<T>::activations(Rows<T> x,
+                                                                                                   std::int64_t rows,
+                                                                                                   bool training) {
+    std::lock_guard<ForkSafeMutex> lock(mutex_);
     Frame<T> frame;
     frame.input = x;
     frame.rows = rows;
     frame.dropout = {seed_, 0, 0};
-    run_on_team([&](Team& team) { executor.run(team, frame); }, threads);
-
+    const auto executor = forward(frame, training);
     std::vector<std::pair<std::string, std::pair<std::int64_t, std::vector<T>>>> result;
-    const auto& buffers = executor.plan().buffers;
+    const auto& buffers = executor->plan().buffers;
     for (std::size_t id = 0; id < buffers.size(); ++id) {
         const std::string& name = buffers[id].name;
-        const bool wanted = name.find('.') == std::string::npos || name.find(".branch") != std::string::npos;
-        if (!wanted) continue;
-        const Rows<T> from = executor.rows(static_cast<BufferId>(id), frame);
+        if (!is_activation(buffers[id]) && name.find(".branch") == std::string::npos) continue;
+        const Rows<T> from = executor->rows(static_cast<BufferId>(id), frame);
         std::vector<T> dense(rows * buffers[id].width);
         for (std::int64_t i = 0; i < rows; ++i)
             std::copy_n(from.data + i * from.stride, buffers[id].width, dense.data() + i * buffers[id].width);
         result.push_back({name, {buffers[id].width, std::move(dense)}});
     }
     return result;
+}
+
+template <class T>
+std::int64_t Model<T>::first_bad_layer(Frame<T> frame) {
+    const auto executor = forward(frame, true);
+    const auto& buffers = executor->plan().buffers;
+    for (std::size_t id = 0; id < buffers.size(); ++id) {
+        if (!is_activation(buffers[id])) continue;
+        const Rows<T> rows = executor->rows(static_cast<BufferId>(id), frame);
+        for (std::int64_t i = 0; i < frame.rows; ++i)
+            for (std::int64_t j = 0; j < buffers[id].width; ++j)
+                if (!std::isfinite(rows.data[i * rows.stride + j])) return std::stoll(buffers[id].name);
+    }
+    return -1;
 }
 
 template class Model<float>;

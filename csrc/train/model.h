@@ -37,7 +37,8 @@ public:
                                                                                              std::int64_t rows,
                                                                                              bool training);
 
-    Plan plan(bool training, bool input_gradient = false) const;
+    Plan inference_plan() const;
+    Plan training_plan(bool weights_by_tile, bool input_gradient = false) const;
     std::int64_t weight_bytes() const;
 
     // For what trains this model, which must hold the lock meanwhile.
@@ -46,9 +47,14 @@ public:
     Norms<T>& norms() { return norms_; }
     const KernelTable<T>& kernels() const { return kernels_; }
     void parameters_changed() { folded_is_current_ = false; }
+    // The first layer of a training pass over `frame` whose output has a NaN or an infinity; 0 is the input, −1 none.
+    // The lock is held by the caller.
+    std::int64_t first_bad_layer(Frame<T> frame);
 
 private:
     void fold();
+    // A forward pass that keeps every activation.
+    std::unique_ptr<BatchExecutor<T>> forward(const Frame<T>& frame, bool training);
 
     const Topology topology_;
     const ParameterList list_;

@@ -17,25 +17,50 @@ struct BackwardDataTile {
 
     template <int MR>
     __attribute__((noinline)) void run(std::int64_t row) {
+        StoredTile<T, MR> tile;
         if constexpr (in_registers<T, Activation>) {
-            Accumulators<T, MR> sum = product<T, MR>(args.sources, args.n_sources, row, panel);
-            finish_rows(sum.at, MR, row);
+            Accumulators<T, MR> sum = product<T, MR>(args.sources, args.n_sources, row, panel, tile);
+            if (lanes[1] == Vec<T>::lanes) return finish_whole<MR>(sum, row);
+            tile.keep(sum);
         } else {
-            Accumulators<T, MR> sum;
-            product_into<T, MR>(sum, args.sources, args.n_sources, row, panel);
-            finish_from_memory(sum.at, MR, row);
+            product_into<T, MR>(tile, args.sources, args.n_sources, row, panel);
+        }
+        finish_from_memory(tile.at[0], MR, row);
+    }
+
+    // As ForwardTile's.
+    template <int MR>
+    RC_HD void finish_whole(Accumulators<T, MR>& g, std::int64_t row) {
+#pragma GCC unroll 2
+        for (int half = 0; half < 2; ++half) {
+            const std::int64_t j = column + half * Vec<T>::lanes;
+            for (int s = 0; s < args.n_identity; ++s) {
+                const T* from = args.identity[s].data + row * args.identity[s].stride + j;
+                const std::int64_t stride = args.identity[s].stride;
+                each_row<MR>([&](int i) { g.at[i][half] = g.at[i][half] + Vec<T>::load(from + i * stride); });
+            }
+            if (args.mask.data)
+                each_row<MR>([&](int i) {
+                    g.at[i][half] = g.at[i][half] * Vec<T>::load(args.mask.data + (row + i) * args.mask.stride + j);
+                });
+            if constexpr (!std::is_same<Activation, Identity>::value) {
+                const T* saved = args.saved.data + row * args.saved.stride + j;
+                each_row<MR>([&](int i) {
+                    const Vec<T> of_g = Vec<T>::load(saved + i * args.saved.stride);
+                    g.at[i][half] = g.at[i][half] * derivative<Activation>(of_g, args.saved_is_argument);
+                });
+            }
+            T* to = args.out.data + row * args.out.stride + j;
+            each_row<MR>([&](int i) { g.at[i][half].store(to + i * args.out.stride); });
         }
     }
 
-    __attribute__((noinline)) void finish_from_memory(const Vec<T> (*sum)[2], int rows, std::int64_t row) {
-        finish_rows(sum, rows, row);
-    }
-    RC_HD void finish_rows(const Vec<T> (*sum)[2], int rows, std::int64_t row) {
+    __attribute__((noinline)) void finish_from_memory(const T* sum, int rows, std::int64_t row) {
         for (int half = 0; half < 2; ++half) {
             if (lanes[half] <= 0) return;
             const std::int64_t j = column + half * Vec<T>::lanes;
-#pragma GCC unroll 16
-            for (int i = 0; i < rows; ++i) finish(sum[i][half], row + i, j, lanes[half]);
+            for (int i = 0; i < rows; ++i)
+                finish(Vec<T>::load(sum + (2 * i + half) * Vec<T>::lanes), row + i, j, lanes[half]);
         }
     }
 

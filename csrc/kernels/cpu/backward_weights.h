@@ -1,41 +1,52 @@
 // residual_backward_weights: dW = Aᵀ·δ, one panel at a time, and the optimizer on it while it is in registers.
 // Included inside an ISA's namespace.
 //
-// Invariant: rows are cut into stretches of `longest_sum`, whose sums are added in order; the cut depends on the number
-// of rows alone.
+// Invariant: rows are cut into stretches of `gradient_stretch`, whose sums are added in order. A stretch of a panel of δ
+// stays in L1 while every row of W passes over it.
 
 template <class T>
 using WeightsArgs = BackwardWeightsArgs<T>;
 
-// Applies an optimizer to two vectors of parameters at `at`.
+// The optimizer on elements [at, at + size) of a slot. One function with one body, so that every way to a gradient gives
+// the same bits whatever the compiler fuses in it.
 template <class Optimizer, class T>
-RC_HD void update_vector_at(const Slot<T>& slot, std::int64_t at, Vec<T> gradient, const Hyper<T>& hyper, int n) {
-    Vec<T> state[2];
-    for (int s = 0; s < Optimizer::states; ++s) state[s] = Vec<T>::load(slot.state[s] + at, n);
-    const Vec<T> w = Vec<T>::load(slot.value + at, n);
-    Optimizer::apply(w, gradient, state[0], state[1], hyper).store(slot.value + at, n);
-    for (int s = 0; s < Optimizer::states; ++s) state[s].store(slot.state[s] + at, n);
+__attribute__((noinline)) void update_elements(const Slot<T>& slot, std::int64_t at, const T* gradient,
+                                               std::int64_t size, const Hyper<T>& hyper) {
+    constexpr int lanes = Vec<T>::lanes;
+    for (std::int64_t i = 0; i < size; i += lanes) {
+        const int n = size - i < lanes ? static_cast<int>(size - i) : lanes;
+        Vec<T> state[2];
+        for (int s = 0; s < Optimizer::states; ++s) state[s] = Vec<T>::load(slot.state[s] + at + i, n);
+        const Vec<T> w = Vec<T>::load(slot.value + at + i, n), g = Vec<T>::load(gradient + i, n);
+        Optimizer::apply(w, g, state[0], state[1], hyper).store(slot.value + at + i, n);
+        for (int s = 0; s < Optimizer::states; ++s) state[s].store(slot.state[s] + at + i, n);
+    }
 }
 
-// What becomes of a gradient vector: kept, added to what is there, or used up by an optimizer.
+// Where the stretches of a panel are added up, and what becomes of the sum: a gradient that is kept is added up in its
+// own memory; one that an optimizer uses up in scratch. Both add in the same order.
 template <class T>
 struct KeepGradient {
-    static RC_HD void finish(const WeightsArgs<T>& args, std::int64_t at, Vec<T> g) {
-        if (args.accumulate) g = g + Vec<T>::load(args.gradient + at);
-        g.store(args.gradient + at);
+    static RC_HD T* sum(const WeightsArgs<T>& args, std::int64_t base) { return args.gradient + base; }
+    static RC_HD void finish(const WeightsArgs<T>&, std::int64_t, const T*, std::int64_t) {}
+    static RC_HD Vec<T> bias_start(const WeightsArgs<T>& args, std::int64_t at, int n) {
+        return args.accumulate ? Vec<T>::load(args.bias_gradient + at, n) : Vec<T>();
     }
     static RC_HD void finish_bias(const WeightsArgs<T>& args, std::int64_t at, Vec<T> g, int n) {
-        if (args.accumulate) g = g + Vec<T>::load(args.bias_gradient + at, n);
         g.store(args.bias_gradient + at, n);
     }
 };
 template <class T, class Optimizer>
 struct UseGradient {
-    static RC_HD void finish(const WeightsArgs<T>& args, std::int64_t at, Vec<T> g) {
-        update_vector_at<Optimizer>(args.weight, at, g, args.weight_hyper, Vec<T>::lanes);
+    static RC_HD T* sum(const WeightsArgs<T>& args, std::int64_t) { return args.scratch; }
+    static RC_HD void finish(const WeightsArgs<T>& args, std::int64_t at, const T* sum, std::int64_t size) {
+        update_elements<Optimizer>(args.weight, at, sum, size, args.weight_hyper);
     }
+    static RC_HD Vec<T> bias_start(const WeightsArgs<T>&, std::int64_t, int) { return Vec<T>(); }
     static RC_HD void finish_bias(const WeightsArgs<T>& args, std::int64_t at, Vec<T> g, int n) {
-        update_vector_at<Optimizer>(args.bias, at, g, args.bias_hyper, n);
+        T gradient[Vec<T>::lanes];
+        g.store(gradient);
+        update_elements<Optimizer>(args.bias, at, gradient, n, args.bias_hyper);
     }
 };
 
@@ -58,13 +69,28 @@ RC_HD void accumulate_rows(Rows<T> a, Rows<T> delta, std::int64_t k, std::int64_
     }
 }
 
+// One stretch of MR rows of a panel into `sum`: written where the stretch is the first, else added.
 template <class T, int MR>
-__attribute__((noinline)) void sum_rows(Accumulators<T, MR>& acc, Rows<T> a, Rows<T> delta, std::int64_t k,
+__attribute__((noinline)) void sum_rows(T* sum, bool first, Rows<T> a, Rows<T> delta, std::int64_t k,
                                         std::int64_t column, const int (&lanes)[2], std::int64_t begin,
                                         std::int64_t end) {
-    Accumulators<T, MR> sum;
-    accumulate_rows<T, MR>(a, delta, k, column, lanes, begin, end, sum);
-    acc = sum;
+    constexpr std::int64_t width = 2 * Vec<T>::lanes;
+    if (!first)  // it may be as far as L3: asked for now, it is here when the stretch is done
+        for (int i = 0; i < MR; ++i)
+            for (std::size_t line = 0; line < width * sizeof(T); line += 64)
+                __builtin_prefetch(reinterpret_cast<const char*>(sum + i * width) + line, 1);
+    Accumulators<T, MR> acc;
+    accumulate_rows<T, MR>(a, delta, k, column, lanes, begin, end, acc);
+#pragma GCC unroll 16
+    for (int i = 0; i < MR; ++i)
+#pragma GCC unroll 2
+        for (int half = 0; half < 2; ++half) {
+            T* to = sum + i * width + half * Vec<T>::lanes;
+            if (first)
+                acc.at[i][half].store(to);
+            else
+                (Vec<T>::load(to) + acc.at[i][half]).store(to);
+        }
 }
 
 template <class T, class Finish>
@@ -76,23 +102,11 @@ struct WeightsTile {
 
     template <int MR>
     RC_HD void run(std::int64_t k) {
-        Accumulators<T, MR> acc;
-        sum_rows<T, MR>(acc, args.a, args.delta, k, column, lanes, begin, end);
-        finish_rows(acc.at, MR, k);
-    }
-
-    __attribute__((noinline)) void finish_rows(const Vec<T> (*sum)[2], int rows, std::int64_t k) {
-        const bool first = begin == 0, last = end == args.rows;
-        for (int i = 0; i < rows; ++i)
-            for (int half = 0; half < 2; ++half) {
-                const std::int64_t at = (k + i) * 2 * Vec<T>::lanes + half * Vec<T>::lanes;
-                Vec<T> g = sum[i][half];
-                if (!first) g = Vec<T>::load(args.scratch + at) + g;
-                if (last)
-                    Finish::finish(args, base + at, g);
-                else
-                    g.store(args.scratch + at);
-            }
+        constexpr std::int64_t width = 2 * Vec<T>::lanes;
+        T* sum = Finish::sum(args, base) + k * width;
+        const bool first = begin == 0 && !args.accumulate;
+        sum_rows<T, MR>(sum, first, args.a, args.delta, k, column, lanes, begin, end);
+        if (end == args.rows) Finish::finish(args, base + k * width, sum, MR * width);
     }
 };
 
@@ -102,16 +116,16 @@ RC_HD void bias_gradient(const WeightsArgs<T>& args, std::int64_t column, const 
     for (int half = 0; half < 2; ++half) {
         if (lanes[half] <= 0) return;
         const std::int64_t j = column + half * Vec<T>::lanes;
-        Vec<T> total, stretch;
+        Vec<T> total = Finish::bias_start(args, j, lanes[half]), stretch;
         // Three levels of sums, cut by the row's number: short ones, stretches, the total.
         for (std::int64_t row = 0; row < args.rows;) {
             Vec<T> sum;
             const std::int64_t stop = row + short_sum < args.rows ? row + short_sum : args.rows;
             for (; row < stop; ++row) sum = sum + Vec<T>::load(args.delta.data + row * args.delta.stride + j, lanes[half]);
             stretch = stretch + sum;
-            if (row % longest_sum == 0) total = total + stretch, stretch = Vec<T>();
+            if (row % gradient_stretch == 0 || row == args.rows) total = total + stretch, stretch = Vec<T>();
         }
-        Finish::finish_bias(args, j, total + stretch, lanes[half]);
+        Finish::finish_bias(args, j, total, lanes[half]);
     }
 }
 
@@ -145,7 +159,7 @@ RC_HD void weights_panels(const WeightsArgs<T>& args) {
             tile.lanes[half] = left > Vec<T>::lanes ? Vec<T>::lanes : left < 0 ? 0 : static_cast<int>(left);
         }
         for (tile.begin = 0; tile.begin < args.rows; tile.begin = tile.end) {
-            tile.end = args.rows - tile.begin < longest_sum ? args.rows : tile.begin + longest_sum;
+            tile.end = args.rows - tile.begin <= gradient_stretch ? args.rows : tile.begin + gradient_stretch;
             visit_blocks<RC_TILE_ROWS>(args.inner, tile);
         }
         if (args.has_bias) bias_gradient<T, Finish>(args, tile.column, tile.lanes);
@@ -162,13 +176,11 @@ void backward_weights(const WeightsArgs<T>& args) {
 
 template <class T>
 void update(const UpdateArgs<T>& args) {
-    constexpr std::int64_t lanes = Vec<T>::lanes, width = 2 * lanes;
+    constexpr std::int64_t width = 2 * Vec<T>::lanes;
     visit_type(args.optimizer, Optimizers{}, [&](auto rule) {
         for (std::int64_t panel = args.first_panel; panel < args.last_panel; ++panel) {
             const std::int64_t base = panel * width * args.inner;
-            for (std::int64_t at = base; at < base + width * args.inner; at += lanes)
-                update_vector_at<decltype(rule)>(args.weight, at, Vec<T>::load(args.gradient + at), args.hyper,
-                                                 static_cast<int>(lanes));
+            update_elements<decltype(rule)>(args.weight, base, args.gradient + base, width * args.inner, args.hyper);
             refresh_transposed(args.weight.value + base, args.transposed, args.inner, args.columns, panel * width);
         }
     });
@@ -176,11 +188,6 @@ void update(const UpdateArgs<T>& args) {
 
 template <class T>
 void update_vector(const UpdateVectorArgs<T>& args) {
-    constexpr std::int64_t lanes = Vec<T>::lanes;
-    visit_type(args.optimizer, Optimizers{}, [&](auto rule) {
-        for (std::int64_t at = 0; at < args.size; at += lanes) {
-            const int n = args.size - at < lanes ? static_cast<int>(args.size - at) : static_cast<int>(lanes);
-            update_vector_at<decltype(rule)>(args.slot, at, Vec<T>::load(args.gradient + at, n), args.hyper, n);
-        }
-    });
+    visit_type(args.optimizer, Optimizers{},
+               [&](auto rule) { update_elements<decltype(rule)>(args.slot, 0, args.gradient, args.size, args.hyper); });
 }

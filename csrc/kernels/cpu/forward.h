@@ -8,26 +8,56 @@ struct ForwardTile {
 
     template <int MR>
     __attribute__((noinline)) void run(std::int64_t row) {
+        StoredTile<T, MR> tile;
         if constexpr (in_registers<T, Activation>) {
-            Accumulators<T, MR> sum = product<T, MR>(args.sources, args.n_sources, row, panel);
-            finish_rows(sum.at, MR, row);
+            Accumulators<T, MR> sum = product<T, MR>(args.sources, args.n_sources, row, panel, tile);
+            if (lanes[1] == Vec<T>::lanes) return finish_whole<MR>(sum, row);
+            tile.keep(sum);
         } else {
-            Accumulators<T, MR> sum;
-            product_into<T, MR>(sum, args.sources, args.n_sources, row, panel);
-            finish_from_memory(sum.at, MR, row);
+            product_into<T, MR>(tile, args.sources, args.n_sources, row, panel);
+        }
+        finish_from_memory(tile.at[0], MR, row);
+    }
+
+    // Whole vectors, every row in a register: a question is asked once for a tile, not once for a vector.
+    template <int MR>
+    RC_HD void finish_whole(Accumulators<T, MR>& z, std::int64_t row) {
+#pragma GCC unroll 2
+        for (int half = 0; half < 2; ++half) {
+            const std::int64_t j = column + half * Vec<T>::lanes;
+            if (args.bias) {
+                const Vec<T> bias = Vec<T>::load(args.bias + j);
+                each_row<MR>([&](int i) { z.at[i][half] = z.at[i][half] + bias; });
+            }
+            for (int s = 0; s < args.n_identity; ++s) {
+                const T* from = args.identity[s].data + row * args.identity[s].stride + j;
+                const std::int64_t stride = args.identity[s].stride;
+                each_row<MR>([&](int i) { z.at[i][half] = z.at[i][half] + Vec<T>::load(from + i * stride); });
+            }
+            if (args.branch.z.data)
+                each_row<MR>([&](int i) { z.at[i][half] = z.at[i][half] + branch(row + i, j, Vec<T>::lanes); });
+            if (args.argument.data)
+                each_row<MR>([&](int i) {
+                    z.at[i][half].store(args.argument.data + (row + i) * args.argument.stride + j);
+                });
+            each_row<MR>([&](int i) { z.at[i][half] = Activation::forward(z.at[i][half]); });
+            if (args.mask.data)
+                each_row<MR>([&](int i) {
+                    z.at[i][half] = z.at[i][half] * Vec<T>::load(args.mask.data + (row + i) * args.mask.stride + j);
+                });
+            T* to = args.out.data + row * args.out.stride + j;
+            each_row<MR>([&](int i) { z.at[i][half].store(to + i * args.out.stride); });
         }
     }
 
-    __attribute__((noinline)) void finish_from_memory(const Vec<T> (*sum)[2], int rows, std::int64_t row) {
-        finish_rows(sum, rows, row);
-    }
-    RC_HD void finish_rows(const Vec<T> (*sum)[2], int rows, std::int64_t row) {
+    // Anything else: partial vectors, and the activations that are long themselves.
+    __attribute__((noinline)) void finish_from_memory(const T* sum, int rows, std::int64_t row) {
         for (int half = 0; half < 2; ++half) {
             if (lanes[half] <= 0) return;
             const std::int64_t j = column + half * Vec<T>::lanes;
             const Vec<T> bias = args.bias ? Vec<T>::load(args.bias + j, lanes[half]) : Vec<T>();
-#pragma GCC unroll 16
-            for (int i = 0; i < rows; ++i) finish(sum[i][half] + bias, row + i, j, lanes[half]);
+            for (int i = 0; i < rows; ++i)
+                finish(Vec<T>::load(sum + (2 * i + half) * Vec<T>::lanes) + bias, row + i, j, lanes[half]);
         }
     }
 

@@ -28,43 +28,62 @@ RC_HD void accumulate(const T* a, std::int64_t row_step, std::int64_t k_step, co
     }
 }
 
-template <class T, int MR>
-RC_HD void add(Accumulators<T, MR>& sum, const Accumulators<T, MR>& part) {
+// body(i) for each row of a tile, unrolled, so that the tile stays in registers.
+template <int MR, class Body>
+RC_HD void each_row(Body body) {
 #pragma GCC unroll 16
-    for (int i = 0; i < MR; ++i) {
-        sum.at[i][0] = sum.at[i][0] + part.at[i][0];
-        sum.at[i][1] = sum.at[i][1] + part.at[i][1];
-    }
+    for (int i = 0; i < MR; ++i) body(i);
 }
 
-// Σ_s A_s·W_s for rows [row, row + MR) and one panel of every W_s.
+// A tile in memory: where the parts of a long sum wait, and where the epilogues that take a tile from memory find it.
 template <class T, int MR>
-RC_HD Accumulators<T, MR> product(const Source<T>* sources, int n, std::int64_t row, std::int64_t panel) {
+struct StoredTile {
+    alignas(64) T at[MR][2 * Vec<T>::lanes];
+
+    RC_HD void keep(const Accumulators<T, MR>& tile) {
+        each_row<MR>([&](int i) { tile.at[i][0].store(at[i]), tile.at[i][1].store(at[i] + Vec<T>::lanes); });
+    }
+    RC_HD void add_to(Accumulators<T, MR>& tile) const {
+        each_row<MR>([&](int i) {
+            tile.at[i][0] = Vec<T>::load(at[i]) + tile.at[i][0];
+            tile.at[i][1] = Vec<T>::load(at[i] + Vec<T>::lanes) + tile.at[i][1];
+        });
+    }
+};
+
+// Σ_s A_s·W_s for rows [row, row + MR) and one panel of every W_s. `parts` is room for a long sum's.
+template <class T, int MR>
+RC_HD Accumulators<T, MR> product(const Source<T>* sources, int n, std::int64_t row, std::int64_t panel,
+                                  StoredTile<T, MR>& parts) {
     constexpr std::int64_t width = 2 * Vec<T>::lanes;
     Accumulators<T, MR> sum;
+    bool in_parts = false;
     for (int s = 0; s < n; ++s) {
         const Source<T>& source = sources[s];
         const T* a = source.rows.data + row * source.rows.stride;
         const T* w = source.panels + panel * source.inner * width;
-        if (source.inner <= longest_sum) {
-            accumulate<T, MR>(a, source.rows.stride, 1, w, width, source.inner, sum);
-            continue;
-        }
-        for (std::int64_t k = 0; k < source.inner; k += longest_sum) {
-            const std::int64_t length = source.inner - k < longest_sum ? source.inner - k : longest_sum;
-            Accumulators<T, MR> part;
-            accumulate<T, MR>(a + k, source.rows.stride, 1, w + k * width, width, length, part);
-            add<T, MR>(sum, part);
+        for (std::int64_t left = source.inner;;) {
+            const std::int64_t length = left < longest_sum ? left : longest_sum;
+            accumulate<T, MR>(a, source.rows.stride, 1, w, width, length, sum);
+            left -= length;
+            if (left == 0) break;
+            a += length;
+            w += length * width;
+            if (in_parts) parts.add_to(sum);
+            parts.keep(sum);
+            sum = Accumulators<T, MR>();
+            in_parts = true;
         }
     }
+    if (in_parts) parts.add_to(sum);
     return sum;
 }
 
-// The same, once per row count for everyone whose epilogue is not worth a copy of the loop.
+// The same into memory, once per row count for everyone whose epilogue is not worth a copy of the loop.
 template <class T, int MR>
-__attribute__((noinline)) void product_into(Accumulators<T, MR>& sum, const Source<T>* sources, int n, std::int64_t row,
+__attribute__((noinline)) void product_into(StoredTile<T, MR>& tile, const Source<T>* sources, int n, std::int64_t row,
                                             std::int64_t panel) {
-    sum = product<T, MR>(sources, n, row, panel);
+    tile.keep(product<T, MR>(sources, n, row, panel, tile));
 }
 
 // Epilogues that stay in registers: the two that training spends its time in. Others find the tile in L1, which costs

@@ -1,0 +1,34 @@
+// How a step takes its weight gradients. Both ways give the same bits: the choice is one of speed and memory.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+namespace resnetcore {
+
+enum class Strategy {
+    by_layer,  // every δ of the batch is stored; then one pass over the weights, the optimizer in its epilogue
+    by_tile,   // each tile of rows adds its share right after its δ, in the order of the tiles; then the update
+};
+
+// What the choice depends on.
+struct StepShape {
+    std::int64_t rows = 0;
+    std::int64_t weights = 0;    // trained matrix elements
+    std::int64_t row_width = 0;  // elements of all activations of one row
+    bool one_phase = true;       // no barrier between forward and backward: tiles can keep their activations in cache
+    int threads = 1;
+};
+
+struct Choice {
+    Strategy strategy;
+    std::string reason;
+};
+Choice choose_strategy(const StepShape& shape);
+
+// "auto", "by_layer" or "by_tile"; forces every later step. Throws ValueError for other names.
+void set_strategy(const std::string& name);
+// RESNETCORE_STRATEGY at the start.
+std::string get_strategy();
+
+}  // namespace resnetcore

@@ -1,0 +1,171 @@
+#include "train/weight_gradients.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace resnetcore {
+
+template <class T>
+std::vector<WeightUnit> weight_units(const Model<T>& model, const std::vector<WeightStep>& steps) {
+    std::vector<WeightUnit> units;
+    for (std::size_t s = 0; s < steps.size(); ++s) {
+        const Parameter& p = model.parameters().all[steps[s].weight];
+        for (std::int64_t panel = 0; panel < panel_count(p.columns, model.kernels().panel); ++panel)
+            units.push_back({static_cast<int>(s), steps[s].weight, steps[s].bias, panel});
+    }
+    return units;
+}
+
+template <class T>
+BackwardWeightsArgs<T> weight_args(const Model<T>& model, const WeightStep& step, Rows<T> a, Rows<T> delta,
+                                   std::int64_t rows) {
+    const Parameter& p = model.parameters().all[step.weight];
+    BackwardWeightsArgs<T> args;
+    args.rows = rows;
+    args.inner = p.rows;
+    args.columns = p.columns;
+    args.last_panel = panel_count(p.columns, model.kernels().panel);
+    args.a = a;
+    args.delta = delta;
+    args.has_bias = step.bias >= 0;
+    return args;
+}
+
+template <class T>
+WeightGradients<T>::WeightGradients(Model<T>& model, const std::vector<WeightUnit>& units)
+    : model_(model), units_(units), arrays_(model.parameters().all.size()) {}
+
+template <class T>
+void WeightGradients<T>::prepare() {
+    for (const WeightUnit& unit : units_)
+        for (int id : {unit.weight, unit.bias})
+            if (id >= 0) arrays_[id].reserve(model_.store().packed_elements(id));
+    squares_.resize(units_.size());
+    for (WorkQueue* queue : {&squares_queue_, &scale_queue_, &update_queue_})
+        queue->reset(static_cast<std::int64_t>(units_.size()));
+}
+
+template <class T>
+void WeightGradients<T>::direct(BackwardWeightsArgs<T>& args, const WeightStep& step, bool first) {
+    args.gradient = arrays_[step.weight].data();
+    if (args.has_bias) args.bias_gradient = arrays_[step.bias].data();
+    args.accumulate = !first;
+}
+
+template <class T>
+void WeightGradients<T>::add(const WeightStep& step, Rows<T> a, Rows<T> delta, std::int64_t rows, bool first) {
+    BackwardWeightsArgs<T> args = weight_args(model_, step, a, delta, rows);
+    direct(args, step, first);
+    model_.kernels().backward_weights(args);
+}
+
+// The gradient elements that belong to a unit.
+template <class T>
+template <class Visit>
+void WeightGradients<T>::visit(const WeightUnit& unit, Visit visit) {
+    const Parameter& p = model_.parameters().all[unit.weight];
+    const std::int64_t width = model_.kernels().panel, first = unit.panel * width;
+    visit(arrays_[unit.weight].data() + first * p.rows, p.rows * width);
+    if (unit.bias >= 0) visit(arrays_[unit.bias].data() + first, std::min(width, p.columns - first));
+}
+
+// Squares are summed per unit and then in order, so that the norm does not depend on who summed what.
+template <class T>
+double WeightGradients<T>::clip(Team& team, double largest) {
+    std::int64_t index;
+    while (squares_queue_.take(index)) {
+        double sum = 0;
+        visit(units_[index], [&](const T* g, std::int64_t n) {
+            for (std::int64_t i = 0; i < n; ++i) sum += static_cast<double>(g[i]) * g[i];
+        });
+        squares_[index] = sum;
+    }
+    team.barrier();
+    if (team.rank() == 0) {
+        double total = 0;
+        for (double s : squares_) total += s;
+        for (const Norm<T>& norm : model_.norms().all())
+            for (std::int64_t j = 0; j < norm.width; ++j)
+                total += static_cast<double>(norm.d_weight[j]) * norm.d_weight[j] +
+                         static_cast<double>(norm.d_bias[j]) * norm.d_bias[j];
+        norm_ = std::sqrt(total);
+    }
+    team.barrier();
+    // As torch.nn.utils.clip_grad_norm_: the guard keeps a zero gradient from dividing by zero.
+    const double factor = largest > 0 ? largest / (norm_ + 1e-6) : 1;
+    if (factor >= 1) return norm_;
+    auto scale = [factor](T* g, std::int64_t n) {
+        for (std::int64_t i = 0; i < n; ++i) g[i] = static_cast<T>(g[i] * factor);
+    };
+    while (scale_queue_.take(index)) visit(units_[index], scale);
+    if (team.rank() == 0)
+        for (Norm<T>& norm : model_.norms().all())
+            scale(norm.d_weight.data(), norm.width), scale(norm.d_bias.data(), norm.width);
+    team.barrier();
+    return norm_;
+}
+
+template <class T>
+void WeightGradients<T>::update(Team& team, OptimizerState<T>& state) {
+    std::int64_t index;
+    while (update_queue_.take(index)) update_unit(units_[index], state);
+    team.barrier();
+}
+
+template <class T>
+void WeightGradients<T>::update_unit(const WeightUnit& unit, OptimizerState<T>& state) {
+    const Parameter& p = model_.parameters().all[unit.weight];
+    UpdateArgs<T> args;
+    args.inner = p.rows;
+    args.columns = p.columns;
+    args.first_panel = unit.panel;
+    args.last_panel = unit.panel + 1;
+    args.gradient = arrays_[unit.weight].data();
+    args.weight = state.slot(unit.weight);
+    args.transposed = model_.store().transposed(unit.weight);
+    args.optimizer = state.settings().optimizer;
+    args.hyper = state.hyper(unit.weight);
+    model_.kernels().update(args);
+    if (unit.bias < 0) return;
+    const std::int64_t width = model_.kernels().panel, first = unit.panel * width;
+    UpdateVectorArgs<T> vector;
+    vector.size = std::min(width, p.columns - first);
+    vector.gradient = arrays_[unit.bias].data() + first;
+    vector.slot = state.slot(unit.bias);
+    vector.slot.value += first;
+    for (int i = 0; i < state.arrays(); ++i) vector.slot.state[i] += first;
+    vector.optimizer = state.settings().optimizer;
+    vector.hyper = state.hyper(unit.bias);
+    model_.kernels().update_vector(vector);
+}
+
+template <class T>
+void update_norms(Model<T>& model, OptimizerState<T>& state) {
+    for (Norm<T>& norm : model.norms().all()) {
+        if (norm.width == 0) continue;
+        auto apply = [&](int id, const T* gradient) {
+            UpdateVectorArgs<T> args;
+            args.size = norm.width;
+            args.gradient = gradient;
+            args.slot = state.slot(id);
+            args.optimizer = state.settings().optimizer;
+            args.hyper = state.hyper(id);
+            model.kernels().update_vector(args);
+        };
+        apply(norm.parameters->norm_weight, norm.d_weight.data());
+        apply(norm.parameters->norm_bias, norm.d_bias.data());
+    }
+}
+
+template std::vector<WeightUnit> weight_units(const Model<float>&, const std::vector<WeightStep>&);
+template std::vector<WeightUnit> weight_units(const Model<double>&, const std::vector<WeightStep>&);
+template BackwardWeightsArgs<float> weight_args(const Model<float>&, const WeightStep&, Rows<float>, Rows<float>,
+                                                std::int64_t);
+template BackwardWeightsArgs<double> weight_args(const Model<double>&, const WeightStep&, Rows<double>, Rows<double>,
+                                                 std::int64_t);
+template void update_norms(Model<float>&, OptimizerState<float>&);
+template void update_norms(Model<double>&, OptimizerState<double>&);
+template class WeightGradients<float>;
+template class WeightGradients<double>;
+
+}  // namespace resnetcore

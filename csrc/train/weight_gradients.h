@@ -1,0 +1,66 @@
+// The gradients of a model's weights as arrays, packed like the weights: for clipping, for several micro-batches, and
+// wherever a batch's gradient is put together tile by tile.
+#pragma once
+
+#include <vector>
+
+#include "train/model.h"
+#include "train/optimizer_state.h"
+
+namespace resnetcore {
+
+// One panel of one weight, and its columns of the bias that shares its δ: what a thread works on alone.
+struct WeightUnit {
+    int step;  // index into Plan::weights
+    int weight, bias;
+    std::int64_t panel;
+};
+
+template <class T>
+std::vector<WeightUnit> weight_units(const Model<T>& model, const std::vector<WeightStep>& steps);
+
+// What every call of `backward_weights` for a weight has in common; all its panels, no destination.
+template <class T>
+BackwardWeightsArgs<T> weight_args(const Model<T>& model, const WeightStep& step, Rows<T> a, Rows<T> delta,
+                                   std::int64_t rows);
+
+template <class T>
+class WeightGradients : public GradientSink<T> {
+public:
+    WeightGradients(Model<T>& model, const std::vector<WeightUnit>& units);
+
+    // Makes room and resets the queues; everything that can fail for lack of memory is done here.
+    void prepare();
+    void add(const WeightStep& step, Rows<T> a, Rows<T> delta, std::int64_t rows, bool first) override;
+    // Where one call of `backward_weights` leaves its sum.
+    void direct(BackwardWeightsArgs<T>& args, const WeightStep& step, bool first);
+
+    // The following are called by every thread of a team, and end in a barrier.
+    // Scales all gradients, those of the norms included, to a norm of at most `largest` (0: any); the norm of before.
+    double clip(Team& team, double largest);
+    void update(Team& team, OptimizerState<T>& state);
+
+    // Packed like the parameter, or null for one without a gradient here.
+    const T* array(int id) const { return arrays_[id].size() > 0 ? arrays_[id].data() : nullptr; }
+
+private:
+    template <class Visit>
+    void visit(const WeightUnit& unit, Visit visit);
+    void update_unit(const WeightUnit& unit, OptimizerState<T>& state);
+
+    Model<T>& model_;
+    const std::vector<WeightUnit>& units_;
+    std::vector<AlignedArray<T>> arrays_;  // by parameter
+    std::vector<double> squares_;          // by unit
+    double norm_ = 0;
+    WorkQueue squares_queue_, scale_queue_, update_queue_;
+};
+
+// The optimizer on the norms' weights and biases; by one thread.
+template <class T>
+void update_norms(Model<T>& model, OptimizerState<T>& state);
+
+extern template class WeightGradients<float>;
+extern template class WeightGradients<double>;
+
+}  // namespace resnetcore

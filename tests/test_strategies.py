@@ -1,0 +1,115 @@
+"""How a step takes its weight gradients is a matter of speed: layer by layer or tile by tile, the bits are the same."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import resnetcore as rc
+from resnetcore import _core
+
+# Rows: fewer than a tile of 128, one tile, several, and a part of one at the end.
+ROWS = (5, 128, 300, 517)
+NETWORKS = {
+    "identity": {"layers": 6},
+    "dropout": {"layers": 4, "dropout": 0.25, "branch_dropout": 0.25},
+    "norm": {"layers": 4, "norm": "batch"},
+    "pre": {"layers": 4, "norm": "batch", "pre": True},
+    "gate": {"layers": 4, "gate": True},
+}
+
+
+@pytest.fixture(autouse=True)
+def restored():
+    strategy, threads = _core.get_strategy(), rc.get_num_threads()
+    yield
+    _core.set_strategy(strategy)
+    rc.set_num_threads(threads)
+
+
+def trained(kind, rows, strategy, threads, dtype="float32", **settings):
+    _core.set_strategy(strategy)
+    rc.set_num_threads(threads)
+    rng = np.random.default_rng(rows)
+    x, y = rng.standard_normal((rows, 19)).astype(dtype), rng.integers(0, 5, rows)
+    options = dict(NETWORKS[kind])
+    layers = [rc.Layer(37)]
+    for number in range(2, options.pop("layers") + 2):
+        back = {2: "identity", 3: "learned"} if number > 3 else {}
+        layers.append(rc.Layer(37, skips=back, activation=("relu", "gelu")[number % 2], **options))
+    net = rc.Network(19, [*layers, rc.Layer(5, activation=None, skips={2: "learned"})], seed=1, dtype=dtype)
+    settings.setdefault("optimizer", rc.SGD(lr=0.01, momentum=0.9))
+    trainer = rc.Trainer(net, seed=2, batch_size=max(rows, 8), **settings)
+    losses = [trainer.step(x, y) for _ in range(3)]
+    _, gradients, d_x = net.gradients(x, y)
+    return [np.array(losses), d_x, *gradients.values(), *net.parameters().values(), *net.buffers().values()]
+
+
+def assert_same_bits(first, second):
+    assert all(a.tobytes() == b.tobytes() for a, b in zip(first, second, strict=True))
+
+
+@pytest.mark.parametrize("rows", ROWS)
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_the_same_bits_at_any_number_of_threads(kind, rows):
+    expected = trained(kind, rows, "by_layer", 1)
+    for threads in (1, 2, 3):
+        for strategy in ("by_layer", "by_tile", "auto"):
+            assert_same_bits(trained(kind, rows, strategy, threads), expected)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"optimizer": rc.SGD(lr=0.01)},
+        {"optimizer": rc.SGD(lr=0.01, momentum=0.9, nesterov=True, weight_decay=0.01)},
+        {"optimizer": rc.Adam(lr=0.001)},
+        {"optimizer": rc.AdamW(lr=0.001, weight_decay=0.1)},
+        {"clip_norm": 0.1},
+        {"accumulate": 3},
+        {"accumulate": 2, "clip_norm": 0.1, "optimizer": rc.AdamW(lr=0.001)},
+    ],
+    ids=["sgd", "nesterov", "adam", "adamw", "clip", "accumulate", "all"],
+)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_same_bits_for_every_update(settings, dtype):
+    expected = trained("identity", 300, "by_layer", 1, dtype, **settings)
+    for threads in (1, 2):
+        assert_same_bits(trained("identity", 300, "by_tile", threads, dtype, **settings), expected)
+
+
+@pytest.mark.parametrize("strategy", ["by_layer", "by_tile"])
+def test_a_loss_that_is_not_finite_names_its_layer_and_changes_nothing(strategy):
+    _core.set_strategy(strategy)
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((300, 7)).astype("float32"), rng.integers(0, 3, 300)
+    net = rc.models.plain(7, 3, 16, 4)
+    trainer = rc.Trainer(net, accumulate=2)
+    trainer.step(x, y)
+    before = {name: a.copy() for name, a in net.parameters().items()}
+    bad = dict(before)
+    bad["2.bias"] = np.full(16, np.inf, "float32")
+    net.set_parameters(bad)
+    with pytest.raises(FloatingPointError, match=r"step 2.*layer 2"):
+        trainer.step(x, y)
+    assert all(np.array_equal(a, bad[name]) for name, a in net.parameters().items())
+    x[200, 3] = np.nan
+    net.set_parameters(before)
+    with pytest.raises(FloatingPointError, match="input"):
+        trainer.step(x, y)
+
+
+def test_forced_by_the_environment():
+    code = "from resnetcore import _core; print(_core.get_strategy())"
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "RESNETCORE_STRATEGY": "by_tile"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert run.stdout.strip() == "by_tile"
+    with pytest.raises(ValueError, match=r"by_layer.*got \"nonsense\""):
+        _core.set_strategy("nonsense")
