@@ -52,16 +52,16 @@ BUGS = (
     Bug(
         "a sum cut into stretches reads the first stretch of weights again",
         "csrc/kernels/cpu/micro_kernel.h",
-        "accumulate<T, MR>(a + k, source.rows.stride, 1, w + k * width, width, length, part);",
-        "accumulate<T, MR>(a + k, source.rows.stride, 1, w, width, length, part);",
+        "w += length * width;",
+        "w += 0;",
         "cpp:kernels",
     ),
     Bug(
         "a weight gradient forgets its earlier stretches of rows",
         "csrc/kernels/cpu/backward_weights.h",
-        "if (!first) g = Vec<T>::load(args.scratch + at) + g;",
-        "if (!first) g = g + Vec<T>();",
-        "cpp:kernels",
+        "(Vec<T>::load(to) + acc.at[i][half]).store(to);",
+        "acc.at[i][half].store(to);",
+        "cpp:updates",
     ),
     Bug(
         "the transposed copy misses its last block of rows",
@@ -101,8 +101,8 @@ BUGS = (
     Bug(
         "fixed skips are trained",
         "csrc/topology/plan.cpp",
-        "if (layer.skips[i].kind == SkipKind::learned)\n                plan_.weights",
-        "if (layer.skips[i].kind != SkipKind::identity)\n                plan_.weights",
+        "if (layer.skips[i].kind == SkipKind::learned) add_weights",
+        "if (layer.skips[i].kind != SkipKind::identity) add_weights",
         "tests/test_updates.py",
     ),
     Bug(
@@ -150,9 +150,37 @@ BUGS = (
     Bug(
         "statistics are summed over a share for each thread",
         "csrc/runtime/tiles.h",
-        "return std::clamp<std::int64_t>((rows / 8 + 7) / 8 * 8, 8, 64);",
-        "return std::clamp<std::int64_t>((rows / 8 + 7) / 8 * 8, 8, 16 * get_num_threads());",
+        "while (chunk < 64 && chunk * 8 < rows) chunk *= 2;",
+        "while (chunk < 16 * get_num_threads() && chunk * 8 < rows) chunk *= 2;",
         "tests/test_determinism.py",
+    ),
+    Bug(
+        "tiles add their shares of a gradient in any order",
+        "csrc/runtime/executor.cpp",
+        "    team.wait_for(turn, tile);\n",
+        "",
+        "tests/test_strategies.py",
+    ),
+    Bug(
+        "an epilogue writes beyond its row",
+        "csrc/kernels/cpu/normalisation.h",
+        "            d.store(args.out.data + i * args.out.stride + j, n);",
+        "            d.store(args.out.data + i * args.out.stride + j, n + 1);",
+        "cpp:norms",
+    ),
+    Bug(
+        "a gate's gradient takes the sigmoid for its derivative",
+        "csrc/kernels/cpu/elementwise.h",
+        "(g * (h - x) * t * rest).store",
+        "(g * (h - x) * t).store",
+        "cpp:elementwise",
+    ),
+    Bug(
+        "a derivative reads the output where the argument was kept",
+        "csrc/kernels/cpu/backward_data.h",
+        "if (saved_is_argument) saved = Activation::forward(saved);",
+        "(void)saved_is_argument;",
+        "cpp:epilogues",
     ),
     Bug(
         "a micro-batch draws the masks of the first",
@@ -184,7 +212,7 @@ BUGS = (
     ),
     Bug(
         "clipping leaves the norms' gradients out",
-        "csrc/train/backpropagation.cpp",
+        "csrc/train/weight_gradients.cpp",
         "for (std::int64_t j = 0; j < norm.width; ++j)\n                total +=",
         "for (std::int64_t j = 0; j < 0; ++j)\n                total +=",
         "tests/test_trainer.py -k clip",

@@ -153,6 +153,18 @@ py::tuple gradients(Model<T>& model, py::handle x, py::handle y, const py::dict&
 }
 
 template <class T>
+std::string explain_plan(const Model<T>& model, bool training, std::int64_t batch) {
+    if (batch < 1) throw ValueError("explain: batch must be at least 1, got " + std::to_string(batch));
+    if (!training) return explain(model.inference_plan(), model.parameters());
+    const StepShape shape = step_shape(model, batch);
+    const Choice choice = choose_strategy(shape);
+    const bool by_tile = choice.strategy == Strategy::by_tile;
+    return "a step on " + std::to_string(batch) + " rows, on " + std::to_string(shape.threads) +
+           " threads: weight gradients " + (by_tile ? "by tile" : "by layer") + " (" + choice.reason + ")\n" +
+           explain(model.training_plan(by_tile), model.parameters());
+}
+
+template <class T>
 py::tuple evaluate(Model<T>& model, py::handle x, py::handle y, const py::dict& loss) {
     const char* operation = "evaluate";
     const InputMatrix<T> input = input_matrix<T>(x, operation, "x", model.topology().inputs);
@@ -246,12 +258,10 @@ void register_network(py::module_& m) {
             "A network with the same arrays that shares nothing with this one.")
         .def(
             "plan",
-            [](const NetworkObject& n, bool training) {
-                return n.with([&](const auto& model) {
-                    return explain(training ? model.training_plan(false) : model.inference_plan(), model.parameters());
-                });
+            [](const NetworkObject& n, bool training, std::int64_t batch) {
+                return n.with([&](const auto& model) { return explain_plan(model, training, batch); });
             },
-            py::arg("training") = false, "What runs in which order, on which memory, as text.")
+            py::arg("training") = false, py::arg("batch") = 128, "What runs in which order, on which memory, as text.")
         .def(
             "memory",
             [](const NetworkObject& n, std::int64_t batch, bool training) {

@@ -33,16 +33,16 @@ BatchExecutor<T>& Backpropagation<T>::executor(Strategy strategy) {
 }
 
 template <class T>
-StepShape Backpropagation<T>::shape_of(std::int64_t rows, int threads) const {
+StepShape step_shape(const Model<T>& model, std::int64_t rows) {
     StepShape shape;
     shape.rows = rows;
-    shape.weights = model_.weight_bytes() / static_cast<std::int64_t>(sizeof(T));
-    for (const Layer& layer : model_.topology().layers) {
+    shape.weights = model.weight_bytes() / static_cast<std::int64_t>(sizeof(T));
+    for (const Layer& layer : model.topology().layers) {
         shape.row_width += layer.width;
         shape.one_phase &= !layer.batch_norm;
     }
     // Forward, data and weights each multiply every weight with every row; an activation costs some more.
-    shape.threads = useful_threads(rows * (3 * shape.weights + 16 * shape.row_width), threads);
+    shape.threads = useful_threads(rows * (3 * shape.weights + 16 * shape.row_width), get_num_threads());
     return shape;
 }
 
@@ -50,7 +50,7 @@ template <class T>
 void Backpropagation<T>::prepare(const Batch<T>& batch, const PassOptions& options) {
     const auto& all = model_.parameters().all;
     const std::int64_t rows = (batch.rows + options.micro_batches - 1) / options.micro_batches;
-    const StepShape shape = shape_of(rows, get_num_threads());
+    const StepShape shape = step_shape(model_, rows);
     threads_ = shape.threads;
     strategy_ = choose_strategy(shape).strategy;
     executor(strategy_).prepare(rows, threads_);
@@ -195,6 +195,8 @@ std::int64_t Backpropagation<T>::bytes() const {
     return bytes;
 }
 
+template StepShape step_shape(const Model<float>&, std::int64_t);
+template StepShape step_shape(const Model<double>&, std::int64_t);
 template class Backpropagation<float>;
 template class Backpropagation<double>;
 

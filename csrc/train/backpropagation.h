@@ -37,6 +37,10 @@ struct PassResult {
     bool finite = true;
 };
 
+// A step on `rows` rows as the choice of a strategy sees it, on as many threads as pay.
+template <class T>
+StepShape step_shape(const Model<T>& model, std::int64_t rows);
+
 template <class T>
 class Backpropagation {
 public:
@@ -53,7 +57,6 @@ private:
     using Executor = BatchExecutor<T>;
 
     Executor& executor(Strategy strategy);
-    StepShape shape_of(std::int64_t rows, int threads) const;
     void prepare(const Batch<T>& batch, const PassOptions& options);
     Frame<T> micro_batch(const Batch<T>& batch, const PassOptions& options, int index) const;
     void team_body(Team& team, const Batch<T>& batch, const PassOptions& options, OptimizerState<T>* state);

@@ -218,9 +218,10 @@ class Network:
 
         return diagnose(self, X, y, loss)
 
-    def explain(self, training: bool = False) -> Text:
-        """The compiled plan: what runs in which order, and on which memory."""
-        return Text(self._core.plan(training))
+    def explain(self, training: bool = False, batch: int = 128) -> Text:
+        """The compiled plan: what runs in which order, and on which memory; for training, how a step on `batch` rows
+        takes its weight gradients, and why."""
+        return Text(self._core.plan(training, batch))
 
     def summary(self) -> Text:
         """A table of layer, width, what it computes, skips and number of trained parameters."""

@@ -4,33 +4,12 @@
 #include <memory>
 #include <vector>
 
-#include "check.h"
-#include "guarded.h"
-#include "kernels/select.h"
 #include "math/activation.h"
+#include "matrices.h"
 
 using namespace resnetcore;
 
 namespace {
-
-std::uint32_t noise = 1;
-int small_integer() {
-    noise = noise * 1664525u + 1013904223u;
-    return static_cast<int>(noise >> 29) - 3;
-}
-
-template <class T>
-struct MatrixOf {
-    MatrixOf(std::int64_t rows, std::int64_t columns, Flush flush)
-        : rows(rows), columns(columns), memory(rows * columns, flush) {
-        for (std::int64_t i = 0; i < rows * columns; ++i) memory[i] = static_cast<T>(small_integer());
-    }
-    T& at(std::int64_t i, std::int64_t j) { return memory[i * columns + j]; }
-    Rows<T> view() { return {memory.data(), columns}; }
-    MutableRows<T> mutable_view() { return {memory.data(), columns}; }
-    std::int64_t rows, columns;
-    Guarded<T> memory;
-};
 
 template <class T>
 struct Case {
@@ -56,7 +35,7 @@ struct Case {
         ForwardArgs<T> args;
         args.rows = rows, args.columns = columns;
         args.sources = sources, args.n_sources = 2;
-        args.bias = bias.memory.data();
+        args.bias = bias.data();
         args.identity = &identity, args.n_identity = 1;
         args.activation = find_activation("relu");
         args.out = out.mutable_view();
@@ -110,7 +89,7 @@ struct Case {
         args.last_panel = panel_count(columns, k.panel);
         args.a = a.view(), args.delta = delta.view();
         args.has_bias = true;
-        args.weight.value = panels.data(), args.bias.value = bias.memory.data();
+        args.weight.value = panels.data(), args.bias.value = bias.data();
         args.transposed = transposed.data();
         args.optimizer = find_optimizer("sgd");
         args.weight_hyper.lr = args.bias_hyper.lr = 1;
@@ -151,13 +130,6 @@ void run(const KernelTable<T>& table, const char* isa) {
 }  // namespace
 
 int main() {
-    for (const Isa& isa : known_isas()) {
-        if (!isa.compiled || !isa.supported) {
-            std::printf("skipped %s: %s\n", isa.name.c_str(), isa.compiled ? "this CPU lacks it" : "not compiled");
-            continue;
-        }
-        run(*isa.f32, isa.name.c_str());
-        run(*isa.f64, isa.name.c_str());
-    }
+    each_isa([](const auto& kernels, const char* isa) { run(kernels, isa); });
     return summary("kernels");
 }

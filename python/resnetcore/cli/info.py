@@ -6,11 +6,12 @@ import argparse
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """--plan and --training."""
+    """--plan, --training and --batch."""
     parser.add_argument(
         "--plan", metavar="NET", help="a saved network, or the folder of a training run: show its layers and plan"
     )
     parser.add_argument("--training", action="store_true", help="the plan of a training step instead of prediction's")
+    parser.add_argument("--batch", type=int, default=128, metavar="N", help="rows of that step")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -26,4 +27,4 @@ def run(arguments: argparse.Namespace) -> None:
     net = load_network(network_path(arguments.plan))
     print(net.summary())
     print()
-    print(net.explain(training=arguments.training))
+    print(net.explain(training=arguments.training, batch=arguments.batch))
