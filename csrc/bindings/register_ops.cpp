@@ -133,15 +133,22 @@ py::tuple update(const py::object& grad, const py::object& a, const py::list& so
     return py::make_tuple(out.sources, out.delta);
 }
 
+template <class T>
+void register_for(py::module_& m, const std::string& suffix) {
+    const auto name = [&](const char* function) { return function + suffix; };
+    m.def(name("residual_forward_").c_str(), &forward<T>, py::arg("sources"), py::arg("weights"), py::arg("bias"),
+          py::arg("identity"), py::arg("activation"), py::arg("out"));
+    m.def(name("residual_backward_").c_str(), &backward<T>, py::arg("grad"), py::arg("a"), py::arg("sources"),
+          py::arg("weights"), py::arg("bias"), py::arg("identity"), py::arg("activation"));
+    m.def(name("residual_update_").c_str(), &update<T>, py::arg("grad"), py::arg("a"), py::arg("sources"),
+          py::arg("weights"), py::arg("bias"), py::arg("identity"), py::arg("activation"), py::arg("lr"));
+}
+
 }  // namespace
 
 void register_ops(py::module_& m) {
-    m.def("residual_forward_f32", &forward<float>);
-    m.def("residual_forward_f64", &forward<double>);
-    m.def("residual_backward_f32", &backward<float>);
-    m.def("residual_backward_f64", &backward<double>);
-    m.def("residual_update_f32", &update<float>);
-    m.def("residual_update_f64", &update<double>);
+    register_for<float>(m, "f32");
+    register_for<double>(m, "f64");
 }
 
 }  // namespace resnetcore

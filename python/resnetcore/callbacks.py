@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,7 +12,8 @@ from ._atomic import replace_file
 from .checks import as_integer
 
 if TYPE_CHECKING:
-    from .trainer import FitPlan, Trainer
+    from .fitting import FitPlan
+    from .trainer import Trainer
 
 
 class Callback:
@@ -144,24 +144,14 @@ class Checkpoint(Callback):
 class _Logger(Callback):
     """The whole history, written after each epoch and replaced at once: a resumed run writes the same file."""
 
-    _text: ClassVar[Callable[[list[dict[str, float]]], str]]
-
     def __init__(self, path: Any) -> None:
         self.path = path
 
     def on_epoch_end(self, trainer: Trainer, metrics: dict[str, float]) -> None:
         replace_file(self.path, [self._text(trainer.history.rows()).encode()])
 
-
-def _csv(rows: list[dict[str, float]]) -> str:
-    lines = [",".join(rows[0])]
-    lines += [",".join("" if math.isnan(value) else repr(value) for value in row.values()) for row in rows]
-    return "\n".join(lines) + "\n"
-
-
-def _json_lines(rows: list[dict[str, float]]) -> str:
-    clean = [{name: None if math.isnan(value) else value for name, value in row.items()} for row in rows]
-    return "".join(json.dumps(row) + "\n" for row in clean)
+    def _text(self, rows: list[dict[str, float]]) -> str:
+        raise NotImplementedError
 
 
 class CSVLogger(_Logger):
@@ -171,7 +161,10 @@ class CSVLogger(_Logger):
         path: of the file; replaced after each epoch.
     """
 
-    _text = staticmethod(_csv)
+    def _text(self, rows: list[dict[str, float]]) -> str:
+        lines = [",".join(rows[0])]
+        lines += [",".join("" if math.isnan(value) else repr(value) for value in row.values()) for row in rows]
+        return "\n".join(lines) + "\n"
 
 
 class JSONLLogger(_Logger):
@@ -181,4 +174,6 @@ class JSONLLogger(_Logger):
         path: of the file; replaced after each epoch.
     """
 
-    _text = staticmethod(_json_lines)
+    def _text(self, rows: list[dict[str, float]]) -> str:
+        clean = [{name: None if math.isnan(value) else value for name, value in row.items()} for row in rows]
+        return "".join(json.dumps(row) + "\n" for row in clean)

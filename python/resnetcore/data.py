@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ._core import random_permutation
+from . import _core
 from ._errors import DTypeError, ShapeError
 from .arrays import as_rows, is_memory_map, is_ready
 from .checks import require_finite
@@ -60,11 +60,11 @@ class ArrayData:
 
     def batches(self, seed: int, epoch: int, start: int, batch_size: int, accumulate: int) -> Iterator[np.ndarray]:
         """Row numbers of each batch of an epoch, from batch `start` on."""
-        order = random_permutation(self.rows, seed, epoch)
+        order = _core.random_permutation(self.rows, seed, epoch)
         for begin, end in spans(self.rows, batch_size, accumulate)[start:]:
             yield order[begin:end]
 
-    def step(self, core: Any, rows: np.ndarray, lr: float) -> float:
+    def step(self, core: _core.Trainer, rows: np.ndarray, lr: float) -> float:
         """One update on the given rows; the loss of before it."""
         if is_ready(self._X, self._dtype):
             return core.step_rows(self._X, self._y, rows, lr, self._weight)
@@ -86,7 +86,9 @@ class IterableData:
 
     rows: int | None = None
 
-    def __init__(self, operation: str, net: Network, loss: Loss, batches: Iterable, check_finite: bool = False) -> None:
+    def __init__(
+        self, operation: str, net: Network, loss: Loss, batches: Iterable[Any], check_finite: bool = False
+    ) -> None:
         if isinstance(batches, (str, bytes, dict, np.ndarray)) or not isinstance(batches, Iterable):
             raise DTypeError(
                 f"{operation}: X without y must be an iterable of (x, y) batches, got {type(batches).__name__}"
@@ -110,7 +112,7 @@ class IterableData:
         """The checked batches of an epoch, from batch `start` on."""
         return islice(self._checked(), start, None)
 
-    def step(self, core: Any, batch: Batch, lr: float) -> float:
+    def step(self, core: _core.Trainer, batch: Batch, lr: float) -> float:
         """One update on a batch; the loss of before it."""
         x, y, weight = batch
         return core.step(x, y, lr, weight)

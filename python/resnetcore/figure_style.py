@@ -11,12 +11,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+Colour = str | tuple[float, float, float, float]
+
 # Okabe & Ito (2008): told apart with every common kind of colour blindness.
 BLUE, ORANGE, GREEN, PURPLE, SKY, RED = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00"
 CYCLE = (BLUE, RED, GREEN, PURPLE, ORANGE, SKY)
 INK, MUTED, GRID = "#222222", "#6B6B6B", "#E4E4E4"
 
-_STYLE = {
+# Keys are matplotlib's own names, a type that not every version of it has.
+_STYLE: dict[Any, Any] = {
     "font.size": 11,
     "axes.labelsize": 11,
     "axes.labelcolor": INK,
@@ -79,7 +82,7 @@ def save(figure: Figure, path: Any) -> Figure:
     return figure
 
 
-def label_ends(axes: Axes, labels: Sequence[tuple[float, float, str, str]], *, gap: float = 0.06) -> None:
+def label_ends(axes: Axes, labels: Sequence[tuple[float, float, str, Colour]], *, gap: float = 0.06) -> None:
     """Names curves at their right ends instead of in a legend; labels that would overlap are moved apart.
 
     Args:

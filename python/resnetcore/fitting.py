@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -87,7 +87,9 @@ def _run_epoch(
 ) -> None:
     at = trainer.position
     lr = trainer._rate(max(trainer.steps - 1, 0))  # of the last step, where only the validation is left to do
-    for batch in data.batches(trainer.seed, at.epoch, at.batch, trainer.batch_size, trainer.accumulate):
+    # Each kind of data takes back batches of its own kind only, which the type of a union cannot say.
+    batches: Iterator[Any] = data.batches(trainer.seed, at.epoch, at.batch, trainer.batch_size, trainer.accumulate)
+    for batch in batches:
         interrupts.check()
         lr = trainer._checked_lr()
         loss = data.step(trainer._core, batch, lr)

@@ -227,9 +227,9 @@ def preact_resnet(
     _check_depth("preact_resnet", depth, 3)
     inner = _inner_width("preact_resnet", block, bottleneck, width)
     blocks, rest = _divide("preact_resnet", depth - 2, block)
-    common = {"norm": norm, "activation": activation, "pre": True}
+    common: dict[str, Any] = {"norm": norm, "activation": activation, "pre": True}
     layers = [Layer(width, activation=None)] + [Layer(width, dropout=dropout, **common)] * rest
-    start = {"init": "zero"} if norm else {"init_scale": 1 / math.sqrt(max(blocks, 1))}
+    start: dict[str, Any] = {"init": "zero"} if norm else {"init_scale": 1 / math.sqrt(max(blocks, 1))}
     body = [Layer(inner, dropout=dropout, **common)] * (block - 1)
     body.append(Layer(width, skips={block: "identity"}, branch_dropout=dropout, **common, **start))
     return Network(inputs, [*layers, *body * blocks, Layer(outputs, **common)], seed, dtype)
@@ -300,7 +300,7 @@ def _post_activation(
         raise ShapeError(
             f"{name}: bottleneck={bottleneck} needs pattern='blocks'; with {pattern!r} every layer is {width} wide"
         )
-    common = {"norm": norm, "activation": activation, "dropout": dropout}
+    common: dict[str, Any] = {"norm": norm, "activation": activation, "dropout": dropout}
     hidden = depth - 2
     plain_layer = Layer(width, **common)
     if pattern == "blocks":
@@ -323,7 +323,7 @@ def _post_activation(
     return Network(inputs, [plain_layer, *body, Layer(outputs, activation=None)], seed, dtype)
 
 
-def _start(norm: str | None, blocks: int) -> dict[str, float]:
+def _start(norm: str | None, blocks: int) -> dict[str, Any]:
     if norm:
         return {"norm_init": 0.0}
     return {"init_scale": 1 / math.sqrt(max(blocks, 1))}

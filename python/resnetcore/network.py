@@ -60,7 +60,7 @@ class Network:
         self._layers = tuple(layers)
 
     @classmethod
-    def _from_core(cls, core: Any, layers: tuple[Layer, ...]) -> Network:
+    def _from_core(cls, core: _core.Network, layers: tuple[Layer, ...]) -> Network:
         net = cls.__new__(cls)
         net._core = core
         net._layers = layers
@@ -235,10 +235,10 @@ class Network:
     def __copy__(self) -> Network:
         return self.copy()
 
-    def __deepcopy__(self, memo: dict) -> Network:
+    def __deepcopy__(self, memo: dict[int, Any]) -> Network:
         return self.copy()
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (
             self.inputs,
             [layer.to_dict() for layer in self._layers],
@@ -248,7 +248,9 @@ class Network:
         )
 
 
-def _rebuild(inputs: int, layers: list[dict], seed: int, dtype: str, arrays: dict[str, np.ndarray]) -> Network:
+def _rebuild(
+    inputs: int, layers: list[dict[str, Any]], seed: int, dtype: str, arrays: dict[str, np.ndarray]
+) -> Network:
     net = Network(inputs, [Layer(**layer) for layer in layers], seed, dtype)
     net.set_parameters(arrays)
     return net

@@ -119,7 +119,7 @@ def _draw_curves(axes: Axes, quantity: str, curves: Mapping[str, Sequence[float]
         axes.set_yscale("log")
     set_title(axes, {"lr": "Learning rate"}.get(quantity, quantity.replace("_", " ").capitalize()))
     axes.set_xlabel("epoch")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.locator_params(axis="x", integer=True)
     if len(curves) > 1:
         label_ends(axes, ends)
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from .callbacks import Callback
 
 if TYPE_CHECKING:
-    from .trainer import FitPlan, Trainer
+    from .fitting import FitPlan
+    from .trainer import Trainer
 
 _WIDTH = 24
 _INTERVAL = 0.1  # seconds between two drawings

@@ -31,7 +31,8 @@ class Schedule:
 
     def with_length(self, steps: int) -> Schedule:
         """This schedule, with `steps` where it was left out."""
-        return replace(self, steps=steps) if self.needs_length() else self
+        length: dict[str, Any] = {"steps": steps}  # a field of the schedules that need a length, not of this base
+        return replace(self, **length) if self.needs_length() else self
 
     def to_dict(self) -> dict[str, Any]:
         """Name and numbers: `from_dict(schedule.to_dict()) == schedule`."""

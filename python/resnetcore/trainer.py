@@ -63,7 +63,7 @@ class Trainer:
     ) -> None:
         if not isinstance(net, Network):
             raise DTypeError(f"Trainer: net must be a Network, got {type(net).__name__}")
-        given = {"label_smoothing": label_smoothing} if label_smoothing else {}
+        given: dict[str, Any] = {"label_smoothing": label_smoothing} if label_smoothing else {}
         if class_weight is not None:
             given["class_weight"] = class_weight
         self._loss = replace(as_loss(loss), **given)

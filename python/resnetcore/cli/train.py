@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from . import datafile
 from .preparation import Preparation
 from .run_folder import CHECKPOINT, CURVES, DESCRIPTION, HISTORY, NETWORK, Run
 
-MODELS = {
+MODELS: dict[str, Callable[..., Network]] = {
     "plain": models.plain,
     "resnet": models.resnet,
     "highway": models.highway,
@@ -198,7 +199,7 @@ def _build(choice: dict[str, Any], preparation: Preparation) -> Network:
 
 def _optimizer(choice: dict[str, Any]) -> Any:
     name = choice["optimizer"]
-    numbers = {"lr": RATES[name] if choice["lr"] is None else choice["lr"]}
+    numbers: dict[str, Any] = {"lr": RATES[name] if choice["lr"] is None else choice["lr"]}
     if choice["weight_decay"] is not None:
         numbers["weight_decay"] = choice["weight_decay"]
     if name == "sgd":

@@ -1,0 +1,175 @@
+"""resnetcore's kernels, networks and training step.
+
+Begun by `pybind11-stubgen resnetcore._core`; what pybind11 cannot say is written by hand: the arrays behind its
+`object`, `dict` and `tuple`. tests/test_stubs.py holds every name, parameter and default against the compiled module.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+# float32 or float64, as the network was made or as the function's suffix says.
+_Array = NDArray[Any]
+
+class Network:
+    """A checked topology and its arrays; see resnetcore.Network."""
+
+    def __init__(
+        self, inputs: int, layers: Sequence[dict[str, Any]], seed: int = 0, dtype: str = "float32"
+    ) -> None: ...
+    @property
+    def dtype(self) -> str: ...
+    @property
+    def inputs(self) -> int: ...
+    @property
+    def layers(self) -> list[dict[str, Any]]: ...
+    @property
+    def outputs(self) -> int: ...
+    @property
+    def seed(self) -> int: ...
+    def activations(self, x: _Array, training: bool = False) -> dict[str, _Array]:
+        """Layer outputs by number, and stored normal paths."""
+
+    def buffer_names(self) -> list[str]: ...
+    def clone(self) -> Network:
+        """A network with the same arrays that shares nothing with this one."""
+
+    def evaluate(self, x: _Array, y: _Array, loss: dict[str, Any]) -> tuple[float, _Array]:
+        """(loss, outputs) in inference mode."""
+
+    def get(self, name: str) -> _Array:
+        """A copy of one parameter or buffer."""
+
+    def gradients(
+        self, x: _Array, y: _Array, loss: dict[str, Any], step: int = 0
+    ) -> tuple[float, dict[str, _Array], _Array]:
+        """(loss, {name: gradient}, d_x); nothing is updated."""
+
+    def memory(self, batch: int, training: bool = True) -> int:
+        """Bytes of activations that a batch needs."""
+
+    def parameter_names(self) -> list[str]: ...
+    def plan(self, training: bool = False) -> str:
+        """What runs in which order, on which memory, as text."""
+
+    def predict(self, x: _Array) -> _Array:
+        """Outputs in inference mode, (n, outputs)."""
+
+    def set(self, values: dict[str, _Array]) -> None:
+        """Several parameters or buffers, all or nothing."""
+
+class Trainer:
+    """Trains a Network in place; see resnetcore.Trainer."""
+
+    def __init__(
+        self,
+        network: Network,
+        loss: dict[str, Any],
+        optimizer: dict[str, Any],
+        seed: int = 0,
+        clip_norm: float | None = None,
+        accumulate: int = 1,
+    ) -> None: ...
+    @property
+    def last_gradient_norm(self) -> float: ...
+    @property
+    def steps(self) -> int: ...
+    def set_state(self, values: dict[str, _Array]) -> None:
+        """What state() gave, all or nothing."""
+
+    def state(self) -> dict[str, _Array]:
+        """The optimizer's arrays and step count."""
+
+    def step(self, x: _Array, y: _Array, lr: float, sample_weight: _Array | None = None) -> float:
+        """One update; the loss of before it."""
+
+    def step_rows(
+        self, x: _Array, y: _Array, rows: NDArray[np.int64], lr: float, sample_weight: _Array | None = None
+    ) -> float:
+        """One update on the chosen rows of x and y."""
+
+def activations() -> list[str]:
+    """Names of the activations."""
+
+def build_info() -> dict[str, Any]:
+    """Version, compiler and build type."""
+
+def from_dlpack(value: Any, what: str, widen: bool = True) -> _Array:
+    """A NumPy array of the memory of any CPU array that speaks DLPack; bfloat16 becomes float32 where widened."""
+
+def get_num_threads() -> int:
+    """Threads that kernels run on."""
+
+def isa_info() -> dict[str, Any]:
+    """Instruction sets: in use, compiled, supported here."""
+
+def losses() -> list[str]:
+    """Names of the losses."""
+
+def num_threads_origin() -> str:
+    """Where the number of threads came from."""
+
+def optimizers() -> list[str]:
+    """Names of the optimizers."""
+
+def random_permutation(n: int, seed: int, step: int = 0) -> NDArray[np.int64]:
+    """A permutation of 0 … n−1, the same on every machine."""
+
+def residual_forward_f32(
+    sources: list[_Array],
+    weights: list[_Array],
+    bias: _Array | None,
+    identity: list[_Array],
+    activation: str,
+    out: _Array,
+) -> None: ...
+def residual_forward_f64(
+    sources: list[_Array],
+    weights: list[_Array],
+    bias: _Array | None,
+    identity: list[_Array],
+    activation: str,
+    out: _Array,
+) -> None: ...
+def residual_backward_f32(
+    grad: _Array,
+    a: _Array,
+    sources: list[_Array],
+    weights: list[_Array],
+    bias: _Array | None,
+    identity: list[_Array],
+    activation: str,
+) -> tuple[list[_Array], list[_Array], _Array | None, _Array]: ...
+def residual_backward_f64(
+    grad: _Array,
+    a: _Array,
+    sources: list[_Array],
+    weights: list[_Array],
+    bias: _Array | None,
+    identity: list[_Array],
+    activation: str,
+) -> tuple[list[_Array], list[_Array], _Array | None, _Array]: ...
+def residual_update_f32(
+    grad: _Array,
+    a: _Array,
+    sources: list[_Array],
+    weights: list[_Array],
+    bias: _Array | None,
+    identity: list[_Array],
+    activation: str,
+    lr: float,
+) -> tuple[list[_Array], _Array]: ...
+def residual_update_f64(
+    grad: _Array,
+    a: _Array,
+    sources: list[_Array],
+    weights: list[_Array],
+    bias: _Array | None,
+    identity: list[_Array],
+    activation: str,
+    lr: float,
+) -> tuple[list[_Array], _Array]: ...
+def set_num_threads(threads: int) -> None:
+    """Sets the threads that kernels run on, 1 to 1024."""
