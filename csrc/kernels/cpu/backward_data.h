@@ -31,28 +31,30 @@ struct BackwardDataTile {
     // As ForwardTile's.
     template <int MR>
     RC_HD void finish_whole(Accumulators<T, MR>& g, std::int64_t row) {
-#pragma GCC unroll 2
-        for (int half = 0; half < 2; ++half) {
-            const std::int64_t j = column + half * Vec<T>::lanes;
-            for (int s = 0; s < args.n_identity; ++s) {
-                const T* from = args.identity[s].data + row * args.identity[s].stride + j;
-                const std::int64_t stride = args.identity[s].stride;
-                each_row<MR>([&](int i) { g.at[i][half] = g.at[i][half] + Vec<T>::load(from + i * stride); });
-            }
-            if (args.mask.data)
-                each_row<MR>([&](int i) {
-                    g.at[i][half] = g.at[i][half] * Vec<T>::load(args.mask.data + (row + i) * args.mask.stride + j);
-                });
-            if constexpr (!std::is_same<Activation, Identity>::value) {
-                const T* saved = args.saved.data + row * args.saved.stride + j;
-                each_row<MR>([&](int i) {
-                    const Vec<T> of_g = Vec<T>::load(saved + i * args.saved.stride);
-                    g.at[i][half] = g.at[i][half] * derivative<Activation>(of_g, args.saved_is_argument);
-                });
-            }
-            T* to = args.out.data + row * args.out.stride + j;
-            each_row<MR>([&](int i) { g.at[i][half].store(to + i * args.out.stride); });
+        finish_half<MR, 0>(g, row);
+        finish_half<MR, 1>(g, row);
+    }
+    template <int MR, int half>
+    RC_HD void finish_half(Accumulators<T, MR>& g, std::int64_t row) {
+        const std::int64_t j = column + half * Vec<T>::lanes;
+        for (int s = 0; s < args.n_identity; ++s) {
+            const T* from = args.identity[s].data + row * args.identity[s].stride + j;
+            const std::int64_t stride = args.identity[s].stride;
+            each_row<MR>([&](int i) { g.at[i][half] = g.at[i][half] + Vec<T>::load(from + i * stride); });
         }
+        if (args.mask.data)
+            each_row<MR>([&](int i) {
+                g.at[i][half] = g.at[i][half] * Vec<T>::load(args.mask.data + (row + i) * args.mask.stride + j);
+            });
+        if constexpr (!std::is_same<Activation, Identity>::value) {
+            const T* saved = args.saved.data + row * args.saved.stride + j;
+            each_row<MR>([&](int i) {
+                const Vec<T> of_g = Vec<T>::load(saved + i * args.saved.stride);
+                g.at[i][half] = g.at[i][half] * derivative<Activation>(of_g, args.saved_is_argument);
+            });
+        }
+        T* to = args.out.data + row * args.out.stride + j;
+        each_row<MR>([&](int i) { g.at[i][half].store(to + i * args.out.stride); });
     }
 
     __attribute__((noinline)) void finish_from_memory(const T* sum, int rows, std::int64_t row) {

@@ -60,12 +60,11 @@ RC_HD void accumulate_rows(Rows<T> a, Rows<T> delta, std::int64_t k, std::int64_
     // A partial panel: columns beyond the last belong to someone else.
     for (std::int64_t row = begin; row < end; ++row, from += a.stride, d += delta.stride) {
         const Vec<T> left = Vec<T>::load(d, lanes[0]), right = Vec<T>::load(d + Vec<T>::lanes, lanes[1]);
-#pragma GCC unroll 16
-        for (int i = 0; i < MR; ++i) {
+        each_row<MR>([&](int i) {
             const Vec<T> x(from[i]);
             acc.at[i][0] = acc.at[i][0] + x * left;
             acc.at[i][1] = acc.at[i][1] + x * right;
-        }
+        });
     }
 }
 
@@ -81,16 +80,15 @@ __attribute__((noinline)) void sum_rows(T* sum, bool first, Rows<T> a, Rows<T> d
                 __builtin_prefetch(reinterpret_cast<const char*>(sum + i * width) + line, 1);
     Accumulators<T, MR> acc;
     accumulate_rows<T, MR>(a, delta, k, column, lanes, begin, end, acc);
-#pragma GCC unroll 16
-    for (int i = 0; i < MR; ++i)
-#pragma GCC unroll 2
-        for (int half = 0; half < 2; ++half) {
-            T* to = sum + i * width + half * Vec<T>::lanes;
-            if (first)
-                acc.at[i][half].store(to);
-            else
-                (Vec<T>::load(to) + acc.at[i][half]).store(to);
+    each_row<MR>([&](int i) {
+        T* to = sum + i * width;
+        if (!first) {
+            acc.at[i][0] = Vec<T>::load(to) + acc.at[i][0];
+            acc.at[i][1] = Vec<T>::load(to + Vec<T>::lanes) + acc.at[i][1];
         }
+        acc.at[i][0].store(to);
+        acc.at[i][1].store(to + Vec<T>::lanes);
+    });
 }
 
 template <class T, class Finish>

@@ -22,32 +22,34 @@ struct ForwardTile {
     // Whole vectors, every row in a register: a question is asked once for a tile, not once for a vector.
     template <int MR>
     RC_HD void finish_whole(Accumulators<T, MR>& z, std::int64_t row) {
-#pragma GCC unroll 2
-        for (int half = 0; half < 2; ++half) {
-            const std::int64_t j = column + half * Vec<T>::lanes;
-            if (args.bias) {
-                const Vec<T> bias = Vec<T>::load(args.bias + j);
-                each_row<MR>([&](int i) { z.at[i][half] = z.at[i][half] + bias; });
-            }
-            for (int s = 0; s < args.n_identity; ++s) {
-                const T* from = args.identity[s].data + row * args.identity[s].stride + j;
-                const std::int64_t stride = args.identity[s].stride;
-                each_row<MR>([&](int i) { z.at[i][half] = z.at[i][half] + Vec<T>::load(from + i * stride); });
-            }
-            if (args.branch.z.data)
-                each_row<MR>([&](int i) { z.at[i][half] = z.at[i][half] + branch(row + i, j, Vec<T>::lanes); });
-            if (args.argument.data)
-                each_row<MR>([&](int i) {
-                    z.at[i][half].store(args.argument.data + (row + i) * args.argument.stride + j);
-                });
-            each_row<MR>([&](int i) { z.at[i][half] = Activation::forward(z.at[i][half]); });
-            if (args.mask.data)
-                each_row<MR>([&](int i) {
-                    z.at[i][half] = z.at[i][half] * Vec<T>::load(args.mask.data + (row + i) * args.mask.stride + j);
-                });
-            T* to = args.out.data + row * args.out.stride + j;
-            each_row<MR>([&](int i) { z.at[i][half].store(to + i * args.out.stride); });
+        finish_half<MR, 0>(z, row);
+        finish_half<MR, 1>(z, row);
+    }
+    template <int MR, int half>
+    RC_HD void finish_half(Accumulators<T, MR>& z, std::int64_t row) {
+        const std::int64_t j = column + half * Vec<T>::lanes;
+        if (args.bias) {
+            const Vec<T> bias = Vec<T>::load(args.bias + j);
+            each_row<MR>([&](int i) { z.at[i][half] = z.at[i][half] + bias; });
         }
+        for (int s = 0; s < args.n_identity; ++s) {
+            const T* from = args.identity[s].data + row * args.identity[s].stride + j;
+            const std::int64_t stride = args.identity[s].stride;
+            each_row<MR>([&](int i) { z.at[i][half] = z.at[i][half] + Vec<T>::load(from + i * stride); });
+        }
+        if (args.branch.z.data)
+            each_row<MR>([&](int i) { z.at[i][half] = z.at[i][half] + branch(row + i, j, Vec<T>::lanes); });
+        if (args.argument.data)
+            each_row<MR>([&](int i) {
+                z.at[i][half].store(args.argument.data + (row + i) * args.argument.stride + j);
+            });
+        each_row<MR>([&](int i) { z.at[i][half] = Activation::forward(z.at[i][half]); });
+        if (args.mask.data)
+            each_row<MR>([&](int i) {
+                z.at[i][half] = z.at[i][half] * Vec<T>::load(args.mask.data + (row + i) * args.mask.stride + j);
+            });
+        T* to = args.out.data + row * args.out.stride + j;
+        each_row<MR>([&](int i) { z.at[i][half].store(to + i * args.out.stride); });
     }
 
     // Anything else: partial vectors, and the activations that are long themselves.

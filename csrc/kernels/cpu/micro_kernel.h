@@ -6,6 +6,17 @@
 // Sums of more terms than this are cut and the parts added, so that rounding errors do not grow with the length.
 constexpr std::int64_t longest_sum = 512;
 
+// body(i) for each row of a tile. The rows are constants from the start, not a loop that is unrolled late: only so does the
+// compiler keep a tile in registers throughout.
+template <class Body, int... i>
+RC_HD void each_row(Body body, std::integer_sequence<int, i...>) {
+    (body(i), ...);
+}
+template <int MR, class Body>
+RC_HD void each_row(Body body) {
+    each_row(body, std::make_integer_sequence<int, MR>());
+}
+
 template <class T, int MR>
 struct Accumulators {
     Vec<T> at[MR][2];
@@ -17,22 +28,14 @@ RC_HD void accumulate(const T* a, std::int64_t row_step, std::int64_t k_step, co
                       std::int64_t length, Accumulators<T, MR>& acc) {
     for (std::int64_t k = 0; k < length; ++k) {
         const Vec<T> left = Vec<T>::load(w), right = Vec<T>::load(w + Vec<T>::lanes);
-#pragma GCC unroll 16
-        for (int i = 0; i < MR; ++i) {
+        each_row<MR>([&](int i) {
             const Vec<T> x(a[i * row_step]);
             acc.at[i][0] = acc.at[i][0] + x * left;
             acc.at[i][1] = acc.at[i][1] + x * right;
-        }
+        });
         a += k_step;
         w += w_step;
     }
-}
-
-// body(i) for each row of a tile, unrolled, so that the tile stays in registers.
-template <int MR, class Body>
-RC_HD void each_row(Body body) {
-#pragma GCC unroll 16
-    for (int i = 0; i < MR; ++i) body(i);
 }
 
 // A tile in memory: where the parts of a long sum wait, and where the epilogues that take a tile from memory find it.
