@@ -2,9 +2,14 @@
 
 import ast
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+
+from resnetcore import _core
 
 ROOT = Path(__file__).parent.parent
 ALLOWED = {
@@ -18,8 +23,15 @@ ALLOWED = {
     "bindings": {"bindings", "functional", "train", "runtime", "topology", "kernels", "base", "math"},
 }
 SOURCES = sorted(p for p in (ROOT / "csrc").rglob("*") if p.suffix in (".h", ".cpp"))
-MODULES = sorted((ROOT / "python" / "resnetcore").rglob("*.py"))
-FRAMEWORKS = {"torch", "jax", "onnx", "sklearn", "pandas", "polars", "matplotlib"}
+PACKAGE = ROOT / "python" / "resnetcore"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+# Who may import what NumPy's users need not have, and inside functions only. Frameworks and frames have no owner: their
+# arrays come in as they are.
+OWNERS = {"matplotlib": {"plots", "figure_style", "demo"}, "sklearn": {"digits"}}
+# What is built on the library and never used by it, and who starts it.
+LEAVES = {"cli": {"cli", "__main__"}, "demo": {"demo", "cli"}}
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+ISA_SYMBOL = re.compile(r"10resnetcore(8baseline|4avx2|6avx512|4neon)")
 
 
 def includes(path):
@@ -37,20 +49,105 @@ def test_includes_follow_the_directions(path):
         assert room == "bindings" or ("pybind11" not in name and name != "Python.h"), f"{path.name} includes {name}"
 
 
-def imported(tree, top_level_only):
-    nodes = tree.body if top_level_only else ast.walk(tree)
-    for node in nodes:
-        if isinstance(node, ast.Import):
-            yield from (alias.name.split(".")[0] for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.level == 0:
-            yield node.module.split(".")[0]
+def is_for_types_only(node):
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda p: p.name)
-def test_no_framework_is_imported_with_the_package(path):
-    tree = ast.parse(path.read_text())
-    assert not FRAMEWORKS & set(imported(tree, top_level_only=True))
-    assert not {"torch", "jax", "onnx", "pandas", "polars"} & set(imported(tree, top_level_only=False))
+def import_nodes(body, *, with_the_module):
+    """Import statements, at any depth; or only those that importing the module runs."""
+    for node in body:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield node
+        elif not (with_the_module and (isinstance(node, FUNCTIONS) or is_for_types_only(node))):
+            yield from import_nodes(ast.iter_child_nodes(node), with_the_module=with_the_module)
+
+
+def third_party(path, *, with_the_module):
+    for node in import_nodes(ast.parse(path.read_text()).body, with_the_module=with_the_module):
+        if isinstance(node, ast.ImportFrom):
+            names = [] if node.level else [node.module]
+        else:
+            names = [alias.name for alias in node.names]
+        yield from ({name.split(".")[0] for name in names} - sys.stdlib_module_names - {"resnetcore"})
+
+
+def own_modules(path):
+    """The parts of the package that a file imports: "cli" for `from ..cli import x` as for `from .. import cli`."""
+    package = path.relative_to(PACKAGE).parent.parts
+    for node in import_nodes(ast.parse(path.read_text()).body, with_the_module=False):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = ".".join([*package[: len(package) - node.level + 1], *([node.module] if node.module else [])])
+        elif isinstance(node, ast.ImportFrom) and node.module.split(".")[0] == "resnetcore":
+            base = node.module.partition(".")[2]
+        elif isinstance(node, ast.Import):
+            yield from (a.name.split(".")[1] for a in node.names if a.name.startswith("resnetcore."))
+            continue
+        else:
+            continue
+        yield from [base.split(".")[0]] if base else [alias.name for alias in node.names]
+
+
+def module_id(path):
+    return str(path.relative_to(PACKAGE))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_id)
+def test_only_numpy_is_imported_with_a_module(path):
+    assert set(third_party(path, with_the_module=True)) <= {"numpy"}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_id)
+def test_an_extra_is_imported_by_its_owners_only(path):
+    name = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    for extra in set(third_party(path, with_the_module=False)) - {"numpy"}:
+        assert name in OWNERS.get(extra, ()), f"{module_id(path)} imports {extra}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_id)
+def test_nothing_imports_a_leaf(path):
+    name = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    for leaf in LEAVES.keys() & set(own_modules(path)):
+        assert name in LEAVES[leaf], f"{module_id(path)} imports {leaf}"
+
+
+def test_the_leaves_and_owners_are_there():
+    # A renamed one would make the tests above pass without looking at anything.
+    found = {name for path in MODULES for name in own_modules(path)}
+    assert LEAVES.keys() <= found
+    for extra, names in OWNERS.items():
+        files = [path for name in names for path in [PACKAGE / f"{name}.py", *(PACKAGE / name).rglob("*.py")]]
+        assert any(extra in third_party(path, with_the_module=False) for path in files if path.exists())
+
+
+def nm(path, *options):
+    if shutil.which("nm") is None:
+        pytest.skip("there is no nm (binutils) to list symbols with")
+    result = subprocess.run(["nm", "-P", *options, path], capture_output=True, text=True)
+    if result.returncode != 0:
+        pytest.skip(f"nm cannot read {path.name}: {result.stderr.strip()}")
+    return [line.split()[:2] for line in result.stdout.splitlines()]
+
+
+def test_no_instruction_sets_code_is_exported():
+    module = Path(_core.__file__)
+    dynamic = [name for name, _ in nm(module, "-D", "--defined-only")]
+    assert "PyInit__core" in dynamic
+    assert [name for name in dynamic if ISA_SYMBOL.search(name)] == []
+    # A stripped module has no others; in one that is not, every such symbol is local.
+    shared = [name for name, kind in nm(module, "--defined-only") if ISA_SYMBOL.search(name) and kind not in "tdrb"]
+    assert shared == []
+
+
+def test_an_instruction_sets_object_gives_its_tables_only():
+    # The linker keeps one copy of a weak function, whoever brought it: were it this unit's, processors without its
+    # instruction set would run into it. Objects are where the package was built from this folder.
+    objects = [path for folder in ("csrc", "cp*/csrc") for path in (ROOT / "build").glob(f"{folder}/**/isa_*.o")]
+    if not objects:
+        pytest.skip("the package was not built in build/: there are no object files to look at")
+    for path in objects:
+        isa = path.name.split(".")[0].removeprefix("isa_")
+        tables = {f"_ZN10resnetcore{len(isa)}{isa}3{precision}Ev" for precision in ("f32", "f64")}
+        assert {name for name, _ in nm(path, "--extern-only", "--defined-only")} == tables, path
 
 
 def test_no_flag_depends_on_this_cpu_or_changes_arithmetic():

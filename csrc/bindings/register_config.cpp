@@ -24,6 +24,7 @@ constexpr std::uint32_t shuffle_purpose = 2;
 template <class Name>
 std::vector<std::string> names(int count, Name name) {
     std::vector<std::string> all;
+    all.reserve(static_cast<std::size_t>(count));
     for (int i = 0; i < count; ++i) all.push_back(name(i));
     return all;
 }
@@ -48,7 +49,7 @@ py::dict build_info() {
     info["version"] = RESNETCORE_VERSION;
     info["compiler"] = __VERSION__;
     info["build_type"] = RESNETCORE_BUILD_TYPE;
-    info["cplusplus"] = static_cast<long>(__cplusplus);
+    info["cplusplus"] = __cplusplus;
     return info;
 }
 

@@ -11,6 +11,7 @@ class WithoutGil {
 public:
     WithoutGil() : state_(PyEval_SaveThread()) {}
     // May be unwound by pthread_exit where the end begins between the check and the lock.
+    // NOLINTNEXTLINE(bugprone-unsafe-to-allow-exceptions)
     ~WithoutGil() noexcept(false) {
         while (finalizing()) pause();
         PyEval_RestoreThread(state_);

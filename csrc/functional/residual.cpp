@@ -55,6 +55,8 @@ void forward_rows(const ResidualArguments<T>& arguments, const PackedWeights<T>&
                   std::int64_t begin, std::int64_t end, bool argument_only) {
     std::vector<Source<T>> sources;
     std::vector<Rows<T>> identity;
+    sources.reserve(arguments.sources.size());
+    identity.reserve(arguments.identity.size());
     for (std::size_t s = 0; s < arguments.sources.size(); ++s)
         sources.push_back({rows_from(arguments.sources[s], begin), packed[s].data(), arguments.sources[s].columns});
     for (const Matrix<T>& term : arguments.identity) identity.push_back(rows_from(term, begin));
@@ -125,6 +127,7 @@ void weight_gradients(const ResidualArguments<T>& arguments, const ResidualGradi
         inner = std::max(inner, w.rows);
     }
     std::vector<AlignedArray<T>> scratch;
+    scratch.reserve(static_cast<std::size_t>(threads));
     for (int i = 0; i < threads; ++i) scratch.emplace_back(inner * table.panel);
     WorkQueue queue;
     queue.reset(panels * static_cast<std::int64_t>(arguments.sources.size()));

@@ -58,7 +58,7 @@ const Isa& choose() {
             if (isa.name == forced && isa.compiled && isa.supported) return isa;
         throw ValueError("RESNETCORE_ISA=" + std::string(forced) + " cannot run here; choose one of " + choices());
     }
-    const Isa* best = nullptr;
+    const Isa* best = &all.front();  // compiled and supported everywhere
     for (const Isa& isa : all)
         if (isa.compiled && isa.supported) best = &isa;
     return *best;

@@ -21,7 +21,8 @@
 namespace resnetcore {
 namespace {
 
-// Thrown out of a barrier where another thread of the team has failed.
+// Thrown out of a barrier where another thread of the team has failed. Not a std::exception: it is no error of this
+// thread, and whoever handles those must let it pass.
 struct Abandoned {};
 
 // Waits for `ready`: busily at first, as a wake costs more than a short phase; then giving the core away between looks;
@@ -68,6 +69,7 @@ public:
         }
         spin_until(
             [&] { return phase_.load(std::memory_order_acquire) == next || failed_.load(std::memory_order_acquire); });
+        // NOLINTNEXTLINE(bugprone-std-exception-baseclass)
         if (failed_.load(std::memory_order_acquire)) throw Abandoned{};
     }
 
@@ -80,7 +82,7 @@ public:
 
 private:
     void start_workers(int wanted) {
-        while (static_cast<int>(workers_) < wanted) {
+        while (workers_ < wanted) {
             const int rank = workers_ + 1;
             // A worker sleeps or runs until the process ends; it is never joined, so it owns nothing.
             std::thread([this, rank, seen = ticket_.load()]() mutable { worker(rank, seen); }).detach();

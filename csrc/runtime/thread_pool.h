@@ -35,7 +35,7 @@ void run_on_team(const std::function<void(Team&)>& body, int max_threads = 0);
 
 // At start: RESNETCORE_NUM_THREADS, else OMP_NUM_THREADS, else the CPUs that affinity and cgroup quota leave us.
 int get_num_threads();
-void set_num_threads(int threads);  // throws ValueError below 1 and above 1024
+void set_num_threads(int count);  // throws ValueError below 1 and above 1024
 // Where the number came from, in words.
 const char* num_threads_origin();
 

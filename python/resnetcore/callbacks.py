@@ -81,6 +81,7 @@ class EarlyStopping(Callback):
         )
 
     def on_fit_begin(self, trainer: Trainer, plan: FitPlan) -> None:
+        """Chooses the metric, and reads what earlier epochs have shown of it."""
         default = "val_loss" if "val_loss" in plan.metrics else "loss"
         self._metric = self.monitor or default
         if self._metric not in plan.metrics:
@@ -96,6 +97,7 @@ class EarlyStopping(Callback):
             self._improved(epoch, value)
 
     def on_epoch_end(self, trainer: Trainer, metrics: dict[str, float]) -> None:
+        """Keeps the weights of a new best epoch; stops where none has come for too long."""
         if self._improved(trainer.epoch, metrics[self._metric]):
             if self.restore_best:
                 self._kept = {**trainer.net.parameters(), **trainer.net.buffers()}
@@ -103,6 +105,7 @@ class EarlyStopping(Callback):
             trainer.stop()
 
     def on_fit_end(self, trainer: Trainer) -> None:
+        """Puts the best epoch's weights back."""
         if self._kept is not None:
             trainer.net.set_parameters(self._kept)
 
@@ -129,10 +132,12 @@ class Checkpoint(Callback):
         self.path, self.every = path, every
 
     def on_step_end(self, trainer: Trainer, loss: float) -> None:
+        """Saves where steps are what counts, and enough have passed."""
         if self.every is not None and trainer.steps % self.every == 0:
             self._save(trainer)
 
     def on_epoch_end(self, trainer: Trainer, metrics: dict[str, float]) -> None:
+        """Saves where epochs are what counts."""
         if self.every is None:
             self._save(trainer)
 

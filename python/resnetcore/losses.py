@@ -52,6 +52,7 @@ class Loss:
 
     @property
     def takes_classes(self) -> bool:
+        """Whether the targets are classes, or their probabilities, and not any numbers."""
         return self.name in ("cross_entropy", "binary_cross_entropy")
 
     def class_weights(self, outputs: int) -> np.ndarray | None:

@@ -83,6 +83,7 @@ class SGD(Optimizer):
             raise ValueError("SGD: nesterov=True needs a momentum above 0")
 
     def to_core(self) -> dict[str, Any]:
+        """Plain descent where there is no momentum: it needs no array of velocities."""
         numbers = {**super().to_core(), "momentum": float(self.momentum), "nesterov": self.nesterov}
         return {**numbers, "name": "momentum"} if self.momentum else numbers
 
@@ -107,6 +108,7 @@ class Adam(Optimizer):
             raise ValueError(f"{self._name}: eps must be above 0, got {self.eps}")
 
     def to_core(self) -> dict[str, Any]:
+        """The two betas by name."""
         beta1, beta2 = self.betas
         return {**super().to_core(), "beta1": float(beta1), "beta2": float(beta2), "eps": float(self.eps)}
 

@@ -35,6 +35,7 @@ class Progress(Callback):
         self._given = stream
 
     def on_fit_begin(self, trainer: Trainer, plan: FitPlan) -> None:
+        """Starts the clocks, and counts the steps that are left."""
         self._stream = sys.stderr if self._given is None else self._given
         self._bar = on_terminal(self._stream)
         self._plan = plan
@@ -46,6 +47,7 @@ class Progress(Callback):
             self._left = (plan.epochs - trainer.epoch) * plan.steps_per_epoch - trainer.position.batch
 
     def on_step_end(self, trainer: Trainer, loss: float) -> None:
+        """Redraws the bar, some times a second at most."""
         position = trainer.position
         self._steps += 1
         self._rows += position.rows - self._seen
@@ -65,6 +67,7 @@ class Progress(Callback):
         self._draw("  ".join(part for part in parts if part))
 
     def on_epoch_end(self, trainer: Trainer, metrics: dict[str, float]) -> None:
+        """The epoch's line, in the bar's place."""
         now = time.perf_counter()
         rate = self._rows / max(now - self._epoch_begun, 1e-9)
         shown = [f"{name} {value:.4g}" if name == "lr" else f"{name} {value:.4f}" for name, value in metrics.items()]
@@ -74,6 +77,7 @@ class Progress(Callback):
         self._epoch_begun, self._rows, self._seen = now, 0, 0
 
     def close(self) -> None:
+        """Takes away a bar that an error or Ctrl-C has left."""
         self._clear()
 
     def _epoch_text(self, epoch: int) -> str:

@@ -61,6 +61,7 @@ class StepDecay(Schedule):
         _check_fraction(self, "gamma", above_zero=True)
 
     def factor(self, step: int) -> float:
+        """A power of gamma."""
         return self.gamma ** (step // self.every)
 
 
@@ -86,6 +87,7 @@ class Cosine(Schedule):
             raise ValueError(f"Cosine: warmup must be below steps = {self.steps}, got {self.warmup}")
 
     def factor(self, step: int) -> float:
+        """The rise, then the cosine."""
         if step < self.warmup:
             return (step + 1) / self.warmup
         return _half_cosine(1.0, self.final, (step - self.warmup) / (_length(self) - self.warmup))
@@ -113,6 +115,7 @@ class OneCycle(Schedule):
             _check_fraction(self, name)
 
     def factor(self, step: int) -> float:
+        """The rise to 1, then the fall."""
         steps = _length(self)
         peak = self.rise * steps - 1
         if step <= peak:
@@ -143,17 +146,21 @@ class WarmUp(Schedule):
             raise DTypeError(f"WarmUp: then must be a schedule, got {self.then!r}")
 
     def factor(self, step: int) -> float:
+        """The rise, then what `then` has."""
         if step >= self.steps:
             return self.then.factor(step - self.steps)
         return self.start + (1 - self.start) * (step + 1) / (self.steps + 1) * self.then.factor(0)
 
     def needs_length(self) -> bool:
+        """Whether `then` does."""
         return self.then.needs_length()
 
     def with_length(self, steps: int) -> Schedule:
+        """`then` has what the rise leaves of the steps."""
         return replace(self, then=self.then.with_length(max(1, steps - self.steps)))
 
     def to_dict(self) -> dict[str, Any]:
+        """`then` is described in its place."""
         return {"name": "WarmUp", "steps": self.steps, "then": self.then.to_dict(), "start": self.start}
 
 

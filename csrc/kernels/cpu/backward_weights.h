@@ -96,7 +96,7 @@ struct WeightsTile {
     const WeightsArgs<T>& args;
     std::int64_t column, base;  // first column of the panel, and where the panel begins
     int lanes[2];
-    std::int64_t begin, end;    // rows of this stretch
+    std::int64_t begin, end;  // rows of this stretch
 
     template <int MR>
     RC_HD void run(std::int64_t k) {
@@ -119,7 +119,8 @@ RC_HD void bias_gradient(const WeightsArgs<T>& args, std::int64_t column, const 
         for (std::int64_t row = 0; row < args.rows;) {
             Vec<T> sum;
             const std::int64_t stop = row + short_sum < args.rows ? row + short_sum : args.rows;
-            for (; row < stop; ++row) sum = sum + Vec<T>::load(args.delta.data + row * args.delta.stride + j, lanes[half]);
+            for (; row < stop; ++row)
+                sum = sum + Vec<T>::load(args.delta.data + row * args.delta.stride + j, lanes[half]);
             stretch = stretch + sum;
             if (row % gradient_stretch == 0 || row == args.rows) total = total + stretch, stretch = Vec<T>();
         }
@@ -169,7 +170,8 @@ RC_HD void weights_panels(const WeightsArgs<T>& args) {
 template <class T>
 void backward_weights(const WeightsArgs<T>& args) {
     if (args.gradient) return weights_panels<T, KeepGradient<T>>(args);
-    visit_type(args.optimizer, Optimizers{}, [&](auto rule) { weights_panels<T, UseGradient<T, decltype(rule)>>(args); });
+    visit_type(args.optimizer, Optimizers{},
+               [&](auto rule) { weights_panels<T, UseGradient<T, decltype(rule)>>(args); });
 }
 
 template <class T>

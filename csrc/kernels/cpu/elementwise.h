@@ -36,7 +36,8 @@ void dropout(const DropoutArgs<T>& args) {
     // u < p as integers: words are uniform on [0, 2³²).
     const double threshold = args.probability * 4294967296.0;
     for (std::int64_t i = 0; i < args.rows; ++i) {
-        const std::uint64_t row = static_cast<std::uint64_t>(args.first_row + i) * static_cast<std::uint64_t>(args.columns);
+        const std::uint64_t row =
+            static_cast<std::uint64_t>(args.first_row + i) * static_cast<std::uint64_t>(args.columns);
         T* out = args.out.data + i * args.out.stride;
         std::uint32_t words[4];
         std::uint64_t block = ~std::uint64_t{0};
@@ -52,7 +53,8 @@ template <class T>
 void loss(const LossArgs<T>& args) {
     visit_type(args.loss, Losses{}, [&](auto rule) {
         for (std::int64_t i = 0; i < args.rows; ++i) {
-            const double scale = args.normaliser * (args.sample_weight ? static_cast<double>(args.sample_weight[i]) : 1.0);
+            const double scale =
+                args.normaliser * (args.sample_weight ? static_cast<double>(args.sample_weight[i]) : 1.0);
             RowTarget<T> target;
             if (args.labels) target.label = args.labels + i;
             if (args.targets.data) target.values = args.targets.data + i * args.targets.stride;

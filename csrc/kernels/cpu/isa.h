@@ -20,29 +20,36 @@ namespace resnetcore {
 namespace RC_ISA {
 namespace {
 
+// clang-format off: each uses those before it
 #include "kernels/cpu/vector.h"
-
 #include "kernels/cpu/vector_functions.h"
-
 #include "kernels/cpu/micro_kernel.h"
-
 #include "kernels/cpu/forward.h"
-
 #include "kernels/cpu/backward_data.h"
-
 #include "kernels/cpu/backward_weights.h"
-
 #include "kernels/cpu/normalisation.h"
-
 #include "kernels/cpu/elementwise.h"
-
 #include "kernels/cpu/packing.h"
+// clang-format on
 
 template <class T>
-constexpr KernelTable<T> table = {2 * Vec<T>::lanes,  RC_TILE_ROWS, forward<T>,    backward_data<T>, backward_weights<T>,
-                                  update<T>,          update_vector<T>, moments<T>, norm_sums<T>,   norm_backward<T>,
-                                  gate<T>,            gate_backward<T>, dropout<T>, loss<T>,        pack<T>,
-                                  pack_transposed<T>, unpack<T>};
+constexpr KernelTable<T> table = {2 * Vec<T>::lanes,
+                                  RC_TILE_ROWS,
+                                  forward<T>,
+                                  backward_data<T>,
+                                  backward_weights<T>,
+                                  update<T>,
+                                  update_vector<T>,
+                                  moments<T>,
+                                  norm_sums<T>,
+                                  norm_backward<T>,
+                                  gate<T>,
+                                  gate_backward<T>,
+                                  dropout<T>,
+                                  loss<T>,
+                                  pack<T>,
+                                  pack_transposed<T>,
+                                  unpack<T>};
 
 }  // namespace
 

@@ -23,5 +23,6 @@ void unpack(std::int64_t inner, std::int64_t columns, const T* panels, MutableRo
     constexpr std::int64_t width = 2 * Vec<T>::lanes;
     for (std::int64_t first = 0; first < columns; first += width)
         for (std::int64_t k = 0; k < inner; ++k, panels += width)
-            for (std::int64_t j = 0; j < width && first + j < columns; ++j) w.data[k * w.stride + first + j] = panels[j];
+            for (std::int64_t j = 0; j < width && first + j < columns; ++j)
+                w.data[k * w.stride + first + j] = panels[j];
 }

@@ -21,8 +21,10 @@ struct Vec {
         if (n <= 0) return Vec();
         if (n >= lanes) return load(p);
 #if defined(__AVX512F__)
-        if constexpr (sizeof(T) == 4) return Vec((Native)_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << n) - 1), p));
-        if constexpr (sizeof(T) == 8) return Vec((Native)_mm512_maskz_loadu_pd(static_cast<__mmask8>((1u << n) - 1), p));
+        if constexpr (sizeof(T) == 4)
+            return Vec((Native)_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << n) - 1), p));
+        if constexpr (sizeof(T) == 8)
+            return Vec((Native)_mm512_maskz_loadu_pd(static_cast<__mmask8>((1u << n) - 1), p));
 #endif
         Vec r;
         for (int i = 0; i < lanes; ++i)
@@ -41,6 +43,7 @@ struct Vec {
     }
 };
 
+// clang-format off: a table of operators
 template <class T> RC_HD Vec<T> operator+(Vec<T> a, Vec<T> b) { return a.v + b.v; }
 template <class T> RC_HD Vec<T> operator-(Vec<T> a, Vec<T> b) { return a.v - b.v; }
 template <class T> RC_HD Vec<T> operator*(Vec<T> a, Vec<T> b) { return a.v * b.v; }
@@ -52,6 +55,7 @@ template <class T> RC_HD auto operator<(Vec<T> a, Vec<T> b) { return a.v < b.v; 
 template <class T> RC_HD auto operator>(Vec<T> a, Vec<T> b) { return a.v > b.v; }
 template <class T> RC_HD auto operator!=(Vec<T> a, Vec<T> b) { return a.v != b.v; }
 template <class Mask, class T> RC_HD Vec<T> select(Mask mask, Vec<T> yes, Vec<T> no) { return mask ? yes.v : no.v; }
+// clang-format on
 
 // Lanes i of a and b where `i & step` is 0, side by side, or (`high`) those where it is not.
 template <int step, bool high, class V, int... i>

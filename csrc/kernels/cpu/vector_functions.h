@@ -1,12 +1,13 @@
 // The elementary functions of math/functions.h on vectors. Included inside the namespace of one instruction set.
 //
-// float: branch-free polynomials; activations made of them are within 4 ulp (gelu: 5e-7 absolute). double: the C library, lane by lane (float64 is the checking precision).
+// float: branch-free polynomials; activations made of them are within 4 ulp (gelu: 5e-7 absolute). double: the C
+// library, lane by lane (float64 is the checking precision).
 
-#define RC_BY_LANE(function)                                                          \
-    RC_HD Vec<double> function(Vec<double> x) {                                       \
-        Vec<double> r;                                                                \
+#define RC_BY_LANE(function)                                                                \
+    RC_HD Vec<double> function(Vec<double> x) {                                             \
+        Vec<double> r;                                                                      \
         for (int i = 0; i < Vec<double>::lanes; ++i) r.v[i] = resnetcore::function(x.v[i]); \
-        return r;                                                                     \
+        return r;                                                                           \
     }
 RC_BY_LANE(exp)
 RC_BY_LANE(expm1)
@@ -50,7 +51,8 @@ RC_HD Vec<float> reduce(Vec<float> x, Int& n) {
 }
 
 RC_HD Vec<float> exp(Vec<float> x) {
-    const Vec<float> bounded = select(x > Vec<float>(89.0f), Vec<float>(89.0f), select(x < Vec<float>(-104.0f), Vec<float>(-104.0f), x));
+    const Vec<float> bounded =
+        select(x > Vec<float>(89.0f), Vec<float>(89.0f), select(x < Vec<float>(-104.0f), Vec<float>(-104.0f), x));
     Int n;
     const Vec<float> r = reduce(select(x != x, Vec<float>(0.0f), bounded), n);
     const float c[] = {1.0f, 1.0f, 0.5f, 1.0f / 6, 1.0f / 24, 1.0f / 120, 1.0f / 720, 1.0f / 5040};
@@ -94,10 +96,10 @@ RC_HD Vec<float> log1p(Vec<float> x) {
 // Numerical Recipes, section 6.2).
 RC_HD Vec<float> erf(Vec<float> x) {
     const Vec<float> size = abs(x), x2 = x * x;
-    const float near[] = {1.1283791671f, -0.3761263890f, 0.1128379167f, -0.0268661706f, 0.0052239776f, -0.00085483270f,
+    const float near[] = {1.1283791671f,  -0.3761263890f, 0.1128379167f, -0.0268661706f, 0.0052239776f, -0.00085483270f,
                           0.00012055333f, -1.4925650e-5f, 1.6462114e-6f, -1.6365844e-7f, 1.4807193e-8f};
-    const float far[] = {-1.26551223f, 1.00002368f, 0.37409196f, 0.09678418f, -0.18628806f,
-                         0.27886807f, -1.13520398f, 1.48851587f, -0.82215223f, 0.17087277f};
+    const float far[] = {-1.26551223f, 1.00002368f,  0.37409196f, 0.09678418f,  -0.18628806f,
+                         0.27886807f,  -1.13520398f, 1.48851587f, -0.82215223f, 0.17087277f};
     const Vec<float> t = Vec<float>(1.0f) / (Vec<float>(1.0f) + Vec<float>(0.5f) * size);
     const Vec<float> tail = Vec<float>(1.0f) - t * exp(polynomial(t, far) - x2);
     const Vec<float> y = select(size < Vec<float>(1.0f), x * polynomial(x2, near), with_sign_of(tail, x));

@@ -23,6 +23,7 @@ class Parser(argparse.ArgumentParser):
     """argparse with errors of one line."""
 
     def error(self, message: str) -> NoReturn:
+        """Ends the program with status 2 and the message, without argparse's lines of usage."""
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 

@@ -128,9 +128,11 @@ class TrainingError(Callback):
         self._data = data
 
     def on_epoch_end(self, trainer: Trainer, metrics: dict[str, float]) -> None:
+        """Measures the network that the epoch has left."""
         self.by_epoch.append(self.now(trainer.net))
 
     def now(self, net: Network) -> float:
+        """The fraction for `net` as it is."""
         return _error(net, self._data.x, self._data.y)
 
 
@@ -147,10 +149,12 @@ class SkipUsage(Callback):
         self._layers: list[int] = []
 
     def on_step_end(self, trainer: Trainer, loss: float) -> None:
+        """Measures after each power of two."""
         if trainer.steps & (trainer.steps - 1) == 0:
             self._measure(trainer)
 
     def on_fit_end(self, trainer: Trainer) -> None:
+        """Measures the end, where it is no power of two."""
         if trainer.steps not in self._steps:
             self._measure(trainer)
 
@@ -161,6 +165,7 @@ class SkipUsage(Callback):
         self._ratios.append([float(ratios[number - 1]) for number in self._layers])
 
     def to_dict(self) -> dict[str, Any]:
+        """What was measured as JSON has it; None where a branch was zero."""
         finite = [[ratio if math.isfinite(ratio) else None for ratio in row] for row in self._ratios]
         return {"layers": self._layers, "steps": self._steps, "ratios": finite}
 

@@ -42,6 +42,7 @@ class Progress(Callback):
             self._stream.flush()
 
     def on_epoch_end(self, trainer: Trainer, metrics: dict[str, float]) -> None:
+        """One more epoch of it, where there is a terminal to show it on."""
         if self._redraws:
             self._stream.write(f"\r{self._line}: epoch {trainer.epoch}/{self._epochs}, loss {metrics['loss']:.3f}   ")
             self._stream.flush()
