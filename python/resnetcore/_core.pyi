@@ -51,7 +51,7 @@ class Network:
         """Bytes of activations that a batch needs."""
 
     def parameter_names(self) -> list[str]: ...
-    def plan(self, training: bool = False) -> str:
+    def plan(self, training: bool = False, batch: int = 128) -> str:
         """What runs in which order, on which memory, as text."""
 
     def predict(self, x: _Array) -> _Array:
@@ -101,6 +101,9 @@ def from_dlpack(value: Any, what: str, widen: bool = True) -> _Array:
 
 def get_num_threads() -> int:
     """Threads that kernels run on."""
+
+def get_strategy() -> str:
+    """How steps take their weight gradients: auto, by_layer or by_tile."""
 
 def isa_info() -> dict[str, Any]:
     """Instruction sets: in use, compiled, supported here."""
@@ -173,3 +176,6 @@ def residual_update_f64(
 ) -> tuple[list[_Array], _Array]: ...
 def set_num_threads(threads: int) -> None:
     """Sets the threads that kernels run on, 1 to 1024."""
+
+def set_strategy(name: str) -> None:
+    """Forces it for every later step; both give the same bits."""

@@ -1,14 +1,14 @@
 // residual_backward_weights: dW = Aᵀ·δ, one panel at a time, and the optimizer on it while it is in registers.
 // Included inside an ISA's namespace.
 //
-// Invariant: rows are cut into stretches of `gradient_stretch`, whose sums are added in order. A stretch of a panel of δ
-// stays in L1 while every row of W passes over it.
+// Invariant: rows are cut into stretches of `gradient_stretch`, whose sums are added in order. A stretch of a panel of
+// δ stays in L1 while every row of W passes over it.
 
 template <class T>
 using WeightsArgs = BackwardWeightsArgs<T>;
 
-// The optimizer on elements [at, at + size) of a slot. One function with one body, so that every way to a gradient gives
-// the same bits whatever the compiler fuses in it.
+// The optimizer on elements [at, at + size) of a slot. One function with one body, so that every way to a gradient
+// gives the same bits whatever the compiler fuses in it.
 template <class Optimizer, class T>
 __attribute__((noinline)) void update_elements(const Slot<T>& slot, std::int64_t at, const T* gradient,
                                                std::int64_t size, const Hyper<T>& hyper) {

@@ -40,9 +40,8 @@ struct ForwardTile {
         if (args.branch.z.data)
             each_row<MR>([&](int i) { z.at[i][half] = z.at[i][half] + branch(row + i, j, Vec<T>::lanes); });
         if (args.argument.data)
-            each_row<MR>([&](int i) {
-                z.at[i][half].store(args.argument.data + (row + i) * args.argument.stride + j);
-            });
+            each_row<MR>(
+                [&](int i) { z.at[i][half].store(args.argument.data + (row + i) * args.argument.stride + j); });
         each_row<MR>([&](int i) { z.at[i][half] = Activation::forward(z.at[i][half]); });
         if (args.mask.data)
             each_row<MR>([&](int i) {

@@ -6,8 +6,8 @@
 // Sums of more terms than this are cut and the parts added, so that rounding errors do not grow with the length.
 constexpr std::int64_t longest_sum = 512;
 
-// body(i) for each row of a tile. The rows are constants from the start, not a loop that is unrolled late: only so does the
-// compiler keep a tile in registers throughout.
+// body(i) for each row of a tile. The rows are constants from the start, not a loop that is unrolled late: only so does
+// the compiler keep a tile in registers throughout.
 template <class Body, int... i>
 RC_HD void each_row(Body body, std::integer_sequence<int, i...>) {
     (body(i), ...);
