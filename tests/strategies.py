@@ -58,12 +58,23 @@ def random_case(seed: int, attempt: int = 0, *, smooth: bool = False) -> Case:
         layers.append(_layer(rng, widths, base, smooth))
         widths.append(layers[-1].width)
     net = rc.Network(inputs, layers, seed=seed)
+    net.set_parameters({name: _vector(rng, name, a.shape) for name, a in _vectors(net)})
     normed = any(layer.norm for layer in layers)
     rows = 1 if rng.random() < 0.1 and not normed else int(rng.integers(2, 131))
     x = rng.standard_normal((rows, inputs)).astype("float32")
     loss, y = _loss_and_targets(rng, rows, widths[-1], smooth)
     weight = rng.uniform(0.5, 2, rows).astype("float32").astype("float64") if rng.random() < 0.25 else None
     return Case(net, x, y, loss, weight)
+
+
+def _vectors(net: rc.Network) -> list[tuple[str, np.ndarray]]:
+    return [(name, a) for name, a in {**net.parameters(), **net.buffers()}.items() if a.ndim == 1]
+
+
+def _vector(rng: np.random.Generator, name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Biases and norms start as zeros and ones, which would hide a term that is left out."""
+    scales = name.endswith(("norm.weight", "running_var"))
+    return (rng.uniform(0.5, 1.5, shape) if scales else rng.normal(0, 0.25, shape)).astype("float32")
 
 
 def _layer(rng: np.random.Generator, widths: list[int], base: int, smooth: bool) -> rc.Layer:

@@ -114,24 +114,33 @@ def test_a_left_over_smaller_than_the_micro_batches_joins_too():
     assert trainer.steps == 2
 
 
-def test_accumulation_does_not_change_the_update():
+@pytest.mark.parametrize("option", [{}, {"dropout": 0.25}, {"branch_dropout": 0.25}], ids=str)
+def test_accumulation_does_not_change_the_update(option):
+    """A row has the mask of its place in the batch, whichever micro-batch it comes in."""
     X, y = problem(40, np.float64)
-    nets = [rc.models.resnet(6, 2, 16, 6, seed=1, dtype="float64") for _ in range(2)]
+    layers = [rc.Layer(16, **option), rc.Layer(16, skips={2: "learned"}, **option), rc.Layer(3, activation=None)]
+    nets = [rc.Network(6, layers, seed=1, dtype="float64") for _ in range(2)]
     for net, parts in zip(nets, (1, 4), strict=True):
         rc.Trainer(net, optimizer=rc.SGD(lr=0.1), batch_size=40, accumulate=parts).step(X, y)
     for name, value in nets[0].parameters().items():
         np.testing.assert_allclose(value, nets[1].parameters()[name], rtol=1e-10, atol=1e-14)
 
 
-def test_clipping_bounds_the_update():
+@pytest.mark.parametrize("accumulate", [1, 4])
+@pytest.mark.parametrize("norm", [None, "batch"])
+def test_clipping_by_the_norm_of_every_gradient(norm, accumulate):
     X, y = problem(40, np.float64)
-    net = rc.models.resnet(6, 2, 16, 6, seed=1, dtype="float64")
+    net = rc.models.resnet(6, 2, 16, 6, seed=1, norm=norm, dtype="float64")
     before = net.parameters()
-    trainer = rc.Trainer(net, optimizer=rc.SGD(lr=1.0), clip_norm=1e-3)
+    trainer = rc.Trainer(net, optimizer=rc.SGD(lr=1.0, momentum=0.0), clip_norm=1e-3, accumulate=accumulate)
     trainer.step(X, y)
     moved = np.sqrt(sum(np.sum(np.square(net.parameters()[name] - before[name])) for name in before))
-    assert moved == pytest.approx(1e-3, rel=0.01)
-    assert trainer.last_gradient_norm > 1e-3
+    size = trainer.last_gradient_norm
+    assert moved == pytest.approx(1e-3 * size / (size + 1e-6), rel=1e-9)  # PyTorch's clip_grad_norm_
+    if accumulate == 1:  # batch statistics are those of the micro-batch
+        _, gradients, _ = rc.models.resnet(6, 2, 16, 6, seed=1, norm=norm, dtype="float64").gradients(X, y)
+        norms = [np.linalg.norm(gradient) for gradient in gradients.values()]
+        assert size == pytest.approx(np.linalg.norm(norms), rel=1e-9)
 
 
 def test_weights_of_classes_and_rows():

@@ -1,5 +1,6 @@
-// Losses on logits, PyTorch's definitions. Each gives one row's loss and gradient before weights and normalisation;
-// all arithmetic is double, as a row is short and its sums must not lose the small terms.
+// Losses on logits, PyTorch's definitions. Each returns one row's loss as it is, and its gradient times `scale`, the
+// row's weight over the caller's normaliser (Σ of the weights; of the weights times the columns, but for
+// cross_entropy); all arithmetic is double, as a row is short and its sums must not lose the small terms.
 #pragma once
 
 #include <cstdint>
@@ -28,7 +29,11 @@ struct CrossEntropy {
         double peak = z[0];
         for (std::int64_t j = 1; j < n; ++j) peak = z[j] > peak ? z[j] : peak;
         double sum = 0;
-        for (std::int64_t j = 0; j < n; ++j) sum += ::exp(z[j] - peak);
+        for (std::int64_t j = 0; j < n; ++j) {
+            const double e = ::exp(z[j] - peak);
+            sum += e;
+            if (gradient) gradient[j] = static_cast<T>(e);  // kept for below; the peak's is 1 exactly
+        }
         const double log_sum = ::log(sum);
         double loss = 0, total = 0;  // total: Σ_c w_c·t_c
         auto mass = [&](std::int64_t j) {
@@ -44,7 +49,7 @@ struct CrossEntropy {
         }
         if (gradient)
             for (std::int64_t j = 0; j < n; ++j)
-                gradient[j] = static_cast<T>(scale * (::exp(z[j] - peak) / sum * total - mass(j)));
+                gradient[j] = static_cast<T>(scale * (gradient[j] / sum * total - mass(j)));
         return loss != loss || sum != sum ? sum + loss : loss;
     }
 };

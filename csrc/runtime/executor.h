@@ -46,8 +46,8 @@ public:
     void prepare(std::int64_t rows, int threads);
     // Before each run, by one thread, with a barrier between: cuts `rows` rows into tiles.
     void begin(std::int64_t rows);
-    // All phases over frame.rows rows; called by every thread of a team. `frame.arena` is filled in.
-    void run(Team& team, const Frame<T>& frame, GradientSink<T>* sink = nullptr);
+    // All phases over batch.rows rows; called by every thread of a team. `batch.arena` is filled in.
+    void run(Team& team, const Frame<T>& batch, GradientSink<T>* sink = nullptr);
 
     const Plan& plan() const { return plan_; }
     // Rows of a buffer after a run of `frame`, where the plan keeps it.

@@ -69,18 +69,22 @@ public:
         }
         spin_until(
             [&] { return phase_.load(std::memory_order_acquire) == next || failed_.load(std::memory_order_acquire); });
-        // NOLINTNEXTLINE(bugprone-std-exception-baseclass)
-        if (failed_.load(std::memory_order_acquire)) throw Abandoned{};
+        leave_if_failed();
     }
 
     void wait_for(const std::atomic<std::int64_t>& counter, std::int64_t value) {
         spin_until([&] {
             return counter.load(std::memory_order_acquire) == value || failed_.load(std::memory_order_acquire);
         });
-        if (failed_.load(std::memory_order_acquire)) throw Abandoned{};
+        leave_if_failed();
     }
 
 private:
+    void leave_if_failed() const {
+        // NOLINTNEXTLINE(bugprone-std-exception-baseclass)
+        if (failed_.load(std::memory_order_acquire)) throw Abandoned{};
+    }
+
     void start_workers(int wanted) {
         while (workers_ < wanted) {
             const int rank = workers_ + 1;

@@ -36,7 +36,8 @@ Choice choose_strategy(const StepShape& shape) {
     if (given != automatic) return {static_cast<Strategy>(given), "forced"};
     const std::int64_t tiles = (shape.rows + gradient_stretch - 1) / gradient_stretch;
     if (!shape.one_phase) return {Strategy::by_layer, "batch normalisation stores every activation anyway"};
-    if (tiles < 2 * shape.threads) return {Strategy::by_layer, "too few tiles of rows for the threads"};
+    if (tiles < 2 * static_cast<std::int64_t>(shape.threads))
+        return {Strategy::by_layer, "too few tiles of rows for the threads"};
     // Elements moved for each row, beyond the activations' first use: by_layer writes and reads every activation and δ
     // (about 6 of them for each output); by_tile reads both copies of the weights and adds to their gradients, tile by
     // tile.
