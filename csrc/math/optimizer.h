@@ -25,8 +25,8 @@ struct Sgd {
     static constexpr int states = 0;
     template <class V, class T>
     static RC_HD V apply(V w, V g, V&, V&, const Hyper<T>& h) {
-        g = g + V(h.weight_decay) * w;
-        return w - V(h.lr) * g;
+        g = multiply_add(V(h.weight_decay), w, g);
+        return multiply_add(V(-h.lr), g, w);
     }
 };
 
@@ -35,9 +35,9 @@ struct Momentum {  // Sutskever et al. 2013, without dampening
     static constexpr int states = 1;
     template <class V, class T>
     static RC_HD V apply(V w, V g, V& velocity, V&, const Hyper<T>& h) {
-        g = g + V(h.weight_decay) * w;
-        velocity = V(h.momentum) * velocity + g;
-        return w - V(h.lr) * (h.nesterov ? g + V(h.momentum) * velocity : velocity);
+        g = multiply_add(V(h.weight_decay), w, g);
+        velocity = multiply_add(V(h.momentum), velocity, g);
+        return multiply_add(V(-h.lr), h.nesterov ? multiply_add(V(h.momentum), velocity, g) : velocity, w);
     }
 };
 
@@ -46,13 +46,13 @@ struct Adam {  // Kingma & Ba 2015, algorithm 1; weight decay as part of the gra
     static constexpr int states = 2;
     template <class V, class T>
     static RC_HD V descend(V w, V g, V& m, V& v, const Hyper<T>& h) {
-        m = m + (g - m) * V(h.one_minus_beta1);
-        v = v * V(h.beta2) + g * g * V(h.one_minus_beta2);
+        m = multiply_add(g - m, V(h.one_minus_beta1), m);
+        v = multiply_add(v, V(h.beta2), g * g * V(h.one_minus_beta2));
         return w - V(h.step_size) * m / (sqrt(v) / V(h.root_correction) + V(h.eps));
     }
     template <class V, class T>
     static RC_HD V apply(V w, V g, V& m, V& v, const Hyper<T>& h) {
-        return descend(w, g + V(h.weight_decay) * w, m, v, h);
+        return descend(w, multiply_add(V(h.weight_decay), w, g), m, v, h);
     }
 };
 
@@ -61,7 +61,7 @@ struct AdamW {  // Loshchilov & Hutter 2019: decay apart from the gradient
     static constexpr int states = 2;
     template <class V, class T>
     static RC_HD V apply(V w, V g, V& m, V& v, const Hyper<T>& h) {
-        return Adam::descend(w - V(h.lr * h.weight_decay) * w, g, m, v, h);
+        return Adam::descend(multiply_add(V(-h.lr * h.weight_decay), w, w), g, m, v, h);
     }
 };
 

@@ -7,8 +7,7 @@
 template <class T>
 using WeightsArgs = BackwardWeightsArgs<T>;
 
-// The optimizer on elements [at, at + size) of a slot. One function with one body, so that every way to a gradient
-// gives the same bits whatever the compiler fuses in it.
+// The optimizer on elements [at, at + size) of a slot, whichever way their gradient was made.
 template <class Optimizer, class T>
 __attribute__((noinline)) void update_elements(const Slot<T>& slot, std::int64_t at, const T* gradient,
                                                std::int64_t size, const Hyper<T>& hyper) {
@@ -62,8 +61,8 @@ RC_HD void accumulate_rows(Rows<T> a, Rows<T> delta, std::int64_t k, std::int64_
         const Vec<T> left = Vec<T>::load(d, lanes[0]), right = Vec<T>::load(d + Vec<T>::lanes, lanes[1]);
         each_row<MR>([&](int i) {
             const Vec<T> x(from[i]);
-            acc.at[i][0] = acc.at[i][0] + x * left;
-            acc.at[i][1] = acc.at[i][1] + x * right;
+            acc.at[i][0] = multiply_add(x, left, acc.at[i][0]);
+            acc.at[i][1] = multiply_add(x, right, acc.at[i][1]);
         });
     }
 }

@@ -5,7 +5,7 @@ void gate(const GateArgs<T>& args) {
     for (std::int64_t i = 0; i < args.rows; ++i)
         for_columns<T>(args.columns, [&](std::int64_t j, int n) {
             const Vec<T> t = at(args.t, i, j, n);
-            Vec<T> a = t * at(args.h, i, j, n) + (Vec<T>(1) - t) * at(args.x, i, j, n);
+            Vec<T> a = multiply_add(t, at(args.h, i, j, n), (Vec<T>(1) - t) * at(args.x, i, j, n));
             if (args.mask.data) a = a * at(args.mask, i, j, n);
             a.store(args.out.data + i * args.out.stride + j, n);
         });

@@ -76,7 +76,8 @@ struct ForwardTile {
         const Branch<T>& b = args.branch;
         Vec<T> z = Vec<T>::load(b.z.data + i * b.z.stride + j, n);
         if (b.center)
-            z = (z - Vec<T>::load(b.center + j, n)) * Vec<T>::load(b.scale + j, n) + Vec<T>::load(b.shift + j, n);
+            z = multiply_add(z - Vec<T>::load(b.center + j, n), Vec<T>::load(b.scale + j, n),
+                             Vec<T>::load(b.shift + j, n));
         if (b.mask.data) z = z * Vec<T>::load(b.mask.data + i * b.mask.stride + j, n);
         return z;
     }

@@ -30,8 +30,8 @@ RC_HD void accumulate(const T* a, std::int64_t row_step, std::int64_t k_step, co
         const Vec<T> left = Vec<T>::load(w), right = Vec<T>::load(w + Vec<T>::lanes);
         each_row<MR>([&](int i) {
             const Vec<T> x(a[i * row_step]);
-            acc.at[i][0] = acc.at[i][0] + x * left;
-            acc.at[i][1] = acc.at[i][1] + x * right;
+            acc.at[i][0] = multiply_add(x, left, acc.at[i][0]);
+            acc.at[i][1] = multiply_add(x, right, acc.at[i][1]);
         });
         a += k_step;
         w += w_step;

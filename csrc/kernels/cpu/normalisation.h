@@ -21,7 +21,7 @@ void moments(const MomentsArgs<T>& args) {
         const Vec<T> mean = sum / Vec<T>(args.rows);
         for (std::int64_t i = 0; i < args.rows; ++i) {
             const Vec<T> d = at(args.in, i, j, n) - mean;
-            squares = squares + d * d;
+            squares = multiply_add(d, d, squares);
         }
         mean.store(args.mean + j, n);
         squares.store(args.m2 + j, n);
@@ -37,7 +37,7 @@ void norm_sums(const NormSumsArgs<T>& args) {
             Vec<T> d = at(args.delta, i, j, n);
             if (args.mask.data) d = d * at(args.mask, i, j, n);
             sum = sum + d;
-            sum_xhat = sum_xhat + d * ((at(args.z, i, j, n) - mean) * inverse);
+            sum_xhat = multiply_add(d, (at(args.z, i, j, n) - mean) * inverse, sum_xhat);
         }
         sum.store(args.sum + j, n);
         sum_xhat.store(args.sum_xhat + j, n);
@@ -54,7 +54,7 @@ void norm_backward(const NormBackwardArgs<T>& args) {
                 const Vec<T> xhat = (at(args.z, i, j, n) - Vec<T>::load(args.mean + j, n)) *
                                     Vec<T>::load(args.inverse_deviation + j, n);
                 d = Vec<T>::load(args.scale + j, n) *
-                    (d - Vec<T>::load(args.mean_d + j, n) - xhat * Vec<T>::load(args.mean_dx + j, n));
+                    multiply_add(-xhat, Vec<T>::load(args.mean_dx + j, n), d - Vec<T>::load(args.mean_d + j, n));
             }
             d.store(args.out.data + i * args.out.stride + j, n);
         });

@@ -57,6 +57,29 @@ template <class T> RC_HD auto operator!=(Vec<T> a, Vec<T> b) { return a.v != b.v
 template <class Mask, class T> RC_HD Vec<T> select(Mask mask, Vec<T> yes, Vec<T> no) { return mask ? yes.v : no.v; }
 // clang-format on
 
+RC_HD Vec<float> multiply_add(Vec<float> a, Vec<float> b, Vec<float> c) {
+#if defined(__AVX512F__)
+    return (Vec<float>::Native)_mm512_fmadd_ps((__m512)a.v, (__m512)b.v, (__m512)c.v);
+#elif defined(__FMA__)
+    return (Vec<float>::Native)_mm256_fmadd_ps((__m256)a.v, (__m256)b.v, (__m256)c.v);
+#elif defined(__aarch64__)
+    return (Vec<float>::Native)vfmaq_f32((float32x4_t)c.v, (float32x4_t)a.v, (float32x4_t)b.v);
+#else
+    return a * b + c;
+#endif
+}
+RC_HD Vec<double> multiply_add(Vec<double> a, Vec<double> b, Vec<double> c) {
+#if defined(__AVX512F__)
+    return (Vec<double>::Native)_mm512_fmadd_pd((__m512d)a.v, (__m512d)b.v, (__m512d)c.v);
+#elif defined(__FMA__)
+    return (Vec<double>::Native)_mm256_fmadd_pd((__m256d)a.v, (__m256d)b.v, (__m256d)c.v);
+#elif defined(__aarch64__)
+    return (Vec<double>::Native)vfmaq_f64((float64x2_t)c.v, (float64x2_t)a.v, (float64x2_t)b.v);
+#else
+    return a * b + c;
+#endif
+}
+
 // Lanes i of a and b where `i & step` is 0, side by side, or (`high`) those where it is not.
 template <int step, bool high, class V, int... i>
 RC_HD V exchange(V a, V b, std::integer_sequence<int, i...>) {

@@ -37,17 +37,17 @@ template <int N>
 RC_HD Vec<float> polynomial(Vec<float> x, const float (&c)[N]) {  // c[0] + c[1] x + …
     Vec<float> sum(c[N - 1]);
 #pragma GCC unroll 16
-    for (int i = N - 2; i >= 0; --i) sum = sum * x + Vec<float>(c[i]);
+    for (int i = N - 2; i >= 0; --i) sum = multiply_add(sum, x, Vec<float>(c[i]));
     return sum;
 }
 
 // x = n·ln 2 + r with |r| ≤ ln 2 / 2; ln 2 in two parts so that r is exact to the last bit.
 RC_HD Vec<float> reduce(Vec<float> x, Int& n) {
     const Vec<float> shifter(12582912.0f);  // 1.5·2²³: adding it rounds to an integer
-    const Vec<float> rounded = x * Vec<float>(1.44269504088896341f) + shifter;
+    const Vec<float> rounded = multiply_add(x, Vec<float>(1.44269504088896341f), shifter);
     n = to_bits(rounded) - to_bits(shifter);
     const Vec<float> k = rounded - shifter;
-    return (x - k * Vec<float>(0.693359375f)) - k * Vec<float>(-2.12194440e-4f);
+    return multiply_add(k, Vec<float>(2.12194440e-4f), multiply_add(k, Vec<float>(-0.693359375f), x));
 }
 
 RC_HD Vec<float> exp(Vec<float> x) {
@@ -64,7 +64,7 @@ RC_HD Vec<float> exp(Vec<float> x) {
 
 RC_HD Vec<float> expm1(Vec<float> x) {
     const float c[] = {0.5f, 1.0f / 6, 1.0f / 24, 1.0f / 120, 1.0f / 720, 1.0f / 5040, 1.0f / 40320, 1.0f / 362880};
-    const Vec<float> near = x + x * x * polynomial(x, c);
+    const Vec<float> near = multiply_add(x * x, polynomial(x, c), x);
     return select(abs(x) < Vec<float>(0.6f), near, exp(x) - Vec<float>(1.0f));
 }
 
@@ -80,8 +80,8 @@ RC_HD Vec<float> log_positive(Vec<float> x) {
     const Vec<float> m = from_bits(bits - (e << 23)), k(__builtin_convertvector(e, Vec<float>::Native));
     const Vec<float> s = (m - Vec<float>(1.0f)) / (m + Vec<float>(1.0f)), s2 = s * s;
     const float c[] = {2.0f / 3, 2.0f / 5, 2.0f / 7, 2.0f / 9, 2.0f / 11};
-    const Vec<float> small = (s + s) + s * s2 * polynomial(s2, c);
-    return k * Vec<float>(0.693359375f) + (small + k * Vec<float>(-2.12194440e-4f));
+    const Vec<float> small = multiply_add(s * s2, polynomial(s2, c), s + s);
+    return multiply_add(k, Vec<float>(0.693359375f), multiply_add(k, Vec<float>(-2.12194440e-4f), small));
 }
 
 // For x ≥ 0: log(u)·x / (u − 1) with u = 1 + x cancels the rounding of u (Goldberg 1991, theorem 4).
