@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import resnetcore as rc
+from resnetcore import _core
 
 ROWS = 12
 X = np.random.default_rng(0).standard_normal((ROWS, 4)).astype(np.float32)
@@ -410,3 +411,76 @@ def test_integer_targets_of_a_regression():
         trainer = rc.Trainer(rc.models.plain(4, 3, 8, 2), loss="mse", seed=1)
         losses.append((trainer.step(X, y), trainer.fit(X, y, epochs=1)["loss"]))
     assert losses[0] == losses[1]
+
+
+def all_finite(net):
+    return all(np.isfinite(a).all() for a in net.parameters().values())
+
+
+@pytest.mark.parametrize("strategy", ["by_layer", "by_tile"])
+@pytest.mark.parametrize(
+    ("optimizer", "settings"),
+    [
+        (rc.SGD(lr=1e30, momentum=0.0), {}),
+        (rc.SGD(lr=1e25, momentum=0.9), {"clip_norm": 1e20}),
+        (rc.Adam(lr=1e38), {"accumulate": 2}),
+        (rc.AdamW(lr=3e38), {}),
+    ],
+    ids=str,
+)
+def test_an_update_that_overflows_is_undone(optimizer, settings, strategy):
+    """The loss is finite, the weights after the step would not be."""
+    rng = np.random.default_rng(0)
+    x, y = 1e8 * rng.standard_normal((300, 7)).astype("float32"), rng.standard_normal((300, 1)).astype("float32")
+    net = rc.models.plain(7, 1, 16, 6, norm="batch", seed=3)
+    trainer = rc.Trainer(net, loss="mae", optimizer=optimizer, **settings)
+    _core.set_strategy(strategy)
+    try:
+        with pytest.raises(FloatingPointError, match=r"NaN or infin|nan|inf"):
+            for _ in range(50):
+                before = {**net.parameters(), **net.buffers()}
+                steps = trainer.steps
+                trainer.step(x, y)
+    finally:
+        _core.set_strategy("auto")
+    after = {**net.parameters(), **net.buffers()}
+    assert all_finite(net)
+    assert all(np.array_equal(before[name], after[name]) for name in before)
+    assert trainer.steps == steps
+    assert np.array_equal(net(x), net.copy()(x), equal_nan=True)
+
+
+def test_large_numbers_that_do_not_overflow_train():
+    """The careful way is the same step."""
+    rng = np.random.default_rng(0)
+    x, y = 1e9 * rng.standard_normal((40, 5)), 1e9 * rng.standard_normal((40, 2))
+    net = rc.Network(5, [rc.Layer(2, activation=None, bias=False)], dtype="float64", seed=1)
+    w = net.parameters()["1.weight"]
+    rc.Trainer(net, loss="mse", optimizer=rc.SGD(lr=1e-20, momentum=0.0)).step(x, y)
+    expected = w - 1e-20 * x.T @ (2 * (x @ w - y) / y.size)
+    np.testing.assert_allclose(net.parameters()["1.weight"], expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_batch_without_weight_changes_nothing(dtype):
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((8, 5)).astype(dtype), np.zeros(8, int)
+    net = rc.models.plain(5, 3, 8, 3, dtype=dtype)
+    before = net.parameters()
+    trainer = rc.Trainer(net, loss=rc.Loss("cross_entropy", class_weight=[0, 1, 1]), optimizer=rc.SGD(lr=0.1))
+    assert trainer.step(x, y) == 0.0
+    assert all(np.array_equal(a, before[name]) for name, a in net.parameters().items())
+    history = rc.Trainer(net, batch_size=2).fit(x, y, epochs=1, sample_weight=[1, 0, 0, 0, 0, 0, 0, 0])
+    assert np.isfinite(history["loss"][0])
+
+
+def test_labels_are_judged_alike_through_every_door():
+    rng = np.random.default_rng(0)
+    for dtype in ("float32", "float64"):  # the first goes to the core at once
+        x = rng.standard_normal((4, 5)).astype(dtype)
+        net = rc.models.plain(5, 2, 8, 3)
+        rc.Trainer(net).step(x, np.array([True, False, True, True]))
+        with pytest.raises(ValueError, match="18446744073709551615 in row 1"):
+            rc.Trainer(net).step(x, np.array([1, 2**64 - 1, 0, 1], "uint64"))
+        with pytest.raises(rc.ShapeError, match="two outputs or more"):
+            rc.Trainer(rc.models.plain(5, 1, 8, 3), loss="cross_entropy").step(x, np.zeros(4, int))

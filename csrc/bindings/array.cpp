@@ -1,5 +1,7 @@
 #include "bindings/array.h"
 
+#include <charconv>
+
 #include "base/error.h"
 
 namespace py = pybind11;
@@ -23,6 +25,12 @@ std::string shape_text(const std::vector<std::int64_t>& shape) {
     std::string result = "(";
     for (std::size_t i = 0; i < shape.size(); ++i) result += (i ? ", " : "") + std::to_string(shape[i]);
     return result + (shape.size() == 1 ? ",)" : ")");
+}
+
+std::string number_text(double value) {
+    if (value != value) return "nan";
+    char text[32];
+    return {text, std::to_chars(text, text + sizeof text, value).ptr};
 }
 
 InputArray input_array(py::handle value, const char* operation, const char* argument) {

@@ -11,6 +11,8 @@
 namespace resnetcore {
 
 std::string shape_text(const std::vector<std::int64_t>& shape);
+// As few digits as tell the number; without the GIL too.
+std::string number_text(double value);
 
 // An array of floating-point numbers in native byte order, of any shape.
 struct InputArray {

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "bindings/array.h"
 #include "math/loss.h"
 
 namespace py = pybind11;
@@ -25,11 +26,12 @@ py::array as_array(py::handle value, const std::string& what) {
     return array;
 }
 
+// The array itself where it is one of T in C order.
 template <class T>
-std::vector<T> dense(const py::array& array) {
-    const auto same = py::array_t<T, py::array::c_style | py::array::forcecast>::ensure(array);
+Dense<T> dense(const py::array& array) {
+    auto same = Dense<T>::ensure(array);
     if (!same) throw py::error_already_set();
-    return std::vector<T>(same.data(), same.data() + same.size());
+    return reinterpret_cast<std::uintptr_t>(same.data()) % alignof(T) == 0 ? same : Dense<T>(same.attr("copy")());
 }
 
 bool takes_labels(int loss) { return std::string(loss_name(loss)) == "cross_entropy"; }
@@ -39,21 +41,21 @@ std::string rows_text(std::int64_t rows, std::int64_t columns) {
     return "(" + std::to_string(rows) + ", " + std::to_string(columns) + ")";
 }
 
-std::vector<std::int64_t> checked_labels(const py::array& y, std::int64_t rows, std::int64_t classes,
-                                         const std::string& what) {
+Dense<std::int64_t> checked_labels(const py::array& y, std::int64_t rows, std::int64_t classes,
+                                   const std::string& what) {
     if (y.ndim() != 1 || y.shape(0) != rows)
         throw ShapeError(what + " must hold one label a row, shape (" + std::to_string(rows) + ",), got " +
                          shape_of(y));
-    std::vector<std::int64_t> labels = dense<std::int64_t>(y);
-    for (std::size_t i = 0; i < labels.size(); ++i)
-        if (labels[i] < 0 || labels[i] >= classes)
+    const Dense<std::int64_t> labels = dense<std::int64_t>(y);
+    for (std::int64_t i = 0; i < rows; ++i)
+        if (labels.data()[i] < 0 || labels.data()[i] >= classes)
             throw ValueError(what + " must hold labels from 0 to " + std::to_string(classes - 1) + ", got " +
-                             std::to_string(labels[i]) + " in row " + std::to_string(i));
+                             py::str(y[py::int_(i)]).cast<std::string>() + " in row " + std::to_string(i));
     return labels;
 }
 
 template <class T>
-std::vector<T> checked_values(const py::array& y, std::int64_t rows, std::int64_t outputs, const std::string& what) {
+Dense<T> checked_values(const py::array& y, std::int64_t rows, std::int64_t outputs, const std::string& what) {
     const bool column = outputs == 1 && y.ndim() == 1 && y.shape(0) == rows;
     if (!column && (y.ndim() != 2 || y.shape(0) != rows || y.shape(1) != outputs))
         throw ShapeError(what + " must have shape " + rows_text(rows, outputs) +
@@ -62,9 +64,11 @@ std::vector<T> checked_values(const py::array& y, std::int64_t rows, std::int64_
 }
 
 template <class T>
-void check_range(const std::vector<T>& values, const std::string& what) {
-    for (T v : values)
-        if (!(v >= 0 && v <= 1)) throw ValueError(what + " must be probabilities in [0, 1], got " + std::to_string(v));
+void check_range(const Dense<T>& values, const std::string& what) {
+    for (py::ssize_t i = 0; i < values.size(); ++i) {
+        const T v = values.data()[i];
+        if (!(v >= 0 && v <= 1)) throw ValueError(what + " must be probabilities in [0, 1], got " + number_text(v));
+    }
 }
 
 }  // namespace
@@ -82,12 +86,12 @@ LossSettings loss_settings(const py::dict& description, std::int64_t outputs, co
     if (description.contains("label_smoothing"))
         settings.label_smoothing = description["label_smoothing"].cast<double>();
     if (!(settings.label_smoothing >= 0 && settings.label_smoothing < 1))
-        throw ValueError(where + "label_smoothing must be in [0, 1), got " + std::to_string(settings.label_smoothing));
+        throw ValueError(where + "label_smoothing must be in [0, 1), got " + number_text(settings.label_smoothing));
     if (settings.label_smoothing > 0 && !takes_labels(settings.loss))
         throw ValueError(where + "label_smoothing belongs to cross_entropy, not to " + name);
     if (description.contains("delta")) settings.delta = description["delta"].cast<double>();
     if (!(settings.delta > 0 && std::isfinite(settings.delta)))
-        throw ValueError(where + "delta must be positive and finite, got " + std::to_string(settings.delta));
+        throw ValueError(where + "delta must be positive and finite, got " + number_text(settings.delta));
     if (!description.contains("class_weight") || description["class_weight"].is_none()) return settings;
     const py::array weights = as_array(description["class_weight"], where + "class_weight");
     const std::int64_t classes = is_binary(settings.loss) ? 2 : outputs;
@@ -96,10 +100,11 @@ LossSettings loss_settings(const py::dict& description, std::int64_t outputs, co
     if (weights.ndim() != 1 || weights.shape(0) != classes)
         throw ShapeError(where + "class_weight must have shape (" + std::to_string(classes) + ",), got " +
                          shape_of(weights));
-    settings.class_weight = dense<double>(weights);
+    const Dense<double> values = dense<double>(weights);
+    settings.class_weight.assign(values.data(), values.data() + values.size());
     for (double w : settings.class_weight)
         if (!(w >= 0 && std::isfinite(w)))
-            throw ValueError(where + "class_weight must be finite and not negative, got " + std::to_string(w));
+            throw ValueError(where + "class_weight must be finite and not negative, got " + number_text(w));
     return settings;
 }
 
@@ -110,12 +115,15 @@ Targets<T>::Targets(py::handle y, py::handle sample_weight, const LossSettings& 
     const std::string where = std::string(operation) + ": ";
     const py::array array = as_array(y, where + "y");
     const char kind = array.dtype().kind();
-    const bool whole = kind == 'i' || kind == 'u';
-    if (!whole && kind != 'f' && kind != 'b')
+    const bool whole = kind == 'i' || kind == 'u' || kind == 'b';
+    if (!whole && kind != 'f')
         throw DTypeError(where + "y must be numbers, got dtype " + dtype_of(array) +
                          "; names of classes become labels by numpy.unique(y, return_inverse=True)[1]");
     if (takes_labels(loss_) && !whole && array.ndim() == 1)
         throw DTypeError(where + "y must hold integer labels, got dtype " + dtype_of(array));
+    if (takes_labels(loss_) && outputs == 1)
+        throw ShapeError(where +
+                         "y: cross_entropy needs two outputs or more, the network has 1; use binary_cross_entropy");
     if (takes_labels(loss_) && whole) {
         labels_ = checked_labels(array, rows, outputs, where + "y");
         target_.labels = labels_.data();
@@ -135,17 +143,18 @@ Targets<T>::Targets(py::handle y, py::handle sample_weight, const LossSettings& 
             throw ShapeError(where + "sample_weight must have shape (" + std::to_string(rows) + ",), got " +
                              shape_of(weights));
         sample_weight_ = dense<T>(weights);
-        for (T w : sample_weight_)
-            if (!(w >= 0 && std::isfinite(w)))
-                throw ValueError(where + "sample_weight must be finite and not negative, got " + std::to_string(w));
+        for (std::int64_t i = 0; i < rows; ++i)
+            if (const T w = sample_weight_.data()[i]; !(w >= 0 && std::isfinite(w)))
+                throw ValueError(where + "sample_weight must be finite and not negative, got " + number_text(w));
         target_.sample_weight = sample_weight_.data();
     }
-    set_normaliser(rows);
+    set_normaliser(rows, where);
 }
 
-// PyTorch's means: over rows, weighted by class for labels; over all elements for everything but cross_entropy.
+// PyTorch's means: over rows, weighted by class for labels; over all elements for everything but cross_entropy. Where
+// nothing has a weight there is no mean: the loss and its gradient are zero (PyTorch's are NaN).
 template <class T>
-void Targets<T>::set_normaliser(std::int64_t rows) {
+void Targets<T>::set_normaliser(std::int64_t rows, const std::string& where) {
     double total = 0;
     for (std::int64_t i = 0; i < rows; ++i) {
         const double sample = target_.sample_weight ? target_.sample_weight[i] : 1;
@@ -153,7 +162,9 @@ void Targets<T>::set_normaliser(std::int64_t rows) {
         total += sample * by_class;
     }
     if (!takes_labels(loss_)) total *= static_cast<double>(outputs_);
-    target_.normaliser = 1 / total;
+    target_.normaliser = total > 0 ? 1 / total : 0;
+    if (!std::isfinite(target_.normaliser))
+        throw ValueError(where + "the weights of the batch sum to " + number_text(total) + ", too little to divide by");
 }
 
 void check_training_rows(const Topology& topology, std::int64_t rows, int micro_batches, const char* operation) {
@@ -174,7 +185,9 @@ py::object sample_weight_of(const py::dict& loss) {
 }
 
 NonFiniteError non_finite(const PassResult& result, const char* operation, std::int64_t step) {
-    std::string text = std::string(operation) + ": the loss became " + std::to_string(result.loss);
+    std::string text = std::string(operation) + ": ";
+    text += result.overflow.empty() ? "the loss became " + number_text(result.loss)
+                                    : "the update makes '" + result.overflow + "' NaN or infinite";
     if (step > 0) text += " at step " + std::to_string(step);
     if (result.bad_layer == 0) text += "; the first layer with NaN or infinite values is layer 0, the input";
     if (result.bad_layer > 0)

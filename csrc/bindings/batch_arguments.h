@@ -20,7 +20,11 @@ struct LossSettings {
 };
 LossSettings loss_settings(const pybind11::dict& description, std::int64_t outputs, const char* operation);
 
-// Targets of `rows` rows; owns what it had to copy. Labels where the loss takes them, else values (rows, outputs).
+template <class T>
+using Dense = pybind11::array_t<T, pybind11::array::c_style | pybind11::array::forcecast>;
+
+// Targets of `rows` rows; keeps alive what it reads, a copy where the caller's array is not of its kind. Labels where
+// the loss takes them, else values (rows, outputs).
 template <class T>
 class Targets {
 public:
@@ -32,13 +36,14 @@ public:
     const LossTarget<T>& get() const { return target_; }
 
 private:
-    void set_normaliser(std::int64_t rows);
+    void set_normaliser(std::int64_t rows, const std::string& where);
 
     int loss_;
     std::int64_t outputs_;
     LossTarget<T> target_;
-    std::vector<std::int64_t> labels_;
-    std::vector<T> values_, class_weight_, sample_weight_;
+    Dense<std::int64_t> labels_;
+    Dense<T> values_, sample_weight_;
+    std::vector<T> class_weight_;
 };
 
 // A batch that training can use: rows for every micro-batch, two where batch normalisation needs a variance.

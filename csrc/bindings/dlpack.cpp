@@ -165,7 +165,9 @@ py::array from_dlpack(const py::object& value, const std::string& what, bool wid
     }
     if (name == "dltensor") {
         auto* managed = static_cast<Managed*>(PyCapsule_GetPointer(capsule.ptr(), "dltensor"));
-        return take(capsule, "used_dltensor", managed, true, what, widen);
+        // It cannot say that it is read-only, and JAX's arrays, which never change, come so: NumPy takes none for
+        // writable.
+        return take(capsule, "used_dltensor", managed, false, what, widen);
     }
     const bool used = name.rfind("used_dltensor", 0) == 0;
     refuse(what, used ? "the DLPack capsule has been consumed already; ask for a new one"

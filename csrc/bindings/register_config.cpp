@@ -49,7 +49,6 @@ py::dict build_info() {
     info["version"] = RESNETCORE_VERSION;
     info["compiler"] = __VERSION__;
     info["build_type"] = RESNETCORE_BUILD_TYPE;
-    info["cplusplus"] = __cplusplus;
     return info;
 }
 
@@ -81,7 +80,6 @@ void register_config(py::module_& m) {
     m.def("build_info", &build_info, "Version, compiler and build type.");
     m.def("activations", [] { return names(activation_count(), activation_name); }, "Names of the activations.");
     m.def("losses", [] { return names(loss_count(), loss_name); }, "Names of the losses.");
-    m.def("optimizers", [] { return names(optimizer_count(), optimizer_name); }, "Names of the optimizers.");
     m.def("random_permutation", &random_permutation, py::arg("n"), py::arg("seed"), py::arg("step") = 0,
           "A permutation of 0 … n−1, the same on every machine.");
 }

@@ -95,16 +95,16 @@ template <class T>
 py::dict activations(Model<T>& model, py::handle x, bool training) {
     const InputMatrix<T> input = input_matrix<T>(x, "activations", "X", model.topology().inputs);
     if (input.rows == 0) throw ShapeError("activations: X must have at least one row, got 0");
-    decltype(model.activations({}, 0, false)) found;
+    std::vector<Recorded<T>> found;
     {
         const WithoutGil release;
         found = model.activations({input.data, input.stride}, input.rows, training);
     }
     py::dict result;
-    for (const auto& [name, matrix] : found) {
-        py::array_t<T> array({input.rows, matrix.first});
-        std::copy(matrix.second.begin(), matrix.second.end(), array.mutable_data());
-        result[py::str(name)] = array;
+    for (const Recorded<T>& one : found) {
+        py::array_t<T> array({input.rows, one.width});
+        std::copy(one.values.begin(), one.values.end(), array.mutable_data());
+        result[py::str(one.name)] = array;
     }
     return result;
 }
@@ -261,17 +261,7 @@ void register_network(py::module_& m) {
             [](const NetworkObject& n, bool training, std::int64_t batch) {
                 return n.with([&](const auto& model) { return explain_plan(model, training, batch); });
             },
-            py::arg("training") = false, py::arg("batch") = 128, "What runs in which order, on which memory, as text.")
-        .def(
-            "memory",
-            [](const NetworkObject& n, std::int64_t batch, bool training) {
-                return n.with([&](const auto& model) {
-                    const std::int64_t size = n.model.index() == 0 ? 4 : 8;
-                    const Plan plan = training ? model.training_plan(false) : model.inference_plan();
-                    return plan.row_elements * batch * size;
-                });
-            },
-            py::arg("batch"), py::arg("training") = true, "Bytes of activations that a batch needs.");
+            py::arg("training") = false, py::arg("batch") = 128, "What runs in which order, on which memory, as text.");
 }
 
 }  // namespace resnetcore

@@ -124,7 +124,7 @@ template <class T>
 py::tuple update(const py::object& grad, const py::object& a, const py::list& sources, const py::list& weights,
                  const py::object& bias, const py::list& identity, const std::string& activation, double lr) {
     if (!(lr > 0 && std::isfinite(lr)))
-        throw ValueError("residual_update: lr must be positive and finite, got " + std::to_string(lr));
+        throw ValueError("residual_update: lr must be positive and finite, got " + number_text(lr));
     Inputs<T> in = inputs<T>("residual_update", sources, weights, bias, identity, activation);
     const Gradients<T> out = gradients("residual_update", in, grad, a);
     for (std::size_t s = 0; s < out.weights.size(); ++s)

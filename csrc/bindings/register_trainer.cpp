@@ -25,8 +25,7 @@ struct TrainerObject {
 };
 
 void check(bool good, const char* what, const char* range, double value) {
-    if (!good)
-        throw ValueError(std::string("Trainer: ") + what + " must be " + range + ", got " + std::to_string(value));
+    if (!good) throw ValueError(std::string("Trainer: ") + what + " must be " + range + ", got " + number_text(value));
 }
 
 OptimizerSettings optimizer_settings(const py::dict& d) {
@@ -71,15 +70,19 @@ TrainerObject make_trainer(const NetworkObject& network, const py::dict& loss, c
         [&](const auto& model) {
             using M = std::decay_t<decltype(*model)>;
             using Trainer = TrainerOf<typename M::Scalar>;
+            check(static_cast<typename M::Scalar>(settings.eps) > 0, "eps", "above zero in the network's precision",
+                  settings.eps);
             return TrainerObject{std::make_shared<Trainer>(model, loss_settings(loss, model->outputs(), "Trainer"),
                                                            settings, seed, clip_norm.value_or(0), accumulate)};
         },
         network.model);
 }
 
+template <class T>
 void check_lr(double lr) {
-    if (!(lr > 0 && std::isfinite(lr)))
-        throw ValueError("step: lr must be positive and finite, got " + std::to_string(lr));
+    const T rounded = static_cast<T>(lr);
+    if (!(rounded > 0 && std::isfinite(rounded)))
+        throw ValueError("step: lr must be positive and finite in the network's precision, got " + number_text(lr));
 }
 
 template <class T>
@@ -102,7 +105,7 @@ double step(TrainerOf<T>& trainer, Rows<T> x, std::int64_t rows, const Targets<T
 
 template <class T>
 double step_batch(TrainerOf<T>& trainer, py::handle x, py::handle y, double lr, py::handle sample_weight) {
-    check_lr(lr);
+    check_lr<T>(lr);
     const InputMatrix<T> input = input_matrix<T>(x, "step", "x", trainer.model->topology().inputs);
     check_training_rows(trainer.model->topology(), input.rows, trainer.accumulate, "step");
     const Targets<T> targets(y, sample_weight, trainer.loss, input.rows, trainer.model->outputs(), "step");
@@ -114,7 +117,7 @@ double step_batch(TrainerOf<T>& trainer, py::handle x, py::handle y, double lr, 
 template <class T>
 double step_rows(TrainerOf<T>& trainer, py::handle x, py::handle y, const py::array_t<std::int64_t>& chosen, double lr,
                  py::handle sample_weight) {
-    check_lr(lr);
+    check_lr<T>(lr);
     const std::int64_t width = trainer.model->topology().inputs, rows = chosen.size();
     const InputMatrix<T> input = input_matrix<T>(x, "step", "X", width);
     if (chosen.ndim() != 1) throw ShapeError("step: rows must have 1 dimension, got " + std::to_string(chosen.ndim()));
@@ -143,17 +146,28 @@ template <class T>
 py::dict state(TrainerOf<T>& trainer) {
     Model<T>& model = *trainer.model;
     const auto& all = model.parameters().all;
+    // Arrays are made before the lock is taken and filled while it is held: another thread may train.
+    struct Wanted {
+        int id, index;
+        T* values;
+    };
+    std::vector<Wanted> wanted;
     py::dict result;
     for (std::size_t id = 0; id < all.size(); ++id)
         for (int i = 0; all[id].trained && i < trainer.state.arrays(); ++i) {
             auto array = parameter_array<T>(all[id]);
-            model.store().unpack_like(static_cast<int>(id), trainer.state.array(static_cast<int>(id), i),
-                                      array.mutable_data());
+            wanted.push_back({static_cast<int>(id), i, array.mutable_data()});
             result[py::str(state_name(all[id], i))] = array;
         }
     py::array_t<std::int64_t> steps(1);
-    steps.mutable_at(0) = trainer.state.steps();
+    std::int64_t* count = steps.mutable_data();
     result["optimizer.step"] = steps;
+    {
+        const WithoutGil release;
+        std::lock_guard<ForkSafeMutex> lock(model.mutex());
+        for (const Wanted& w : wanted) model.store().unpack_like(w.id, trainer.state.array(w.id, w.index), w.values);
+        *count = trainer.state.steps();
+    }
     return result;
 }
 
@@ -183,9 +197,12 @@ void set_state(TrainerOf<T>& trainer, const py::dict& given) {
     if (steps.size() != 1 || *steps.data() < 0)
         throw ValueError("set_state: 'optimizer.step' must be one count, not negative");
     if (given.size() != values.size() + 1) throw ValueError("set_state: there are arrays that no parameter has");
+    const std::int64_t count = *steps.data();
+    const WithoutGil release;
+    std::lock_guard<ForkSafeMutex> lock(model.mutex());
     for (std::size_t i = 0; i < values.size(); ++i)
         model.store().pack_like(ids[i], values[i].first.data(), values[i].second);
-    trainer.state.set_steps(*steps.data());
+    trainer.state.set_steps(count);
 }
 
 }  // namespace

@@ -233,6 +233,8 @@ struct KernelTable {
     void (*gate_backward)(const GateBackwardArgs<T>&);
     void (*dropout)(const DropoutArgs<T>&);
     void (*loss)(const LossArgs<T>&);
+    // The largest magnitude among rows of x; a NaN counts as more than infinity, and comes back as one.
+    double (*largest)(std::int64_t rows, std::int64_t columns, Rows<T> x);
     // Between the row-major world and packed panels; `pack_transposed` packs Wᵀ from row-major W (inner, columns).
     void (*pack)(std::int64_t inner, std::int64_t columns, Rows<T> w, T* panels);
     void (*pack_transposed)(std::int64_t inner, std::int64_t columns, Rows<T> w, T* panels);

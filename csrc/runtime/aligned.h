@@ -27,11 +27,6 @@ public:
     T& operator[](std::int64_t i) { return data_.get()[i]; }
     const T& operator[](std::int64_t i) const { return data_.get()[i]; }
 
-    AlignedArray copy() const {
-        AlignedArray other(size_);
-        if (size_ > 0) std::memcpy(other.data(), data(), static_cast<std::size_t>(size_) * sizeof(T));
-        return other;
-    }
     // Memory that only ever grows; what it held before is lost when it does.
     void reserve(std::int64_t size) {
         if (size > size_) *this = AlignedArray(), *this = AlignedArray(size);

@@ -62,6 +62,7 @@ void BatchExecutor<T>::prepare(std::int64_t rows, int threads) {
         tile_arenas_.emplace_back(plan_.row_elements * largest_tile_);
     while (static_cast<int>(runners_.size()) < threads)
         runners_.push_back(std::make_unique<StepRunner<T>>(plan_, kernels_, store_, norms_, folded_, largest_tile_));
+    for (auto& runner : runners_) runner->forget_magnitudes();
 }
 
 template <class T>
@@ -90,11 +91,15 @@ void BatchExecutor<T>::run(Team& team, const Frame<T>& batch, GradientSink<T>* s
             std::int64_t begin = tile * tile_, end = std::min(begin + tile_, batch.rows);
             const Frame<T> frame = plan_.tile_local ? tile_frame(whole, begin, team.rank()) : whole;
             if (plan_.tile_local) end -= begin, begin = 0;
-            for (const Step& step : phase.steps)
-                if (step.kind == StepKind::weights)
+            if (p == 0) runner.measure(0, frame, begin, end);
+            for (const Step& step : phase.steps) {
+                if (step.kind == StepKind::weights) {
                     add_share(team, step, frame, begin, end, tile, *sink);
-                else
-                    runner.run(step, frame, begin, end, &sums);
+                    continue;
+                }
+                runner.run(step, frame, begin, end, &sums);
+                for (BufferId id : {step.out, step.d_h, step.d_t, step.d_x}) runner.measure(id, frame, begin, end);
+            }
         }
         team.barrier();
         if (ends_in_sums(phase)) {
@@ -142,10 +147,11 @@ void BatchExecutor<T>::finish(Team& team, const Step& last, const PartialSums<T>
 }
 
 template <class T>
-std::int64_t BatchExecutor<T>::bytes() const {
-    std::int64_t elements = arena_.size() + sums_.size();
-    for (const AlignedArray<T>& arena : tile_arenas_) elements += arena.size();
-    return elements * static_cast<std::int64_t>(sizeof(T));
+double BatchExecutor<T>::largest_product() const {
+    double a = 0, delta = 0;
+    for (const auto& runner : runners_)
+        a = larger(a, runner->largest_a()), delta = larger(delta, runner->largest_delta());
+    return a * delta;
 }
 
 template <class T>

@@ -50,9 +50,11 @@ public:
     void run(Team& team, const Frame<T>& batch, GradientSink<T>* sink = nullptr);
 
     const Plan& plan() const { return plan_; }
+    // No element of a weight gradient is larger than this times the rows, of all runs since `prepare`; NaN if there was
+    // one.
+    double largest_product() const;
     // Rows of a buffer after a run of `frame`, where the plan keeps it.
     Rows<T> rows(BufferId id, Frame<T> frame) const;
-    std::int64_t bytes() const;
 
 private:
     struct alignas(64) Turn {
@@ -89,7 +91,6 @@ public:
                       const std::vector<Folded<T>>& folded, std::int64_t weight_bytes);
     void prepare(std::int64_t rows, int threads);
     void run(Team& team, Rows<T> input, std::int64_t rows, MutableRows<T> out);
-    const Plan& plan() const { return plan_; }
 
 private:
     const Plan plan_;

@@ -12,21 +12,30 @@ namespace resnetcore {
 
 class ForkSafeMutex {
 public:
+    ForkSafeMutex() = default;
+    ForkSafeMutex(const ForkSafeMutex&) = delete;
+    ~ForkSafeMutex() { delete current_.load(std::memory_order_relaxed); }
+
     void lock() {
+        Owned* owned = current_.load(std::memory_order_acquire);
         const pid_t now = getpid();
-        if (owner_.load(std::memory_order_acquire) != now) {
-            // Destroying a locked mutex is undefined, so the parent's is left where it is.
-            (void)mutex_.release();
-            mutex_ = std::make_unique<std::mutex>();
-            owner_.store(now, std::memory_order_release);
+        if (owned->process != now) {
+            // The parent's is left where it is: destroying a locked mutex is undefined. Of several threads that come
+            // here first, one wins.
+            auto fresh = std::make_unique<Owned>();
+            if (current_.compare_exchange_strong(owned, fresh.get(), std::memory_order_acq_rel)) (void)fresh.release();
+            owned = current_.load(std::memory_order_acquire);
         }
-        mutex_->lock();
+        owned->mutex.lock();
     }
-    void unlock() { mutex_->unlock(); }
+    void unlock() { current_.load(std::memory_order_acquire)->mutex.unlock(); }
 
 private:
-    std::unique_ptr<std::mutex> mutex_ = std::make_unique<std::mutex>();
-    std::atomic<pid_t> owner_{getpid()};
+    struct Owned {
+        const pid_t process = getpid();
+        std::mutex mutex;
+    };
+    std::atomic<Owned*> current_{new Owned};
 };
 
 }  // namespace resnetcore

@@ -27,6 +27,15 @@ void ParameterStore<T>::write(int id, const T* values) {
 }
 
 template <class T>
+void ParameterStore<T>::refresh_transposed(int id) {
+    const Parameter& p = list_.all[id];
+    if (!p.is_matrix()) return;
+    std::vector<T> dense(p.size());
+    read(id, dense.data());
+    kernels_.pack_transposed(p.rows, p.columns, {dense.data(), p.columns}, stored_[id].transposed.data());
+}
+
+template <class T>
 void ParameterStore<T>::read(int id, T* values) const {
     unpack_like(id, stored_[id].values.data(), values);
 }

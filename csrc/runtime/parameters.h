@@ -28,6 +28,8 @@ public:
     // Row-major, (rows, columns), or a vector of `columns`.
     void write(int id, const T* values);
     void read(int id, T* values) const;
+    // After `values` were written to directly.
+    void refresh_transposed(int id);
     std::int64_t packed_elements(int id) const { return stored_[id].values.size(); }
 
     // An array in the layout of parameter `id`, as optimizers keep it, to and from row-major.

@@ -65,6 +65,16 @@ void StepRunner<T>::run(const Step& step, const Frame<T>& frame, std::int64_t be
 }
 
 template <class T>
+void StepRunner<T>::measure(BufferId id, const Frame<T>& frame, std::int64_t begin, std::int64_t end) {
+    if (id < 0) return;
+    const BufferInfo& buffer = plan_.buffers[id];
+    if (!buffer.is_a && !buffer.is_delta) return;
+    const double largest = kernels_.largest(end - begin, buffer.width, read(id, frame, begin));
+    if (buffer.is_a) largest_a_ = larger(largest_a_, largest);
+    if (buffer.is_delta) largest_delta_ = larger(largest_delta_, largest);
+}
+
+template <class T>
 int StepRunner<T>::gather_sources(const Step& step, const Frame<T>& frame, std::int64_t row, bool transposed) {
     int n = 0;
     for (const Product& p : step.products) {

@@ -43,6 +43,9 @@ struct Frame {
     LossTarget<T> target;
 };
 
+// The larger of two magnitudes; NaN is larger than any.
+inline double larger(double a, double b) { return a >= b || a != a ? a : b; }
+
 template <class T>
 class StepRunner {
 public:
@@ -52,6 +55,12 @@ public:
     // Rows [begin, end) of the frame.
     void run(const Step& step, const Frame<T>& frame, std::int64_t begin, std::int64_t end,
              const PartialSums<T>* sums = nullptr);
+
+    // Takes the tile's rows of a buffer into account for `largest_a` and `largest_delta`, if gradients are made of it.
+    void measure(BufferId id, const Frame<T>& frame, std::int64_t begin, std::int64_t end);
+    void forget_magnitudes() { largest_a_ = largest_delta_ = 0; }
+    double largest_a() const { return largest_a_; }
+    double largest_delta() const { return largest_delta_; }
 
     Rows<T> read(BufferId id, const Frame<T>& frame, std::int64_t row) const;
     MutableRows<T> write(BufferId id, const Frame<T>& frame, std::int64_t row) const;
@@ -81,6 +90,7 @@ private:
     std::vector<Source<T>> sources_;
     std::vector<Rows<T>> identities_;
     AlignedArray<T> mask_, branch_mask_;
+    double largest_a_ = 0, largest_delta_ = 0;
 };
 
 extern template class StepRunner<float>;

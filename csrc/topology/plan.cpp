@@ -28,7 +28,7 @@ public:
 
     Plan make() {
         plan_.phases.emplace_back();
-        activations_.push_back(buffer("0", topology_.inputs));
+        activations_.push_back(activation(0));
         gradients_.resize(topology_.depth() + 1);
         work_.resize(topology_.depth() + 1);
         for (std::int64_t number = 1; number <= topology_.depth(); ++number) forward(number);
@@ -50,8 +50,16 @@ private:
     };
 
     BufferId buffer(const std::string& name, std::int64_t width) {
-        plan_.buffers.push_back({name, width, 0, 0, 0});
+        BufferInfo info;
+        info.name = name;
+        info.width = width;
+        plan_.buffers.push_back(std::move(info));
         return static_cast<BufferId>(plan_.buffers.size()) - 1;
+    }
+    BufferId activation(std::int64_t number) {
+        const BufferId id = buffer(std::to_string(number), topology_.width(number));
+        plan_.buffers[id].activation_of = static_cast<int>(number);
+        return id;
     }
     static std::string name(std::int64_t number, const char* what) { return std::to_string(number) + "." + what; }
     Step& add(Step step) {
@@ -113,6 +121,7 @@ private:
             branch.bias = own(number).bias;
             branch.activation = identity_;
             branch.out = work_[number].z = buffer(name(number, "branch"), layer.width);
+            plan_.buffers[branch.out].branch = true;
             add(std::move(branch));
             if (norm_after) add_moments(number, work_[number].z);
             step.branch = branch_info(number, work_[number].z, norm_after, layer.branch_dropout);
@@ -130,7 +139,7 @@ private:
         step.activation = layer.pre ? identity_ : layer.activation;
         const double dropout = options_.training ? layer.dropout : 0;
         if (!layer.gate) step.dropout = dropout, step.dropout_site = site(number);
-        step.out = buffer(layer.gate ? name(number, "hidden") : std::to_string(number), layer.width);
+        step.out = layer.gate ? buffer(name(number, "hidden"), layer.width) : activation(number);
         if (!layer.pre) keep_for_derivative(number, step, step.dropout > 0);
         const BufferId out = step.out;
         add(std::move(step));
@@ -153,7 +162,7 @@ private:
         step.gate_x = activations_[number - 1];
         step.dropout = dropout;
         step.dropout_site = site(number);
-        const BufferId out = step.out = buffer(std::to_string(number), width);
+        const BufferId out = step.out = activation(number);
         add(std::move(step));
         return out;
     }
@@ -221,6 +230,7 @@ private:
 
     void add_weights(const WeightStep& weights, std::int64_t number) {
         plan_.weights.push_back(weights);
+        plan_.buffers[weights.a].is_a = plan_.buffers[weights.delta].is_delta = true;
         if (!options_.weights_by_tile) return;
         Step step = step_of(StepKind::weights, number, plan_.buffers[weights.delta].width);
         step.weights = static_cast<int>(plan_.weights.size()) - 1;
@@ -321,7 +331,6 @@ private:
         int time = 0;
         for (std::size_t p = 0; p < plan_.phases.size(); ++p) {
             for (const Step& step : plan_.phases[p].steps) {
-                if (step.kind == StepKind::loss) plan_.loss_phase = static_cast<int>(p);
                 plan_.max_terms = std::max({plan_.max_terms, static_cast<int>(step.products.size()),
                                             static_cast<int>(step.identities.size())});
                 visit_buffers(step, [&](BufferId b) {

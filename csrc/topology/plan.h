@@ -18,8 +18,11 @@ using BufferId = int;  // −1: none. Buffer 0 is the network's input, which is 
 struct BufferInfo {
     std::string name;
     std::int64_t width = 0;
-    int first_use = 0, last_use = 0;  // phases, or steps where a plan has one phase
-    std::int64_t offset = 0;          // in elements per row of the batch
+    int activation_of = -1;               // the layer whose output this is; 0 is the input
+    bool branch = false;                  // a normal path stored before its norm or dropout
+    bool is_a = false, is_delta = false;  // A or δ of a weight gradient, Aᵀ·δ
+    int first_use = 0, last_use = 0;      // phases, or steps where a plan has one phase
+    std::int64_t offset = 0;              // in elements per row of the batch
 };
 
 struct Product {
@@ -77,7 +80,6 @@ struct Plan {
     BufferId output = -1;             // of the last layer
     BufferId input_gradient = -1;     // only where it was asked for
     std::int64_t row_elements = 0;    // arena elements per row
-    int loss_phase = -1;              // index of the phase that ends with the loss
     int max_terms = 1;                // the longest list of products or identities of a step
 };
 

@@ -5,6 +5,7 @@
 #include <new>
 
 #include "runtime/tiles.h"
+#include "train/snapshot.h"
 
 namespace resnetcore {
 namespace {
@@ -85,7 +86,10 @@ PassResult Backpropagation<T>::run(const Batch<T>& batch, const PassOptions& opt
     prepare(batch, options);
     model_.norms().begin_step();
     result_ = {};
+    careful_ = may_overflow_ = false;
     run_on_team([&](Team& team) { team_body(team, batch, options, state); }, threads_);
+    if (may_overflow_) run_carefully(batch, options, *state);
+    if (!result_.overflow.empty()) return result_;
     if (!result_.finite) result_.bad_layer = first_bad_layer(batch, options);
     if (result_.finite && state && !options.keep_gradients) {
         model_.norms().commit_running_statistics();
@@ -93,6 +97,20 @@ PassResult Backpropagation<T>::run(const Batch<T>& batch, const PassOptions& opt
         state->finish_step();
     }
     return result_;
+}
+
+// The same pass again, now with its update; undone where that was not finite.
+template <class T>
+void Backpropagation<T>::run_carefully(const Batch<T>& batch, const PassOptions& options, OptimizerState<T>& state) {
+    Snapshot<T> before(model_, state);
+    careful_ = true;
+    prepare(batch, options);
+    model_.norms().begin_step();
+    run_on_team([&](Team& team) { team_body(team, batch, options, &state); }, threads_);
+    result_.overflow = before.first_overflow();
+    if (result_.overflow.empty()) return;
+    result_.finite = false;
+    before.restore();
 }
 
 template <class T>
@@ -109,9 +127,9 @@ void Backpropagation<T>::team_body(Team& team, const Batch<T>& batch, const Pass
         team.barrier();
         executor.run(team, frame, &gradients_);
         if (m + 1 == options.micro_batches) {
-            if (team.rank() == 0) check_loss();
+            if (team.rank() == 0) check_loss(batch, options, state);
             team.barrier();
-            if (!result_.finite) return;
+            if (!result_.finite || may_overflow_) return;
         }
         if (by_tile) continue;
         weights_by_layer(team, frame, materialise ? nullptr : state);
@@ -127,11 +145,17 @@ void Backpropagation<T>::team_body(Team& team, const Batch<T>& batch, const Pass
 }
 
 template <class T>
-void Backpropagation<T>::check_loss() {
+void Backpropagation<T>::check_loss(const Batch<T>& batch, const PassOptions& options, const OptimizerState<T>* state) {
     double loss = 0;
     for (double row : row_loss_) loss += row;
     result_.loss = loss;
     result_.finite = std::isfinite(loss);
+    // Squares and multiples by any sensible number of an update below this are far from what T ends with.
+    constexpr double small = 1e15;
+    const double gradient =
+        static_cast<double>(batch.rows) * executors_[static_cast<int>(strategy_)]->largest_product();
+    const bool updates = result_.finite && state && !options.keep_gradients;
+    may_overflow_ = updates && !careful_ && !(larger(gradient, 1) * std::max(1.0, state->lr()) < small);
 }
 
 template <class T>
@@ -185,14 +209,6 @@ const T* Backpropagation<T>::gradient(int id) const {
     if (p.role == Role::norm_weight) return model_.norms().of_layer(p.layer).d_weight.data();
     if (p.role == Role::norm_bias) return model_.norms().of_layer(p.layer).d_bias.data();
     return gradients_.array(id);
-}
-
-template <class T>
-std::int64_t Backpropagation<T>::bytes() const {
-    std::int64_t bytes = 0;
-    for (const auto& executor : executors_)
-        if (executor) bytes += executor->bytes();
-    return bytes;
 }
 
 template StepShape step_shape(const Model<float>&, std::int64_t);

@@ -1,10 +1,13 @@
 // One pass of forward, loss, backward and weight gradients over a batch, in one wake of the thread team.
 //
-// Invariant: nothing of the model changes before the loss of the whole batch is known to be finite.
+// Invariant: nothing of the model changes before the loss of the whole batch is known to be finite; and nothing becomes
+// NaN or infinite by an update. The factors of every gradient are measured as they are made, and bound it: an update
+// that is too small to overflow is applied at once; any other, which is rare, on trial, with a copy at hand.
 #pragma once
 
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "train/model.h"
@@ -34,6 +37,7 @@ struct PassResult {
     double loss = 0;
     double gradient_norm = 0;     // where gradients were materialised
     std::int64_t bad_layer = -1;  // first layer with a NaN or infinity, where the loss has one
+    std::string overflow;         // the parameter that the update would have made NaN or infinite
     bool finite = true;
 };
 
@@ -51,7 +55,6 @@ public:
 
     // After a run that kept them: packed like the parameter, or null for one without a gradient.
     const T* gradient(int id) const;
-    std::int64_t bytes() const;
 
 private:
     using Executor = BatchExecutor<T>;
@@ -60,7 +63,8 @@ private:
     void prepare(const Batch<T>& batch, const PassOptions& options);
     Frame<T> micro_batch(const Batch<T>& batch, const PassOptions& options, int index) const;
     void team_body(Team& team, const Batch<T>& batch, const PassOptions& options, OptimizerState<T>* state);
-    void check_loss();
+    void check_loss(const Batch<T>& batch, const PassOptions& options, const OptimizerState<T>* state);
+    void run_carefully(const Batch<T>& batch, const PassOptions& options, OptimizerState<T>& state);
     void weights_by_layer(Team& team, const Frame<T>& frame, OptimizerState<T>* fused);
     std::int64_t first_bad_layer(const Batch<T>& batch, const PassOptions& options) const;
 
@@ -74,6 +78,8 @@ private:
     std::vector<AlignedArray<T>> scratch_;  // by thread
     std::vector<double> row_loss_;
     WorkQueue unit_queue_;
+    bool careful_ = false;  // the update may overflow and is allowed to
+    bool may_overflow_ = false;
     PassResult result_;
 };
 

@@ -17,9 +17,6 @@ Topology checked(Topology topology) {
     return topology;
 }
 
-// Buffers of layer outputs are named by their layer's number alone.
-bool is_activation(const BufferInfo& buffer) { return buffer.name.find('.') == std::string::npos; }
-
 }  // namespace
 
 template <class T>
@@ -51,9 +48,10 @@ Model<T>::Model(const Model& other)
       running_norms_(topology_, list_, store_),
       folded_(list_.all.size()) {
     std::vector<T> value;
+    std::lock_guard<ForkSafeMutex> lock(other.mutex_);
     for (std::size_t id = 0; id < list_.all.size(); ++id) {
         value.resize(list_.all[id].size());
-        other.read(static_cast<int>(id), value.data());
+        other.store_.read(static_cast<int>(id), value.data());
         store_.write(static_cast<int>(id), value.data());
     }
 }
@@ -178,25 +176,23 @@ std::unique_ptr<BatchExecutor<T>> Model<T>::forward(const Frame<T>& frame, bool 
 }
 
 template <class T>
-std::vector<std::pair<std::string, std::pair<std::int64_t, std::vector<T>>>> Model<T>::activations(Rows<T> x,
-                                                                                                   std::int64_t rows,
-                                                                                                   bool training) {
+std::vector<Recorded<T>> Model<T>::activations(Rows<T> x, std::int64_t rows, bool training) {
     std::lock_guard<ForkSafeMutex> lock(mutex_);
     Frame<T> frame;
     frame.input = x;
     frame.rows = rows;
     frame.dropout = {seed_, 0, 0};
     const auto executor = forward(frame, training);
-    std::vector<std::pair<std::string, std::pair<std::int64_t, std::vector<T>>>> result;
+    std::vector<Recorded<T>> result;
     const auto& buffers = executor->plan().buffers;
     for (std::size_t id = 0; id < buffers.size(); ++id) {
-        const std::string& name = buffers[id].name;
-        if (!is_activation(buffers[id]) && name.find(".branch") == std::string::npos) continue;
+        const BufferInfo& buffer = buffers[id];
+        if (buffer.activation_of < 0 && !buffer.branch) continue;
         const Rows<T> from = executor->rows(static_cast<BufferId>(id), frame);
-        std::vector<T> dense(rows * buffers[id].width);
+        Recorded<T> recorded{buffer.name, buffer.width, std::vector<T>(rows * buffer.width)};
         for (std::int64_t i = 0; i < rows; ++i)
-            std::copy_n(from.data + i * from.stride, buffers[id].width, dense.data() + i * buffers[id].width);
-        result.push_back({name, {buffers[id].width, std::move(dense)}});
+            std::copy_n(from.data + i * from.stride, buffer.width, recorded.values.data() + i * buffer.width);
+        result.push_back(std::move(recorded));
     }
     return result;
 }
@@ -206,11 +202,11 @@ std::int64_t Model<T>::first_bad_layer(Frame<T> frame) {
     const auto executor = forward(frame, true);
     const auto& buffers = executor->plan().buffers;
     for (std::size_t id = 0; id < buffers.size(); ++id) {
-        if (!is_activation(buffers[id])) continue;
+        if (buffers[id].activation_of < 0) continue;
         const Rows<T> rows = executor->rows(static_cast<BufferId>(id), frame);
         for (std::int64_t i = 0; i < frame.rows; ++i)
             for (std::int64_t j = 0; j < buffers[id].width; ++j)
-                if (!std::isfinite(rows.data[i * rows.stride + j])) return std::stoll(buffers[id].name);
+                if (!std::isfinite(rows.data[i * rows.stride + j])) return buffers[id].activation_of;
     }
     return -1;
 }

@@ -1,4 +1,5 @@
-// A network: its topology, its arrays, and what inference needs. One caller at a time: every public function locks.
+// A network: its topology, its arrays, and what inference needs. One caller at a time: functions lock, but for the few
+// at the end, for whoever trains it and holds the lock meanwhile.
 #pragma once
 
 #include <memory>
@@ -9,6 +10,14 @@
 #include "runtime/fork_safe_mutex.h"
 
 namespace resnetcore {
+
+// A buffer's rows of one pass, dense.
+template <class T>
+struct Recorded {
+    std::string name;
+    std::int64_t width = 0;
+    std::vector<T> values;
+};
 
 template <class T>
 class Model {
@@ -32,16 +41,14 @@ public:
     void predict(Rows<T> x, std::int64_t rows, T* out);
     // The loss in inference mode; `out` gets the outputs, (rows, outputs).
     double loss(Rows<T> x, std::int64_t rows, LossTarget<T> target, T* out);
-    // Layer outputs, and normal paths that were stored, each dense: names and arrays.
-    std::vector<std::pair<std::string, std::pair<std::int64_t, std::vector<T>>>> activations(Rows<T> x,
-                                                                                             std::int64_t rows,
-                                                                                             bool training);
+    // Layer outputs, and normal paths that were stored.
+    std::vector<Recorded<T>> activations(Rows<T> x, std::int64_t rows, bool training);
 
     Plan inference_plan() const;
     Plan training_plan(bool weights_by_tile, bool input_gradient = false) const;
     std::int64_t weight_bytes() const;
 
-    // For what trains this model, which must hold the lock meanwhile.
+    // For what trains this model, and holds the lock.
     ForkSafeMutex& mutex() const { return mutex_; }
     ParameterStore<T>& store() { return store_; }
     Norms<T>& norms() { return norms_; }

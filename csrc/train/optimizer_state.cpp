@@ -21,6 +21,7 @@ bool OptimizerState<T>::decays(int id) const {
 template <class T>
 void OptimizerState<T>::begin_step(double lr) {
     const double t = static_cast<double>(steps_ + 1);
+    lr_ = lr;
     Hyper<T> h;
     h.lr = static_cast<T>(lr);
     h.momentum = static_cast<T>(settings_.momentum);

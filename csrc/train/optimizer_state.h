@@ -30,13 +30,13 @@ public:
     // Sets the numbers of the next update; the update itself is counted by finish_step.
     void begin_step(double lr);
     void finish_step() { ++steps_; }
+    double lr() const { return lr_; }
 
     Slot<T> slot(int id);
     const Hyper<T>& hyper(int id) const { return decays(id) ? hyper_ : hyper_without_decay_; }
 
     int arrays() const { return arrays_; }
     T* array(int id, int index) { return states_[id * arrays_ + index].data(); }
-    bool has_arrays(int id) const { return model_.parameters().all[id].trained; }
 
 private:
     bool decays(int id) const;
@@ -46,6 +46,7 @@ private:
     const int arrays_;
     std::vector<AlignedArray<T>> states_;
     std::int64_t steps_ = 0;
+    double lr_ = 0;
     Hyper<T> hyper_, hyper_without_decay_;
 };
 

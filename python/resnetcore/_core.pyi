@@ -47,9 +47,6 @@ class Network:
     ) -> tuple[float, dict[str, _Array], _Array]:
         """(loss, {name: gradient}, d_x); nothing is updated."""
 
-    def memory(self, batch: int, training: bool = True) -> int:
-        """Bytes of activations that a batch needs."""
-
     def parameter_names(self) -> list[str]: ...
     def plan(self, training: bool = False, batch: int = 128) -> str:
         """What runs in which order, on which memory, as text."""
@@ -113,9 +110,6 @@ def losses() -> list[str]:
 
 def num_threads_origin() -> str:
     """Where the number of threads came from."""
-
-def optimizers() -> list[str]:
-    """Names of the optimizers."""
 
 def random_permutation(n: int, seed: int, step: int = 0) -> NDArray[np.int64]:
     """A permutation of 0 … n−1, the same on every machine."""

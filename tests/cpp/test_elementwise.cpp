@@ -41,6 +41,22 @@ struct Case {
         CHECK(out.gaps_untouched(), "%s: gaps written", where.c_str());
     }
 
+    // Every element can be the one; a NaN is larger than infinity.
+    void largest() {
+        for (std::int64_t i = 0; i < rows; ++i)
+            for (std::int64_t j = 0; j < columns; ++j) {
+                const T kept = h.at(i, j);
+                const double infinity = HUGE_VAL;
+                for (double value : {-7.5, infinity, double(NAN)}) {
+                    h.at(i, j) = static_cast<T>(value);
+                    const double got = k.largest(rows, columns, h.view());
+                    CHECK(value != value ? got != got : got == std::fabs(value), "%s: largest at %d %d is %g, not %g",
+                          where.c_str(), int(i), int(j), got, std::fabs(value));
+                }
+                h.at(i, j) = kept;
+            }
+    }
+
     void gate_backward() {
         MatrixOf<T> d_h(rows, columns, flush, reals, 1), d_t(rows, columns, flush, reals, 2),
             d_x(rows, columns, flush, reals, 3);
@@ -167,6 +183,7 @@ void run(const KernelTable<T>& k, const char* isa) {
                 }
                 Case<T> one{k, where, rows, columns, turn++ % activation_count(), flush};
                 one.gate();
+                one.largest();
                 one.dropout();
                 one.losses();
             }

@@ -5,6 +5,8 @@
 // and includes this once. Everything lands in an unnamed namespace: only the two table getters leave the object file,
 // so that the linker can never give one instruction set's code to another.
 #include <cstdint>
+#include <cstring>
+#include <limits>
 #include <type_traits>
 #include <utility>
 
@@ -31,27 +33,16 @@ namespace {
 #include "kernels/cpu/backward_weights.h"
 #include "kernels/cpu/normalisation.h"
 #include "kernels/cpu/elementwise.h"
+#include "kernels/cpu/largest.h"
 #include "kernels/cpu/packing.h"
 // clang-format on
 
 template <class T>
-constexpr KernelTable<T> table = {2 * Vec<T>::lanes,
-                                  RC_TILE_ROWS,
-                                  forward<T>,
-                                  backward_data<T>,
-                                  backward_weights<T>,
-                                  update<T>,
-                                  update_vector<T>,
-                                  moments<T>,
-                                  norm_sums<T>,
-                                  norm_backward<T>,
-                                  gate<T>,
-                                  gate_backward<T>,
-                                  dropout<T>,
-                                  loss<T>,
-                                  pack<T>,
-                                  pack_transposed<T>,
-                                  unpack<T>};
+constexpr KernelTable<T> table = {2 * Vec<T>::lanes,   RC_TILE_ROWS,     forward<T>,       backward_data<T>,
+                                  backward_weights<T>, update<T>,        update_vector<T>, moments<T>,
+                                  norm_sums<T>,        norm_backward<T>, gate<T>,          gate_backward<T>,
+                                  dropout<T>,          loss<T>,          largest<T>,       pack<T>,
+                                  pack_transposed<T>,  unpack<T>};
 
 }  // namespace
 
