@@ -37,6 +37,7 @@ template <class T>
 StepShape step_shape(const Model<T>& model, std::int64_t rows) {
     StepShape shape;
     shape.rows = rows;
+    shape.element_size = sizeof(T);
     shape.weights = model.weight_bytes() / static_cast<std::int64_t>(sizeof(T));
     for (const Layer& layer : model.topology().layers) {
         shape.row_width += layer.width;

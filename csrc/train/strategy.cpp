@@ -31,19 +31,24 @@ std::atomic<int>& forced() {
 void set_strategy(const std::string& name) { forced().store(index_of(name)); }
 std::string get_strategy() { return names[forced().load()]; }
 
+// The cost model, in elements moved for each row beyond the first use of its activations. By layer, every activation
+// and δ of the batch is written and read again, from wherever they have gone meanwhile. By tile, the weights' gradients
+// are read and written for every tile. Measured on Zen 5 (docs/performance.md): equal at a width of 512 in chains of
+// equal layers, 1.2 times in favour of the tile at 256.
 Choice choose_strategy(const StepShape& shape) {
     const int given = forced().load();
     if (given != automatic) return {static_cast<Strategy>(given), "forced"};
     const std::int64_t tiles = (shape.rows + gradient_stretch - 1) / gradient_stretch;
-    if (!shape.one_phase) return {Strategy::by_layer, "batch normalisation stores every activation anyway"};
-    if (tiles < 2 * static_cast<std::int64_t>(shape.threads))
-        return {Strategy::by_layer, "too few tiles of rows for the threads"};
-    // Elements moved for each row, beyond the activations' first use: by_layer writes and reads every activation and δ
-    // (about 6 of them for each output); by_tile reads both copies of the weights and adds to their gradients, tile by
-    // tile.
-    const std::int64_t layer_traffic = 6 * shape.row_width, tile_traffic = 4 * shape.weights / gradient_stretch;
-    if (tile_traffic > layer_traffic)
-        return {Strategy::by_layer, "the weights are larger than the activations of a tile"};
+    const std::int64_t turns = (tiles + shape.threads - 1) / shape.threads;
+    // Tiles cannot be smaller, so that some rows keep one thread busy while the others wait.
+    if (4 * shape.rows < 3 * turns * shape.threads * gradient_stretch)
+        return {Strategy::by_layer, "too few tiles of rows to keep the threads busy"};
+    if (shape.weights > 2 * gradient_stretch * shape.row_width)
+        return {Strategy::by_layer, "the weights are larger than the activations of two tiles"};
+    // Barriers part forward from backward: a tile's activations are not in its own cache any more, at best in the last.
+    constexpr std::int64_t last_cache = std::int64_t{32} << 20;
+    if (!shape.one_phase && 3 * shape.rows * shape.row_width * shape.element_size < last_cache)
+        return {Strategy::by_layer, "batch normalisation stores every activation, and they fit into the last cache"};
     return {Strategy::by_tile, "a tile's activations are smaller than what the weights cost"};
 }
 

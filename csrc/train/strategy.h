@@ -16,7 +16,8 @@ struct StepShape {
     std::int64_t rows = 0;
     std::int64_t weights = 0;    // trained matrix elements
     std::int64_t row_width = 0;  // elements of all activations of one row
-    bool one_phase = true;       // no barrier between forward and backward: tiles can keep their activations in cache
+    std::int64_t element_size = 4;
+    bool one_phase = true;  // no barrier between forward and backward: tiles can keep their activations in cache
     int threads = 1;
 };
 
