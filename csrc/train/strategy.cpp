@@ -41,10 +41,10 @@ Choice choose_strategy(const StepShape& shape) {
     const std::int64_t tiles = (shape.rows + gradient_stretch - 1) / gradient_stretch;
     const std::int64_t turns = (tiles + shape.threads - 1) / shape.threads;
     // Tiles cannot be smaller, so that some rows keep one thread busy while the others wait.
-    if (4 * shape.rows < 3 * turns * shape.threads * gradient_stretch)
+    if (6 * shape.rows < 5 * turns * shape.threads * gradient_stretch)
         return {Strategy::by_layer, "too few tiles of rows to keep the threads busy"};
-    if (shape.weights > 2 * gradient_stretch * shape.row_width)
-        return {Strategy::by_layer, "the weights are larger than the activations of two tiles"};
+    if (shape.weights > 3 * gradient_stretch * shape.row_width)
+        return {Strategy::by_layer, "the weights are larger than the activations of three tiles"};
     // Barriers part forward from backward: a tile's activations are not in its own cache any more, at best in the last.
     constexpr std::int64_t last_cache = std::int64_t{32} << 20;
     if (!shape.one_phase && 3 * shape.rows * shape.row_width * shape.element_size < last_cache)
