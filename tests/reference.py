@@ -45,6 +45,18 @@ ACTIVATIONS = {
 }
 
 
+# g′ of the output, for activations of which nothing else is kept. The same numbers, but for what rounding the output does.
+FROM_OUTPUT = {
+    "identity": np.ones_like,
+    "relu": lambda a: (a > 0) * 1.0,
+    "leaky_relu": lambda a: np.where(a > 0, 1, 0.01),
+    "elu": lambda a: np.where(a > 0, 1, a + 1),
+    "tanh": lambda a: 1 - a * a,
+    "sigmoid": lambda a: a * (1 - a),
+    "softplus": lambda a: np.where(a > 20, 1, -np.expm1(-a)),
+}
+
+
 def philox(seed, purpose, step, index, block=None):
     """Words `index` of Philox4x32-10 (Salmon et al. 2011) under key `seed` and counter (index // 4, purpose, step).
 
@@ -77,13 +89,15 @@ def dropout_mask(seed, layer, branch, step, shape, p):
 class Pass:
     """One forward pass, remembering what the backward pass reads.
 
-    float64 is the truth for float32; longdouble for float64.
+    float64 is the truth for float32; longdouble for float64. `store` stands for the rounding of what a network stores:
+    activations, their gradients, and the matrices that products read. The outputs themselves are not rounded.
     """
 
-    def __init__(self, layers, parameters, x, training, seed=0, step=0, dtype=np.float64):
+    def __init__(self, layers, parameters, x, training, seed=0, step=0, dtype=np.float64, store=None):
         self.layers, self.p, self.training = layers, parameters, training
         self.seed, self.step, self.dtype = seed, step, dtype
-        self.a = [np.asarray(x, dtype)]
+        self.rounds, self.store = store is not None, store or (lambda a: a)
+        self.a = [self.store(np.asarray(x, dtype))]
         self.kept = [None]
         self.running = {}
         for number in range(1, len(layers) + 1):
@@ -91,6 +105,9 @@ class Pass:
 
     def _get(self, number, name):
         return np.asarray(self.p[f"{number}.{name}"], self.dtype)
+
+    def _matrix(self, number, name):
+        return self.store(self._get(number, name))
 
     def _norm(self, number, z, kept):
         gamma, beta = self._get(number, "norm.weight"), self._get(number, "norm.bias")
@@ -116,15 +133,12 @@ class Pass:
         g = self._function(layer, 0)
         before = self.a[number - 1]
         if layer["pre"]:
-            kept["u"] = self._norm(number, before, kept) if layer["norm"] else before
-            kept["input"] = g(kept["u"])
+            u = self._norm(number, before, kept) if layer["norm"] else before
+            kept["u"], kept["input"] = u, self.store(g(u))
+            kept["slope"] = self._slope(layer, u, kept["input"], masked=False)
         else:
             kept["input"] = before
-        branch = kept["input"] @ self._get(number, "weight")
-        if f"{number}.bias" in self.p:
-            branch = branch + self._get(number, "bias")
-        if layer["norm"] and not layer["pre"]:
-            branch = self._norm(number, branch, kept)
+        branch = self._branch(number, kept)
         kept["branch_mask"] = self._mask(number, 1, branch.shape, layer["branch_dropout"])
         z = branch * kept["branch_mask"]
         for back, kind in layer["skips"].items():
@@ -133,40 +147,65 @@ class Pass:
         kept["z"] = z
         a = z if layer["pre"] else g(z)
         if layer["gate"]:
-            kept["h"] = a
-            kept["t"] = sigmoid(before @ self._get(number, "gate.weight") + self._get(number, "gate.bias"))
+            kept["h"] = a = self.store(a)
+            kept["t"] = self.store(
+                sigmoid(before @ self._matrix(number, "gate.weight") + self._get(number, "gate.bias"))
+            )
             a = kept["t"] * a + (1 - kept["t"]) * before
         kept["mask"] = self._mask(number, 0, a.shape, layer["dropout"])
-        return a * kept["mask"]
+        if not layer["pre"]:
+            output = kept["h"] if layer["gate"] else self.store(a)
+            kept["slope"] = self._slope(layer, z, output, masked=layer["dropout"] > 0 and not layer["gate"])
+        a = a * kept["mask"]
+        return a if number == len(self.layers) else self.store(a)
+
+    def _branch(self, number, kept):
+        layer, weight = self.layers[number - 1], self._get(number, "weight")
+        norm = layer["norm"] and not layer["pre"]
+        if norm and not self.training:  # folded into the weight, which is rounded then
+            scale = self._get(number, "norm.weight") / np.sqrt(self._get(number, "norm.running_var") + EPS)
+            shift = self._get(number, "norm.bias") - self._get(number, "norm.running_mean") * scale
+            return kept["input"] @ self.store(weight * scale) + shift
+        branch = kept["input"] @ self.store(weight)
+        if f"{number}.bias" in self.p:
+            branch = branch + self._get(number, "bias")
+        if self.training and (norm or layer["branch_dropout"]):
+            branch = self.store(branch)
+        return self._norm(number, branch, kept) if norm else branch
 
     def _function(self, layer, which):
         return lambda z: np.asarray(ACTIVATIONS[layer["activation"]][which](z), self.dtype)
 
+    def _slope(self, layer, z, output, masked):
+        """g′, of the argument; where rounding matters, of what a network keeps: the output if that is enough."""
+        if self.rounds and not masked and layer["activation"] in FROM_OUTPUT:
+            return FROM_OUTPUT[layer["activation"]](output)
+        return self._function(layer, 1)(self.store(z))
+
     def _skip(self, number, back):
-        return self._get(number, f"skip.{back}.weight")
+        return self._matrix(number, f"skip.{back}.weight")
 
     def backward(self, gradient):
         """(gradients by name, ∂E/∂input) from ∂E/∂output."""
         d_a = [np.zeros_like(a) for a in self.a]
-        d_a[-1] = d_a[-1] + np.asarray(gradient, self.dtype)
+        d_a[-1] = d_a[-1] + self.store(np.asarray(gradient, self.dtype))
         out = {}
         for number in range(len(self.layers), 0, -1):
             self._layer_backward(number, d_a, out)
-        return out, d_a[0]
+        return out, self.store(d_a[0])
 
     def _layer_backward(self, number, d_a, out):
         layer, kept = self.layers[number - 1], self.kept[number]
-        derivative = self._function(layer, 1)
         before = self.a[number - 1]
         d = d_a[number] * kept["mask"]
         if layer["gate"]:
-            t = kept["t"]
-            d_t = d * (kept["h"] - before) * t * (1 - t)
+            t, d = kept["t"], self.store(d)
+            d_t = self.store(d * (kept["h"] - before) * t * (1 - t))
             out[f"{number}.gate.weight"] = before.T @ d_t
             out[f"{number}.gate.bias"] = d_t.sum(axis=0)
-            d_a[number - 1] += d * (1 - t) + d_t @ self._get(number, "gate.weight").T
+            d_a[number - 1] += self.store(d * (1 - t)) + d_t @ self._matrix(number, "gate.weight").T
             d = d * t
-        delta = d if layer["pre"] else d * derivative(kept["z"])
+        delta = self.store(d if layer["pre"] else d * kept["slope"])
         for back, kind in layer["skips"].items():
             if isinstance(kind, str) and kind == "identity":
                 d_a[number - back] += delta
@@ -177,14 +216,15 @@ class Pass:
         d_branch = delta * kept["branch_mask"]
         if layer["norm"] and not layer["pre"]:
             d_branch = self._norm_backward(number, d_branch, out)
+        d_branch = self.store(d_branch)
         out[f"{number}.weight"] = kept["input"].T @ d_branch
         if f"{number}.bias" in self.p:
             out[f"{number}.bias"] = d_branch.sum(axis=0)
-        d_input = d_branch @ self._get(number, "weight").T
+        d_input = d_branch @ self._matrix(number, "weight").T
         if layer["pre"]:
-            d_input = d_input * derivative(kept["u"])
+            d_input = self.store(d_input * kept["slope"])
             if layer["norm"]:
-                d_input = self._norm_backward(number, d_input, out)
+                d_input = self.store(self._norm_backward(number, d_input, out))
         d_a[number - 1] += d_input
 
     def _norm_backward(self, number, d, out):

@@ -26,8 +26,9 @@ class Case:
 
     def in_precision(self, dtype: str) -> tuple[rc.Network, np.ndarray, np.ndarray]:
         """The network, x and y."""
+        net = self.net.astype(dtype)
         floats = self.y.dtype.kind == "f"
-        return self.net.astype(dtype), self.x.astype(dtype), self.y.astype(dtype) if floats else self.y
+        return net, self.x.astype(net.dtype), self.y.astype(net.dtype) if floats else self.y
 
     @property
     def layers(self) -> list[dict[str, Any]]:

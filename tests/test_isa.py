@@ -28,6 +28,7 @@ def test_the_selection(isa):
         "test_batch_independence.py",
         "test_central_differences.py",
         "test_strategies.py",
+        "test_bfloat16.py",
     ]
     run = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *(str(HERE / name) for name in files)],

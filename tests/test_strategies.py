@@ -33,7 +33,10 @@ def trained(kind, rows, strategy, threads, dtype="float32", **settings):
     _core.set_strategy(strategy)
     rc.set_num_threads(threads)
     rng = np.random.default_rng(rows)
-    x, y = rng.standard_normal((rows, 19)).astype(dtype), rng.integers(0, 5, rows)
+    x, y = (
+        rng.standard_normal((rows, 19)).astype("float64" if dtype == "float64" else "float32"),
+        rng.integers(0, 5, rows),
+    )
     options = dict(NETWORKS[kind])
     layers = [rc.Layer(37)]
     for number in range(2, options.pop("layers") + 2):
@@ -73,7 +76,7 @@ def test_the_same_bits_at_any_number_of_threads(kind, rows):
     ],
     ids=["sgd", "nesterov", "adam", "adamw", "clip", "accumulate", "all"],
 )
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
 def test_the_same_bits_for_every_update(settings, dtype):
     expected = trained("identity", 300, "by_layer", 1, dtype, **settings)
     for threads in (1, 2):

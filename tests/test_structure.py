@@ -31,7 +31,7 @@ OWNERS = {"matplotlib": {"plots", "figure_style", "demo"}, "sklearn": {"digits"}
 # What is built on the library and never used by it, and who starts it.
 LEAVES = {"cli": {"cli", "__main__"}, "demo": {"demo", "cli"}}
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
-ISA_SYMBOL = re.compile(r"10resnetcore(8baseline|4avx2|6avx512|4neon)")
+ISA_SYMBOL = re.compile(r"10resnetcore(8baseline|4avx2|6avx512|11avx512_bf16|4neon)")
 
 
 def includes(path):
@@ -146,7 +146,8 @@ def test_an_instruction_sets_object_gives_its_tables_only():
         pytest.skip("the package was not built in build/: there are no object files to look at")
     for path in objects:
         isa = path.name.split(".")[0].removeprefix("isa_")
-        tables = {f"_ZN10resnetcore{len(isa)}{isa}3{precision}Ev" for precision in ("f32", "f64")}
+        precisions = ("4bf16",) if isa.endswith("bf16") else ("3f32", "3f64", "4bf16")
+        tables = {f"_ZN10resnetcore{len(isa)}{isa}{precision}Ev" for precision in precisions}
         assert {name for name, _ in nm(path, "--extern-only", "--defined-only")} == tables, path
 
 

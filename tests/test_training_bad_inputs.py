@@ -369,7 +369,7 @@ def test_bad_layers(arguments, error, words):
         ({"seed": None}, rc.DTypeError),
         ({"dtype": "int8"}, rc.DTypeError),
         ({"dtype": None}, rc.DTypeError),
-        ({"dtype": "bfloat16"}, rc.BuildFeatureError),
+        ({"dtype": "float16"}, rc.BuildFeatureError),
         ({"device": "cuda"}, rc.DeviceError),
         ({"device": "tpu"}, rc.DeviceError),
     ],

@@ -5,7 +5,6 @@ What PyTorch makes of a network in float32 is the measure of what float32 can do
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 
 from reference import dropout_mask
@@ -110,4 +109,4 @@ def optimizer_of(parameters, name, lr, momentum=0.0, nesterov=False, weight_deca
 
 
 def as_float64(tensor):
-    return tensor.detach().numpy().astype(np.float64)
+    return tensor.detach().double().numpy()

@@ -128,7 +128,7 @@ Targets<T>::Targets(py::handle y, py::handle sample_weight, const LossSettings& 
         labels_ = checked_labels(array, rows, outputs, where + "y");
         target_.labels = labels_.data();
     } else {
-        values_ = checked_values<T>(array, rows, outputs, where + "y");
+        values_ = checked_values<Compute<T>>(array, rows, outputs, where + "y");
         if (takes_labels(loss_) || is_binary(loss_)) check_range(values_, where + "y");
         target_.targets = {values_.data(), outputs};
     }
@@ -142,9 +142,9 @@ Targets<T>::Targets(py::handle y, py::handle sample_weight, const LossSettings& 
         if (weights.ndim() != 1 || weights.shape(0) != rows)
             throw ShapeError(where + "sample_weight must have shape (" + std::to_string(rows) + ",), got " +
                              shape_of(weights));
-        sample_weight_ = dense<T>(weights);
+        sample_weight_ = dense<Compute<T>>(weights);
         for (std::int64_t i = 0; i < rows; ++i)
-            if (const T w = sample_weight_.data()[i]; !(w >= 0 && std::isfinite(w)))
+            if (const Compute<T> w = sample_weight_.data()[i]; !(w >= 0 && std::isfinite(w)))
                 throw ValueError(where + "sample_weight must be finite and not negative, got " + number_text(w));
         target_.sample_weight = sample_weight_.data();
     }
@@ -197,5 +197,6 @@ NonFiniteError non_finite(const PassResult& result, const char* operation, std::
 
 template class Targets<float>;
 template class Targets<double>;
+template class Targets<bfloat16>;
 
 }  // namespace resnetcore

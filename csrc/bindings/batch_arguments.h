@@ -42,8 +42,8 @@ private:
     std::int64_t outputs_;
     LossTarget<T> target_;
     Dense<std::int64_t> labels_;
-    Dense<T> values_, sample_weight_;
-    std::vector<T> class_weight_;
+    Dense<Compute<T>> values_, sample_weight_;
+    std::vector<Compute<T>> class_weight_;
 };
 
 // A batch that training can use: rows for every micro-batch, two where batch normalisation needs a variance.
@@ -57,5 +57,6 @@ NonFiniteError non_finite(const PassResult& result, const char* operation, std::
 
 extern template class Targets<float>;
 extern template class Targets<double>;
+extern template class Targets<bfloat16>;
 
 }  // namespace resnetcore

@@ -1,4 +1,4 @@
-// The network as Python holds it: a Model<float> or a Model<double>, shared with the trainers that train it.
+// The network as Python holds it: a model in one of the precisions, shared with the trainers that train it.
 #pragma once
 
 #include <pybind11/numpy.h>
@@ -16,7 +16,7 @@ template <class T>
 using ModelPtr = std::shared_ptr<Model<T>>;
 
 struct NetworkObject {
-    std::variant<ModelPtr<float>, ModelPtr<double>> model;
+    std::variant<ModelPtr<float>, ModelPtr<double>, ModelPtr<bfloat16>> model;
 
     // Calls visit(Model<T>&) with the network's own T.
     template <class Visit>

@@ -25,7 +25,8 @@ NetworkObject make_network(py::handle inputs, const py::sequence& layers, std::u
         topology.layers.push_back(layer_from_dict(layer.cast<py::dict>(), topology.depth() + 1));
     if (dtype == "float32") return {std::make_shared<Model<float>>(std::move(topology), seed)};
     if (dtype == "float64") return {std::make_shared<Model<double>>(std::move(topology), seed)};
-    throw DTypeError("Network: dtype must be \"float32\" or \"float64\", got \"" + dtype + "\"");
+    if (dtype == "bfloat16") return {std::make_shared<Model<bfloat16>>(std::move(topology), seed)};
+    throw DTypeError("Network: dtype must be \"float32\", \"float64\" or \"bfloat16\", got \"" + dtype + "\"");
 }
 
 std::vector<std::string> names(const ParameterList& list, bool trained) {
@@ -47,8 +48,8 @@ int find_parameter(const ParameterList& list, const std::string& name, const cha
 template <class T>
 py::object get(const Model<T>& model, const std::string& name) {
     const int id = find_parameter(model.parameters(), name, "Network.get");
-    auto array = parameter_array<T>(model.parameters().all[id]);
-    T* data = array.mutable_data();
+    auto array = parameter_array<Compute<T>>(model.parameters().all[id]);
+    Compute<T>* data = array.mutable_data();
     {
         const WithoutGil release;
         model.read(id, data);
@@ -58,9 +59,9 @@ py::object get(const Model<T>& model, const std::string& name) {
 
 template <class T>
 void set(Model<T>& model, const py::dict& given) {
-    using Dense = py::array_t<T, py::array::c_style | py::array::forcecast>;
+    using Dense = py::array_t<Compute<T>, py::array::c_style | py::array::forcecast>;
     std::vector<Dense> kept;
-    std::vector<std::pair<int, const T*>> values;
+    std::vector<std::pair<int, const Compute<T>*>> values;
     for (const auto& [key, value] : given) {
         if (!py::isinstance<py::str>(key)) throw DTypeError("set_parameters: names must be strings");
         const std::string name = py::cast<std::string>(key);
@@ -81,9 +82,9 @@ void set(Model<T>& model, const py::dict& given) {
 
 template <class T>
 py::object predict(Model<T>& model, py::handle x) {
-    const InputMatrix<T> input = input_matrix<T>(x, "predict", "X", model.topology().inputs);
-    py::array_t<T> out({input.rows, model.outputs()});
-    T* data = out.mutable_data();
+    const InputMatrix<Compute<T>> input = input_matrix<Compute<T>>(x, "predict", "X", model.topology().inputs);
+    py::array_t<Compute<T>> out({input.rows, model.outputs()});
+    Compute<T>* data = out.mutable_data();
     {
         const WithoutGil release;
         model.predict({input.data, input.stride}, input.rows, data);
@@ -93,7 +94,7 @@ py::object predict(Model<T>& model, py::handle x) {
 
 template <class T>
 py::dict activations(Model<T>& model, py::handle x, bool training) {
-    const InputMatrix<T> input = input_matrix<T>(x, "activations", "X", model.topology().inputs);
+    const InputMatrix<Compute<T>> input = input_matrix<Compute<T>>(x, "activations", "X", model.topology().inputs);
     if (input.rows == 0) throw ShapeError("activations: X must have at least one row, got 0");
     std::vector<Recorded<T>> found;
     {
@@ -102,7 +103,7 @@ py::dict activations(Model<T>& model, py::handle x, bool training) {
     }
     py::dict result;
     for (const Recorded<T>& one : found) {
-        py::array_t<T> array({input.rows, one.width});
+        py::array_t<Compute<T>> array({input.rows, one.width});
         std::copy(one.values.begin(), one.values.end(), array.mutable_data());
         result[py::str(one.name)] = array;
     }
@@ -110,7 +111,8 @@ py::dict activations(Model<T>& model, py::handle x, bool training) {
 }
 
 template <class T>
-PassResult gradients_into(Model<T>& model, const Batch<T>& batch, const std::vector<std::pair<int, T*>>& wanted) {
+PassResult gradients_into(Model<T>& model, const Batch<T>& batch,
+                          const std::vector<std::pair<int, Compute<T>*>>& wanted) {
     const WithoutGil release;
     std::lock_guard<ForkSafeMutex> lock(model.mutex());
     PassOptions options;
@@ -125,7 +127,7 @@ PassResult gradients_into(Model<T>& model, const Batch<T>& batch, const std::vec
 template <class T>
 py::tuple gradients(Model<T>& model, py::handle x, py::handle y, const py::dict& loss, std::uint32_t step) {
     const char* operation = "gradients";
-    const InputMatrix<T> input = input_matrix<T>(x, operation, "x", model.topology().inputs);
+    const InputMatrix<Compute<T>> input = input_matrix<Compute<T>>(x, operation, "x", model.topology().inputs);
     check_training_rows(model.topology(), input.rows, 1, operation);
     const LossSettings settings = loss_settings(loss, model.outputs(), operation);
     const Targets<T> targets(y, sample_weight_of(loss), settings, input.rows, model.outputs(), operation);
@@ -137,15 +139,15 @@ py::tuple gradients(Model<T>& model, py::handle x, py::handle y, const py::dict&
     batch.seed = model.seed();
     // Arrays are made before the lock is taken and filled while it is held: another thread may train this network.
     py::dict by_name;
-    std::vector<std::pair<int, T*>> wanted;
+    std::vector<std::pair<int, Compute<T>*>> wanted;
     const auto& all = model.parameters().all;
     for (std::size_t id = 0; id < all.size(); ++id) {
         if (!all[id].trained) continue;
-        auto array = parameter_array<T>(all[id]);
+        auto array = parameter_array<Compute<T>>(all[id]);
         wanted.push_back({static_cast<int>(id), array.mutable_data()});
         by_name[py::str(all[id].name)] = array;
     }
-    py::array_t<T> d_x({input.rows, model.topology().inputs});
+    py::array_t<Compute<T>> d_x({input.rows, model.topology().inputs});
     batch.d_x = {d_x.mutable_data(), model.topology().inputs};
     const PassResult result = gradients_into(model, batch, wanted);
     if (!result.finite) throw non_finite(result, operation);
@@ -167,12 +169,12 @@ std::string explain_plan(const Model<T>& model, bool training, std::int64_t batc
 template <class T>
 py::tuple evaluate(Model<T>& model, py::handle x, py::handle y, const py::dict& loss) {
     const char* operation = "evaluate";
-    const InputMatrix<T> input = input_matrix<T>(x, operation, "x", model.topology().inputs);
+    const InputMatrix<Compute<T>> input = input_matrix<Compute<T>>(x, operation, "x", model.topology().inputs);
     if (input.rows == 0) throw ShapeError("evaluate: x must have at least one row, got 0");
     const LossSettings settings = loss_settings(loss, model.outputs(), operation);
     const Targets<T> targets(y, sample_weight_of(loss), settings, input.rows, model.outputs(), operation);
-    py::array_t<T> out({input.rows, model.outputs()});
-    T* outputs = out.mutable_data();
+    py::array_t<Compute<T>> out({input.rows, model.outputs()});
+    Compute<T>* outputs = out.mutable_data();
     double value;
     {
         const WithoutGil release;
@@ -195,7 +197,10 @@ void register_network(py::module_& m) {
         .def_property_readonly(
             "seed", [](const NetworkObject& n) { return n.with([](const auto& model) { return model.seed(); }); })
         .def_property_readonly("dtype",
-                               [](const NetworkObject& n) { return n.model.index() == 0 ? "float32" : "float64"; })
+                               [](const NetworkObject& n) {
+                                   constexpr const char* names[] = {"float32", "float64", "bfloat16"};
+                                   return names[n.model.index()];
+                               })
         .def_property_readonly("layers",
                                [](const NetworkObject& n) {
                                    return n.with([](const auto& model) {

@@ -17,7 +17,9 @@ namespace resnetcore {
 namespace {
 
 struct TrainerObject {
-    std::variant<std::shared_ptr<TrainerOf<float>>, std::shared_ptr<TrainerOf<double>>> trainer;
+    std::variant<std::shared_ptr<TrainerOf<float>>, std::shared_ptr<TrainerOf<double>>,
+                 std::shared_ptr<TrainerOf<bfloat16>>>
+        trainer;
     template <class Visit>
     decltype(auto) with(Visit&& visit) const {
         return std::visit([&](const auto& pointer) -> decltype(auto) { return visit(*pointer); }, trainer);
@@ -70,8 +72,8 @@ TrainerObject make_trainer(const NetworkObject& network, const py::dict& loss, c
         [&](const auto& model) {
             using M = std::decay_t<decltype(*model)>;
             using Trainer = TrainerOf<typename M::Scalar>;
-            check(static_cast<typename M::Scalar>(settings.eps) > 0, "eps", "above zero in the network's precision",
-                  settings.eps);
+            check(static_cast<Compute<typename M::Scalar>>(settings.eps) > 0, "eps",
+                  "above zero in the network's precision", settings.eps);
             return TrainerObject{std::make_shared<Trainer>(model, loss_settings(loss, model->outputs(), "Trainer"),
                                                            settings, seed, clip_norm.value_or(0), accumulate)};
         },
@@ -80,13 +82,13 @@ TrainerObject make_trainer(const NetworkObject& network, const py::dict& loss, c
 
 template <class T>
 void check_lr(double lr) {
-    const T rounded = static_cast<T>(lr);
+    const auto rounded = static_cast<Compute<T>>(lr);
     if (!(rounded > 0 && std::isfinite(rounded)))
         throw ValueError("step: lr must be positive and finite in the network's precision, got " + number_text(lr));
 }
 
 template <class T>
-double step(TrainerOf<T>& trainer, Rows<T> x, std::int64_t rows, const Targets<T>& targets, double lr) {
+double step(TrainerOf<T>& trainer, Rows<Compute<T>> x, std::int64_t rows, const Targets<T>& targets, double lr) {
     Batch<T> batch;
     batch.x = x;
     batch.rows = rows;
@@ -106,7 +108,7 @@ double step(TrainerOf<T>& trainer, Rows<T> x, std::int64_t rows, const Targets<T
 template <class T>
 double step_batch(TrainerOf<T>& trainer, py::handle x, py::handle y, double lr, py::handle sample_weight) {
     check_lr<T>(lr);
-    const InputMatrix<T> input = input_matrix<T>(x, "step", "x", trainer.model->topology().inputs);
+    const InputMatrix<Compute<T>> input = input_matrix<Compute<T>>(x, "step", "x", trainer.model->topology().inputs);
     check_training_rows(trainer.model->topology(), input.rows, trainer.accumulate, "step");
     const Targets<T> targets(y, sample_weight, trainer.loss, input.rows, trainer.model->outputs(), "step");
     const WithoutGil release;
@@ -119,7 +121,7 @@ double step_rows(TrainerOf<T>& trainer, py::handle x, py::handle y, const py::ar
                  py::handle sample_weight) {
     check_lr<T>(lr);
     const std::int64_t width = trainer.model->topology().inputs, rows = chosen.size();
-    const InputMatrix<T> input = input_matrix<T>(x, "step", "X", width);
+    const InputMatrix<Compute<T>> input = input_matrix<Compute<T>>(x, "step", "X", width);
     if (chosen.ndim() != 1) throw ShapeError("step: rows must have 1 dimension, got " + std::to_string(chosen.ndim()));
     check_training_rows(trainer.model->topology(), rows, trainer.accumulate, "step");
     const auto index = chosen.unchecked<1>();
@@ -133,7 +135,7 @@ double step_rows(TrainerOf<T>& trainer, py::handle x, py::handle y, const py::ar
     const Targets<T> targets(batch_y, batch_weight, trainer.loss, rows, trainer.model->outputs(), "step");
     const WithoutGil release;
     std::lock_guard<ForkSafeMutex> lock(trainer.model->mutex());
-    const std::int64_t stride = padded_width(width, sizeof(T));
+    const std::int64_t stride = padded_width(width, sizeof(Compute<T>));
     trainer.gathered.reserve(rows * stride);
     for (std::int64_t i = 0; i < rows; ++i)
         std::copy_n(input.data + index(i) * input.stride, width, trainer.gathered.data() + i * stride);
@@ -149,13 +151,13 @@ py::dict state(TrainerOf<T>& trainer) {
     // Arrays are made before the lock is taken and filled while it is held: another thread may train.
     struct Wanted {
         int id, index;
-        T* values;
+        Compute<T>* values;
     };
     std::vector<Wanted> wanted;
     py::dict result;
     for (std::size_t id = 0; id < all.size(); ++id)
         for (int i = 0; all[id].trained && i < trainer.state.arrays(); ++i) {
-            auto array = parameter_array<T>(all[id]);
+            auto array = parameter_array<Compute<T>>(all[id]);
             wanted.push_back({static_cast<int>(id), i, array.mutable_data()});
             result[py::str(state_name(all[id], i))] = array;
         }
@@ -173,10 +175,10 @@ py::dict state(TrainerOf<T>& trainer) {
 
 template <class T>
 void set_state(TrainerOf<T>& trainer, const py::dict& given) {
-    using Dense = py::array_t<T, py::array::c_style | py::array::forcecast>;
+    using Dense = py::array_t<Compute<T>, py::array::c_style | py::array::forcecast>;
     Model<T>& model = *trainer.model;
     const auto& all = model.parameters().all;
-    std::vector<std::pair<Dense, T*>> values;
+    std::vector<std::pair<Dense, Compute<T>*>> values;
     std::vector<int> ids;
     auto take = [&](const std::string& name) {
         if (!given.contains(name)) throw ValueError("set_state: '" + name + "' is missing");
@@ -184,7 +186,7 @@ void set_state(TrainerOf<T>& trainer, const py::dict& given) {
     };
     for (std::size_t id = 0; id < all.size(); ++id)
         for (int i = 0; all[id].trained && i < trainer.state.arrays(); ++i) {
-            const auto expected = parameter_array<T>(all[id]);
+            const auto expected = parameter_array<Compute<T>>(all[id]);
             const Dense value = Dense::ensure(take(state_name(all[id], i)));
             if (!value) throw py::error_already_set();
             if (value.ndim() != expected.ndim() ||

@@ -25,7 +25,7 @@ struct TrainerOf {
     const int accumulate;
     OptimizerState<T> state;
     Backpropagation<T> pass;
-    AlignedArray<T> gathered;
+    AlignedArray<Compute<T>> gathered;
     double last_gradient_norm = 0;
 };
 

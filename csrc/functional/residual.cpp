@@ -148,7 +148,7 @@ void weight_gradients(const ResidualArguments<T>& arguments, const ResidualGradi
                 args.gradient = packed[s].data();
                 args.has_bias = out.bias && s == 0;
                 args.bias_gradient = out.bias;
-                args.scratch = scratch[team.rank()].data();
+                args.sums = scratch[team.rank()].data();
                 table.backward_weights(args);
             }
         },

@@ -3,13 +3,21 @@
 // Invariant: arguments are checked before they get here. Kernels never allocate, throw or lock, and a kernel call
 // touches only the rows and panels it is given, so that any partition of the work gives the same bits.
 //
+// T is what activations, their gradients and the products' operands are stored as; Compute<T> what everything else is:
+// sums, parameters, statistics, losses. They differ for bfloat16 alone.
+//
 // Packed weights. A matrix W (inner, columns) is cut into panels of `KernelTable::panel` columns; panel p is
-// contiguous, [inner][panel], and its last panel is padded with zeros. The transposed copy is the same layout of Wᵀ
-// (columns, inner). `packed_size(inner, columns, panel)` is the number of elements of either.
+// contiguous, [inner][panel], and its last panel is padded with zeros. Parameters, gradients and optimizer states are
+// kept so, in Compute<T>; `packed_size(inner, columns, panel)` is their number of elements.
+//
+// Operands. What the products read is of T: the packed weight, and the packed Wᵀ (columns, inner). In float and double
+// the first is the parameter itself. In bfloat16 both are copies, and rows of a panel come in pairs, as the dot
+// instructions take them: [inner / 2][panel][2], a last odd row with zeros; `operand_size` counts it.
 #pragma once
 
 #include <cstdint>
 
+#include "math/bfloat16.h"
 #include "math/optimizer.h"
 #include "math/random.h"
 
@@ -18,6 +26,15 @@ namespace resnetcore {
 inline std::int64_t panel_count(std::int64_t columns, std::int64_t panel) { return (columns + panel - 1) / panel; }
 inline std::int64_t packed_size(std::int64_t inner, std::int64_t columns, std::int64_t panel) {
     return panel_count(columns, panel) * inner * panel;
+}
+
+template <class T>
+RC_HD std::int64_t operand_rows(std::int64_t inner) {
+    return computes_itself<T> ? inner : (inner + 1) / 2 * 2;
+}
+template <class T>
+std::int64_t operand_size(std::int64_t inner, std::int64_t columns, std::int64_t panel) {
+    return packed_size(operand_rows<T>(inner), columns, panel);
 }
 
 // A tile of rows: element (i, j) is data[i * stride + j]; the width is known from the operation.
@@ -47,26 +64,28 @@ struct Source {
 template <class T>
 struct Branch {
     Rows<T> z;
-    const T* center = nullptr;
-    const T* scale = nullptr;
-    const T* shift = nullptr;
-    Rows<T> mask;
+    const Compute<T>* center = nullptr;
+    const Compute<T>* scale = nullptr;
+    const Compute<T>* shift = nullptr;
+    Rows<Compute<T>> mask;
 };
 
-// out = mask ⊙ g(Σ A_s·W_s + bias + Σ identity + branch). There may be no source at all.
+// out = mask ⊙ g(Σ A_s·W_s + bias + Σ identity + branch). There may be no source at all. `wide` takes the same before
+// it is rounded to T; either may be null.
 template <class T>
 struct ForwardArgs {
     std::int64_t rows = 0, columns = 0;
     const Source<T>* sources = nullptr;
     int n_sources = 0;
-    const T* bias = nullptr;
+    const Compute<T>* bias = nullptr;
     const Rows<T>* identity = nullptr;
     int n_identity = 0;
     Branch<T> branch;
     int activation = 0;       // index into Activations
-    Rows<T> mask;             // dropout multipliers, or null
+    Rows<Compute<T>> mask;    // dropout multipliers, or null
     MutableRows<T> argument;  // where to keep the argument of g, or null
     MutableRows<T> out;
+    MutableRows<Compute<T>> wide;
 };
 
 // out = (Σ δ_c·W_cᵀ + Σ identity) ⊙ mask ⊙ g′. Sources hold the consumers' δ and transposed panels.
@@ -77,7 +96,7 @@ struct BackwardDataArgs {
     int n_sources = 0;
     const Rows<T>* identity = nullptr;
     int n_identity = 0;
-    Rows<T> mask;
+    Rows<Compute<T>> mask;
     int activation = 0;
     Rows<T> saved;  // the output of g, or its argument; not read where g is the identity
     bool saved_is_argument = false;
@@ -91,50 +110,68 @@ struct Slot {
     T* state[2] = {nullptr, nullptr};
 };
 
+// What the products read of a weight. `panels` is null where the parameter is its own operand.
+template <class T>
+struct Operands {
+    T* panels = nullptr;
+    T* transposed = nullptr;
+};
+
 // Weight gradients are sums over this many rows at a time, added in the order of the rows: so a batch gives the same
 // bits whether one call sees all of it or each call one stretch.
 constexpr std::int64_t gradient_stretch = 128;
 
+// In bfloat16 a stretch's rows of A and of δ are interleaved first, two by two: room for that. The distance of two such
+// rows of A is no power of two, which would put them all into a few cache sets.
+RC_HD std::int64_t pair_stride(std::int64_t inner) { return (inner + 15) / 16 * 16 + 16; }
+template <class T>
+std::int64_t pair_elements(std::int64_t inner, std::int64_t panel) {
+    return computes_itself<T> ? 0 : gradient_stretch * (pair_stride(inner) + panel);
+}
+
 // dW = Aᵀ·δ over all rows, for the panels [first_panel, last_panel) of W, and db = Σ_rows δ for their columns.
 // With `gradient` set, the packed gradient is written there (added, if `accumulate`); `weight` is untouched.
-// Otherwise the optimizer is applied to `weight` and its transposed copy is refreshed. The same holds for the bias.
+// Otherwise the optimizer is applied to `weight` and its operands are refreshed. The same holds for the bias.
 template <class T>
 struct BackwardWeightsArgs {
     std::int64_t rows = 0, inner = 0, columns = 0;
     std::int64_t first_panel = 0, last_panel = 0;
     Rows<T> a, delta;
-    T* gradient = nullptr;       // packed, whole matrix
-    T* bias_gradient = nullptr;  // (columns)
+    Compute<T>* gradient = nullptr;       // packed, whole matrix
+    Compute<T>* bias_gradient = nullptr;  // (columns)
     bool accumulate = false;
     bool has_bias = false;
-    Slot<T> weight;           // packed, whole matrix
-    T* transposed = nullptr;  // packed Wᵀ, whole matrix
-    Slot<T> bias;
+    Slot<Compute<T>> weight;  // packed, whole matrix
+    Operands<T> operands;     // of the whole matrix
+    Slot<Compute<T>> bias;
     int optimizer = 0;  // index into Optimizers
-    Hyper<T> weight_hyper, bias_hyper;
-    T* scratch = nullptr;  // inner * panel elements, private to the calling thread; not used where `gradient` is set
+    Hyper<Compute<T>> weight_hyper, bias_hyper;
+    // Private to the calling thread. `sums`: inner * panel elements for each panel; not used where `gradient` is set.
+    // `pairs`: pair_elements.
+    Compute<T>* sums = nullptr;
+    T* pairs = nullptr;
 };
 
-// The optimizer on a materialised packed gradient: panels [first_panel, last_panel), and the transposed copy.
+// The optimizer on a materialised packed gradient: panels [first_panel, last_panel), and their operands.
 template <class T>
 struct UpdateArgs {
     std::int64_t inner = 0, columns = 0;
     std::int64_t first_panel = 0, last_panel = 0;
-    const T* gradient = nullptr;
-    Slot<T> weight;
-    T* transposed = nullptr;
+    const Compute<T>* gradient = nullptr;
+    Slot<Compute<T>> weight;
+    Operands<T> operands;
     int optimizer = 0;
-    Hyper<T> hyper;
+    Hyper<Compute<T>> hyper;
 };
 
 // The optimizer on a plain vector (bias, norm weight and bias).
 template <class T>
 struct UpdateVectorArgs {
     std::int64_t size = 0;
-    const T* gradient = nullptr;
-    Slot<T> slot;
+    const Compute<T>* gradient = nullptr;
+    Slot<Compute<T>> slot;
     int optimizer = 0;
-    Hyper<T> hyper;
+    Hyper<Compute<T>> hyper;
 };
 
 // Column moments of one chunk of rows: mean[j], and m2[j] = Σ (x − mean[j])². Chunks are combined by the executor.
@@ -142,8 +179,8 @@ template <class T>
 struct MomentsArgs {
     std::int64_t rows = 0, columns = 0;
     Rows<T> in;
-    T* mean = nullptr;
-    T* m2 = nullptr;
+    Compute<T>* mean = nullptr;
+    Compute<T>* m2 = nullptr;
 };
 
 // Column sums of one chunk for the backward of batch normalisation: Σ d and Σ d·x̂, with d = delta ⊙ mask and
@@ -151,11 +188,13 @@ struct MomentsArgs {
 template <class T>
 struct NormSumsArgs {
     std::int64_t rows = 0, columns = 0;
-    Rows<T> delta, mask, z;
-    const T* mean = nullptr;
-    const T* inverse_deviation = nullptr;
-    T* sum = nullptr;
-    T* sum_xhat = nullptr;
+    Rows<T> delta;
+    Rows<Compute<T>> mask;
+    Rows<T> z;
+    const Compute<T>* mean = nullptr;
+    const Compute<T>* inverse_deviation = nullptr;
+    Compute<T>* sum = nullptr;
+    Compute<T>* sum_xhat = nullptr;
 };
 
 // out = scale ⊙ (d − mean_d − x̂ ⊙ mean_dx) with d = delta ⊙ mask (Ioffe & Szegedy 2015, section 3, rearranged).
@@ -163,21 +202,25 @@ struct NormSumsArgs {
 template <class T>
 struct NormBackwardArgs {
     std::int64_t rows = 0, columns = 0;
-    Rows<T> delta, mask, z;
-    const T* mean = nullptr;
-    const T* inverse_deviation = nullptr;
-    const T* scale = nullptr;
-    const T* mean_d = nullptr;
-    const T* mean_dx = nullptr;
+    Rows<T> delta;
+    Rows<Compute<T>> mask;
+    Rows<T> z;
+    const Compute<T>* mean = nullptr;
+    const Compute<T>* inverse_deviation = nullptr;
+    const Compute<T>* scale = nullptr;
+    const Compute<T>* mean_d = nullptr;
+    const Compute<T>* mean_dx = nullptr;
     MutableRows<T> out;
 };
 
-// out = mask ⊙ (t ⊙ h + (1 − t) ⊙ x) (Srivastava et al. 2015, equation 3).
+// out = mask ⊙ (t ⊙ h + (1 − t) ⊙ x) (Srivastava et al. 2015, equation 3). `wide` as in ForwardArgs.
 template <class T>
 struct GateArgs {
     std::int64_t rows = 0, columns = 0;
-    Rows<T> h, t, x, mask;
+    Rows<T> h, t, x;
+    Rows<Compute<T>> mask;
     MutableRows<T> out;
+    MutableRows<Compute<T>> wide;
 };
 
 // From G = ∂E/∂a (mask already applied): d_h = G ⊙ t ⊙ g′(h), d_t = G ⊙ (h − x) ⊙ t ⊙ (1 − t), d_x = G ⊙ (1 − t).
@@ -197,7 +240,7 @@ struct DropoutArgs {
     std::int64_t rows = 0, columns = 0, first_row = 0;
     PhiloxKey key;
     double probability = 0;
-    MutableRows<T> out;
+    MutableRows<Compute<T>> out;
 };
 
 // Per row: loss (already weighted, times `normaliser`) and ∂E/∂logits. Exactly one of labels and targets is given.
@@ -205,15 +248,16 @@ template <class T>
 struct LossArgs {
     std::int64_t rows = 0, columns = 0;
     int loss = 0;  // index into Losses
-    Rows<T> logits;
-    const std::int64_t* labels = nullptr;  // (rows)
-    Rows<T> targets;                       // (rows, columns)
-    const T* class_weight = nullptr;       // (columns) for cross_entropy, (2) for binary_cross_entropy
-    const T* sample_weight = nullptr;      // (rows)
+    Rows<Compute<T>> logits;
+    const std::int64_t* labels = nullptr;       // (rows)
+    Rows<Compute<T>> targets;                   // (rows, columns)
+    const Compute<T>* class_weight = nullptr;   // (columns) for cross_entropy, (2) for binary_cross_entropy
+    const Compute<T>* sample_weight = nullptr;  // (rows)
     double label_smoothing = 0;
     double delta = 1;            // of huber
     double normaliser = 1;       // 1 / Σ weights
     MutableRows<T> gradient;     // null: loss only
+    Compute<T>* row = nullptr;   // room for a row's gradient before it is rounded to T
     double* row_loss = nullptr;  // (rows)
 };
 
@@ -235,10 +279,15 @@ struct KernelTable {
     void (*loss)(const LossArgs<T>&);
     // The largest magnitude among rows of x; a NaN counts as more than infinity, and comes back as one.
     double (*largest)(std::int64_t rows, std::int64_t columns, Rows<T> x);
-    // Between the row-major world and packed panels; `pack_transposed` packs Wᵀ from row-major W (inner, columns).
-    void (*pack)(std::int64_t inner, std::int64_t columns, Rows<T> w, T* panels);
-    void (*pack_transposed)(std::int64_t inner, std::int64_t columns, Rows<T> w, T* panels);
-    void (*unpack)(std::int64_t inner, std::int64_t columns, const T* panels, MutableRows<T> w);
+    // Between the row-major world and packed panels: a parameter, and a weight's operands, all from row-major W (inner,
+    // columns).
+    void (*pack)(std::int64_t inner, std::int64_t columns, Rows<Compute<T>> w, Compute<T>* panels);
+    void (*unpack)(std::int64_t inner, std::int64_t columns, const Compute<T>* panels, MutableRows<Compute<T>> w);
+    void (*pack_operand)(std::int64_t inner, std::int64_t columns, Rows<Compute<T>> w, T* panels);
+    void (*pack_transposed)(std::int64_t inner, std::int64_t columns, Rows<Compute<T>> w, T* panels);
+    // Between storage and what is computed with; the identity where they are the same.
+    void (*narrow)(std::int64_t rows, std::int64_t columns, Rows<Compute<T>> in, MutableRows<T> out);
+    void (*widen)(std::int64_t rows, std::int64_t columns, Rows<T> in, MutableRows<Compute<T>> out);
 };
 
 }  // namespace resnetcore

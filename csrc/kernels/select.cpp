@@ -7,14 +7,16 @@
 namespace resnetcore {
 
 // One pair of getters for each instruction set that is compiled in (kernels/cpu/isa.h).
-#define RC_DECLARE_ISA(isa)           \
-    namespace isa {                   \
-    const KernelTable<float>* f32();  \
-    const KernelTable<double>* f64(); \
+#define RC_DECLARE_ISA(isa)              \
+    namespace isa {                      \
+    const KernelTable<float>* f32();     \
+    const KernelTable<double>* f64();    \
+    const KernelTable<bfloat16>* bf16(); \
     }
 RC_DECLARE_ISA(baseline)
 RC_DECLARE_ISA(avx2)
 RC_DECLARE_ISA(avx512)
+RC_DECLARE_ISA(avx512_bf16)  // bf16 alone
 RC_DECLARE_ISA(neon)
 #undef RC_DECLARE_ISA
 
@@ -26,19 +28,21 @@ bool has_avx512() {
     return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 }
+bool has_avx512_bf16() { return has_avx512() && __builtin_cpu_supports("avx512bf16"); }
 #endif
 
 std::vector<Isa> list_isas() {
     std::vector<Isa> isas;
 #if defined(__x86_64__)
-    isas.push_back({"baseline", true, true, baseline::f32(), baseline::f64()});
-    isas.push_back({"avx2", true, has_avx2(), avx2::f32(), avx2::f64()});
-    isas.push_back({"avx512", true, has_avx512(), avx512::f32(), avx512::f64()});
-    isas.push_back({"neon", false, false, nullptr, nullptr});
+    isas.push_back({"baseline", true, true, baseline::f32(), baseline::f64(), baseline::bf16()});
+    isas.push_back({"avx2", true, has_avx2(), avx2::f32(), avx2::f64(), avx2::bf16()});
+    isas.push_back({"avx512", true, has_avx512(), avx512::f32(), avx512::f64(), avx512::bf16()});
+    isas.push_back({"avx512_bf16", true, has_avx512_bf16(), avx512::f32(), avx512::f64(), avx512_bf16::bf16()});
+    isas.push_back({"neon", false, false, nullptr, nullptr, nullptr});
 #elif defined(__aarch64__)
-    isas.push_back({"neon", true, true, neon::f32(), neon::f64()});
+    isas.push_back({"neon", true, true, neon::f32(), neon::f64(), neon::bf16()});
 #else
-    isas.push_back({"baseline", true, true, baseline::f32(), baseline::f64()});
+    isas.push_back({"baseline", true, true, baseline::f32(), baseline::f64(), baseline::bf16()});
 #endif
     return isas;
 }

@@ -9,11 +9,12 @@
 namespace resnetcore {
 
 struct Isa {
-    std::string name;  // "baseline", "avx2", "avx512", "neon"
+    std::string name;  // "baseline", "avx2", "avx512", "avx512_bf16", "neon"
     bool compiled = false;
     bool supported = false;  // by this CPU and operating system
     const KernelTable<float>* f32 = nullptr;
     const KernelTable<double>* f64 = nullptr;
+    const KernelTable<bfloat16>* bf16 = nullptr;
 };
 
 // All instruction sets this library knows, slowest first.
@@ -31,6 +32,10 @@ inline const KernelTable<float>& kernels<float>() {
 template <>
 inline const KernelTable<double>& kernels<double>() {
     return *current_isa().f64;
+}
+template <>
+inline const KernelTable<bfloat16>& kernels<bfloat16>() {
+    return *current_isa().bf16;
 }
 
 }  // namespace resnetcore

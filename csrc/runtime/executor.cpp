@@ -58,6 +58,7 @@ void BatchExecutor<T>::prepare(std::int64_t rows, int threads) {
     const std::int64_t tile = tile_for(rows);
     if (tile > largest_tile_) runners_.clear(), tile_arenas_.clear(), largest_tile_ = tile;
     if (!plan_.tile_local) arena_.reserve(plan_.row_elements * rows);
+    if (!computes_itself<T>) logits_.reserve(plan_.buffers[plan_.output].width * rows);
     while (plan_.tile_local && static_cast<int>(tile_arenas_.size()) < threads)
         tile_arenas_.emplace_back(plan_.row_elements * largest_tile_);
     while (static_cast<int>(runners_.size()) < threads)
@@ -75,13 +76,14 @@ void BatchExecutor<T>::begin(std::int64_t rows) {
 template <class T>
 PartialSums<T> BatchExecutor<T>::sums_of(const Phase& phase, std::int64_t rows) const {
     if (!ends_in_sums(phase)) return {nullptr, 0, rows, rows};
-    return {const_cast<T*>(sums_.data()), phase.steps.back().width, rows, statistics_chunk(rows)};
+    return {const_cast<Compute<T>*>(sums_.data()), phase.steps.back().width, rows, statistics_chunk(rows)};
 }
 
 template <class T>
 void BatchExecutor<T>::run(Team& team, const Frame<T>& batch, GradientSink<T>* sink) {
     Frame<T> whole = batch;
     whole.arena = arena_.data();
+    if (!computes_itself<T>) whole.logits = {logits_.data(), plan_.buffers[plan_.output].width};
     StepRunner<T>& runner = *runners_[team.rank()];
     for (std::size_t p = 0; p < plan_.phases.size(); ++p) {
         const Phase& phase = plan_.phases[p];
@@ -91,13 +93,15 @@ void BatchExecutor<T>::run(Team& team, const Frame<T>& batch, GradientSink<T>* s
             std::int64_t begin = tile * tile_, end = std::min(begin + tile_, batch.rows);
             const Frame<T> frame = plan_.tile_local ? tile_frame(whole, begin, team.rank()) : whole;
             if (plan_.tile_local) end -= begin, begin = 0;
-            if (p == 0) runner.measure(0, frame, begin, end);
+            if (p == 0 && computes_itself<T>) runner.measure(0, frame, begin, end);
             for (const Step& step : phase.steps) {
                 if (step.kind == StepKind::weights) {
                     add_share(team, step, frame, begin, end, tile, *sink);
                     continue;
                 }
                 runner.run(step, frame, begin, end, &sums);
+                if (!computes_itself<T> && frame.output >= 0 && step.out == frame.output)
+                    runner.copy_output(frame, begin, end);
                 for (BufferId id : {step.out, step.d_h, step.d_t, step.d_x}) runner.measure(id, frame, begin, end);
             }
         }
@@ -118,6 +122,7 @@ Frame<T> BatchExecutor<T>::tile_frame(const Frame<T>& frame, std::int64_t begin,
     tile.rows = largest_tile_;
     tile.first_row += begin;
     if (frame.output >= 0) tile.output_rows.data += begin * frame.output_rows.stride;
+    if (frame.logits.data) tile.logits.data += begin * frame.logits.stride;
     return tile;
 }
 
@@ -130,7 +135,7 @@ void BatchExecutor<T>::add_share(Team& team, const Step& step, const Frame<T>& f
     std::atomic<std::int64_t>& turn = turns_[step.weights].tile;
     team.wait_for(turn, tile);
     sink.add(weights, runner.read(weights.a, frame, begin), runner.read(weights.delta, frame, begin), end - begin,
-             tile == 0 && !frame.continues);
+             tile == 0 && !frame.continues, team.rank());
     turn.store(tile + 1, std::memory_order_release);
 }
 
@@ -184,7 +189,7 @@ void InferenceExecutor<T>::prepare(std::int64_t rows, int threads) {
 }
 
 template <class T>
-void InferenceExecutor<T>::run(Team& team, Rows<T> input, std::int64_t rows, MutableRows<T> out) {
+void InferenceExecutor<T>::run(Team& team, Rows<Compute<T>> input, std::int64_t rows, MutableRows<Compute<T>> out) {
     StepRunner<T>& runner = *runners_[team.rank()];
     std::int64_t tile;
     while (queue_.take(tile)) {
@@ -202,7 +207,9 @@ void InferenceExecutor<T>::run(Team& team, Rows<T> input, std::int64_t rows, Mut
 
 template class BatchExecutor<float>;
 template class BatchExecutor<double>;
+template class BatchExecutor<bfloat16>;
 template class InferenceExecutor<float>;
 template class InferenceExecutor<double>;
+template class InferenceExecutor<bfloat16>;
 
 }  // namespace resnetcore

@@ -30,7 +30,7 @@ private:
 template <class T>
 class GradientSink {
 public:
-    virtual void add(const WeightStep& step, Rows<T> a, Rows<T> delta, std::int64_t rows, bool first) = 0;
+    virtual void add(const WeightStep& step, Rows<T> a, Rows<T> delta, std::int64_t rows, bool first, int thread) = 0;
 
 protected:
     ~GradientSink() = default;
@@ -77,7 +77,8 @@ private:
     bool weights_by_tile_ = false;
     int threads_ = 1;
     std::int64_t tile_ = 0, largest_tile_ = 0;
-    AlignedArray<T> arena_, sums_;
+    AlignedArray<T> arena_;
+    AlignedArray<Compute<T>> sums_, logits_;
     std::vector<AlignedArray<T>> tile_arenas_;  // by thread, where the plan is tile-local
     std::unique_ptr<Turn[]> turns_;             // by weight step
     std::vector<std::unique_ptr<StepRunner<T>>> runners_;
@@ -90,7 +91,7 @@ public:
     InferenceExecutor(Plan plan, const KernelTable<T>& kernels, ParameterStore<T>& store, Norms<T>& norms,
                       const std::vector<Folded<T>>& folded, std::int64_t weight_bytes);
     void prepare(std::int64_t rows, int threads);
-    void run(Team& team, Rows<T> input, std::int64_t rows, MutableRows<T> out);
+    void run(Team& team, Rows<Compute<T>> input, std::int64_t rows, MutableRows<Compute<T>> out);
 
 private:
     const Plan plan_;
@@ -107,7 +108,9 @@ private:
 
 extern template class BatchExecutor<float>;
 extern template class BatchExecutor<double>;
+extern template class BatchExecutor<bfloat16>;
 extern template class InferenceExecutor<float>;
 extern template class InferenceExecutor<double>;
+extern template class InferenceExecutor<bfloat16>;
 
 }  // namespace resnetcore

@@ -16,16 +16,16 @@ Norms<T>::Norms(const Topology& topology, const ParameterList& list, ParameterSt
         norm.parameters = &own;
         for (auto* array : {&norm.mean, &norm.inverse_deviation, &norm.scale, &norm.shift, &norm.mean_d, &norm.mean_dx,
                             &norm.d_weight, &norm.d_bias, &norm.next_mean, &norm.next_var})
-            *array = AlignedArray<T>(norm.width);
+            *array = AlignedArray<Compute<T>>(norm.width);
     }
 }
 
 template <class T>
 void Norms<T>::set_coefficients(Norm<T>& norm, std::int64_t column, double mean, double variance) {
     const double inverse = 1 / std::sqrt(variance + norm_eps);
-    norm.mean[column] = static_cast<T>(mean);
-    norm.inverse_deviation[column] = static_cast<T>(inverse);
-    norm.scale[column] = static_cast<T>(store_.values(norm.parameters->norm_weight)[column] * inverse);
+    norm.mean[column] = static_cast<Compute<T>>(mean);
+    norm.inverse_deviation[column] = static_cast<Compute<T>>(inverse);
+    norm.scale[column] = static_cast<Compute<T>>(store_.values(norm.parameters->norm_weight)[column] * inverse);
     norm.shift[column] = store_.values(norm.parameters->norm_bias)[column];
 }
 
@@ -43,8 +43,8 @@ void Norms<T>::begin_step() {
         if (norm.width == 0) continue;
         std::copy_n(store_.values(norm.parameters->running_mean), norm.width, norm.next_mean.data());
         std::copy_n(store_.values(norm.parameters->running_var), norm.width, norm.next_var.data());
-        std::fill_n(norm.d_weight.data(), norm.width, T(0));
-        std::fill_n(norm.d_bias.data(), norm.width, T(0));
+        std::fill_n(norm.d_weight.data(), norm.width, Compute<T>(0));
+        std::fill_n(norm.d_bias.data(), norm.width, Compute<T>(0));
     }
 }
 
@@ -72,8 +72,8 @@ void Norms<T>::combine_moments(Norm<T>& norm, const PartialSums<T>& sums, std::i
             squares += sums.second(c)[j] + sums.rows_of(c) * apart * apart;
         }
         set_coefficients(norm, j, mean, squares / n);
-        auto carry = [](T& running, double now) {
-            running = static_cast<T>((1 - norm_momentum) * running + norm_momentum * now);
+        auto carry = [](Compute<T>& running, double now) {
+            running = static_cast<Compute<T>>((1 - norm_momentum) * running + norm_momentum * now);
         };
         carry(norm.next_mean[j], mean);
         carry(norm.next_var[j], squares / (n - 1));
@@ -89,14 +89,15 @@ void Norms<T>::combine_gradient(Norm<T>& norm, const PartialSums<T>& sums, std::
             sum += sums.first(c)[j];
             sum_xhat += sums.second(c)[j];
         }
-        norm.mean_d[j] = static_cast<T>(sum / n);
-        norm.mean_dx[j] = static_cast<T>(sum_xhat / n);
-        norm.d_bias[j] += static_cast<T>(sum);
-        norm.d_weight[j] += static_cast<T>(sum_xhat);
+        norm.mean_d[j] = static_cast<Compute<T>>(sum / n);
+        norm.mean_dx[j] = static_cast<Compute<T>>(sum_xhat / n);
+        norm.d_bias[j] += static_cast<Compute<T>>(sum);
+        norm.d_weight[j] += static_cast<Compute<T>>(sum_xhat);
     }
 }
 
 template class Norms<float>;
 template class Norms<double>;
+template class Norms<bfloat16>;
 
 }  // namespace resnetcore

@@ -18,19 +18,19 @@ template <class T>
 struct Norm {
     std::int64_t width = 0;
     const LayerParameters* parameters = nullptr;
-    AlignedArray<T> mean, inverse_deviation, scale, shift;  // x̂ = (z − mean)·inverse_deviation, y = x̂·γ + β
-    AlignedArray<T> mean_d, mean_dx;                        // of the backward pass
-    AlignedArray<T> d_weight, d_bias;                       // ∂E/∂γ, ∂E/∂β, summed over micro-batches
-    AlignedArray<T> next_mean, next_var;                    // running statistics, once the step is taken
+    AlignedArray<Compute<T>> mean, inverse_deviation, scale, shift;  // x̂ = (z − mean)·inverse_deviation, y = x̂·γ + β
+    AlignedArray<Compute<T>> mean_d, mean_dx;                        // of the backward pass
+    AlignedArray<Compute<T>> d_weight, d_bias;                       // ∂E/∂γ, ∂E/∂β, summed over micro-batches
+    AlignedArray<Compute<T>> next_mean, next_var;                    // running statistics, once the step is taken
 };
 
 // Partial column sums: two arrays of `width` for each chunk of rows.
 template <class T>
 struct PartialSums {
-    T* data = nullptr;
+    Compute<T>* data = nullptr;
     std::int64_t width = 0, rows = 0, chunk = 0;
-    T* first(std::int64_t index) const { return data + 2 * index * width; }
-    T* second(std::int64_t index) const { return first(index) + width; }
+    Compute<T>* first(std::int64_t index) const { return data + 2 * index * width; }
+    Compute<T>* second(std::int64_t index) const { return first(index) + width; }
     std::int64_t chunks() const { return (rows + chunk - 1) / chunk; }
     std::int64_t rows_of(std::int64_t index) const { return index + 1 < chunks() ? chunk : rows - index * chunk; }
 };
@@ -59,5 +59,6 @@ private:
 
 extern template class Norms<float>;
 extern template class Norms<double>;
+extern template class Norms<bfloat16>;
 
 }  // namespace resnetcore

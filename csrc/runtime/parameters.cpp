@@ -10,38 +10,53 @@ ParameterStore<T>::ParameterStore(const ParameterList& list, const KernelTable<T
     for (const Parameter& p : list.all) {
         StoredParameter<T> stored;
         if (p.is_matrix()) {
-            stored.values = AlignedArray<T>(packed_size(p.rows, p.columns, kernels.panel));
-            stored.transposed = AlignedArray<T>(packed_size(p.columns, p.rows, kernels.panel));
+            stored.values = AlignedArray<Compute<T>>(packed_size(p.rows, p.columns, kernels.panel));
+            stored.transposed = AlignedArray<T>(operand_size<T>(p.columns, p.rows, kernels.panel));
+            if (!computes_itself<T>) stored.panels = AlignedArray<T>(operand_size<T>(p.rows, p.columns, kernels.panel));
         } else {
-            stored.values = AlignedArray<T>(p.columns);
+            stored.values = AlignedArray<Compute<T>>(p.columns);
         }
         stored_.push_back(std::move(stored));
     }
 }
 
 template <class T>
-void ParameterStore<T>::write(int id, const T* values) {
-    const Parameter& p = list_.all[id];
-    pack_like(id, values, stored_[id].values.data());
-    if (p.is_matrix()) kernels_.pack_transposed(p.rows, p.columns, {values, p.columns}, stored_[id].transposed.data());
+const T* ParameterStore<T>::panels(int id) const {
+    if constexpr (computes_itself<T>)
+        return stored_[id].values.data();
+    else
+        return stored_[id].panels.data();
 }
 
 template <class T>
-void ParameterStore<T>::refresh_transposed(int id) {
+void ParameterStore<T>::write(int id, const Compute<T>* values) {
+    pack_like(id, values, stored_[id].values.data());
+    pack_operands(id, values);
+}
+
+template <class T>
+void ParameterStore<T>::refresh_operands(int id) {
+    std::vector<Compute<T>> dense(list_.all[id].size());
+    read(id, dense.data());
+    pack_operands(id, dense.data());
+}
+
+template <class T>
+void ParameterStore<T>::pack_operands(int id, const Compute<T>* row_major) {
     const Parameter& p = list_.all[id];
     if (!p.is_matrix()) return;
-    std::vector<T> dense(p.size());
-    read(id, dense.data());
-    kernels_.pack_transposed(p.rows, p.columns, {dense.data(), p.columns}, stored_[id].transposed.data());
+    const Rows<Compute<T>> rows{row_major, p.columns};
+    kernels_.pack_transposed(p.rows, p.columns, rows, stored_[id].transposed.data());
+    if (!computes_itself<T>) kernels_.pack_operand(p.rows, p.columns, rows, stored_[id].panels.data());
 }
 
 template <class T>
-void ParameterStore<T>::read(int id, T* values) const {
+void ParameterStore<T>::read(int id, Compute<T>* values) const {
     unpack_like(id, stored_[id].values.data(), values);
 }
 
 template <class T>
-void ParameterStore<T>::pack_like(int id, const T* row_major, T* packed) const {
+void ParameterStore<T>::pack_like(int id, const Compute<T>* row_major, Compute<T>* packed) const {
     const Parameter& p = list_.all[id];
     if (p.is_matrix())
         kernels_.pack(p.rows, p.columns, {row_major, p.columns}, packed);
@@ -50,7 +65,7 @@ void ParameterStore<T>::pack_like(int id, const T* row_major, T* packed) const {
 }
 
 template <class T>
-void ParameterStore<T>::unpack_like(int id, const T* packed, T* row_major) const {
+void ParameterStore<T>::unpack_like(int id, const Compute<T>* packed, Compute<T>* row_major) const {
     const Parameter& p = list_.all[id];
     if (p.is_matrix())
         kernels_.unpack(p.rows, p.columns, packed, {row_major, p.columns});
@@ -60,5 +75,6 @@ void ParameterStore<T>::unpack_like(int id, const T* packed, T* row_major) const
 
 template class ParameterStore<float>;
 template class ParameterStore<double>;
+template class ParameterStore<bfloat16>;
 
 }  // namespace resnetcore

@@ -1,4 +1,4 @@
-// The arrays of a network in the kernels' own layout. Invariant: `transposed` always holds the transpose of `values`.
+// The arrays of a network in the kernels' own layout. Invariant: the operands always hold what `values` do.
 #pragma once
 
 #include <vector>
@@ -11,8 +11,9 @@ namespace resnetcore {
 
 template <class T>
 struct StoredParameter {
-    AlignedArray<T> values;      // a matrix: packed panels; a vector: plain
-    AlignedArray<T> transposed;  // a matrix: packed panels of its transpose
+    AlignedArray<Compute<T>> values;  // a matrix: packed panels; a vector: plain
+    AlignedArray<T> panels,
+        transposed;  // a matrix's operands (kernels/ops.h); `panels` where T does not compute itself
 };
 
 template <class T>
@@ -20,23 +21,27 @@ class ParameterStore {
 public:
     ParameterStore(const ParameterList& list, const KernelTable<T>& kernels);
 
-    T* values(int id) { return stored_[id].values.data(); }
-    const T* values(int id) const { return stored_[id].values.data(); }
-    T* transposed(int id) { return stored_[id].transposed.data(); }
+    Compute<T>* values(int id) { return stored_[id].values.data(); }
+    const Compute<T>* values(int id) const { return stored_[id].values.data(); }
+    Operands<T> operands(int id) { return {stored_[id].panels.data(), stored_[id].transposed.data()}; }
+    // What a product with the matrix reads, and one with its transpose.
+    const T* panels(int id) const;
     const T* transposed(int id) const { return stored_[id].transposed.data(); }
 
     // Row-major, (rows, columns), or a vector of `columns`.
-    void write(int id, const T* values);
-    void read(int id, T* values) const;
+    void write(int id, const Compute<T>* values);
+    void read(int id, Compute<T>* values) const;
     // After `values` were written to directly.
-    void refresh_transposed(int id);
+    void refresh_operands(int id);
     std::int64_t packed_elements(int id) const { return stored_[id].values.size(); }
 
     // An array in the layout of parameter `id`, as optimizers keep it, to and from row-major.
-    void pack_like(int id, const T* row_major, T* packed) const;
-    void unpack_like(int id, const T* packed, T* row_major) const;
+    void pack_like(int id, const Compute<T>* row_major, Compute<T>* packed) const;
+    void unpack_like(int id, const Compute<T>* packed, Compute<T>* row_major) const;
 
 private:
+    void pack_operands(int id, const Compute<T>* row_major);
+
     const ParameterList& list_;
     const KernelTable<T>& kernels_;
     std::vector<StoredParameter<T>> stored_;
@@ -44,5 +49,6 @@ private:
 
 extern template class ParameterStore<float>;
 extern template class ParameterStore<double>;
+extern template class ParameterStore<bfloat16>;
 
 }  // namespace resnetcore

@@ -5,6 +5,11 @@
 namespace resnetcore {
 namespace {
 
+template <class Rows>
+Rows from(const Rows& rows, std::int64_t row) {
+    return {rows.data + row * rows.stride, rows.stride};
+}
+
 constexpr std::uint32_t dropout_purpose = 1;  // low byte of a Philox purpose; the site is above it
 
 }  // namespace
@@ -21,6 +26,7 @@ StepRunner<T>::StepRunner(const Plan& plan, const KernelTable<T>& kernels, const
         for (const Step& step : phase.steps) {
             if (step.dropout > 0) masked = std::max(masked, step.width);
             if (step.branch.dropout > 0) branch_masked = std::max(branch_masked, step.width);
+            if (step.kind == StepKind::loss && !computes_itself<T>) loss_row_.reserve(step.width);
         }
     mask_.reserve(masked * tile);
     branch_mask_.reserve(branch_masked * tile);
@@ -29,20 +35,31 @@ StepRunner<T>::StepRunner(const Plan& plan, const KernelTable<T>& kernels, const
 template <class T>
 MutableRows<T> StepRunner<T>::write(BufferId id, const Frame<T>& frame, std::int64_t row) const {
     if (id < 0) return {};
-    if (id == frame.output) return {frame.output_rows.data + row * frame.output_rows.stride, frame.output_rows.stride};
+    if constexpr (computes_itself<T>)
+        if (id == frame.output) return from(frame.output_rows, row);
     return {frame.arena + plan_.buffers[id].offset * frame.rows + row * strides_[id], strides_[id]};
 }
 
 template <class T>
 Rows<T> StepRunner<T>::read(BufferId id, const Frame<T>& frame, std::int64_t row) const {
-    if (id == 0) return {frame.input.data + row * frame.input.stride, frame.input.stride};
+    if constexpr (computes_itself<T>)
+        if (id == 0) return from(frame.input, row);
     return write(id, frame, row);
+}
+
+// Where a step that ends in the outputs leaves them unrounded.
+template <class T>
+MutableRows<Compute<T>> StepRunner<T>::wide(const Step& step, const Frame<T>& frame, std::int64_t row) const {
+    if (computes_itself<T> || step.out != plan_.output) return {};
+    return from(frame.logits.data ? frame.logits : frame.output_rows, row);
 }
 
 template <class T>
 void StepRunner<T>::run(const Step& step, const Frame<T>& frame, std::int64_t begin, std::int64_t end,
                         const PartialSums<T>* sums) {
     switch (step.kind) {
+        case StepKind::input:
+            return kernels_.narrow(end - begin, step.width, from(frame.input, begin), write(step.out, frame, begin));
         case StepKind::forward:
             return forward(step, frame, begin, end);
         case StepKind::backward_data:
@@ -65,6 +82,12 @@ void StepRunner<T>::run(const Step& step, const Frame<T>& frame, std::int64_t be
 }
 
 template <class T>
+void StepRunner<T>::copy_output(const Frame<T>& frame, std::int64_t begin, std::int64_t end) {
+    kernels_.widen(end - begin, plan_.buffers[frame.output].width, read(frame.output, frame, begin),
+                   from(frame.output_rows, begin));
+}
+
+template <class T>
 void StepRunner<T>::measure(BufferId id, const Frame<T>& frame, std::int64_t begin, std::int64_t end) {
     if (id < 0) return;
     const BufferInfo& buffer = plan_.buffers[id];
@@ -81,7 +104,7 @@ int StepRunner<T>::gather_sources(const Step& step, const Frame<T>& frame, std::
         const bool folded = folded_ && !transposed && (*folded_)[p.weight].panels.size() > 0;
         const T* panels = transposed ? store_.transposed(p.weight)
                           : folded   ? (*folded_)[p.weight].panels.data()
-                                     : store_.values(p.weight);
+                                     : store_.panels(p.weight);
         sources_[n++] = {read(p.rows, frame, row), panels, plan_.buffers[p.rows].width};
     }
     return n;
@@ -95,8 +118,8 @@ int StepRunner<T>::gather_identities(const Step& step, const Frame<T>& frame, st
 }
 
 template <class T>
-Rows<T> StepRunner<T>::mask(AlignedArray<T>& memory, double probability, std::uint32_t site, const Step& step,
-                            const Frame<T>& frame, std::int64_t begin, std::int64_t end) {
+Rows<Compute<T>> StepRunner<T>::mask(AlignedArray<Compute<T>>& memory, double probability, std::uint32_t site,
+                                     const Step& step, const Frame<T>& frame, std::int64_t begin, std::int64_t end) {
     if (probability == 0) return {};
     DropoutArgs<T> args;
     args.rows = end - begin;
@@ -142,6 +165,7 @@ void StepRunner<T>::forward(const Step& step, const Frame<T>& frame, std::int64_
     args.mask = mask(mask_, step.dropout, step.dropout_site, step, frame, begin, end);
     args.argument = write(step.argument, frame, begin);
     args.out = write(step.out, frame, begin);
+    args.wide = wide(step, frame, begin);
     kernels_.forward(args);
 }
 
@@ -224,6 +248,7 @@ void StepRunner<T>::gate(const Step& step, const Frame<T>& frame, std::int64_t b
     args.x = read(step.gate_x, frame, begin);
     args.mask = mask(mask_, step.dropout, step.dropout_site, step, frame, begin, end);
     args.out = write(step.out, frame, begin);
+    args.wide = wide(step, frame, begin);
     kernels_.gate(args);
 }
 
@@ -253,7 +278,11 @@ void StepRunner<T>::loss(const Step& step, const Frame<T>& frame, std::int64_t b
     args.rows = end - begin;
     args.columns = step.width;
     args.loss = t.loss;
-    args.logits = read(plan_.output, frame, begin);
+    if constexpr (computes_itself<T>)
+        args.logits = read(plan_.output, frame, begin);
+    else
+        args.logits = from(frame.logits, begin);
+    args.row = loss_row_.data();
     if (t.labels) args.labels = t.labels + row;
     if (t.targets.data) args.targets = {t.targets.data + row * t.targets.stride, t.targets.stride};
     args.class_weight = t.class_weight;
@@ -268,5 +297,6 @@ void StepRunner<T>::loss(const Step& step, const Frame<T>& frame, std::int64_t b
 
 template class StepRunner<float>;
 template class StepRunner<double>;
+template class StepRunner<bfloat16>;
 
 }  // namespace resnetcore

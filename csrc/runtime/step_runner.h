@@ -14,7 +14,8 @@ namespace resnetcore {
 // Normal paths with their norm folded in, for inference: panels and bias by weight parameter; empty where not folded.
 template <class T>
 struct Folded {
-    AlignedArray<T> panels, bias;
+    AlignedArray<T> panels;
+    AlignedArray<Compute<T>> bias;
 };
 
 // What a batch is compared with, whole-batch arrays; see LossArgs.
@@ -22,9 +23,9 @@ template <class T>
 struct LossTarget {
     int loss = 0;
     const std::int64_t* labels = nullptr;
-    Rows<T> targets;
-    const T* class_weight = nullptr;
-    const T* sample_weight = nullptr;
+    Rows<Compute<T>> targets;
+    const Compute<T>* class_weight = nullptr;
+    const Compute<T>* sample_weight = nullptr;
     double label_smoothing = 0, delta = 1, normaliser = 1;
     double* row_loss = nullptr;
 };
@@ -32,14 +33,16 @@ struct LossTarget {
 // Where the buffers of one run are. `rows` is the capacity that the arena was laid out for.
 template <class T>
 struct Frame {
-    Rows<T> input;
+    Rows<Compute<T>> input;
     T* arena = nullptr;
     std::int64_t rows = 0;
-    BufferId output = -1;  // this buffer lies in `output_rows` instead of the arena
-    MutableRows<T> output_rows;
-    std::int64_t first_row = 0;  // of the frame in its batch: dropout and targets count from the batch's start
-    bool continues = false;      // weight gradients are added to those of the frame before
-    PhiloxKey dropout;           // purpose is added per site
+    BufferId output =
+        -1;  // this buffer lies in `output_rows` instead of the arena, or is copied there if it is narrower
+    MutableRows<Compute<T>> output_rows;
+    MutableRows<Compute<T>> logits;  // what the loss reads, where T does not compute itself
+    std::int64_t first_row = 0;      // of the frame in its batch: dropout and targets count from the batch's start
+    bool continues = false;          // weight gradients are added to those of the frame before
+    PhiloxKey dropout;               // purpose is added per site
     LossTarget<T> target;
 };
 
@@ -58,6 +61,8 @@ public:
 
     // Takes the tile's rows of a buffer into account for `largest_a` and `largest_delta`, if gradients are made of it.
     void measure(BufferId id, const Frame<T>& frame, std::int64_t begin, std::int64_t end);
+    // frame.output into frame.output_rows, where they are not the same memory.
+    void copy_output(const Frame<T>& frame, std::int64_t begin, std::int64_t end);
     void forget_magnitudes() { largest_a_ = largest_delta_ = 0; }
     double largest_a() const { return largest_a_; }
     double largest_delta() const { return largest_delta_; }
@@ -66,6 +71,7 @@ public:
     MutableRows<T> write(BufferId id, const Frame<T>& frame, std::int64_t row) const;
 
 private:
+    MutableRows<Compute<T>> wide(const Step&, const Frame<T>&, std::int64_t row) const;
     void forward(const Step&, const Frame<T>&, std::int64_t begin, std::int64_t end);
     void backward_data(const Step&, const Frame<T>&, std::int64_t begin, std::int64_t end);
     void moments(const Step&, const Frame<T>&, std::int64_t begin, std::int64_t end, const PartialSums<T>&);
@@ -78,8 +84,8 @@ private:
     int gather_sources(const Step&, const Frame<T>&, std::int64_t row, bool transposed);
     int gather_identities(const Step&, const Frame<T>&, std::int64_t row);
     Branch<T> branch(const Step&, const Frame<T>&, std::int64_t begin, std::int64_t end);
-    Rows<T> mask(AlignedArray<T>& memory, double probability, std::uint32_t site, const Step&, const Frame<T>&,
-                 std::int64_t begin, std::int64_t end);
+    Rows<Compute<T>> mask(AlignedArray<Compute<T>>& memory, double probability, std::uint32_t site, const Step&,
+                          const Frame<T>&, std::int64_t begin, std::int64_t end);
 
     const Plan& plan_;
     const KernelTable<T>& kernels_;
@@ -89,11 +95,12 @@ private:
     std::vector<std::int64_t> strides_;
     std::vector<Source<T>> sources_;
     std::vector<Rows<T>> identities_;
-    AlignedArray<T> mask_, branch_mask_;
+    AlignedArray<Compute<T>> mask_, branch_mask_, loss_row_;
     double largest_a_ = 0, largest_delta_ = 0;
 };
 
 extern template class StepRunner<float>;
 extern template class StepRunner<double>;
+extern template class StepRunner<bfloat16>;
 
 }  // namespace resnetcore

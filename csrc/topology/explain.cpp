@@ -8,6 +8,8 @@ namespace {
 
 const char* kind_name(StepKind kind) {
     switch (kind) {
+        case StepKind::input:
+            return "input";
         case StepKind::forward:
             return "forward";
         case StepKind::moments:

@@ -29,6 +29,11 @@ public:
     Plan make() {
         plan_.phases.emplace_back();
         activations_.push_back(activation(0));
+        if (options_.stores_input) {
+            Step step = step_of(StepKind::input, 0, topology_.inputs);
+            step.out = activations_[0];
+            add(std::move(step));
+        }
         gradients_.resize(topology_.depth() + 1);
         work_.resize(topology_.depth() + 1);
         for (std::int64_t number = 1; number <= topology_.depth(); ++number) forward(number);
@@ -329,8 +334,8 @@ private:
         const bool by_step = plan_.tile_local;
         std::vector<int> first(plan_.buffers.size(), -1), last(plan_.buffers.size(), -1);
         int time = 0;
-        for (std::size_t p = 0; p < plan_.phases.size(); ++p) {
-            for (const Step& step : plan_.phases[p].steps) {
+        for (const Phase& phase : plan_.phases) {
+            for (const Step& step : phase.steps) {
                 plan_.max_terms = std::max({plan_.max_terms, static_cast<int>(step.products.size()),
                                             static_cast<int>(step.identities.size())});
                 visit_buffers(step, [&](BufferId b) {
@@ -355,14 +360,14 @@ private:
         place(first, last);
     }
 
-    // First fit over lifetimes. Buffer 0, the input, is the caller's memory and takes no room.
+    // First fit over lifetimes. An input that is the caller's memory takes no room.
     void place(const std::vector<int>& first, const std::vector<int>& last) {
         struct Placed {
             std::int64_t begin, end;
             BufferId id;
         };
         std::vector<Placed> placed;
-        for (BufferId id = 1; id < static_cast<BufferId>(plan_.buffers.size()); ++id) {
+        for (BufferId id = options_.stores_input ? 0 : 1; id < static_cast<BufferId>(plan_.buffers.size()); ++id) {
             BufferInfo& info = plan_.buffers[id];
             info.first_use = first[id];
             info.last_use = last[id];

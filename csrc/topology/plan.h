@@ -13,7 +13,7 @@
 
 namespace resnetcore {
 
-using BufferId = int;  // −1: none. Buffer 0 is the network's input, which is the caller's memory.
+using BufferId = int;  // −1: none. Buffer 0 is the network's input, the caller's memory if it can be.
 
 struct BufferInfo {
     std::string name;
@@ -38,7 +38,19 @@ struct BranchInfo {
     std::uint32_t dropout_site = 0;
 };
 
-enum class StepKind { forward, moments, gate, loss, backward_data, norm_sums, norm_backward, gate_backward, weights };
+// `input` stores the caller's input as the network stores everything.
+enum class StepKind {
+    input,
+    forward,
+    moments,
+    gate,
+    loss,
+    backward_data,
+    norm_sums,
+    norm_backward,
+    gate_backward,
+    weights
+};
 
 struct Step {
     StepKind kind = StepKind::forward;
@@ -88,6 +100,7 @@ struct PlanOptions {
     bool backward = false;  // loss, backward and weight steps; everything they read is kept
     bool input_gradient = false;
     bool weights_by_tile = false;   // weight gradients as steps of the phases, rather than after them
+    bool stores_input = false;      // the caller's memory is not in the network's own precision
     bool keep_activations = false;  // give every activation memory of its own, to be read afterwards
     std::int64_t element_size = 4;
 };

@@ -38,7 +38,7 @@ StepShape step_shape(const Model<T>& model, std::int64_t rows) {
     StepShape shape;
     shape.rows = rows;
     shape.element_size = sizeof(T);
-    shape.weights = model.weight_bytes() / static_cast<std::int64_t>(sizeof(T));
+    shape.weights = model.weight_elements();
     for (const Layer& layer : model.topology().layers) {
         shape.row_width += layer.width;
         shape.one_phase &= !layer.batch_norm;
@@ -50,16 +50,12 @@ StepShape step_shape(const Model<T>& model, std::int64_t rows) {
 
 template <class T>
 void Backpropagation<T>::prepare(const Batch<T>& batch, const PassOptions& options) {
-    const auto& all = model_.parameters().all;
     const std::int64_t rows = (batch.rows + options.micro_batches - 1) / options.micro_batches;
     const StepShape shape = step_shape(model_, rows);
     threads_ = shape.threads;
     strategy_ = choose_strategy(shape).strategy;
     executor(strategy_).prepare(rows, threads_);
-    std::int64_t inner = 1;
-    for (const WeightUnit& unit : units_) inner = std::max(inner, all[unit.weight].rows);
-    while (static_cast<int>(scratch_.size()) < threads_) scratch_.emplace_back(inner * model_.kernels().panel);
-    if (materialises(options) || strategy_ == Strategy::by_tile) gradients_.prepare();
+    gradients_.prepare(threads_, materialises(options) || strategy_ == Strategy::by_tile);
     row_loss_.resize(batch.rows);
 }
 
@@ -170,16 +166,10 @@ void Backpropagation<T>::weights_by_layer(Team& team, const Frame<T>& frame, Opt
             weight_args(model_, step, executor.rows(step.a, frame), executor.rows(step.delta, frame), frame.rows);
         args.first_panel = unit.panel;
         args.last_panel = unit.panel + 1;
-        if (!fused) {
-            gradients_.direct(args, step, !frame.continues);
-        } else {
-            args.scratch = scratch_[team.rank()].data();
-            args.weight = fused->slot(step.weight);
-            args.transposed = model_.store().transposed(step.weight);
-            args.optimizer = fused->settings().optimizer;
-            args.weight_hyper = fused->hyper(step.weight);
-            if (args.has_bias) args.bias = fused->slot(step.bias), args.bias_hyper = fused->hyper(step.bias);
-        }
+        if (fused)
+            gradients_.direct(args, step, *fused, team.rank());
+        else
+            gradients_.direct(args, step, !frame.continues, team.rank());
         model_.kernels().backward_weights(args);
     }
 }
@@ -205,7 +195,7 @@ std::int64_t Backpropagation<T>::first_bad_layer(const Batch<T>& batch, const Pa
 }
 
 template <class T>
-const T* Backpropagation<T>::gradient(int id) const {
+const Compute<T>* Backpropagation<T>::gradient(int id) const {
     const Parameter& p = model_.parameters().all[id];
     if (p.role == Role::norm_weight) return model_.norms().of_layer(p.layer).d_weight.data();
     if (p.role == Role::norm_bias) return model_.norms().of_layer(p.layer).d_bias.data();
@@ -214,7 +204,9 @@ const T* Backpropagation<T>::gradient(int id) const {
 
 template StepShape step_shape(const Model<float>&, std::int64_t);
 template StepShape step_shape(const Model<double>&, std::int64_t);
+template StepShape step_shape(const Model<bfloat16>&, std::int64_t);
 template class Backpropagation<float>;
 template class Backpropagation<double>;
+template class Backpropagation<bfloat16>;
 
 }  // namespace resnetcore

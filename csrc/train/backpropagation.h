@@ -19,12 +19,12 @@ namespace resnetcore {
 
 template <class T>
 struct Batch {
-    Rows<T> x;
+    Rows<Compute<T>> x;
     std::int64_t rows = 0;
     LossTarget<T> target;    // row_loss is filled in
     std::uint32_t step = 0;  // of the dropout's random numbers
     std::uint64_t seed = 0;
-    MutableRows<T> d_x;  // where ∂E/∂x goes, of a pass that takes it
+    MutableRows<Compute<T>> d_x;  // where ∂E/∂x goes, of a pass that takes it
 };
 
 struct PassOptions {
@@ -54,7 +54,7 @@ public:
     PassResult run(const Batch<T>& batch, const PassOptions& options, OptimizerState<T>* state);
 
     // After a run that kept them: packed like the parameter, or null for one without a gradient.
-    const T* gradient(int id) const;
+    const Compute<T>* gradient(int id) const;
 
 private:
     using Executor = BatchExecutor<T>;
@@ -75,7 +75,6 @@ private:
     int threads_ = 1;
     std::vector<WeightUnit> units_;
     WeightGradients<T> gradients_;
-    std::vector<AlignedArray<T>> scratch_;  // by thread
     std::vector<double> row_loss_;
     WorkQueue unit_queue_;
     bool careful_ = false;  // the update may overflow and is allowed to
@@ -85,5 +84,6 @@ private:
 
 extern template class Backpropagation<float>;
 extern template class Backpropagation<double>;
+extern template class Backpropagation<bfloat16>;
 
 }  // namespace resnetcore

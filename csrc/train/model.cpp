@@ -29,7 +29,7 @@ Model<T>::Model(Topology topology, std::uint64_t seed)
       norms_(topology_, list_, store_),
       running_norms_(topology_, list_, store_),
       folded_(list_.all.size()) {
-    std::vector<T> narrow;
+    std::vector<Compute<T>> narrow;
     for (std::size_t id = 0; id < list_.all.size(); ++id) {
         const std::vector<double> value = initial_value(topology_, list_, static_cast<int>(id), seed);
         narrow.assign(value.begin(), value.end());
@@ -47,7 +47,7 @@ Model<T>::Model(const Model& other)
       norms_(topology_, list_, store_),
       running_norms_(topology_, list_, store_),
       folded_(list_.all.size()) {
-    std::vector<T> value;
+    std::vector<Compute<T>> value;
     std::lock_guard<ForkSafeMutex> lock(other.mutex_);
     for (std::size_t id = 0; id < list_.all.size(); ++id) {
         value.resize(list_.all[id].size());
@@ -57,29 +57,30 @@ Model<T>::Model(const Model& other)
 }
 
 template <class T>
-void Model<T>::read(int id, T* values) const {
+void Model<T>::read(int id, Compute<T>* values) const {
     std::lock_guard<ForkSafeMutex> lock(mutex_);
     store_.read(id, values);
 }
 
 template <class T>
-void Model<T>::write(const std::vector<std::pair<int, const T*>>& values) {
+void Model<T>::write(const std::vector<std::pair<int, const Compute<T>*>>& values) {
     std::lock_guard<ForkSafeMutex> lock(mutex_);
     for (const auto& [id, value] : values) store_.write(id, value);
     parameters_changed();
 }
 
 template <class T>
-std::int64_t Model<T>::weight_bytes() const {
+std::int64_t Model<T>::weight_elements() const {
     std::int64_t elements = 0;
     for (const Parameter& p : list_.all) elements += p.size();
-    return elements * static_cast<std::int64_t>(sizeof(T));
+    return elements;
 }
 
 template <class T>
 Plan Model<T>::inference_plan() const {
     PlanOptions options;
     options.element_size = sizeof(T);
+    options.stores_input = !computes_itself<T>;
     return make_plan(topology_, list_, options);
 }
 
@@ -90,6 +91,7 @@ Plan Model<T>::training_plan(bool weights_by_tile, bool input_gradient) const {
     options.weights_by_tile = weights_by_tile;
     options.input_gradient = input_gradient;
     options.element_size = sizeof(T);
+    options.stores_input = !computes_itself<T>;
     return make_plan(topology_, list_, options);
 }
 
@@ -105,37 +107,37 @@ void Model<T>::fold() {
         const Norm<T>& norm = running_norms_.of_layer(number);
         Folded<T>& folded = folded_[weight];
         if (folded.panels.size() == 0) {
-            folded.panels = AlignedArray<T>(store_.packed_elements(weight));
-            folded.bias = AlignedArray<T>(layer.width);
+            const Parameter& p = list_.all[weight];
+            folded.panels = AlignedArray<T>(operand_size<T>(p.rows, p.columns, kernels_.panel));
+            folded.bias = AlignedArray<Compute<T>>(layer.width);
         }
         const Parameter& p = list_.all[weight];
-        std::vector<T> dense(p.size());
+        std::vector<Compute<T>> dense(p.size());
         store_.read(weight, dense.data());
         for (std::int64_t i = 0; i < p.rows; ++i)
             for (std::int64_t j = 0; j < p.columns; ++j) dense[i * p.columns + j] *= norm.scale[j];
-        store_.pack_like(weight, dense.data(), folded.panels.data());
+        kernels_.pack_operand(p.rows, p.columns, {dense.data(), p.columns}, folded.panels.data());
         for (std::int64_t j = 0; j < p.columns; ++j)
-            folded.bias[j] = static_cast<T>(norm.shift[j] - static_cast<double>(norm.mean[j]) * norm.scale[j]);
+            folded.bias[j] = static_cast<Compute<T>>(norm.shift[j] - static_cast<double>(norm.mean[j]) * norm.scale[j]);
     }
     folded_is_current_ = true;
 }
 
 template <class T>
-void Model<T>::predict(Rows<T> x, std::int64_t rows, T* out) {
+void Model<T>::predict(Rows<Compute<T>> x, std::int64_t rows, Compute<T>* out) {
     std::lock_guard<ForkSafeMutex> lock(mutex_);
     fold();
     if (!inference_)
         inference_ = std::make_unique<InferenceExecutor<T>>(inference_plan(), kernels_, store_, running_norms_, folded_,
                                                             weight_bytes());
     if (rows == 0) return;
-    const std::int64_t weights = weight_bytes() / static_cast<std::int64_t>(sizeof(T));
-    const int threads = useful_threads(rows * weights, get_num_threads());
+    const int threads = useful_threads(rows * weight_elements(), get_num_threads());
     inference_->prepare(rows, threads);
     run_on_team([&](Team& team) { inference_->run(team, x, rows, {out, outputs()}); }, threads);
 }
 
 template <class T>
-double Model<T>::loss(Rows<T> x, std::int64_t rows, LossTarget<T> target, T* out) {
+double Model<T>::loss(Rows<Compute<T>> x, std::int64_t rows, LossTarget<T> target, Compute<T>* out) {
     std::vector<double> row_loss(rows);
     predict(x, rows, out);
     LossArgs<T> args;
@@ -163,6 +165,7 @@ std::unique_ptr<BatchExecutor<T>> Model<T>::forward(const Frame<T>& frame, bool 
     options.training = training;
     options.keep_activations = true;
     options.element_size = sizeof(T);
+    options.stores_input = !computes_itself<T>;
     if (!training) fold();
     norms_.begin_step();
     auto executor = std::make_unique<BatchExecutor<T>>(make_plan(topology_, list_, options), kernels_, store_,
@@ -176,7 +179,7 @@ std::unique_ptr<BatchExecutor<T>> Model<T>::forward(const Frame<T>& frame, bool 
 }
 
 template <class T>
-std::vector<Recorded<T>> Model<T>::activations(Rows<T> x, std::int64_t rows, bool training) {
+std::vector<Recorded<T>> Model<T>::activations(Rows<Compute<T>> x, std::int64_t rows, bool training) {
     std::lock_guard<ForkSafeMutex> lock(mutex_);
     Frame<T> frame;
     frame.input = x;
@@ -189,9 +192,8 @@ std::vector<Recorded<T>> Model<T>::activations(Rows<T> x, std::int64_t rows, boo
         const BufferInfo& buffer = buffers[id];
         if (buffer.activation_of < 0 && !buffer.branch) continue;
         const Rows<T> from = executor->rows(static_cast<BufferId>(id), frame);
-        Recorded<T> recorded{buffer.name, buffer.width, std::vector<T>(rows * buffer.width)};
-        for (std::int64_t i = 0; i < rows; ++i)
-            std::copy_n(from.data + i * from.stride, buffer.width, recorded.values.data() + i * buffer.width);
+        Recorded<T> recorded{buffer.name, buffer.width, std::vector<Compute<T>>(rows * buffer.width)};
+        kernels_.widen(rows, buffer.width, from, {recorded.values.data(), buffer.width});
         result.push_back(std::move(recorded));
     }
     return result;
@@ -204,14 +206,13 @@ std::int64_t Model<T>::first_bad_layer(Frame<T> frame) {
     for (std::size_t id = 0; id < buffers.size(); ++id) {
         if (buffers[id].activation_of < 0) continue;
         const Rows<T> rows = executor->rows(static_cast<BufferId>(id), frame);
-        for (std::int64_t i = 0; i < frame.rows; ++i)
-            for (std::int64_t j = 0; j < buffers[id].width; ++j)
-                if (!std::isfinite(rows.data[i * rows.stride + j])) return buffers[id].activation_of;
+        if (!std::isfinite(kernels_.largest(frame.rows, buffers[id].width, rows))) return buffers[id].activation_of;
     }
     return -1;
 }
 
 template class Model<float>;
 template class Model<double>;
+template class Model<bfloat16>;
 
 }  // namespace resnetcore

@@ -16,13 +16,13 @@ template <class T>
 struct Recorded {
     std::string name;
     std::int64_t width = 0;
-    std::vector<T> values;
+    std::vector<Compute<T>> values;
 };
 
 template <class T>
 class Model {
 public:
-    using Scalar = T;
+    using Scalar = T;  // what activations are stored as
 
     // Checks the topology; parameters start from `seed` (initialize.cpp).
     Model(Topology topology, std::uint64_t seed);
@@ -33,20 +33,21 @@ public:
     std::uint64_t seed() const { return seed_; }
     std::int64_t outputs() const { return topology_.layers.back().width; }
 
-    void read(int id, T* values) const;
+    void read(int id, Compute<T>* values) const;
     // Several parameters, row-major; nothing can fail once it begins.
-    void write(const std::vector<std::pair<int, const T*>>& values);
+    void write(const std::vector<std::pair<int, const Compute<T>*>>& values);
 
     // out: (rows, outputs), dense.
-    void predict(Rows<T> x, std::int64_t rows, T* out);
+    void predict(Rows<Compute<T>> x, std::int64_t rows, Compute<T>* out);
     // The loss in inference mode; `out` gets the outputs, (rows, outputs).
-    double loss(Rows<T> x, std::int64_t rows, LossTarget<T> target, T* out);
+    double loss(Rows<Compute<T>> x, std::int64_t rows, LossTarget<T> target, Compute<T>* out);
     // Layer outputs, and normal paths that were stored.
-    std::vector<Recorded<T>> activations(Rows<T> x, std::int64_t rows, bool training);
+    std::vector<Recorded<T>> activations(Rows<Compute<T>> x, std::int64_t rows, bool training);
 
     Plan inference_plan() const;
     Plan training_plan(bool weights_by_tile, bool input_gradient = false) const;
-    std::int64_t weight_bytes() const;
+    std::int64_t weight_elements() const;
+    std::int64_t weight_bytes() const { return weight_elements() * static_cast<std::int64_t>(sizeof(T)); }
 
     // For what trains this model, and holds the lock.
     ForkSafeMutex& mutex() const { return mutex_; }
@@ -78,5 +79,6 @@ private:
 
 extern template class Model<float>;
 extern template class Model<double>;
+extern template class Model<bfloat16>;
 
 }  // namespace resnetcore

@@ -22,25 +22,25 @@ template <class T>
 void OptimizerState<T>::begin_step(double lr) {
     const double t = static_cast<double>(steps_ + 1);
     lr_ = lr;
-    Hyper<T> h;
-    h.lr = static_cast<T>(lr);
-    h.momentum = static_cast<T>(settings_.momentum);
+    Hyper<Compute<T>> h;
+    h.lr = static_cast<Compute<T>>(lr);
+    h.momentum = static_cast<Compute<T>>(settings_.momentum);
     h.nesterov = settings_.nesterov;
-    h.weight_decay = static_cast<T>(settings_.weight_decay);
-    h.beta1 = static_cast<T>(settings_.beta1);
-    h.beta2 = static_cast<T>(settings_.beta2);
-    h.one_minus_beta1 = static_cast<T>(1 - settings_.beta1);
-    h.one_minus_beta2 = static_cast<T>(1 - settings_.beta2);
-    h.eps = static_cast<T>(settings_.eps);
-    h.step_size = static_cast<T>(lr / (1 - std::pow(settings_.beta1, t)));
-    h.root_correction = static_cast<T>(std::sqrt(1 - std::pow(settings_.beta2, t)));
+    h.weight_decay = static_cast<Compute<T>>(settings_.weight_decay);
+    h.beta1 = static_cast<Compute<T>>(settings_.beta1);
+    h.beta2 = static_cast<Compute<T>>(settings_.beta2);
+    h.one_minus_beta1 = static_cast<Compute<T>>(1 - settings_.beta1);
+    h.one_minus_beta2 = static_cast<Compute<T>>(1 - settings_.beta2);
+    h.eps = static_cast<Compute<T>>(settings_.eps);
+    h.step_size = static_cast<Compute<T>>(lr / (1 - std::pow(settings_.beta1, t)));
+    h.root_correction = static_cast<Compute<T>>(std::sqrt(1 - std::pow(settings_.beta2, t)));
     hyper_ = hyper_without_decay_ = h;
     hyper_without_decay_.weight_decay = 0;
 }
 
 template <class T>
-Slot<T> OptimizerState<T>::slot(int id) {
-    Slot<T> slot;
+Slot<Compute<T>> OptimizerState<T>::slot(int id) {
+    Slot<Compute<T>> slot;
     slot.value = model_.store().values(id);
     for (int i = 0; i < arrays_; ++i) slot.state[i] = array(id, i);
     return slot;
@@ -48,5 +48,6 @@ Slot<T> OptimizerState<T>::slot(int id) {
 
 template class OptimizerState<float>;
 template class OptimizerState<double>;
+template class OptimizerState<bfloat16>;
 
 }  // namespace resnetcore

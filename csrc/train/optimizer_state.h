@@ -32,11 +32,11 @@ public:
     void finish_step() { ++steps_; }
     double lr() const { return lr_; }
 
-    Slot<T> slot(int id);
-    const Hyper<T>& hyper(int id) const { return decays(id) ? hyper_ : hyper_without_decay_; }
+    Slot<Compute<T>> slot(int id);
+    const Hyper<Compute<T>>& hyper(int id) const { return decays(id) ? hyper_ : hyper_without_decay_; }
 
     int arrays() const { return arrays_; }
-    T* array(int id, int index) { return states_[id * arrays_ + index].data(); }
+    Compute<T>* array(int id, int index) { return states_[id * arrays_ + index].data(); }
 
 private:
     bool decays(int id) const;
@@ -44,13 +44,14 @@ private:
     Model<T>& model_;
     const OptimizerSettings settings_;
     const int arrays_;
-    std::vector<AlignedArray<T>> states_;
+    std::vector<AlignedArray<Compute<T>>> states_;
     std::int64_t steps_ = 0;
     double lr_ = 0;
-    Hyper<T> hyper_, hyper_without_decay_;
+    Hyper<Compute<T>> hyper_, hyper_without_decay_;
 };
 
 extern template class OptimizerState<float>;
 extern template class OptimizerState<double>;
+extern template class OptimizerState<bfloat16>;
 
 }  // namespace resnetcore

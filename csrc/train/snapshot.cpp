@@ -20,26 +20,28 @@ void Snapshot<T>::visit(Visit visit) const {
 
 template <class T>
 Snapshot<T>::Snapshot(Model<T>& model, OptimizerState<T>& state) : model_(model), state_(state) {
-    visit([&](const Parameter&, const T* values, std::int64_t size) { arrays_.emplace_back(values, values + size); });
+    visit([&](const Parameter&, const Compute<T>* values, std::int64_t size) {
+        arrays_.emplace_back(values, values + size);
+    });
 }
 
 template <class T>
 void Snapshot<T>::restore() {
     std::size_t next = 0;
-    visit([&](const Parameter&, T* values, std::int64_t) {
+    visit([&](const Parameter&, Compute<T>* values, std::int64_t) {
         std::copy(arrays_[next].begin(), arrays_[next].end(), values);
         ++next;
     });
     for (std::size_t id = 0; id < model_.parameters().all.size(); ++id)
-        model_.store().refresh_transposed(static_cast<int>(id));
+        model_.store().refresh_operands(static_cast<int>(id));
 }
 
 template <class T>
 std::string Snapshot<T>::first_overflow() const {
     std::string found;
     std::size_t next = 0;
-    visit([&](const Parameter& p, const T* values, std::int64_t size) {
-        const std::vector<T>& before = arrays_[next++];
+    visit([&](const Parameter& p, const Compute<T>* values, std::int64_t size) {
+        const std::vector<Compute<T>>& before = arrays_[next++];
         for (std::int64_t i = 0; found.empty() && i < size; ++i)
             if (!std::isfinite(values[i]) && std::isfinite(before[i])) found = p.name;
     });
@@ -48,5 +50,6 @@ std::string Snapshot<T>::first_overflow() const {
 
 template class Snapshot<float>;
 template class Snapshot<double>;
+template class Snapshot<bfloat16>;
 
 }  // namespace resnetcore

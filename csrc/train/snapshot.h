@@ -26,10 +26,11 @@ private:
 
     Model<T>& model_;
     OptimizerState<T>& state_;
-    std::vector<std::vector<T>> arrays_;
+    std::vector<std::vector<Compute<T>>> arrays_;
 };
 
 extern template class Snapshot<float>;
 extern template class Snapshot<double>;
+extern template class Snapshot<bfloat16>;
 
 }  // namespace resnetcore

@@ -36,7 +36,13 @@ WeightGradients<T>::WeightGradients(Model<T>& model, const std::vector<WeightUni
     : model_(model), units_(units), arrays_(model.parameters().all.size()) {}
 
 template <class T>
-void WeightGradients<T>::prepare() {
+void WeightGradients<T>::prepare(int threads, bool arrays) {
+    std::int64_t inner = 1;
+    for (const WeightUnit& unit : units_) inner = std::max(inner, model_.parameters().all[unit.weight].rows);
+    const std::int64_t panel = model_.kernels().panel;
+    while (static_cast<int>(rooms_.size()) < threads)
+        rooms_.push_back({AlignedArray<Compute<T>>(inner * panel), AlignedArray<T>(pair_elements<T>(inner, panel))});
+    if (!arrays) return;
     for (const WeightUnit& unit : units_)
         for (int id : {unit.weight, unit.bias})
             if (id >= 0) arrays_[id].reserve(model_.store().packed_elements(id));
@@ -46,16 +52,30 @@ void WeightGradients<T>::prepare() {
 }
 
 template <class T>
-void WeightGradients<T>::direct(BackwardWeightsArgs<T>& args, const WeightStep& step, bool first) {
+void WeightGradients<T>::direct(BackwardWeightsArgs<T>& args, const WeightStep& step, bool first, int thread) {
+    args.pairs = rooms_[thread].pairs.data();
     args.gradient = arrays_[step.weight].data();
     if (args.has_bias) args.bias_gradient = arrays_[step.bias].data();
     args.accumulate = !first;
 }
 
 template <class T>
-void WeightGradients<T>::add(const WeightStep& step, Rows<T> a, Rows<T> delta, std::int64_t rows, bool first) {
+void WeightGradients<T>::direct(BackwardWeightsArgs<T>& args, const WeightStep& step, OptimizerState<T>& state,
+                                int thread) {
+    args.sums = rooms_[thread].sums.data();
+    args.pairs = rooms_[thread].pairs.data();
+    args.weight = state.slot(step.weight);
+    args.operands = model_.store().operands(step.weight);
+    args.optimizer = state.settings().optimizer;
+    args.weight_hyper = state.hyper(step.weight);
+    if (args.has_bias) args.bias = state.slot(step.bias), args.bias_hyper = state.hyper(step.bias);
+}
+
+template <class T>
+void WeightGradients<T>::add(const WeightStep& step, Rows<T> a, Rows<T> delta, std::int64_t rows, bool first,
+                             int thread) {
     BackwardWeightsArgs<T> args = weight_args(model_, step, a, delta, rows);
-    direct(args, step, first);
+    direct(args, step, first, thread);
     model_.kernels().backward_weights(args);
 }
 
@@ -75,7 +95,7 @@ double WeightGradients<T>::clip(Team& team, double largest) {
     std::int64_t index;
     while (squares_queue_.take(index)) {
         double sum = 0;
-        visit(units_[index], [&](const T* g, std::int64_t n) {
+        visit(units_[index], [&](const Compute<T>* g, std::int64_t n) {
             for (std::int64_t i = 0; i < n; ++i) sum += static_cast<double>(g[i]) * g[i];
         });
         squares_[index] = sum;
@@ -94,8 +114,8 @@ double WeightGradients<T>::clip(Team& team, double largest) {
     // As torch.nn.utils.clip_grad_norm_: the guard keeps a zero gradient from dividing by zero.
     const double factor = largest > 0 ? largest / (norm_ + 1e-6) : 1;
     if (factor >= 1) return norm_;
-    auto scale = [factor](T* g, std::int64_t n) {
-        for (std::int64_t i = 0; i < n; ++i) g[i] = static_cast<T>(g[i] * factor);
+    auto scale = [factor](Compute<T>* g, std::int64_t n) {
+        for (std::int64_t i = 0; i < n; ++i) g[i] = static_cast<Compute<T>>(g[i] * factor);
     };
     while (scale_queue_.take(index)) visit(units_[index], scale);
     if (team.rank() == 0)
@@ -122,7 +142,7 @@ void WeightGradients<T>::update_unit(const WeightUnit& unit, OptimizerState<T>& 
     args.last_panel = unit.panel + 1;
     args.gradient = arrays_[unit.weight].data();
     args.weight = state.slot(unit.weight);
-    args.transposed = model_.store().transposed(unit.weight);
+    args.operands = model_.store().operands(unit.weight);
     args.optimizer = state.settings().optimizer;
     args.hyper = state.hyper(unit.weight);
     model_.kernels().update(args);
@@ -143,7 +163,7 @@ template <class T>
 void update_norms(Model<T>& model, OptimizerState<T>& state) {
     for (Norm<T>& norm : model.norms().all()) {
         if (norm.width == 0) continue;
-        auto apply = [&](int id, const T* gradient) {
+        auto apply = [&](int id, const Compute<T>* gradient) {
             UpdateVectorArgs<T> args;
             args.size = norm.width;
             args.gradient = gradient;
@@ -159,13 +179,18 @@ void update_norms(Model<T>& model, OptimizerState<T>& state) {
 
 template std::vector<WeightUnit> weight_units(const Model<float>&, const std::vector<WeightStep>&);
 template std::vector<WeightUnit> weight_units(const Model<double>&, const std::vector<WeightStep>&);
+template std::vector<WeightUnit> weight_units(const Model<bfloat16>&, const std::vector<WeightStep>&);
 template BackwardWeightsArgs<float> weight_args(const Model<float>&, const WeightStep&, Rows<float>, Rows<float>,
                                                 std::int64_t);
 template BackwardWeightsArgs<double> weight_args(const Model<double>&, const WeightStep&, Rows<double>, Rows<double>,
                                                  std::int64_t);
+template BackwardWeightsArgs<bfloat16> weight_args(const Model<bfloat16>&, const WeightStep&, Rows<bfloat16>,
+                                                   Rows<bfloat16>, std::int64_t);
 template void update_norms(Model<float>&, OptimizerState<float>&);
 template void update_norms(Model<double>&, OptimizerState<double>&);
+template void update_norms(Model<bfloat16>&, OptimizerState<bfloat16>&);
 template class WeightGradients<float>;
 template class WeightGradients<double>;
+template class WeightGradients<bfloat16>;
 
 }  // namespace resnetcore

@@ -29,11 +29,13 @@ class WeightGradients : public GradientSink<T> {
 public:
     WeightGradients(Model<T>& model, const std::vector<WeightUnit>& units);
 
-    // Makes room and resets the queues; everything that can fail for lack of memory is done here.
-    void prepare();
-    void add(const WeightStep& step, Rows<T> a, Rows<T> delta, std::int64_t rows, bool first) override;
-    // Where one call of `backward_weights` leaves its sum.
-    void direct(BackwardWeightsArgs<T>& args, const WeightStep& step, bool first);
+    // Makes room and resets the queues; everything that can fail for lack of memory is done here. `arrays`: for
+    // `direct`.
+    void prepare(int threads, bool arrays);
+    void add(const WeightStep& step, Rows<T> a, Rows<T> delta, std::int64_t rows, bool first, int thread) override;
+    // Where one call of `backward_weights` leaves its sum: in the arrays, or in the weight, by the optimizer.
+    void direct(BackwardWeightsArgs<T>& args, const WeightStep& step, bool first, int thread);
+    void direct(BackwardWeightsArgs<T>& args, const WeightStep& step, OptimizerState<T>& state, int thread);
 
     // The following are called by every thread of a team, and end in a barrier.
     // Scales all gradients, those of the norms included, to a norm of at most `largest` (0: any); the norm of before.
@@ -41,7 +43,7 @@ public:
     void update(Team& team, OptimizerState<T>& state);
 
     // Packed like the parameter, or null for one without a gradient here.
-    const T* array(int id) const { return arrays_[id].size() > 0 ? arrays_[id].data() : nullptr; }
+    const Compute<T>* array(int id) const { return arrays_[id].size() > 0 ? arrays_[id].data() : nullptr; }
 
 private:
     template <class Visit>
@@ -50,8 +52,13 @@ private:
 
     Model<T>& model_;
     const std::vector<WeightUnit>& units_;
-    std::vector<AlignedArray<T>> arrays_;  // by parameter
-    std::vector<double> squares_;          // by unit
+    std::vector<AlignedArray<Compute<T>>> arrays_;  // by parameter
+    struct Room {
+        AlignedArray<Compute<T>> sums;
+        AlignedArray<T> pairs;
+    };
+    std::vector<Room> rooms_;      // by thread
+    std::vector<double> squares_;  // by unit
     double norm_ = 0;
     WorkQueue squares_queue_, scale_queue_, update_queue_;
 };
@@ -62,5 +69,6 @@ void update_norms(Model<T>& model, OptimizerState<T>& state);
 
 extern template class WeightGradients<float>;
 extern template class WeightGradients<double>;
+extern template class WeightGradients<bfloat16>;
 
 }  // namespace resnetcore

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ._errors import CheckpointError
-from .checks import as_integer
+from .checks import DTYPES, as_integer
 from .layers import Layer
 from .network import Network
 
@@ -49,7 +49,7 @@ class Topology:
         for layer in net.layers:
             skips = {str(back): kind if isinstance(kind, str) else "fixed" for back, kind in layer.skips.items()}
             layers.append({**layer.to_dict(), "skips": skips})
-        return encode({"inputs": net.inputs, "dtype": net.dtype.name, "seed": net.seed, "layers": layers})
+        return encode({"inputs": net.inputs, "dtype": net.precision, "seed": net.seed, "layers": layers})
 
     def build(self, arrays: Mapping[str, np.ndarray]) -> Network:
         """The network with these parameters and buffers. Raises CheckpointError."""
@@ -121,8 +121,8 @@ def expected_shapes(inputs: int, layers: Sequence[Layer]) -> dict[str, tuple[int
 def _parse(value: dict[str, Any]) -> Topology:
     if value.keys() != {"inputs", "dtype", "seed", "layers"}:
         raise ValueError(f"must have inputs, dtype, seed and layers, got {sorted(value)}")
-    if value["dtype"] not in ("float32", "float64"):
-        raise ValueError(f"dtype must be 'float32' or 'float64', got {value['dtype']!r}")
+    if value["dtype"] not in DTYPES:
+        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {value['dtype']!r}")
     layers, fixed = [], []
     for number, description in enumerate(value["layers"], 1):
         if description.keys() != _KEYS:

@@ -27,7 +27,7 @@ _NETWORK, _TRAINER = "resnetcore.network", "resnetcore.trainer"
 _OPTIMIZER, _STEP = "optimizer.", "optimizer.step"
 # Every count of steps or rows stays exact as a float64, and far from the end of an int64.
 _MAX_COUNT = 2**53
-_DTYPES = {"float32": "F32", "float64": "F64"}
+_DTYPES = {"float32": "F32", "float64": "F64", "bfloat16": "F32"}  # of the parameters
 
 
 def save_network(net: Network, path: str | os.PathLike[str]) -> None:

@@ -27,16 +27,21 @@ def require_finite(operation: str, name: str, array: np.ndarray) -> None:
         raise ValueError(f"{operation}: {name} must be finite (check_finite=True), got NaN or Inf in {len(bad)} rows")
 
 
+DTYPES = ("float32", "float64", "bfloat16")
+
+
 def check_dtype(operation: str, dtype: Any) -> str:
     """The name of a network's dtype, or the error that says which there are."""
-    if str(dtype) in ("bfloat16", "torch.bfloat16", "float16", "torch.float16"):
-        raise BuildFeatureError(f"{operation}: this build has no networks of {dtype}; use 'float32' or 'float64'")
-    try:
-        name = np.dtype(dtype).name
-    except TypeError:
-        name = str(dtype)
-    if dtype is None or name not in ("float32", "float64"):
-        raise DTypeError(f"{operation}: dtype must be 'float32' or 'float64', got {dtype!r}")
+    name = str(dtype).removeprefix("torch.")
+    if name == "float16":
+        raise BuildFeatureError(f"{operation}: this build has no networks of float16; use 'bfloat16'")
+    if name not in DTYPES and dtype is not None:
+        try:
+            name = np.dtype(dtype).name
+        except TypeError:
+            name = str(dtype)
+    if name not in DTYPES:
+        raise DTypeError(f"{operation}: dtype must be 'float32', 'float64' or 'bfloat16', got {dtype!r}")
     return name
 
 

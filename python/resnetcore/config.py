@@ -58,7 +58,7 @@ def config() -> dict[str, str]:
         "instruction set": isa["current"] + (" (forced by RESNETCORE_ISA)" if forced else " (chosen by the CPU)"),
         "instruction sets": ", ".join(state(one) for one in isa["known"]),
         "threads": f"{get_num_threads()} ({_core.num_threads_origin()})",
-        "precision": "float32 and float64; matmul precision highest",
+        "precision": "float32, float64 and bfloat16; matmul precision highest",
         "CUDA": "not built: this version runs on the CPU",
     }
 

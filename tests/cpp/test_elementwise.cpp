@@ -29,7 +29,7 @@ struct Case {
     void gate() {
         MatrixOf<T> out(rows, columns, flush, MatrixOf<T>::Fill::zeros, 5);
         for (bool masked : {false, true}) {
-            GateArgs<T> args{rows, columns, h.view(), t.view(), x.view(), {}, out.mutable_view()};
+            GateArgs<T> args{rows, columns, h.view(), t.view(), x.view(), {}, out.mutable_view(), {}};
             if (masked) args.mask = other.view();
             k.gate(args);
             for (std::int64_t i = 0; i < rows; ++i)

@@ -79,7 +79,7 @@ struct Case {
         Guarded<T> panels(size, flush), transposed(packed_size(columns, inner, k.panel), flush);
         Guarded<T> expected(packed_size(columns, inner, k.panel), flush);
         // Scratch is 64-byte aligned, and so ends where its vectors end.
-        Guarded<T> scratch(inner * k.panel, flush);
+        Guarded<T> sums(size, flush);
         k.pack(inner, columns, w.view(), panels.data());
         k.pack_transposed(inner, columns, w.view(), transposed.data());
         MatrixOf<T> before(1, columns, flush);
@@ -90,10 +90,10 @@ struct Case {
         args.a = a.view(), args.delta = delta.view();
         args.has_bias = true;
         args.weight.value = panels.data(), args.bias.value = bias.data();
-        args.transposed = transposed.data();
+        args.operands.transposed = transposed.data();
         args.optimizer = find_optimizer("sgd");
         args.weight_hyper.lr = args.bias_hyper.lr = 1;
-        args.scratch = scratch.data();
+        args.sums = sums.data();
         k.backward_weights(args);
         MatrixOf<T> after(inner, columns, flush);
         k.unpack(inner, columns, panels.data(), after.mutable_view());

@@ -63,7 +63,7 @@ struct Case {
     MatrixOf<T> a{rows, inner, flush, MatrixOf<T>::Fill::reals, 3},
         delta{rows, columns, flush, MatrixOf<T>::Fill::reals, 2};
     Weight<T> start{k, inner, columns, flush};
-    Guarded<T> scratch{inner * k.panel, flush};
+    Guarded<T> sums{packed_size(inner, columns, k.panel), flush};
 
     void run() {
         MatrixOf<T> w(inner, columns, flush, MatrixOf<T>::Fill::reals), positive(inner, columns, flush);
@@ -103,10 +103,10 @@ struct Case {
         BackwardWeightsArgs<T> one = args(0, rows);
         one.first_panel = first, one.last_panel = last;
         one.weight = weight.slot(), one.bias = weight.bias_slot();
-        one.transposed = weight.transposed.data();
+        one.operands.transposed = weight.transposed.data();
         one.optimizer = optimizer;
         one.weight_hyper = one.bias_hyper = hyper<T>(nesterov);
-        one.scratch = scratch.data();
+        one.sums = sums.data();
         k.backward_weights(one);
     }
     void by_stretches(Guarded<T>& gradient, Guarded<T>& bias_gradient) {
@@ -122,7 +122,7 @@ struct Case {
         whole.inner = inner, whole.columns = columns;
         whole.last_panel = panel_count(columns, k.panel);
         whole.gradient = gradient.data();
-        whole.weight = weight.slot(), whole.transposed = weight.transposed.data();
+        whole.weight = weight.slot(), whole.operands.transposed = weight.transposed.data();
         whole.optimizer = optimizer, whole.hyper = hyper<T>(nesterov);
         k.update(whole);
         UpdateVectorArgs<T> vector;

@@ -2,8 +2,8 @@
 // and the activation's derivative in registers. Included inside an ISA's namespace, after forward.h.
 
 // g′ from what the layer kept. Where the argument was kept although the derivative reads the output, g is taken again.
-template <class Activation, class T>
-RC_HD Vec<T> derivative(Vec<T> saved, bool saved_is_argument) {
+template <class Activation, class V>
+RC_HD V derivative(V saved, bool saved_is_argument) {
     if constexpr (!Activation::needs_argument)
         if (saved_is_argument) saved = Activation::forward(saved);
     return Activation::derivative(saved);
@@ -20,7 +20,7 @@ struct BackwardDataTile {
         StoredTile<T, MR> tile;
         if constexpr (in_registers<T, Activation>) {
             Accumulators<T, MR> sum = product<T, MR>(args.sources, args.n_sources, row, panel, tile);
-            if (lanes[1] == Vec<T>::lanes) return finish_whole<MR>(sum, row);
+            if (lanes[1] == lanes_of<T>) return finish_whole<MR>(sum, row);
             tile.keep(sum);
         } else {
             product_into<T, MR>(tile, args.sources, args.n_sources, row, panel);
@@ -36,45 +36,44 @@ struct BackwardDataTile {
     }
     template <int MR, int half>
     RC_HD void finish_half(Accumulators<T, MR>& g, std::int64_t row) {
-        const std::int64_t j = column + half * Vec<T>::lanes;
+        const std::int64_t j = column + half * lanes_of<T>;
         for (int s = 0; s < args.n_identity; ++s) {
             const T* from = args.identity[s].data + row * args.identity[s].stride + j;
             const std::int64_t stride = args.identity[s].stride;
-            each_row<MR>([&](int i) { g.at[i][half] = g.at[i][half] + Vec<T>::load(from + i * stride); });
+            each_row<MR>([&](int i) { g.at[i][half] = g.at[i][half] + read(from + i * stride); });
         }
         if (args.mask.data)
             each_row<MR>([&](int i) {
-                g.at[i][half] = g.at[i][half] * Vec<T>::load(args.mask.data + (row + i) * args.mask.stride + j);
+                g.at[i][half] = g.at[i][half] * read(args.mask.data + (row + i) * args.mask.stride + j);
             });
         if constexpr (!std::is_same<Activation, Identity>::value) {
             const T* saved = args.saved.data + row * args.saved.stride + j;
             each_row<MR>([&](int i) {
-                const Vec<T> of_g = Vec<T>::load(saved + i * args.saved.stride);
+                const Vec<Compute<T>> of_g = read(saved + i * args.saved.stride);
                 g.at[i][half] = g.at[i][half] * derivative<Activation>(of_g, args.saved_is_argument);
             });
         }
         T* to = args.out.data + row * args.out.stride + j;
-        each_row<MR>([&](int i) { g.at[i][half].store(to + i * args.out.stride); });
+        each_row<MR>([&](int i) { write(g.at[i][half], to + i * args.out.stride); });
     }
 
-    __attribute__((noinline)) void finish_from_memory(const T* sum, int rows, std::int64_t row) {
+    __attribute__((noinline)) void finish_from_memory(const Compute<T>* sum, int rows, std::int64_t row) {
         for (int half = 0; half < 2; ++half) {
             if (lanes[half] <= 0) return;
-            const std::int64_t j = column + half * Vec<T>::lanes;
-            for (int i = 0; i < rows; ++i)
-                finish(Vec<T>::load(sum + (2 * i + half) * Vec<T>::lanes), row + i, j, lanes[half]);
+            const std::int64_t j = column + half * lanes_of<T>;
+            for (int i = 0; i < rows; ++i) finish(read(sum + (2 * i + half) * lanes_of<T>), row + i, j, lanes[half]);
         }
     }
 
-    RC_HD void finish(Vec<T> g, std::int64_t i, std::int64_t j, int n) {
+    RC_HD void finish(Vec<Compute<T>> g, std::int64_t i, std::int64_t j, int n) {
         for (int s = 0; s < args.n_identity; ++s)
-            g = g + Vec<T>::load(args.identity[s].data + i * args.identity[s].stride + j, n);
-        if (args.mask.data) g = g * Vec<T>::load(args.mask.data + i * args.mask.stride + j, n);
+            g = g + read(args.identity[s].data + i * args.identity[s].stride + j, n);
+        if (args.mask.data) g = g * read(args.mask.data + i * args.mask.stride + j, n);
         if constexpr (!std::is_same<Activation, Identity>::value) {
-            const Vec<T> saved = Vec<T>::load(args.saved.data + i * args.saved.stride + j, n);
+            const Vec<Compute<T>> saved = read(args.saved.data + i * args.saved.stride + j, n);
             g = g * derivative<Activation>(saved, args.saved_is_argument);
         }
-        g.store(args.out.data + i * args.out.stride + j, n);
+        write(g, args.out.data + i * args.out.stride + j, n);
     }
 };
 

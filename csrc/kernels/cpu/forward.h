@@ -11,7 +11,7 @@ struct ForwardTile {
         StoredTile<T, MR> tile;
         if constexpr (in_registers<T, Activation>) {
             Accumulators<T, MR> sum = product<T, MR>(args.sources, args.n_sources, row, panel, tile);
-            if (lanes[1] == Vec<T>::lanes) return finish_whole<MR>(sum, row);
+            if (lanes[1] == lanes_of<T>) return finish_whole<MR>(sum, row);
             tile.keep(sum);
         } else {
             product_into<T, MR>(tile, args.sources, args.n_sources, row, panel);
@@ -27,65 +27,66 @@ struct ForwardTile {
     }
     template <int MR, int half>
     RC_HD void finish_half(Accumulators<T, MR>& z, std::int64_t row) {
-        const std::int64_t j = column + half * Vec<T>::lanes;
+        const std::int64_t j = column + half * lanes_of<T>;
         if (args.bias) {
-            const Vec<T> bias = Vec<T>::load(args.bias + j);
+            const Vec<Compute<T>> bias = read(args.bias + j);
             each_row<MR>([&](int i) { z.at[i][half] = z.at[i][half] + bias; });
         }
         for (int s = 0; s < args.n_identity; ++s) {
             const T* from = args.identity[s].data + row * args.identity[s].stride + j;
             const std::int64_t stride = args.identity[s].stride;
-            each_row<MR>([&](int i) { z.at[i][half] = z.at[i][half] + Vec<T>::load(from + i * stride); });
+            each_row<MR>([&](int i) { z.at[i][half] = z.at[i][half] + read(from + i * stride); });
         }
         if (args.branch.z.data)
-            each_row<MR>([&](int i) { z.at[i][half] = z.at[i][half] + branch(row + i, j, Vec<T>::lanes); });
+            each_row<MR>([&](int i) { z.at[i][half] = z.at[i][half] + branch(row + i, j, lanes_of<T>); });
         if (args.argument.data)
             each_row<MR>(
-                [&](int i) { z.at[i][half].store(args.argument.data + (row + i) * args.argument.stride + j); });
+                [&](int i) { write(z.at[i][half], args.argument.data + (row + i) * args.argument.stride + j); });
         each_row<MR>([&](int i) { z.at[i][half] = Activation::forward(z.at[i][half]); });
         if (args.mask.data)
             each_row<MR>([&](int i) {
-                z.at[i][half] = z.at[i][half] * Vec<T>::load(args.mask.data + (row + i) * args.mask.stride + j);
+                z.at[i][half] = z.at[i][half] * read(args.mask.data + (row + i) * args.mask.stride + j);
             });
-        T* to = args.out.data + row * args.out.stride + j;
-        each_row<MR>([&](int i) { z.at[i][half].store(to + i * args.out.stride); });
+        if (computes_itself<T> || args.out.data)
+            each_row<MR>([&](int i) { write(z.at[i][half], args.out.data + (row + i) * args.out.stride + j); });
+        if (!computes_itself<T> && args.wide.data)
+            each_row<MR>([&](int i) { write(z.at[i][half], args.wide.data + (row + i) * args.wide.stride + j); });
     }
 
     // Anything else: partial vectors, and the activations that are long themselves.
-    __attribute__((noinline)) void finish_from_memory(const T* sum, int rows, std::int64_t row) {
+    __attribute__((noinline)) void finish_from_memory(const Compute<T>* sum, int rows, std::int64_t row) {
         for (int half = 0; half < 2; ++half) {
             if (lanes[half] <= 0) return;
-            const std::int64_t j = column + half * Vec<T>::lanes;
-            const Vec<T> bias = args.bias ? Vec<T>::load(args.bias + j, lanes[half]) : Vec<T>();
+            const std::int64_t j = column + half * lanes_of<T>;
+            const Vec<Compute<T>> bias = args.bias ? read(args.bias + j, lanes[half]) : Vec<Compute<T>>();
             for (int i = 0; i < rows; ++i)
-                finish(Vec<T>::load(sum + (2 * i + half) * Vec<T>::lanes) + bias, row + i, j, lanes[half]);
+                finish(read(sum + (2 * i + half) * lanes_of<T>) + bias, row + i, j, lanes[half]);
         }
     }
 
-    RC_HD void finish(Vec<T> z, std::int64_t i, std::int64_t j, int n) {
+    RC_HD void finish(Vec<Compute<T>> z, std::int64_t i, std::int64_t j, int n) {
         for (int s = 0; s < args.n_identity; ++s)
-            z = z + Vec<T>::load(args.identity[s].data + i * args.identity[s].stride + j, n);
+            z = z + read(args.identity[s].data + i * args.identity[s].stride + j, n);
         if (args.branch.z.data) z = z + branch(i, j, n);
-        if (args.argument.data) z.store(args.argument.data + i * args.argument.stride + j, n);
-        Vec<T> a = Activation::forward(z);
-        if (args.mask.data) a = a * Vec<T>::load(args.mask.data + i * args.mask.stride + j, n);
-        a.store(args.out.data + i * args.out.stride + j, n);
+        if (args.argument.data) write(z, args.argument.data + i * args.argument.stride + j, n);
+        Vec<Compute<T>> a = Activation::forward(z);
+        if (args.mask.data) a = a * read(args.mask.data + i * args.mask.stride + j, n);
+        if (computes_itself<T> || args.out.data) write(a, args.out.data + i * args.out.stride + j, n);
+        if (!computes_itself<T> && args.wide.data) write(a, args.wide.data + i * args.wide.stride + j, n);
     }
 
-    RC_HD Vec<T> branch(std::int64_t i, std::int64_t j, int n) {
+    RC_HD Vec<Compute<T>> branch(std::int64_t i, std::int64_t j, int n) {
         const Branch<T>& b = args.branch;
-        Vec<T> z = Vec<T>::load(b.z.data + i * b.z.stride + j, n);
-        if (b.center)
-            z = multiply_add(z - Vec<T>::load(b.center + j, n), Vec<T>::load(b.scale + j, n),
-                             Vec<T>::load(b.shift + j, n));
-        if (b.mask.data) z = z * Vec<T>::load(b.mask.data + i * b.mask.stride + j, n);
+        Vec<Compute<T>> z = read(b.z.data + i * b.z.stride + j, n);
+        if (b.center) z = multiply_add(z - read(b.center + j, n), read(b.scale + j, n), read(b.shift + j, n));
+        if (b.mask.data) z = z * read(b.mask.data + i * b.mask.stride + j, n);
         return z;
     }
 };
 
 template <class T, class Make>
 RC_HD void visit_tiles(std::int64_t rows, std::int64_t columns, Make make) {
-    constexpr int lanes = Vec<T>::lanes;
+    constexpr int lanes = lanes_of<T>;
     for (std::int64_t panel = 0; panel * 2 * lanes < columns; ++panel) {
         const std::int64_t column = panel * 2 * lanes;
         auto tile = make(panel, column);

@@ -2,7 +2,8 @@
 //     RC_ISA           its namespace and the name of its table
 //     RC_VECTOR_BYTES  the width of its vectors
 //     RC_TILE_ROWS     rows of the register tile: 2·rows accumulators and 3 more must fit its registers
-// and includes this once. Everything lands in an unnamed namespace: only the two table getters leave the object file,
+//     RC_BFLOAT16_ONLY where it adds instructions for bfloat16 to a set that has a translation unit of its own
+// and includes this once. Everything lands in an unnamed namespace: only the table getters leave the object file,
 // so that the linker can never give one instruction set's code to another.
 #include <cstdint>
 #include <cstring>
@@ -26,6 +27,7 @@ namespace {
 
 // clang-format off: each uses those before it
 #include "kernels/cpu/vector.h"
+#include "kernels/cpu/vector_bfloat16.h"
 #include "kernels/cpu/vector_functions.h"
 #include "kernels/cpu/micro_kernel.h"
 #include "kernels/cpu/forward.h"
@@ -38,16 +40,35 @@ namespace {
 // clang-format on
 
 template <class T>
-constexpr KernelTable<T> table = {2 * Vec<T>::lanes,   RC_TILE_ROWS,     forward<T>,       backward_data<T>,
-                                  backward_weights<T>, update<T>,        update_vector<T>, moments<T>,
-                                  norm_sums<T>,        norm_backward<T>, gate<T>,          gate_backward<T>,
-                                  dropout<T>,          loss<T>,          largest<T>,       pack<T>,
-                                  pack_transposed<T>,  unpack<T>};
+constexpr KernelTable<T> table = {2 * lanes_of<T>,
+                                  RC_TILE_ROWS,
+                                  forward<T>,
+                                  backward_data<T>,
+                                  backward_weights<T>,
+                                  update<T>,
+                                  update_vector<T>,
+                                  moments<T>,
+                                  norm_sums<T>,
+                                  norm_backward<T>,
+                                  gate<T>,
+                                  gate_backward<T>,
+                                  dropout<T>,
+                                  loss<T>,
+                                  largest<T>,
+                                  pack<T>,
+                                  unpack<T>,
+                                  pack_operand<T>,
+                                  pack_transposed<T>,
+                                  narrow<T>,
+                                  widen<T>};
 
 }  // namespace
 
+#if !defined(RC_BFLOAT16_ONLY)
 const KernelTable<float>* f32() { return &table<float>; }
 const KernelTable<double>* f64() { return &table<double>; }
+#endif
+const KernelTable<bfloat16>* bf16() { return &table<bfloat16>; }
 
 }  // namespace RC_ISA
 }  // namespace resnetcore

@@ -5,10 +5,10 @@ template <class T>
 double largest(std::int64_t rows, std::int64_t columns, Rows<T> x) {
     using Bits = std::conditional_t<sizeof(T) == 8, std::int64_t, std::int32_t>;
     typedef Bits Magnitudes __attribute__((vector_size(RC_VECTOR_BYTES)));
-    constexpr int lanes = Vec<T>::lanes;
+    constexpr int lanes = lanes_of<T>;
     constexpr Bits without_sign = std::numeric_limits<Bits>::max();
     Magnitudes most[2] = {};
-    auto take = [&](Magnitudes& so_far, Vec<T> v) {
+    auto take = [&](Magnitudes& so_far, Vec<Compute<T>> v) {
         const Magnitudes magnitude = (Magnitudes)v.v & without_sign;
         so_far = magnitude > so_far ? magnitude : so_far;
     };
@@ -16,16 +16,16 @@ double largest(std::int64_t rows, std::int64_t columns, Rows<T> x) {
         const T* row = x.data + i * x.stride;
         std::int64_t j = 0;
         for (; j + 2 * lanes <= columns; j += 2 * lanes) {
-            take(most[0], Vec<T>::load(row + j));
-            take(most[1], Vec<T>::load(row + j + lanes));
+            take(most[0], read(row + j));
+            take(most[1], read(row + j + lanes));
         }
         for (; j < columns; j += lanes)
-            take(most[0], Vec<T>::load(row + j, columns - j < lanes ? static_cast<int>(columns - j) : lanes));
+            take(most[0], read(row + j, columns - j < lanes ? static_cast<int>(columns - j) : lanes));
     }
     Bits result = 0;
     for (const Magnitudes& m : most)
         for (int i = 0; i < lanes; ++i) result = m[i] > result ? m[i] : result;
-    T value;
+    Compute<T> value;
     std::memcpy(&value, &result, sizeof value);
     return static_cast<double>(value);
 }

@@ -3,7 +3,8 @@
 //
 // Invariant: an element's sum depends on its row, its column and the sources alone, never on which rows share its tile.
 
-// Sums of more terms than this are cut and the parts added, so that rounding errors do not grow with the length.
+// Sums of more terms than this are cut and the parts added, so that rounding errors do not grow with the length. Even,
+// so that pairs stay whole.
 constexpr std::int64_t longest_sum = 512;
 
 // body(i) for each row of a tile. The rows are constants from the start, not a loop that is unrolled late: only so does
@@ -19,11 +20,11 @@ RC_HD void each_row(Body body) {
 
 template <class T, int MR>
 struct Accumulators {
-    Vec<T> at[MR][2];
+    Vec<Compute<T>> at[MR][2];
 };
 
 // acc += A·W for one stretch of k. a(i, k) = a[i·row_step + k·k_step]; w(k, ·) = w[k·w_step …].
-template <class T, int MR>
+template <int MR, class T>
 RC_HD void accumulate(const T* a, std::int64_t row_step, std::int64_t k_step, const T* w, std::int64_t w_step,
                       std::int64_t length, Accumulators<T, MR>& acc) {
     for (std::int64_t k = 0; k < length; ++k) {
@@ -38,18 +39,46 @@ RC_HD void accumulate(const T* a, std::int64_t row_step, std::int64_t k_step, co
     }
 }
 
+// The same on pairs along k: pair p of a is at a[i·row_step + p·k_step], pairs of w at w[p·w_step …].
+template <int MR>
+RC_HD void accumulate_pairs(const bfloat16* a, std::int64_t row_step, std::int64_t k_step, const bfloat16* w,
+                            std::int64_t w_step, std::int64_t pairs, Accumulators<bfloat16, MR>& acc) {
+    for (std::int64_t p = 0; p < pairs; ++p) {
+        const Words left = read_pairs(w), right = read_pairs(w + 2 * word_lanes);
+        each_row<MR>([&](int i) {
+            const Words x = broadcast_pair(a + i * row_step);
+            acc.at[i][0] = dot_add(x, left, acc.at[i][0]);
+            acc.at[i][1] = dot_add(x, right, acc.at[i][1]);
+        });
+        a += k_step;
+        w += w_step;
+    }
+}
+
+// A row-major stretch of `length` k against a panel of pairs. A last single k has zeros beside it.
+template <int MR>
+RC_HD void accumulate(const bfloat16* a, std::int64_t row_step, std::int64_t, const bfloat16* w, std::int64_t w_step,
+                      std::int64_t length, Accumulators<bfloat16, MR>& acc) {
+    accumulate_pairs<MR>(a, row_step, 2, w, 2 * w_step, length / 2, acc);
+    if (length % 2 == 0) return;
+    bfloat16 last[MR][2];
+    for (int i = 0; i < MR; ++i) last[i][0] = a[i * row_step + length - 1], last[i][1] = bfloat16{};
+    accumulate_pairs<MR>(last[0], 2, 0, w + (length - 1) * w_step, 0, 1, acc);
+}
+
 // A tile in memory: where the parts of a long sum wait, and where the epilogues that take a tile from memory find it.
 template <class T, int MR>
 struct StoredTile {
-    alignas(64) T at[MR][2 * Vec<T>::lanes];
+    static constexpr int lanes = Vec<Compute<T>>::lanes;
+    alignas(64) Compute<T> at[MR][2 * lanes];
 
     RC_HD void keep(const Accumulators<T, MR>& tile) {
-        each_row<MR>([&](int i) { tile.at[i][0].store(at[i]), tile.at[i][1].store(at[i] + Vec<T>::lanes); });
+        each_row<MR>([&](int i) { tile.at[i][0].store(at[i]), tile.at[i][1].store(at[i] + lanes); });
     }
     RC_HD void add_to(Accumulators<T, MR>& tile) const {
         each_row<MR>([&](int i) {
-            tile.at[i][0] = Vec<T>::load(at[i]) + tile.at[i][0];
-            tile.at[i][1] = Vec<T>::load(at[i] + Vec<T>::lanes) + tile.at[i][1];
+            tile.at[i][0] = read(at[i]) + tile.at[i][0];
+            tile.at[i][1] = read(at[i] + lanes) + tile.at[i][1];
         });
     }
 };
@@ -58,16 +87,16 @@ struct StoredTile {
 template <class T, int MR>
 RC_HD Accumulators<T, MR> product(const Source<T>* sources, int n, std::int64_t row, std::int64_t panel,
                                   StoredTile<T, MR>& parts) {
-    constexpr std::int64_t width = 2 * Vec<T>::lanes;
+    constexpr std::int64_t width = 2 * Vec<Compute<T>>::lanes;
     Accumulators<T, MR> sum;
     bool in_parts = false;
     for (int s = 0; s < n; ++s) {
         const Source<T>& source = sources[s];
         const T* a = source.rows.data + row * source.rows.stride;
-        const T* w = source.panels + panel * source.inner * width;
+        const T* w = source.panels + panel * operand_rows<T>(source.inner) * width;
         for (std::int64_t left = source.inner;;) {
             const std::int64_t length = left < longest_sum ? left : longest_sum;
-            accumulate<T, MR>(a, source.rows.stride, 1, w, width, length, sum);
+            accumulate<MR>(a, source.rows.stride, 1, w, width, length, sum);
             left -= length;
             if (left == 0) break;
             a += length;
@@ -93,7 +122,7 @@ __attribute__((noinline)) void product_into(StoredTile<T, MR>& tile, const Sourc
 // a few percent of the shortest sums and saves most of the compile time and code size.
 template <class T, class Activation>
 constexpr bool in_registers =
-    sizeof(T) == 4 && (std::is_same<Activation, Identity>::value || std::is_same<Activation, Relu>::value);
+    sizeof(Compute<T>) == 4 && (std::is_same<Activation, Identity>::value || std::is_same<Activation, Relu>::value);
 
 // Calls tile<n>(first) for blocks of at most MR rows, as equal as can be: 16 rows are 8 + 8, not 14 + 2.
 template <int MR, class Tile>

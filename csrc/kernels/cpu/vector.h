@@ -43,6 +43,10 @@ struct Vec {
     }
 };
 
+// Of vectors that hold what is computed with elements stored as T.
+template <class T>
+constexpr int lanes_of = Vec<Compute<T>>::lanes;
+
 // clang-format off: a table of operators
 template <class T> RC_HD Vec<T> operator+(Vec<T> a, Vec<T> b) { return a.v + b.v; }
 template <class T> RC_HD Vec<T> operator-(Vec<T> a, Vec<T> b) { return a.v - b.v; }
@@ -107,4 +111,22 @@ RC_HD void transpose(Vec<T> (&rows)[Vec<T>::lanes]) {
         }
         transpose<T, 2 * step>(rows);
     }
+}
+
+// What is stored as T, as vectors of what is computed with: the first n lanes, as Vec's own load and store.
+template <class T>
+RC_HD Vec<T> read(const T* p) {
+    return Vec<T>::load(p);
+}
+template <class T>
+RC_HD Vec<T> read(const T* p, int n) {
+    return Vec<T>::load(p, n);
+}
+template <class T>
+RC_HD void write(Vec<T> v, T* p) {
+    v.store(p);
+}
+template <class T>
+RC_HD void write(Vec<T> v, T* p, int n) {
+    v.store(p, n);
 }

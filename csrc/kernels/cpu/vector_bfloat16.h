@@ -1,0 +1,77 @@
+// bfloat16 in vectors: widened to floats, rounded from them, and multiplied in pairs. Included inside the namespace of
+// one instruction set.
+
+typedef std::uint32_t Words __attribute__((vector_size(RC_VECTOR_BYTES)));
+typedef std::uint32_t UnalignedWords __attribute__((vector_size(RC_VECTOR_BYTES), aligned(2), may_alias));
+typedef std::uint16_t Halves __attribute__((vector_size(RC_VECTOR_BYTES / 2)));
+typedef std::uint16_t UnalignedHalves __attribute__((vector_size(RC_VECTOR_BYTES / 2), aligned(2), may_alias));
+
+constexpr int word_lanes = RC_VECTOR_BYTES / 4;
+
+// bfloat16 number i as the low half of word i.
+RC_HD Words read_words(const bfloat16* p) {
+    return __builtin_convertvector((Halves) * reinterpret_cast<const UnalignedHalves*>(p), Words);
+}
+RC_HD Words read_words(const bfloat16* p, int n) {
+    if (n >= word_lanes) return read_words(p);
+#if defined(__AVX512BW__)
+    if (n <= 0) return Words{};
+    const __m256i halves = _mm256_maskz_loadu_epi16(static_cast<__mmask16>((1u << n) - 1), p);
+    return __builtin_convertvector((Halves)halves, Words);
+#else
+    Words words{};
+    for (int i = 0; i < n; ++i) words[i] = p[i].bits;
+    return words;
+#endif
+}
+RC_HD Vec<float> to_float(Words low) { return Vec<float>((Vec<float>::Native)(low << 16)); }
+
+RC_HD Vec<float> read(const bfloat16* p) { return to_float(read_words(p)); }
+RC_HD Vec<float> read(const bfloat16* p, int n) { return to_float(read_words(p, n)); }
+
+// The upper half of each word is the bfloat16; as to_bfloat16 of math/bfloat16.h. The lower half is rubbish.
+RC_HD Words rounded(Vec<float> x) {
+    const Words bits = (Words)x.v, nearest = bits + 0x7fff + (bits >> 16 & 1);
+    return (x.v != x.v) ? (bits | 0x400000) : nearest;
+}
+
+RC_HD void write(Vec<float> x, bfloat16* p) {
+#if defined(__AVX512BF16__)
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), (__m256i)_mm512_cvtneps_pbh((__m512)x.v));
+#else
+    *reinterpret_cast<UnalignedHalves*>(p) = __builtin_convertvector(rounded(x) >> 16, Halves);
+#endif
+}
+RC_HD void write(Vec<float> x, bfloat16* p, int n) {
+    if (n <= 0) return;
+    if (n >= word_lanes) return write(x, p);
+#if defined(__AVX512BW__)
+    const Halves halves = __builtin_convertvector(rounded(x) >> 16, Halves);
+    _mm256_mask_storeu_epi16(p, static_cast<__mmask16>((1u << n) - 1), (__m256i)halves);
+#else
+    const Words words = rounded(x) >> 16;
+    for (int i = 0; i < n; ++i) p[i].bits = static_cast<std::uint16_t>(words[i]);
+#endif
+}
+
+// Two vectors as pairs: word i is `low` number i below `high` number i.
+RC_HD Words pairs_of(Vec<float> low, Vec<float> high) { return rounded(low) >> 16 | (rounded(high) & 0xffff0000u); }
+RC_HD void write_pairs(Words pairs, bfloat16* p) { *reinterpret_cast<UnalignedWords*>(p) = pairs; }
+RC_HD Words read_pairs(const bfloat16* p) { return *reinterpret_cast<const UnalignedWords*>(p); }
+RC_HD Words broadcast_pair(const bfloat16* p) {
+    std::uint32_t pair;
+    std::memcpy(&pair, p, sizeof pair);
+    return pair - Words{};
+}
+
+RC_HD Vec<float> low_of(Words pairs) { return Vec<float>((Vec<float>::Native)(pairs << 16)); }
+RC_HD Vec<float> high_of(Words pairs) { return Vec<float>((Vec<float>::Native)(pairs & 0xffff0000u)); }
+
+// c + low(a)·low(b) + high(a)·high(b). The instruction flushes denormals, and fuses nothing.
+RC_HD Vec<float> dot_add(Words a, Words b, Vec<float> c) {
+#if defined(__AVX512BF16__)
+    return (Vec<float>::Native)_mm512_dpbf16_ps((__m512)c.v, (__m512bh)a, (__m512bh)b);
+#else
+    return multiply_add(high_of(a), high_of(b), multiply_add(low_of(a), low_of(b), c));
+#endif
+}

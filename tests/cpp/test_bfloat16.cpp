@@ -1,0 +1,184 @@
+// bfloat16 on every instruction set and every tail: integers of few bits, whose sums are exact in any order, must agree
+// to the last bit with plain loops; all arrays lie flush against forbidden pages.
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include "check.h"
+#include "guarded.h"
+#include "kernels/select.h"
+#include "math/activation.h"
+
+using namespace resnetcore;
+
+namespace {
+
+std::uint32_t noise = 1;
+float small_integer() {
+    return static_cast<float>(static_cast<int>((noise = noise * 1664525u + 1013904223u) >> 29) - 3);
+}
+
+// Rows of one kind of number against a forbidden page.
+template <class T>
+struct Array {
+    std::int64_t rows, columns;
+    Guarded<T> memory;
+    Array(std::int64_t rows, std::int64_t columns, Flush flush)
+        : rows(rows), columns(columns), memory(rows * columns, flush) {
+        for (std::int64_t i = 0; i < memory.size(); ++i) set(memory[i], small_integer());
+    }
+    static void set(float& to, float value) { to = value; }
+    static void set(bfloat16& to, float value) { to = to_bfloat16(value); }
+    static float get(float from) { return from; }
+    static float get(bfloat16 from) { return to_float(from); }
+    float at(std::int64_t i, std::int64_t j) { return get(memory[i * columns + j]); }
+    Rows<T> view() { return {memory.data(), columns}; }
+    MutableRows<T> mutable_view() { return {memory.data(), columns}; }
+};
+using Narrow = Array<bfloat16>;
+using Wide = Array<float>;
+
+struct Case {
+    const KernelTable<bfloat16>& k;
+    std::string where;
+    std::int64_t rows, inner, columns;
+    Flush flush;
+
+    Wide w{inner, columns, flush};
+
+    void forward() {
+        Narrow a(rows, inner, flush), skip(rows, columns, flush), out(rows, columns, flush);
+        Wide bias(1, columns, flush), wide(rows, columns, flush);
+        Guarded<bfloat16> panels(operand_size<bfloat16>(inner, columns, k.panel), flush);
+        k.pack_operand(inner, columns, w.view(), panels.data());
+        const Source<bfloat16> source{a.view(), panels.data(), inner};
+        const Rows<bfloat16> identity = skip.view();
+        ForwardArgs<bfloat16> args;
+        args.rows = rows, args.columns = columns;
+        args.sources = &source, args.n_sources = 1;
+        args.bias = bias.memory.data();
+        args.identity = &identity, args.n_identity = 1;
+        args.activation = find_activation("relu");
+        args.out = out.mutable_view(), args.wide = wide.mutable_view();
+        k.forward(args);
+        for (std::int64_t i = 0; i < rows; ++i)
+            for (std::int64_t j = 0; j < columns; ++j) {
+                float z = bias.at(0, j) + skip.at(i, j);
+                for (std::int64_t s = 0; s < inner; ++s) z += a.at(i, s) * w.at(s, j);
+                z = z > 0 ? z : 0;
+                CHECK(wide.at(i, j) == z, "%s: wide at %d %d", where.c_str(), int(i), int(j));
+                CHECK(out.at(i, j) == to_float(to_bfloat16(z)), "%s: out at %d %d", where.c_str(), int(i), int(j));
+            }
+    }
+
+    void backward_data() {
+        Narrow delta(rows, columns, flush), saved(rows, inner, flush), out(rows, inner, flush);
+        Guarded<bfloat16> transposed(operand_size<bfloat16>(columns, inner, k.panel), flush);
+        k.pack_transposed(inner, columns, w.view(), transposed.data());
+        const Source<bfloat16> source{delta.view(), transposed.data(), columns};
+        BackwardDataArgs<bfloat16> args;
+        args.rows = rows, args.columns = inner;
+        args.sources = &source, args.n_sources = 1;
+        args.activation = find_activation("relu");
+        args.saved = saved.view();
+        args.out = out.mutable_view();
+        k.backward_data(args);
+        for (std::int64_t i = 0; i < rows; ++i)
+            for (std::int64_t s = 0; s < inner; ++s) {
+                float d = 0;
+                for (std::int64_t j = 0; j < columns; ++j) d += delta.at(i, j) * w.at(s, j);
+                d = saved.at(i, s) > 0 ? to_float(to_bfloat16(d)) : 0;
+                CHECK(out.at(i, s) == d, "%s: data at %d %d", where.c_str(), int(i), int(s));
+            }
+    }
+
+    void backward_weights() {
+        Narrow a(rows, inner, flush), delta(rows, columns, flush);
+        Wide bias(1, columns, flush), start(1, columns, flush), after(inner, columns, flush);
+        for (std::int64_t j = 0; j < columns; ++j) start.memory[j] = bias.memory[j];
+        const std::int64_t size = packed_size(inner, columns, k.panel), panels = panel_count(columns, k.panel);
+        const std::int64_t straight = operand_size<bfloat16>(inner, columns, k.panel);
+        const std::int64_t turned = operand_size<bfloat16>(columns, inner, k.panel);
+        Guarded<float> value(size, flush), sums(inner * k.panel * panels, flush);
+        Guarded<bfloat16> operand(straight, flush), transposed(turned, flush), expected(straight, flush),
+            expected_transposed(turned, flush), pairs(pair_elements<bfloat16>(inner, k.panel), flush);
+        k.pack(inner, columns, w.view(), value.data());
+        k.pack_operand(inner, columns, w.view(), operand.data());
+        k.pack_transposed(inner, columns, w.view(), transposed.data());
+        BackwardWeightsArgs<bfloat16> args;
+        args.rows = rows, args.inner = inner, args.columns = columns;
+        args.last_panel = panels;
+        args.a = a.view(), args.delta = delta.view();
+        args.has_bias = true;
+        args.weight.value = value.data(), args.operands = {operand.data(), transposed.data()};
+        args.bias.value = bias.memory.data();
+        args.optimizer = find_optimizer("sgd");
+        args.weight_hyper.lr = args.bias_hyper.lr = 0.5f;
+        args.sums = sums.data(), args.pairs = pairs.data();
+        k.backward_weights(args);
+        k.unpack(inner, columns, value.data(), after.mutable_view());
+        for (std::int64_t j = 0; j < columns; ++j) {
+            float db = 0;
+            for (std::int64_t i = 0; i < rows; ++i) db += delta.at(i, j);
+            CHECK(bias.at(0, j) == start.at(0, j) - 0.5f * db, "%s: bias at %d", where.c_str(), int(j));
+            for (std::int64_t s = 0; s < inner; ++s) {
+                float g = 0;
+                for (std::int64_t i = 0; i < rows; ++i) g += a.at(i, s) * delta.at(i, j);
+                CHECK(after.at(s, j) == w.at(s, j) - 0.5f * g, "%s: weight at %d %d", where.c_str(), int(s), int(j));
+            }
+        }
+        k.pack_operand(inner, columns, after.view(), expected.data());
+        k.pack_transposed(inner, columns, after.view(), expected_transposed.data());
+        CHECK(std::memcmp(expected.data(), operand.data(), straight * 2) == 0, "%s: operand", where.c_str());
+        CHECK(std::memcmp(expected_transposed.data(), transposed.data(), turned * 2) == 0, "%s: transposed",
+              where.c_str());
+    }
+};
+
+void run(const KernelTable<bfloat16>& k, const std::string& isa) {
+    for (std::int64_t rows : {1, 2, 5, 14, 15, 130})
+        for (std::int64_t inner : {1, 2, 7, 16, 17, 33})
+            for (std::int64_t columns : {1, 2, 3, 8, 15, 16, 17, 31, 32, 33, 65})
+                for (Flush flush : {Flush::end, Flush::start}) {
+                    Case one{
+                        k,
+                        isa + " " + std::to_string(rows) + " x " + std::to_string(inner) + " x " + std::to_string(columns),
+                        rows,
+                        inner,
+                        columns,
+                        flush};
+                    one.forward();
+                    one.backward_data();
+                    one.backward_weights();
+                }
+}
+
+// Every rounding that a float can need, through a layer whose weight is 1.
+void rounding(const KernelTable<bfloat16>& k, const std::string& isa) {
+    for (std::uint32_t upper = 0x0080; upper < 0x7f80; upper += 7)
+        for (std::uint32_t lower : {0u, 1u, 0x7fffu, 0x8000u, 0x8001u, 0xffffu}) {
+            const std::uint32_t bits = upper << 16 | lower;
+            float x[2];
+            std::memcpy(x, &bits, sizeof bits);
+            x[1] = -x[0];
+            bfloat16 got[2];
+            k.narrow(1, 2, {x, 2}, {got, 2});
+            for (int i = 0; i < 2; ++i)
+                CHECK(got[i].bits == to_bfloat16(x[i]).bits, "%s: %g is rounded to %x", isa.c_str(), double(x[i]),
+                      unsigned(got[i].bits));
+        }
+}
+
+}  // namespace
+
+int main() {
+    for (const Isa& isa : known_isas()) {
+        if (!isa.compiled || !isa.supported) {
+            std::printf("skipped %s: %s\n", isa.name.c_str(), isa.compiled ? "this CPU lacks it" : "not compiled");
+            continue;
+        }
+        run(*isa.bf16, isa.name);
+        rounding(*isa.bf16, isa.name);
+    }
+    return summary("bfloat16");
+}
