@@ -1,6 +1,7 @@
 """Network and Layer behave as their docstrings say; the numbers are tested against the reference elsewhere."""
 
 import copy
+import dataclasses
 import pickle
 
 import numpy as np
@@ -265,3 +266,30 @@ def test_networks_know_their_shape():
     net = small()
     assert (net.inputs, net.outputs, len(net.layers), net.device, net.seed) == (4, 3, 7, "cpu", 0)
     assert repr(net) == "<Network 4 -> 3, 7 layers, float32>"
+
+
+def test_layers_from_anything_that_can_be_iterated_over(X):
+    layers = [rc.Layer(8), rc.Layer(8, skips={2: "learned"}), rc.Layer(3)]
+    net = rc.Network(X.shape[1], (layer for layer in layers))
+    assert net.layers == tuple(layers)
+    assert "8" in str(net.summary())
+    with pytest.raises(rc.DTypeError, match="sequence of Layers"):
+        rc.Network(4, rc.Layer(3))
+
+
+def test_a_layer_does_not_change():
+    layer = rc.Layer(8, skips={2: "identity"})
+    for change in (lambda s: s.update({3: "learned"}), lambda s: s.pop(2), lambda s: s.__setitem__(2, "learned")):
+        with pytest.raises(TypeError, match="do not change"):
+            change(layer.skips)
+    for same in (pickle.loads(pickle.dumps(layer)), copy.deepcopy(layer), dataclasses.replace(layer)):
+        assert same == layer and same.skips == {2: "identity"}
+
+
+def test_masked_elements_are_no_numbers(X):
+    net = small()
+    masked = np.ma.masked_array(X, mask=np.zeros(X.shape, bool))
+    assert np.array_equal(net(masked), net(X))
+    masked.mask[0, 0] = True
+    with pytest.raises(ValueError, match="masked"):
+        net(masked)

@@ -240,3 +240,30 @@ def test_progress_is_quiet_unless_asked(data, capsys):
 def test_bad_arguments(build, error):
     with pytest.raises(error):
         build()
+
+
+@pytest.mark.parametrize("order", ["stopping first", "checkpoint first"])
+@pytest.mark.parametrize("at", [1, 2, 3, 5])
+def test_early_stopping_of_a_resumed_run_restores_the_same_weights(tmp_path, at, order):
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((120, 6)).astype("float32"), rng.integers(0, 3, 120)
+    held_out = rng.standard_normal((60, 6)).astype("float32"), rng.integers(0, 3, 60)
+
+    def fit(trainer, epochs):
+        stopping = rc.callbacks.EarlyStopping(patience=4)
+        checkpoint = rc.callbacks.Checkpoint(tmp_path / "at-{epoch}.safetensors")
+        callbacks = [stopping, checkpoint] if order == "stopping first" else [checkpoint, stopping]
+        trainer.fit(X, y, epochs, validation=held_out, callbacks=callbacks)
+        return stopping
+
+    def make():
+        return rc.Trainer(rc.models.plain(6, 3, 24, 4, seed=1), optimizer=rc.SGD(lr=0.05, momentum=0.9), batch_size=32)
+
+    whole = make()
+    best = fit(whole, 40).best_epoch
+    assert 1 < best < whole.epoch < 40
+    resumed = rc.Trainer.resume(tmp_path / f"at-{at}.safetensors")
+    assert fit(resumed, 40).best_epoch == best
+    assert resumed.epoch == whole.epoch
+    for name, value in whole.net.parameters().items():
+        assert np.array_equal(value, resumed.net.parameters()[name])

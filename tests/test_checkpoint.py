@@ -292,9 +292,9 @@ def test_numbers_of_numpy_in_settings_are_saved(path):
 
 def test_infinite_metrics_are_saved(path):
     trainer = make_trainer()
-    trainer.history["loss"][0] = float("inf")
+    trainer.history.append({"loss": float("inf")})
     trainer.save(path)
-    assert rc.Trainer.resume(path).history["loss"][0] == float("inf")
+    assert rc.Trainer.resume(path).history["loss"][-1] == float("inf")
 
 
 def test_a_schedule_of_the_users_own_is_refused_and_the_old_file_kept(path):

@@ -196,3 +196,31 @@ def test_torch_tensors_are_read_in_place_and_returned():
     assert torch.equal(w, torch.full((3, 2), -1.0))
     with pytest.raises(rc.DTypeError):
         ops.residual_forward([a.to(torch.bfloat16)], [w.to(torch.bfloat16)])
+
+
+def test_what_is_written_to_must_be_the_callers_memory():
+    x, w, grad = np.ones((3, 4), "f4"), np.ones((4, 2), "f4"), np.ones((3, 2), "f4")
+
+    class Copies:
+        def __array__(self, dtype=None, copy=None):
+            return np.ones((4, 2), "f4")
+
+    for bad in ([[0.0, 0.0]] * 3, Copies()):
+        with pytest.raises(rc.DTypeError, match="out is written to"):
+            rc.ops.residual_forward([x], [w], out=bad)
+    a = rc.ops.residual_forward([x], [w])
+    with pytest.raises(rc.DTypeError, match=r"weights\[0\] is written to"):
+        rc.ops.residual_update(grad, a, [x], [Copies()])
+    bias = np.ones(2, "f4")
+    bias.flags.writeable = False
+    with pytest.raises(ValueError, match="bias is written to, and it is read-only"):
+        rc.ops.residual_update(grad, a, [x], [w], bias)
+    rc.ops.residual_update(grad, a, [x], [w], lr=np.int64(1))
+
+
+def test_memory_between_an_inputs_is_not_an_inputs():
+    big, w = np.zeros((3, 6), "f4"), np.ones((4, 2), "f4")
+    big[:, :4] = 1
+    assert np.array_equal(rc.ops.residual_forward([big[:, :4]], [w], out=big[:, 4:]), np.full((3, 2), 4.0))
+    with pytest.raises(ValueError, match="overlap"):
+        rc.ops.residual_forward([big[:, :4]], [w], out=big[:, 3:5])

@@ -1,10 +1,13 @@
 """fit, step and evaluate do what their docstrings say, and can be stopped and continued anywhere without a trace."""
 
+import copy
 import os
+import pickle
 import signal
 import subprocess
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -417,3 +420,169 @@ def test_decay_of_weights_only():
     everywhere, weights_only = (net.parameters() for net in nets)
     np.testing.assert_allclose(weights_only["1.bias"] - everywhere["1.bias"], 0.05, rtol=1e-9)
     np.testing.assert_allclose(weights_only["1.weight"], everywhere["1.weight"])
+
+
+def test_one_fit_at_a_time():
+    X, y = problem(64)
+    trainer = make(batch_size=4)
+    inside, go_on = threading.Event(), threading.Event()
+
+    class Wait(rc.callbacks.Callback):
+        def on_step_end(self, trainer, loss):
+            inside.set()
+            go_on.wait(10)
+
+    other = threading.Thread(target=lambda: trainer.fit(X, y, epochs=1, callbacks=Wait()))
+    other.start()
+    assert inside.wait(10)
+    with pytest.raises(RuntimeError, match="another thread"):
+        trainer.fit(X, y, epochs=2)
+    go_on.set()
+    other.join()
+    assert (trainer.epoch, trainer.steps, trainer.history.epochs) == (1, 16, 1)
+    trainer.fit(X, y, epochs=2)
+
+    class Nested(rc.callbacks.Callback):
+        def on_step_end(self, trainer, loss):
+            trainer.fit(X, y, epochs=9)
+
+    with pytest.raises(RuntimeError, match="a callback"):
+        trainer.fit(X, y, epochs=3, callbacks=Nested())
+
+
+def test_saved_by_another_thread_is_whole(tmp_path):
+    X, y = problem(64)
+    trainer, torn = make(batch_size=4), []
+    running = threading.Thread(target=lambda: trainer.fit(X, y, epochs=30))
+    running.start()
+    while running.is_alive():
+        trainer.save(tmp_path / "now.safetensors")
+        resumed = rc.Trainer.resume(tmp_path / "now.safetensors")
+        if resumed.steps != 16 * resumed.epoch + resumed.position.batch:
+            torn.append(resumed.steps)
+    running.join()
+    assert not torn
+
+
+def test_a_slow_source_can_be_interrupted():
+    class Slow:
+        def __iter__(self):
+            yield problem(8)
+            time.sleep(30)
+
+    trainer = make()
+    began = time.monotonic()
+    timer = threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit(Slow(), epochs=1)
+    assert time.monotonic() - began < 5
+    assert (trainer.steps, trainer.position.batch) == (1, 1)
+
+
+def stopped_inside(data, trainer):
+    class Stop(rc.callbacks.Callback):
+        def on_step_end(self, trainer, loss):
+            if trainer.position.batch == 3:
+                trainer.stop()
+
+    trainer.fit(*data, epochs=1, callbacks=Stop())
+    assert trainer.position.batch == 3
+
+
+def test_an_epoch_ends_on_the_data_that_it_began_with(tmp_path):
+    X, y = problem(64)
+    trainer = make(batch_size=8)
+    stopped_inside((X, y), trainer)
+    trainer.save(tmp_path / "t.safetensors")
+    for t in (trainer, rc.Trainer.resume(tmp_path / "t.safetensors")):
+        with pytest.raises(ValueError, match=r"64 rows.*4000 rows"):
+            t.fit(*problem(4000), epochs=1)
+        with pytest.raises(ValueError, match=r"64 rows.*batches of an iterable"):
+            t.fit([(X[:8], y[:8])] * 8, epochs=1)
+        t.fit(X, y, epochs=1)
+    iterated = make(batch_size=8)
+    batches = [(X[i : i + 8], y[i : i + 8]) for i in range(0, 64, 8)]
+    stopped_inside((batches,), iterated)
+    with pytest.raises(ValueError, match=r"batches of an iterable.*64 rows"):
+        iterated.fit(X, y, epochs=1)
+    iterated.fit(batches, epochs=1)
+
+
+def test_validation_as_a_list():
+    X, y = problem(40)
+    expected = make().fit(X, y, epochs=1, validation=(X, y))["val_loss"]
+    assert make().fit(X, y, epochs=1, validation=[X, y])["val_loss"] == expected
+    trainer = make()
+    with pytest.raises(ValueError, match="validation has no batches"):
+        trainer.fit(X, y, epochs=1, validation=[])
+    assert trainer.steps == 0
+
+
+@pytest.mark.parametrize("bad", [rc.schedules.OneCycle(final=0.0), rc.schedules.OneCycle(start=0.0)], ids=repr)
+def test_a_rate_of_zero_is_found_before_the_first_step(bad):
+    X, y = problem(40)
+    trainer = make(schedule=bad)
+    with pytest.raises(ValueError, match="learning rate of 0"):
+        trainer.fit(X, y, epochs=2)
+    assert trainer.steps == 0 and trainer.schedule == bad
+
+
+def test_a_length_is_not_filled_in_by_a_fit_that_failed():
+    X, y = problem(40)
+    trainer = make(schedule=rc.schedules.Cosine())
+    bad = X.copy()
+    bad[:] = np.nan
+    with pytest.raises(FloatingPointError):
+        trainer.fit(bad, y, epochs=2)
+    assert trainer.schedule.steps is None
+
+
+def test_callbacks_at_both_ends():
+    X, y = problem(40)
+    closed = []
+
+    class Closing(rc.callbacks.Callback):
+        def __init__(self, fails):
+            self.fails = fails
+
+        def close(self):
+            closed.append(self)
+            if self.fails:
+                raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        make().fit(X, y, epochs=1, callbacks=[Closing(True), Closing(False)])
+    assert len(closed) == 2
+
+    class StopAtOnce(rc.callbacks.Callback):
+        def on_fit_begin(self, trainer, plan):
+            trainer.stop()
+
+    trainer = make()
+    trainer.fit(X, y, epochs=1, callbacks=StopAtOnce())
+    assert trainer.steps == 0
+    trainer.fit(X, y, epochs=1, callbacks=None)
+    with pytest.raises(rc.DTypeError, match="progress"):
+        trainer.fit(X, y, epochs=2, progress="no")
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_trainer_is_not_copied(duplicate):
+    with pytest.raises(TypeError, match=r"save and Trainer.resume"):
+        duplicate(make())
+
+
+def test_state_and_config_of_something_else():
+    trainer = make()
+    with pytest.raises(ValueError, match="not what state"):
+        trainer.set_state({})
+    with pytest.raises(ValueError, match="not what config"):
+        rc.Trainer.from_config(trainer.net, {})
+
+
+def test_a_history_is_read_only():
+    X, y = problem(40)
+    trainer = make()
+    trainer.fit(X, y, epochs=1)["loss"].append(99.0)
+    assert len(trainer.history["loss"]) == 1

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import torch
 
+import reference
 from reference import dropout_mask
 
 F = torch.nn.functional
@@ -21,6 +22,25 @@ ACTIVATIONS = {
     "sigmoid": torch.sigmoid,
     "softplus": F.softplus,
 }
+
+
+def activation(name):
+    """PyTorch's own; of one that PyTorch has not, the reference's formulas."""
+    if name in ACTIVATIONS:
+        return ACTIVATIONS[name]
+    g, slope = reference.ACTIVATIONS[name]
+
+    class OfTheReference(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, z):
+            ctx.save_for_backward(z)
+            return torch.tensor(g(as_float64(z)), dtype=z.dtype)
+
+        @staticmethod
+        def backward(ctx, d):
+            return d * torch.tensor(slope(as_float64(ctx.saved_tensors[0])), dtype=d.dtype)
+
+    return OfTheReference.apply
 
 
 class TorchNetwork:
@@ -61,7 +81,7 @@ class TorchNetwork:
 
     def _layer(self, number, a):
         layer, before = self.layers[number - 1], a[-1]
-        g = ACTIVATIONS[layer["activation"]]
+        g = activation(layer["activation"])
         inner = before
         if layer["pre"]:
             inner = g(self._norm(number, before) if layer["norm"] else before)

@@ -32,13 +32,17 @@ def as_array(operation: str, name: str, value: Any, *, widen: bool = True) -> np
         array = value.to_numpy()
     elif hasattr(value, "__dlpack__"):
         array = _from_dlpack(what, value, widen)
-    elif isinstance(value, (list, tuple)) or hasattr(value, "__array__") or _has_buffer(value):
+    elif isinstance(value, (list, tuple)) or hasattr(value, "__array__") or has_buffer(value):
         try:
             array = np.asarray(value)
         except ValueError as error:
             raise ShapeError(f"{what} must be rectangular: {error}") from None
     else:
         raise DTypeError(f"{what} must be an array, got {type(value).__name__}")
+    if isinstance(array, np.ma.MaskedArray):
+        if np.ma.is_masked(array):
+            raise ValueError(f"{what} has masked elements; fill them first, as with {name}.filled(0)")
+        array = array.data
     if array.dtype.byteorder not in "=|" and not array.dtype.isnative:
         raise DTypeError(
             f"{what} must be in native byte order, got {array.dtype.str}; use "
@@ -98,7 +102,8 @@ def _from_dlpack(what: str, value: Any, widen: bool) -> np.ndarray:
     return _core.from_dlpack(value, what, widen)
 
 
-def _has_buffer(value: Any) -> bool:
+def has_buffer(value: Any) -> bool:
+    """Whether `value` offers its memory by the buffer protocol, and is no text."""
     try:
         memoryview(value)
     except TypeError:

@@ -6,8 +6,6 @@ import json
 import math
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ._atomic import replace_file
 from .checks import as_integer
 
@@ -44,8 +42,8 @@ class Callback:
 class EarlyStopping(Callback):
     """Stops when a metric has not improved for `patience` epochs.
 
-    What it has seen is read from `trainer.history`, so a resumed run stops where the uninterrupted one would. Only
-    epochs of the running `fit` can be restored.
+    What it has seen is read from `trainer.history`, and the best epoch's weights are kept with the trainer and its
+    checkpoints: a resumed run ends as the uninterrupted one would.
 
     Args:
         patience: epochs without improvement that are borne.
@@ -92,22 +90,30 @@ class EarlyStopping(Callback):
         mode = self.mode or ("max" if self._metric.endswith("accuracy") else "min")
         self._sign = -1.0 if mode == "max" else 1.0
         self._best, self._waited, self.best_epoch = math.inf, 0, 0
-        self._kept: dict[str, np.ndarray] | None = None
         for epoch, value in enumerate(trainer.history.get(self._metric, []), 1):
             self._improved(epoch, value)
+        # A checkpoint between the best epoch and this callback's turn has its weights as the network's own.
+        if self.best_epoch == trainer.epoch > 0 and trainer.position.batch == 0:
+            self._keep(trainer)
 
     def on_epoch_end(self, trainer: Trainer, metrics: dict[str, float]) -> None:
         """Keeps the weights of a new best epoch; stops where none has come for too long."""
         if self._improved(trainer.epoch, metrics[self._metric]):
-            if self.restore_best:
-                self._kept = {**trainer.net.parameters(), **trainer.net.buffers()}
+            self._keep(trainer)
         elif self._waited >= self.patience:
             trainer.stop()
 
     def on_fit_end(self, trainer: Trainer) -> None:
         """Puts the best epoch's weights back."""
-        if self._kept is not None:
-            trainer.net.set_parameters(self._kept)
+        kept = trainer._kept
+        if self.restore_best and kept is not None and kept.epoch == self.best_epoch:
+            trainer.net.set_parameters(kept.arrays)
+
+    def _keep(self, trainer: Trainer) -> None:
+        from .trainer import Kept
+
+        if self.restore_best:
+            trainer._kept = Kept(trainer.epoch, {**trainer.net.parameters(), **trainer.net.buffers()})
 
     def _improved(self, epoch: int, value: float) -> bool:
         value *= self._sign

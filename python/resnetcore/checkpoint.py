@@ -7,7 +7,7 @@ The arrays have the names that `Network.parameters` and `Network.buffers` give t
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
@@ -15,16 +15,17 @@ import numpy as np
 from . import schedules
 from ._errors import CheckpointError
 from ._topology_text import Topology, decode, encode, expected_shapes, rejecting
+from .checks import as_integer
 from .network import Network
 from .safetensors import Reader, write
-from .trainer import Trainer
+from .trainer import Kept, Trainer
 
 __all__ = ["load_network", "load_trainer", "save_network", "save_trainer"]
 
 Loaded = TypeVar("Loaded")
 
 _NETWORK, _TRAINER = "resnetcore.network", "resnetcore.trainer"
-_OPTIMIZER, _STEP = "optimizer.", "optimizer.step"
+_OPTIMIZER, _STEP, _KEPT = "optimizer.", "optimizer.step", "kept."
 # Every count of steps or rows stays exact as a float64, and far from the end of an int64.
 _MAX_COUNT = 2**53
 _DTYPES = {"float32": "F32", "float64": "F64", "bfloat16": "F32"}  # of the parameters
@@ -48,7 +49,7 @@ def load_network(path: str | os.PathLike[str]) -> Network:
     with Reader(path) as reader:
         names = set(reader.tensors)
         if _TRAINER in reader.metadata:
-            names = {name for name in names if not name.startswith(_OPTIMIZER)}
+            names = {name for name in names if not name.startswith((_OPTIMIZER, _KEPT))}
         return _naming(reader, lambda: _read_network(reader, names))
 
 
@@ -59,13 +60,24 @@ def save_trainer(trainer: Trainer, path: str | os.PathLike[str]) -> None:
         ValueError: a schedule of the caller's own, which no file can hold.
         OSError: the file cannot be written; the old one is as it was.
     """
-    config, state = trainer.config(), trainer.state()
+    with trainer._turn():  # between two steps of whoever trains it
+        config, state, arrays = trainer.config(), trainer.state(), _arrays(trainer.net)
     try:
         schedules.from_dict(config["schedule"])
     except (ValueError, TypeError) as error:
         raise ValueError(f"save: the schedule {trainer.schedule!r} cannot be saved: {error}") from None
-    settings = encode({"config": config, "position": state["position"], "history": state["history"]})
-    arrays = {**_arrays(trainer.net), **state["optimizer"]}
+    kept: Kept | None = state["kept"]
+    settings = encode(
+        {
+            "config": config,
+            "position": state["position"],
+            "history": state["history"],
+            "kept": None if kept is None else kept.epoch,
+        }
+    )
+    arrays.update(state["optimizer"])
+    if kept is not None:
+        arrays.update({_KEPT + name: array for name, array in kept.arrays.items()})
     write(path, arrays, {_NETWORK: Topology.to_json(trainer.net), _TRAINER: settings})
 
 
@@ -103,17 +115,28 @@ def _read_trainer(reader: Reader) -> Trainer:
     text = reader.metadata[_TRAINER]
     settings = rejecting("the training's settings", lambda: _settings(decode(text)))
     optimizer = {name for name in reader.tensors if name.startswith(_OPTIMIZER)}
+    kept = {name for name in reader.tensors if name.startswith(_KEPT)}
     _check_optimizer(reader, optimizer)
-    net = _read_network(reader, reader.tensors.keys() - optimizer)
-    return rejecting("the training's settings", lambda: _build_trainer(net, settings, reader.read(optimizer)))
+    net = _read_network(reader, reader.tensors.keys() - optimizer - kept)
+    _check_kept(reader, kept, settings["kept"], _arrays(net).keys())
+    return rejecting("the training's settings", lambda: _build_trainer(net, settings, reader.read(optimizer | kept)))
 
 
-def _build_trainer(net: Network, settings: Mapping[str, Any], optimizer: Mapping[str, np.ndarray]) -> Trainer:
+def _build_trainer(net: Network, settings: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Trainer:
+    optimizer = {name: array for name, array in arrays.items() if name.startswith(_OPTIMIZER)}
+    kept = {name[len(_KEPT) :]: array for name, array in arrays.items() if name.startswith(_KEPT)}
     steps = int(optimizer[_STEP][0])
     if not 0 <= steps < _MAX_COUNT:
         raise ValueError(f"{_STEP} must be from 0 to 2**53 - 1, got {steps}")
     trainer = Trainer.from_config(net, settings["config"])
-    trainer.set_state({"position": settings["position"], "history": settings["history"], "optimizer": optimizer})
+    trainer.set_state(
+        {
+            "position": settings["position"],
+            "history": settings["history"],
+            "optimizer": optimizer,
+            "kept": Kept(settings["kept"], kept) if kept else None,
+        }
+    )
     return trainer
 
 
@@ -124,8 +147,10 @@ def _topology(reader: Reader) -> Topology:
 
 
 def _settings(value: dict[str, Any]) -> dict[str, Any]:
-    if value.keys() != {"config", "position", "history"}:
-        raise ValueError(f"must have config, position and history, got {sorted(value)}")
+    if value.keys() != {"config", "position", "history", "kept"}:
+        raise ValueError(f"must have config, position, history and kept, got {sorted(value)}")
+    if value["kept"] is not None and as_integer("kept", value["kept"]) < 0:
+        raise ValueError(f"kept must be an epoch or null, got {value['kept']!r}")
     if not all(0 <= value["position"][name] < _MAX_COUNT for name in ("epoch", "batch", "rows")):
         raise ValueError(f"position must count from 0 to 2**53 - 1, got {value['position']}")
     return value
@@ -151,6 +176,15 @@ def _check_optimizer(reader: Reader, names: set[str]) -> None:
         if parameter is None:
             raise CheckpointError(f"has '{name}', which belongs to no array of the network")
         _check_array(reader, name, parameter.dtype, parameter.shape)
+
+
+def _check_kept(reader: Reader, names: set[str], epoch: int | None, parameters: Iterable[str]) -> None:
+    expected = set() if epoch is None else {_KEPT + name for name in parameters}
+    if names != expected:
+        raise CheckpointError(f"has {_some(sorted(names ^ expected))} too many or too few: the arrays of a kept epoch")
+    for name in names:
+        own = reader.tensors[name[len(_KEPT) :]]
+        _check_array(reader, name, own.dtype, own.shape)
 
 
 def _check_array(reader: Reader, name: str, dtype: str, shape: tuple[int, ...]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -39,12 +40,16 @@ class FitPlan:
 
 @dataclass(frozen=True)
 class Position:
-    """Where a trainer is: complete epochs, and in the next one, batches done, rows seen, and Σ rows · loss."""
+    """Where a trainer is: complete epochs, and in the next one, batches done, rows seen, and Σ rows · loss.
+
+    `total` is the number of rows of the data that the epoch is about; None where an iterable gives its batches.
+    """
 
     epoch: int = 0
     batch: int = 0
     rows: int = 0
     loss_sum: float = 0.0
+    total: int | None = None
 
 
 def fit(
@@ -68,18 +73,15 @@ def fit(
     names = ("loss", "lr", *(() if held_out is None else ("val_" + name for name in metric_names(trainer.loss))))
     plan = FitPlan(epochs, steps, data.rows, names)
     listeners = _listeners(callbacks, progress)
-    with Interrupts() as interrupts:
-        try:
-            for listener in listeners:
-                listener.on_fit_begin(trainer, plan)
-            trainer._begin_fit(schedule)
-            while trainer.epoch < epochs and not trainer._stopping:
-                _run_epoch(trainer, data, held_out, listeners, interrupts)
-            for listener in listeners:
-                listener.on_fit_end(trainer)
-        finally:
-            for listener in listeners:
-                listener.close()
+    with Interrupts() as interrupts, ExitStack() as closing, trainer._fitting(schedule):
+        for listener in reversed(listeners):
+            closing.callback(listener.close)
+        for listener in listeners:
+            listener.on_fit_begin(trainer, plan)
+        while trainer.epoch < epochs and not trainer._stopping:
+            _run_epoch(trainer, data, held_out, listeners, interrupts)
+        for listener in listeners:
+            listener.on_fit_end(trainer)
 
 
 def _run_epoch(
@@ -89,13 +91,14 @@ def _run_epoch(
     lr = trainer._rate(max(trainer.steps - 1, 0))  # of the last step, where only the validation is left to do
     # Each kind of data takes back batches of its own kind only, which the type of a union cannot say.
     batches: Iterator[Any] = data.batches(trainer.seed, at.epoch, at.batch, trainer.batch_size, trainer.accumulate)
-    for batch in batches:
+    for batch in interrupts.while_waiting(batches) if isinstance(data, IterableData) else batches:
         interrupts.check()
-        lr = trainer._checked_lr()
-        loss = data.step(trainer._core, batch, lr)
-        rows = len(batch) if isinstance(batch, np.ndarray) else len(batch[0])
-        at = Position(at.epoch, at.batch + 1, at.rows + rows, at.loss_sum + rows * loss)
-        trainer._position = at
+        with trainer._turn():
+            lr = trainer._checked_lr()
+            loss = data.step(trainer._core, batch, lr)
+            rows = len(batch) if isinstance(batch, np.ndarray) else len(batch[0])
+            at = Position(at.epoch, at.batch + 1, at.rows + rows, at.loss_sum + rows * loss, data.rows)
+            trainer._position = at
         for listener in listeners:
             listener.on_step_end(trainer, loss)
         if trainer._stopping:
@@ -111,15 +114,21 @@ def _run_epoch(
         with interrupts.allowed():
             found = evaluate(trainer.net, trainer.loss, held_out)
         metrics.update({f"val_{name}": value for name, value in found.items()})
-    trainer.history.append(metrics)
-    trainer._position = Position(epoch=at.epoch + 1)
+    with trainer._turn():
+        trainer.history.append(metrics)
+        trainer._position = Position(epoch=at.epoch + 1)
     for listener in listeners:
         listener.on_epoch_end(trainer, metrics)
 
 
 def _validation_data(trainer: Trainer, validation: Any) -> Data:
     what = "fit: validation"
-    if not isinstance(validation, tuple):
+    arrays = isinstance(validation, tuple) or (
+        isinstance(validation, list) and len(validation) in (2, 3) and all(hasattr(v, "shape") for v in validation)
+    )
+    if not arrays:
+        if isinstance(validation, list) and not validation:
+            raise ValueError(f"{what} has no batches")
         return as_data(what, trainer.net, trainer.loss, validation, None)
     if len(validation) not in (2, 3):
         raise DTypeError(f"{what} must be (X, y) or (X, y, sample_weight), got {len(validation)} elements")
@@ -137,32 +146,46 @@ def _check_iterators(data: Data, held_out: Data | None, epochs: int) -> None:
 
 def _check_position(trainer: Trainer, data: Data) -> None:
     at = trainer.position
-    if not at.batch or not isinstance(data, ArrayData):
+    if not at.batch or (data.rows == at.total and _reaches(trainer, data)):
         return
-    if data.rows_after(at.batch, trainer.batch_size, trainer.accumulate) != at.rows:
-        raise ValueError(
-            f"fit: the trainer is inside an epoch, after {at.rows} rows in {at.batch} batches, and {data.rows} rows "
-            "are not what it began with; continue with the same data, or call restart_epoch() first"
-        )
+    began, given = ("batches of an iterable" if n is None else f"{n} rows" for n in (at.total, data.rows))
+    raise ValueError(
+        f"fit: the trainer is inside an epoch, after {at.rows} rows in {at.batch} batches of {began}, and {given} are "
+        "not what it began with; continue with the same data, or call restart_epoch() first"
+    )
+
+
+def _reaches(trainer: Trainer, data: Data) -> bool:
+    at = trainer.position
+    if isinstance(data, IterableData):
+        return True
+    return data.rows_after(at.batch, trainer.batch_size, trainer.accumulate) == at.rows
 
 
 def _filled_schedule(trainer: Trainer, epochs: int, steps: int | None) -> Schedule:
     schedule = trainer.schedule
-    if not schedule.needs_length():
-        return schedule
     if steps is None:
-        raise ValueError(f"fit: the number of batches is not known; give {type(schedule).__name__} its steps")
-    return schedule.with_length(trainer.steps + (epochs - trainer.epoch) * steps - trainer.position.batch)
+        if schedule.needs_length():
+            raise ValueError(f"fit: the number of batches is not known; give {type(schedule).__name__} its steps")
+        return schedule
+    end = trainer.steps + (epochs - trainer.epoch) * steps - trainer.position.batch
+    schedule = schedule.with_length(end)
+    if end > trainer.steps:  # else there is only a validation left to do
+        trainer._checked_lr(trainer.steps, schedule)
+        trainer._checked_lr(end - 1, schedule)
+    return schedule
 
 
 def _listeners(callbacks: Any, progress: bool | None) -> list[Callback]:
     from .callbacks import Callback
     from .progress import Progress, on_terminal
 
-    listeners = [callbacks] if isinstance(callbacks, Callback) else list(callbacks)
+    listeners = [callbacks] if isinstance(callbacks, Callback) else list(callbacks or ())
     for listener in listeners:
         if not isinstance(listener, Callback):
             raise DTypeError(f"fit: callbacks must be Callbacks, got {listener!r}")
+    if progress not in (None, True, False):
+        raise DTypeError(f"fit: progress must be True, False or None, got {progress!r}")
     if progress or (progress is None and on_terminal()):
         listeners.append(Progress())
     return listeners

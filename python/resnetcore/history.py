@@ -59,7 +59,7 @@ class History(Mapping[str, list[float]]):
     def __getitem__(self, name: str) -> list[float]:
         if name not in self._values:
             raise KeyError(f"{name!r} was not measured; there are {', '.join(self._values) or 'no metrics yet'}")
-        return self._values[name]
+        return list(self._values[name])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._values)

@@ -6,7 +6,10 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
+
+Item = TypeVar("Item")
+_END: Any = object()
 
 
 class Interrupts:
@@ -42,6 +45,15 @@ class Interrupts:
             yield
         finally:
             self._immediate = False
+
+    def while_waiting(self, items: Iterator[Item]) -> Iterator[Item]:
+        """The same items; Ctrl-C is delivered at once while one is waited for."""
+        while True:
+            with self.allowed():
+                item = next(items, _END)
+            if item is _END:
+                return
+            yield item
 
     def _handle(self, number: int, frame: Any) -> None:
         if self._immediate:

@@ -49,7 +49,7 @@ class Layer:
 
     width: int
     activation: str | None = "relu"
-    skips: Mapping[int, Any] = field(default_factory=dict)
+    skips: Mapping[int, Any] = field(default_factory=lambda: _Skips())
     norm: str | None = None
     bias: bool = True
     pre: bool = False
@@ -156,9 +156,22 @@ def _rate(name: str, value: Any) -> float:
     return rate
 
 
-def _skips(skips: Any) -> dict[int, Any]:
+class _Skips(dict[int, Any]):
+    """A dict that does not change: a layer is shared by all networks that were built of it."""
+
+    def _refuse(self, *_: Any, **__: Any) -> Any:
+        raise TypeError("the skips of a Layer do not change; make another with dataclasses.replace(layer, skips={...})")
+
+    __setitem__ = __delitem__ = __ior__ = _refuse
+    clear = pop = popitem = setdefault = update = _refuse
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Skips, (dict(self),)
+
+
+def _skips(skips: Any) -> _Skips:
     if skips is None:
-        return {}
+        return _Skips()
     if not isinstance(skips, Mapping):
         raise DTypeError(f"Layer: skips must be a dict such as {{2: 'identity'}}, got {skips!r}")
     checked = {}
@@ -167,7 +180,7 @@ def _skips(skips: Any) -> dict[int, Any]:
         if back < 2:
             raise ValueError(f"Layer: a skip counts layers back from 2 (1 is the normal path), got {back}")
         checked[back] = _skip_kind(back, kind)
-    return dict(sorted(checked.items()))
+    return _Skips(sorted(checked.items()))
 
 
 def _skip_kind(back: int, kind: Any) -> Any:

@@ -49,6 +49,10 @@ class Network:
     ) -> None:
         check_device("Network", device)
         inputs = as_integer("Network: inputs", inputs)
+        try:
+            layers = tuple(layers)
+        except TypeError:
+            raise DTypeError(f"Network: layers must be a sequence of Layers, got {layers!r}") from None
         if inputs < 1:
             raise ShapeError(f"Network: inputs must be at least 1, got {inputs}")
         if inputs >= 2**63:
@@ -59,7 +63,7 @@ class Network:
                 raise DTypeError(f"Network: layer {number} must be a Layer, got {layer!r}")
             descriptions.append(layer.to_dict())
         self._core = _core.Network(inputs, descriptions, check_seed("Network", seed), check_dtype("Network", dtype))
-        self._layers = tuple(layers)
+        self._layers = layers
 
     @classmethod
     def _from_core(cls, core: _core.Network, layers: tuple[Layer, ...]) -> Network:

@@ -14,7 +14,7 @@ import numpy as np
 
 from . import _core
 from ._errors import DTypeError, ShapeError
-from .arrays import as_array, like
+from .arrays import as_array, has_buffer, like
 
 _SUFFIX = {np.dtype("float32"): "f32", np.dtype("float64"): "f64"}
 
@@ -112,15 +112,18 @@ def residual_update(
         ShapeError, DTypeError, ValueError: as `residual_backward`; nothing has been changed then.
     """
     operation = "residual_update"
-    if isinstance(lr, bool) or not isinstance(lr, (int, float, np.floating)):
+    if isinstance(lr, bool) or not isinstance(lr, (int, float, np.floating, np.integer)):
         raise DTypeError(f"{operation}: lr must be a number, got {lr!r}")
     block = _Block.of(operation, sources, weights, bias, identity, activation, check_finite)
-    trained = [*block.weights, *([] if block.bias is None else [block.bias])]
-    for index, array in enumerate(trained):
-        if not array.flags.writeable:
-            raise ValueError(f"{operation}: weights and bias are updated in place; array {index} of them is read-only")
-        if any(np.may_share_memory(array, other) for other in [*trained[:index], *block.sources, *block.identity]):
-            raise ValueError(f"{operation}: weights and bias must not overlap each other or an input")
+    trained = {f"weights[{i}]": pair for i, pair in enumerate(zip(weights, block.weights, strict=True))}
+    if block.bias is not None:
+        trained["bias"] = bias, block.bias
+    others = [*block.sources, *block.identity]
+    for name, (given, array) in trained.items():
+        _check_written(operation, name, given, array)
+        if any(_overlap(array, other) for other in others):
+            raise ValueError(f"{operation}: {name} must not overlap an input, nor another weight")
+        others.append(array)
     d_sources, delta = block.call("update", *block.output_pair(grad, a), *block.arrays(), float(lr))
     return tuple(like(d, sources[0]) for d in d_sources), block.identity_gradients(delta, sources[0])
 
@@ -128,6 +131,24 @@ def residual_update(
 def _as_array(operation: str, name: str, value: Any) -> np.ndarray:
     # Results are of the inputs' dtype and `out` is written in place: nothing may be converted on the way in.
     return as_array(operation, name, value, widen=False)
+
+
+def _check_written(operation: str, name: str, given: Any, array: np.ndarray) -> None:
+    """Whether writing to `array` is writing to what the caller gave."""
+    if not isinstance(given, np.ndarray) and not hasattr(given, "__dlpack__") and not has_buffer(given):
+        raise DTypeError(
+            f"{operation}: {name} is written to: it must be a NumPy array, or one that offers its memory by DLPack or "
+            f"the buffer protocol, got {type(given).__name__}"
+        )
+    if not array.flags.writeable:
+        raise ValueError(f"{operation}: {name} is written to, and it is read-only")
+
+
+def _overlap(a: np.ndarray, b: np.ndarray) -> bool:
+    try:
+        return np.shares_memory(a, b, max_work=10_000)  # type: ignore[arg-type]  # NumPy's stub knows only 0 and -1
+    except np.exceptions.TooHardError:  # strides that no sensible array has
+        return True
 
 
 @dataclass
@@ -207,13 +228,12 @@ class _Block:
 
     def checked_out(self, out: Any) -> np.ndarray:
         result = _as_array(self.operation, "out", out)
+        _check_written(self.operation, "out", out, result)
         expected = (self.rows, self.columns)
         if result.shape != expected:
             raise ShapeError(f"{self.operation}: out must be {expected}, got {result.shape}")
         if result.dtype != self.dtype:
             raise DTypeError(f"{self.operation}: out must be {self.dtype} as the inputs are, got {result.dtype}")
-        if not result.flags.writeable:
-            raise ValueError(f"{self.operation}: out is read-only")
         item = result.itemsize
         rows_contiguous = result.shape[1] <= 1 or result.strides[1] == item
         rows_apart = result.shape[0] <= 1 or result.strides[0] >= result.shape[1] * item
@@ -223,7 +243,7 @@ class _Block:
                 "leave out away and copy the result"
             )
         everything = [*self.sources, *self.weights, *self.identity, *([] if self.bias is None else [self.bias])]
-        if any(np.may_share_memory(result, array) for array in everything):
+        if any(_overlap(result, array) for array in everything):
             raise ValueError(f"{self.operation}: out must not overlap an input")
         return result
 

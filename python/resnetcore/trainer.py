@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+import os
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +18,7 @@ from .checks import as_integer, check_seed
 from .data import as_data, check_batch
 from .evaluation import evaluate
 from .fitting import Position, fit
+from .fork_safe_lock import ForkSafeLock
 from .history import History
 from .losses import Loss, as_loss
 from .network import Network
@@ -23,6 +27,14 @@ from .schedules import Schedule
 
 if TYPE_CHECKING:
     from .callbacks import Callback
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The parameters and buffers of an epoch, kept by a callback; a checkpoint has them too."""
+
+    epoch: int
+    arrays: dict[str, np.ndarray]
 
 
 class Trainer:
@@ -89,6 +101,9 @@ class Trainer:
         self._position = Position()
         self._history = History()
         self._stopping = False
+        self._kept: Kept | None = None
+        self._lock = ForkSafeLock()
+        self._fit_of: tuple[int, int] | None = None
 
     @property
     def net(self) -> Network:
@@ -180,10 +195,12 @@ class Trainer:
         Raises:
             FloatingPointError: a loss of NaN or infinity; nothing is updated.
         """
-        if sample_weight is None and not check_finite and type(y) is np.ndarray and self._is_batch(x):
-            return self._core.step(x, y, self._checked_lr())  # checks y as well: small networks feel every check
-        x, y, weight = check_batch("step", self._net, self._loss, x, y, sample_weight, check_finite)
-        return self._core.step(x, y, self._checked_lr(), weight)
+        weight = None
+        # The core checks y as well: small networks feel every check.
+        if not (sample_weight is None and not check_finite and type(y) is np.ndarray and self._is_batch(x)):
+            x, y, weight = check_batch("step", self._net, self._loss, x, y, sample_weight, check_finite)
+        with self._turn():
+            return self._core.step(x, y, self._checked_lr(), weight)
 
     def fit(
         self,
@@ -217,6 +234,7 @@ class Trainer:
             ShapeError, DTypeError, ValueError: bad data, before anything is changed.
             FloatingPointError: the loss became NaN or infinite; the weights are those of before that step.
             KeyboardInterrupt: Ctrl-C, between two steps; calling `fit` again continues with the next one.
+            RuntimeError: this trainer is in a `fit` already, of this thread or another.
         """
         if _at_least("fit: epochs", epochs, 1) <= self.epoch:
             return self._history
@@ -268,6 +286,8 @@ class Trainer:
             ValueError, DTypeError: unknown names, or numbers out of range.
         """
         settings = dict(config)
+        if missing := {"loss", "optimizer", "schedule"} - settings.keys():
+            raise ValueError(f"from_config: not what config() gave: {', '.join(sorted(missing))} is missing")
         settings["loss"] = Loss(**settings["loss"])
         settings["optimizer"] = optimizers.from_dict(settings["optimizer"])
         settings["schedule"] = schedules.from_dict(settings["schedule"])
@@ -277,14 +297,17 @@ class Trainer:
         """Everything that training has changed but the network: `set_state` puts it back.
 
         Returns:
-            {"position": {"epoch", "batch", "rows", "loss_sum"}, "history": {metric: list}, "optimizer": {name: array}}.
-            Shuffles and dropout follow from seed, epoch and step, so there is no random state.
+            {"position": {"epoch", "batch", "rows", "loss_sum", "total"}, "history": {metric: list}, "optimizer":
+            {name: array}, "kept": None or the best epoch's `Kept`}. Shuffles and dropout follow from seed, epoch and
+            step, so there is no random state.
         """
-        return {
-            "position": vars(self._position).copy(),
-            "history": self._history.to_dict(),
-            "optimizer": self._core.state(),
-        }
+        with self._turn():
+            return {
+                "position": vars(self._position).copy(),
+                "history": self._history.to_dict(),
+                "optimizer": self._core.state(),
+                "kept": self._kept,
+            }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Puts back what `state()` gave, all or nothing.
@@ -292,32 +315,68 @@ class Trainer:
         Raises:
             ValueError: arrays that do not belong to this network and optimizer, or impossible counts.
         """
-        numbers = state["position"]
-        counts = {name: _at_least(f"set_state: {name}", numbers[name], 0) for name in ("epoch", "batch", "rows")}
-        position = Position(**counts, loss_sum=float(numbers["loss_sum"]))
-        history = History(state["history"])
-        self._core.set_state(dict(state["optimizer"]))
-        self._position, self._history = position, history
+        try:
+            numbers, history, optimizer = state["position"], History(state["history"]), dict(state["optimizer"])
+            counts = {name: _at_least(f"set_state: {name}", numbers[name], 0) for name in ("epoch", "batch", "rows")}
+            total = None if numbers["total"] is None else _at_least("set_state: total", numbers["total"], 0)
+            position = Position(**counts, loss_sum=float(numbers["loss_sum"]), total=total)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"set_state: not what state() gave: {error}") from None
+        with self._turn():
+            self._core.set_state(optimizer)
+            self._position, self._history, self._kept = position, history, state.get("kept")
 
     def __repr__(self) -> str:
         return f"<Trainer of {self._net!r}: {self.epoch} epochs, {self.steps} steps>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        raise TypeError(
+            "a Trainer is neither copied nor pickled: use save and Trainer.resume, or Trainer.from_config with a copy "
+            "of the network and set_state"
+        )
+
+    def __copy__(self) -> Trainer:
+        self.__reduce__()
+        raise AssertionError
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Within, no other thread steps, reads or writes this trainer's state."""
+        with self._lock:
+            yield
+
+    @contextmanager
+    def _fitting(self, schedule: Schedule) -> Iterator[None]:
+        with self._turn():
+            if self._fit_of is not None and self._fit_of[0] == os.getpid():
+                own = self._fit_of[1] == threading.get_ident()
+                raise RuntimeError(
+                    f"fit: this trainer is in a fit already, {'a callback' if own else 'another thread'}'s"
+                )
+            self._fit_of = os.getpid(), threading.get_ident()
+            before, steps = self._schedule, self.steps
+            self._schedule, self._stopping = schedule, False
+        try:
+            yield
+        finally:
+            self._fit_of = None
+            if self.steps == steps:  # nothing came of it: a length that was filled in is not what the next one needs
+                self._schedule = before
 
     def _is_batch(self, x: Any) -> bool:
         if type(x) is not np.ndarray or x.ndim != 2 or x.shape[1] != self._net.inputs:
             return False
         return is_ready(x, self._net.dtype)
 
-    def _begin_fit(self, schedule: Schedule) -> None:
-        self._schedule, self._stopping = schedule, False
-
     def _rate(self, step: int) -> float:
         return self._schedule.rate(step, float(self._optimizer.lr))
 
-    def _checked_lr(self) -> float:
-        lr = self._rate(self.steps)
+    def _checked_lr(self, step: int | None = None, schedule: Schedule | None = None) -> float:
+        at, of = self.steps if step is None else step, schedule or self._schedule
+        lr = of.rate(at, float(self._optimizer.lr))
         if not 0 < lr < float("inf"):
             raise ValueError(
-                f"Trainer: the schedule {self._schedule!r} gives a learning rate of {lr} at step {self.steps}; "
+                f"Trainer: the schedule {of!r} gives a learning rate of {lr} at step {at}; "
                 "it must be above 0 and finite: train for fewer epochs or set trainer.schedule"
             )
         return lr

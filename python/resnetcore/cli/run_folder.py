@@ -30,6 +30,7 @@ class Run:
     """The part of a run that neither the network nor the trainer knows."""
 
     data: str
+    rows: int
     validation: float
     seed: int
     epochs: int

@@ -7,6 +7,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -100,6 +101,7 @@ def run(arguments: argparse.Namespace) -> None:
     trainer, described, table = (_resume if arguments.resume else _begin)(arguments)
     x, y = described.preparation.x(table), described.preparation.y(table)
     kept, held_out = _split(len(x), described)
+    described.write(arguments.out)  # not before the table is known to fit
     validation = (x[held_out], y[held_out]) if len(held_out) else None
     _say(arguments, _headline(trainer, described, kept, held_out))
     folder = arguments.out
@@ -148,7 +150,9 @@ def _begin(arguments: argparse.Namespace) -> tuple[Trainer, Run, datafile.Table]
     rows = _split_rows(table.rows, choice["validation"], choice["seed"])[0]
     preparation = Preparation.fit(table, rows, target, choice["task"], choice["drop"], choice["standardise"])
     epochs = 30 if arguments.epochs is None else arguments.epochs
-    described = Run(arguments.data, choice["validation"], choice["seed"], epochs, choice["patience"], preparation)
+    described = Run(
+        arguments.data, table.rows, choice["validation"], choice["seed"], epochs, choice["patience"], preparation
+    )
     trainer = Trainer(
         _build(choice, preparation),
         preparation.loss,
@@ -160,7 +164,6 @@ def _begin(arguments: argparse.Namespace) -> tuple[Trainer, Run, datafile.Table]
     )
     os.makedirs(folder, exist_ok=True)
     trainer.save(os.path.join(folder, CHECKPOINT))
-    described.write(folder)
     return trainer, described, table
 
 
@@ -176,9 +179,13 @@ def _resume(arguments: argparse.Namespace) -> tuple[Trainer, Run, datafile.Table
     trainer = Trainer.resume(os.path.join(arguments.out, CHECKPOINT))
     data = described.data if arguments.data is None else arguments.data
     epochs = described.epochs if arguments.epochs is None else arguments.epochs
-    described = Run(data, described.validation, described.seed, epochs, described.patience, described.preparation)
+    described = replace(described, data=data, epochs=epochs)
     table = datafile.read(data)
-    described.write(arguments.out)
+    if table.rows != described.rows:
+        raise ValueError(
+            f"train: the run began with {described.rows} rows and {data} has {table.rows}: rows that were set apart to "
+            "validate on would be trained on; begin a new run with another --out"
+        )
     return trainer, described, table
 
 
