@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from .networks import MODES, OPTIMIZERS, VARIANTS, Case
+from .networks import MODES, OPTIMIZERS, PRECISIONS, VARIANTS, Case
 from .rivals import NAMES
 from .shapes import SHAPES
 
@@ -71,7 +71,7 @@ def run(arguments: argparse.Namespace) -> None:
     from .report import line, picture, table
 
     chosen = [SHAPES[i - 1] for i in arguments.shapes] if arguments.shapes else SHAPES
-    kind = {"variant": arguments.variant, "mode": arguments.mode, "optimizer": arguments.optimizer}
+    kind = {name: getattr(arguments, name) for name in ("variant", "mode", "optimizer", "precision")}
     result = {
         "date": datetime.date.today().isoformat(),
         "commit": commit(),
@@ -108,10 +108,11 @@ def main() -> None:
     parser.add_argument("--variant", choices=VARIANTS, default="identity", help="which skips and norms (identity)")
     parser.add_argument("--mode", choices=MODES, default="train", help="a training step, or all logits (train)")
     parser.add_argument("--optimizer", choices=tuple(OPTIMIZERS), default="sgd", help="of training (sgd)")
+    parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="of activations (float32)")
     parser.add_argument("--rivals", nargs="+", choices=NAMES, default=NAMES, help="the sides, resnetcore among them")
     parser.add_argument("--quick", action="store_true", help="two seconds a shape")
     parser.add_argument("--no-memory", dest="memory", action="store_false", help="time alone")
-    parser.add_argument("--seconds", type=float, default=20.0, help="of measuring a shape (20)")
+    parser.add_argument("--seconds", type=float, default=30.0, help="of measuring a shape (30)")
     parser.add_argument("--shapes", type=int, nargs="+", choices=range(1, len(SHAPES) + 1), help="numbers of shapes")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--out", type=Path, default=HERE / "results", help="folder of the JSON and the picture")

@@ -22,6 +22,8 @@ OPTIMIZERS = {
     "adamw": {"lr": 1e-5, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 1e-2},
 }
 MODES = ("train", "infer")
+# bfloat16: activations and the operands of products; parameters are float32, and so are sums in the libraries' products.
+PRECISIONS = ("float32", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ class Case:
     variant: str = "identity"
     mode: str = "train"
     optimizer: str = "sgd"
+    precision: str = "float32"
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Case:
@@ -65,7 +68,7 @@ class Case:
 
     @property
     def label(self) -> str:
-        return ", ".join([self.variant, self.mode, *([self.optimizer] if self.mode == "train" else [])])
+        return ", ".join([self.variant, self.mode, *([self.optimizer] if self.mode == "train" else []), self.precision])
 
     @property
     def layers(self) -> list[Layer]:

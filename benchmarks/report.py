@@ -67,14 +67,14 @@ def line(name: str, row: dict) -> str:
 
 
 def title(run: dict) -> str:
-    network = NETWORKS[run.get("variant", "identity")]
+    network, precision = NETWORKS[run.get("variant", "identity")], run.get("precision", "float32")
     if run.get("mode", "train") == "infer":
-        return f"Float32 inference, {network}"
-    return f"One float32 training step, {network}, {NAMES_OF_OPTIMIZERS[run.get('optimizer', 'sgd')]}"
+        return f"{precision.capitalize()} inference, {network}"
+    return f"One {precision} training step, {network}, {NAMES_OF_OPTIMIZERS[run.get('optimizer', 'sgd')]}"
 
 
 def command(run: dict) -> str:
-    default = {"variant": "identity", "mode": "train", "optimizer": "sgd"}
+    default = {"variant": "identity", "mode": "train", "optimizer": "sgd", "precision": "float32"}
     return "python -m benchmarks" + "".join(f" --{n} {run[n]}" for n, v in default.items() if run.get(n, v) != v)
 
 

@@ -18,6 +18,7 @@ from benchmarks.shapes import Shape
 TINY = Shape(batch=24, width=16, depth=6)
 TRAIN = [(variant, "train", "sgd") for variant in VARIANTS] + [("norm", "train", o) for o in OPTIMIZERS if o != "sgd"]
 KINDS = TRAIN + [(variant, "infer", "sgd") for variant in VARIANTS]
+NARROW = [(variant, mode, "sgd", "bfloat16") for variant in VARIANTS for mode in ("train", "infer")]
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +33,7 @@ def require(rival):
     pytest.importorskip(library, reason=f"{library} is not installed")
 
 
-@pytest.mark.parametrize("kind", KINDS, ids="-".join)
+@pytest.mark.parametrize("kind", KINDS + NARROW, ids="-".join)
 @pytest.mark.parametrize("rival", ["torch_eager", "torch_onednn", "jax_jit"])
 def test_rivals_compute_the_same(rival, kind):
     require(rival)
@@ -103,17 +104,20 @@ def test_folded_norms_give_the_same_logits():
     np.testing.assert_allclose(folded(), normed(), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", [("identity", "train", "sgd"), ("dense", "infer", "sgd")], ids="-".join)
+@pytest.mark.parametrize(
+    "kind", [("identity", "train", "sgd", "float32"), ("dense", "infer", "sgd", "bfloat16")], ids="-".join
+)
 def test_a_run_writes_json_and_fills_the_table(kind, tmp_path, monkeypatch, capsys):
     pytest.importorskip("matplotlib", reason="matplotlib is not installed")
     monkeypatch.setattr(program, "SHAPES", [TINY])
     monkeypatch.setattr(measure, "TURN", 0.01)
-    names = dict(zip(("variant", "mode", "optimizer"), kind, strict=True))
+    monkeypatch.setattr(measure, "PAUSE", 0.01)
+    names = dict(zip(("variant", "mode", "optimizer", "precision"), kind, strict=True))
     rest = {"shapes": None, "rivals": ["resnetcore"], "threads": 1, "quick": False, "seconds": 0.0, "memory": True}
     program.run(argparse.Namespace(**names, **rest, out=tmp_path))
     (file,) = tmp_path.glob("*.json")
     result = json.loads(file.read_text())
-    assert file.stem.endswith("cpu" if kind[1] == "train" else "cpu-dense-infer")
+    assert file.stem.endswith("cpu" if kind[1] == "train" else "cpu-dense-infer-bfloat16")
     assert {name: result[name] for name in names} == names
     (row,) = result["rows"]
     assert row["shape"] == {"batch": 24, "width": 16, "depth": 6}

@@ -59,12 +59,25 @@ RULES = {"sgd": (sgd, 0), "momentum": (momentum, 1), "adamw": (adamw, 2)}
 
 def build(case, problem, threads):
     del threads  # XLA's CPU client takes what affinity gives it
-    return infer(problem.folded()) if case.mode == "infer" else train(case, problem)
+    return infer(case, problem.folded()) if case.mode == "infer" else train(case, problem)
 
 
-def infer(problem):
+def narrow(case, arrays):
+    """Matrices and activations in the precision of the case; vectors stay float32, as does what is made of them."""
+    return {name: a.astype(case.precision) if a.ndim == 2 else a for name, a in arrays.items()}
+
+
+def logits_of(case, problem, arrays, inputs, use):
+    arrays = narrow(case, arrays)
+    if case.precision != "float32":
+        use.product = lambda a, w, b: (a.astype(w.dtype) @ w).astype(w.dtype) + (0 if b is None else b.astype(w.dtype))
+        inputs = inputs.astype(case.precision)
+    return forward(problem.layers, arrays, inputs, use).astype("float32")
+
+
+def infer(case, problem):
     inputs, arrays = jnp.asarray(problem.x), jax.tree.map(jnp.asarray, problem.arrays)
-    run = jax.jit(lambda arrays, inputs: forward(problem.layers, arrays, inputs, Pure()))
+    run = jax.jit(lambda arrays, inputs: logits_of(case, problem, arrays, inputs, Pure()))
     return lambda: np.asarray(run(arrays, inputs)), dict
 
 
@@ -79,7 +92,7 @@ def train(case, problem):
 
     def loss_of(trained, running, inputs, target):
         use = Pure()
-        logits = forward(problem.layers, {**trained, **running}, inputs, use)
+        logits = logits_of(case, problem, {**trained, **running}, inputs, use)
         return -jnp.take_along_axis(jax.nn.log_softmax(logits), target[:, None], axis=1).mean(), use.moved
 
     @partial(jax.jit, donate_argnums=(0, 1, 2))

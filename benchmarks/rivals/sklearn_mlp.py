@@ -16,6 +16,8 @@ from . import Unable
 def build(case, problem, threads):
     if case.variant != "identity":
         raise Unable("measured beside the network with identity skips alone")
+    if case.precision != "float32":
+        raise Unable("has no bfloat16")
     if case.mode == "train" and case.optimizer == "adamw":
         raise Unable("has no AdamW")
     numbers = OPTIMIZERS[case.optimizer]

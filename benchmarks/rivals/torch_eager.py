@@ -52,15 +52,19 @@ def same(function):
 
 def build(case, problem, threads, compiler=same, use=InPlace):
     torch.set_num_threads(threads)
-    return infer(problem, compiler, use) if case.mode == "infer" else train(case, problem, compiler, use)
+    return infer(case, problem, compiler, use) if case.mode == "infer" else train(case, problem, compiler, use)
 
 
-def infer(problem, compiler, use):
-    run, inputs = compiler(Twin(problem.folded(), training=False, use=use).eval()), torch.from_numpy(problem.x)
+def infer(case, problem, compiler, use):
+    """In bfloat16 the weights are that once and for all: nothing needs them in float32."""
+    twin = Twin(problem.folded(), training=False, use=use).eval()
+    kind = getattr(torch, case.precision)
+    twin.tensors = {name: torch.nn.Parameter(tensor.to(kind), False) for name, tensor in twin.tensors.items()}
+    run, inputs = compiler(twin), torch.from_numpy(problem.x)
 
     @torch.inference_mode()
     def step():
-        return run(inputs).numpy()
+        return run(inputs.to(kind)).float().numpy()
 
     return step, dict
 
@@ -69,7 +73,15 @@ def train(case, problem, compiler, use):
     twin = Twin(problem, training=True, use=use)
     inputs, target = torch.from_numpy(problem.x), torch.from_numpy(problem.labels)
     optimizer = RULES[case.optimizer](twin.parameters(), **OPTIMIZERS[case.optimizer], fused=True)
-    run = compiler(lambda inputs, target: functional.cross_entropy(twin(inputs), target))
+    narrow = case.precision != "float32"
+
+    def loss_of(inputs, target):
+        # Mixed precision: the parameters are float32, and cast for every product.
+        with torch.autocast("cpu", torch.bfloat16, enabled=narrow, cache_enabled=False):
+            logits = twin(inputs)
+        return functional.cross_entropy(logits.float(), target)
+
+    run = compiler(loss_of)
 
     def step():
         optimizer.zero_grad(set_to_none=True)
