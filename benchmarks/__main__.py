@@ -103,8 +103,9 @@ def suffix(kind: dict) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("command", nargs="?", choices=["table"], help="put a result's table into the README")
+    parser.add_argument("command", nargs="?", choices=["table"], help="put results' tables into a document")
     parser.add_argument("files", nargs="*", type=Path, help="the results, JSON files, a table each")
+    parser.add_argument("--into", type=Path, default=HERE.parent / "README.md", help="the document (README.md)")
     parser.add_argument("--variant", choices=VARIANTS, default="identity", help="which skips and norms (identity)")
     parser.add_argument("--mode", choices=MODES, default="train", help="a training step, or all logits (train)")
     parser.add_argument("--optimizer", choices=tuple(OPTIMIZERS), default="sgd", help="of training (sgd)")
@@ -120,9 +121,9 @@ def main() -> None:
     if "resnetcore" not in arguments.rivals:
         parser.error("--rivals: resnetcore must be among them: every ratio is taken to it")
     if arguments.command == "table":
-        from .report import put_into_readme
+        from .report import put_tables
 
-        put_into_readme([json.loads(file.read_text()) for file in arguments.files], HERE.parent / "README.md")
+        put_tables([json.loads(file.read_text()) for file in arguments.files], arguments.into)
         return
     tuned_malloc()
     run(arguments)

@@ -1,4 +1,4 @@
-"""The JSON of a run as a Markdown table, put between the README's markers, and as a picture."""
+"""The JSON of a run as a Markdown table, put between a document's markers, and as a picture."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def table(run: dict) -> str:
     memory = " / peak memory in MiB above imports and data" if has_memory else ""
     lines = [
         f"{title(run)}: medians in ms{memory}, {machine['threads']} threads of {machine['cpu']}, "
-        f"{machine['isa']}, {run['date']}, commit {run['commit']}; {machine['versions']}. The ratio is the median of paired "
-        f"ratios to the best rival that computes the same. Made by `{command(run)}`.",
+        f"{machine['isa']}, {run['date']}, commit {run['commit']}; {machine['versions']}. How many times faster than the "
+        f"fastest rival that computes the same, the median of paired ratios, is in the last column. Made by `{command(run)}`.",
         "",
-        "| batch, width, layers | " + " | ".join(LABELS[n] for n in measured) + " | times the best rival |",
+        "| batch, width, layers | " + " | ".join(LABELS[n] for n in measured) + " | times the fastest rival |",
         "|---|" + "---|" * (len(measured) + 1),
     ]
     for row in run["rows"]:
@@ -80,16 +80,19 @@ def command(run: dict) -> str:
 
 def best_ratio(row: dict) -> str:
     ratios = [
-        r["ratio"] for name, r in row["rivals"].items() if name != "resnetcore" and "ratio" in r and "note" not in r
+        (r["ratio"], LABELS[name])
+        for name, r in row["rivals"].items()
+        if name != "resnetcore" and "ratio" in r and "note" not in r
     ]
-    return f"{min(ratios):.2f}" if ratios else "–"
+    return "{:.2f} ({})".format(*min(ratios)) if ratios else "–"
 
 
-def put_into_readme(runs: list[dict], readme: Path) -> None:
+def put_tables(runs: list[dict], document: Path) -> None:
+    """Between the document's markers, instead of what is there."""
     begin, end = MARKERS
     tables = "\n\n".join(table(run) for run in runs)
-    text = readme.read_text()
-    readme.write_text(re.sub(f"{begin}.*{end}", lambda _: f"{begin}\n{tables}\n{end}", text, flags=re.S))
+    text = document.read_text()
+    document.write_text(re.sub(f"{begin}.*{end}", lambda _: f"{begin}\n{tables}\n{end}", text, flags=re.S))
 
 
 def picture(run: dict, path: Path) -> None:

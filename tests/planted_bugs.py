@@ -59,15 +59,15 @@ BUGS = (
     Bug(
         "a weight gradient forgets its earlier stretches of rows",
         "csrc/kernels/cpu/backward_weights.h",
-        "(Vec<T>::load(to) + acc.at[i][half]).store(to);",
-        "acc.at[i][half].store(to);",
+        "const bool first = stretch.begin == 0 && !args.accumulate;",
+        "const bool first = true;",
         "cpp:updates",
     ),
     Bug(
         "the transposed copy misses its last block of rows",
         "csrc/kernels/cpu/backward_weights.h",
-        "for (std::int64_t k = 0; k < inner; k += lanes)\n        for (int half",
-        "for (std::int64_t k = 0; k + lanes < inner; k += lanes)\n        for (int half",
+        "for (int i = 0; i < outs; ++i) block[i].store(",
+        "for (int i = 0; i + 1 < outs; ++i) block[i].store(",
         f"{REFERENCE} 'five_steps and momentum'",
     ),
     Bug(
@@ -164,15 +164,15 @@ BUGS = (
     Bug(
         "an epilogue writes beyond its row",
         "csrc/kernels/cpu/normalisation.h",
-        "            d.store(args.out.data + i * args.out.stride + j, n);",
-        "            d.store(args.out.data + i * args.out.stride + j, n + 1);",
+        "write(d, args.out.data + i * args.out.stride + j, n);",
+        "write(d, args.out.data + i * args.out.stride + j, n + 1);",
         "cpp:norms",
     ),
     Bug(
         "a gate's gradient takes the sigmoid for its derivative",
         "csrc/kernels/cpu/elementwise.h",
-        "(g * (h - x) * t * rest).store",
-        "(g * (h - x) * t).store",
+        "write(g * (h - x) * t * rest,",
+        "write(g * (h - x) * t,",
         "cpp:elementwise",
     ),
     Bug(
@@ -192,14 +192,14 @@ BUGS = (
     Bug(
         "the gate's carry is its transform",
         "csrc/kernels/cpu/elementwise.h",
-        "(g * rest).store(args.d_x.data",
-        "(g * t).store(args.d_x.data",
+        "write(g * rest, args.d_x.data",
+        "write(g * t, args.d_x.data",
         f"{REFERENCE} outputs",
     ),
     Bug(
         "Nesterov's step forgets the momentum",
         "csrc/math/optimizer.h",
-        "h.nesterov ? g + V(h.momentum) * velocity : velocity",
+        "h.nesterov ? multiply_add(V(h.momentum), velocity, g) : velocity",
         "h.nesterov ? g + velocity : velocity",
         f"{REFERENCE} 'five_steps and nesterov'",
     ),
@@ -237,6 +237,27 @@ BUGS = (
         "if (result_.finite && state && !options.keep_gradients) {",
         "if (state && !options.keep_gradients) {",
         "tests/test_training_bad_inputs.py tests/test_trainer.py",
+    ),
+    Bug(
+        "an odd last row is paired with the row after it",
+        "csrc/kernels/cpu/backward_weights.h",
+        "row + 1 < end ? read_words(high + j, n) : Words{}",
+        "read_words(high + j, n)",
+        "cpp:bfloat16",
+    ),
+    Bug(
+        "the last pair of rows of a bfloat16 operand is not refreshed",
+        "csrc/kernels/cpu/backward_weights.h",
+        "for (int i = 0; i < rows; i += 2)",
+        "for (int i = 0; i + 2 < rows; i += 2)",
+        "cpp:bfloat16",
+    ),
+    Bug(
+        "an update that overflows is applied",
+        "csrc/train/backpropagation.cpp",
+        "may_overflow_ = updates && !careful_ &&",
+        "may_overflow_ = false && updates && !careful_ &&",
+        "tests/test_training_bad_inputs.py -k overflow",
     ),
 )
 INCLUDES = {"csrc/runtime/tiles.h": '#include "runtime/thread_pool.h"\n'}

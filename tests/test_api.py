@@ -2,7 +2,10 @@
 
 import copy
 import dataclasses
+import os
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -293,3 +296,55 @@ def test_masked_elements_are_no_numbers(X):
     masked.mask[0, 0] = True
     with pytest.raises(ValueError, match="masked"):
         net(masked)
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: rc.Loss(label_smoothing="a"), rc.DTypeError, "label_smoothing must be a number"),
+        (lambda: rc.Loss("huber", delta=None), rc.DTypeError, "delta must be a number"),
+        (lambda: rc.Loss(class_weight={0: "a"}).class_weights(3), rc.DTypeError, "weight of class 0 must be a number"),
+        (lambda: rc.SGD(lr=10**400), ValueError, "lr must be finite"),
+        (lambda: rc.SGD(lr=np.array([1.0, 2.0])), rc.DTypeError, "lr must be a number"),
+        (lambda: rc.Trainer(small(), clip_norm=np.inf), ValueError, "clip_norm must be finite"),
+        (lambda: rc.set_num_threads(2.0), rc.DTypeError, "threads must be an int"),
+        (lambda: rc.set_num_threads(True), rc.DTypeError, "threads must be an int"),
+        (lambda: rc.set_num_threads(10**20), ValueError, "from 1 to 1024"),
+        (lambda: small().gradients(np.zeros((2, small().inputs)), [0, 1], step=-1), ValueError, "step must be from 0"),
+        (lambda: rc.Trainer(small(), optimizer=rc.Adam(eps=1e-60)), ValueError, "eps must be above zero"),
+    ],
+)
+def test_numbers_that_are_none(make, error, message):
+    with pytest.raises(error, match=message):
+        make()
+
+
+def test_numbers_of_other_libraries_become_floats():
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    assert type(rc.SGD(lr=torch.tensor(0.5), momentum=np.float32(0.5)).momentum) is float
+    assert rc.SGD(lr=torch.tensor(0.5)) == rc.SGD(lr=0.5)
+
+
+def test_what_the_package_shows():
+    assert {name for name in dir(rc) if not name.startswith("_")} == set(rc.__all__) - {"__version__"}
+
+
+def test_probabilities_of_infinite_logits_warn_of_nothing():
+    net = rc.Network(1, [rc.Layer(2, activation=None)])
+    net.set_parameters({"1.weight": np.array([[1.0, -1.0]], "f4")})
+    with np.errstate(over="raise", invalid="raise", divide="raise"):
+        assert np.array_equal(net.predict_proba(np.array([[1e30]], "f4")), [[1, 0]])
+        assert np.isnan(net.predict_proba(np.array([[np.inf]], "f4"))).all()
+    with pytest.raises(ValueError, match="finite"):
+        net.predict_proba(np.array([[np.inf]], "f4"), check_finite=True)
+
+
+@pytest.mark.parametrize("text", ["abc", "2x", "0", "1025"])
+def test_a_number_of_threads_that_is_none(text):
+    run = subprocess.run(
+        [sys.executable, "-c", "import resnetcore as rc; rc.get_num_threads()"],
+        env={**os.environ, "RESNETCORE_NUM_THREADS": text},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode != 0 and f'from 1 to 1024, got "{text}"' in run.stderr

@@ -54,7 +54,7 @@ def test_scikit_learn_is_beside_the_others(mode):
     row = {"rivals": {"resnetcore": {"ratio": 1.0}, "sklearn_mlp": {"ratio": 0.5, "note": "no skips"}}}
     assert report.best_ratio(row) == "–"
     row["rivals"]["torch_eager"] = {"ratio": 2.0}
-    assert report.best_ratio(row) == "2.00"
+    assert report.best_ratio(row) == "2.00 (PyTorch eager)"
     _, result = measure.build(Case(TINY, "dense", mode), ("resnetcore", "sklearn_mlp"), 1)
     assert "missing" in result["sklearn_mlp"]
 
@@ -128,7 +128,7 @@ def test_a_run_writes_json_and_fills_the_table(kind, tmp_path, monkeypatch, caps
     readme = tmp_path / "README.md"
     begin, end = report.MARKERS
     readme.write_text(f"before\n{begin}\nold\n{end}\nafter\n")
-    report.put_into_readme([result, result], readme)
+    report.put_tables([result, result], readme)
     text = readme.read_text()
     cell = f"| 24, 16, 6 | {entry['ms']:.2f} / {entry['memory_mib']:.0f} | – |"
     assert text.count(cell) == 2 and "old" not in text

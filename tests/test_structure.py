@@ -158,6 +158,11 @@ def test_no_flag_depends_on_this_cpu_or_changes_arithmetic():
         assert "-ffast-math" not in code
 
 
+def test_every_test_file_is_explained():
+    listed = (ROOT / "tests" / "README.md").read_text()
+    assert [path.name for path in sorted((ROOT / "tests").glob("test_*.py")) if f"`{path.name}`" not in listed] == []
+
+
 def test_the_readme_example_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     code = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)[1]

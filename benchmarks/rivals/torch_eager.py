@@ -19,6 +19,8 @@ class InPlace:
 
     @staticmethod
     def add_product(z, a, weight):
+        if weight.dtype != z.dtype:  # autocast casts what a product reads, but not for one that adds in place
+            return z.add_(functional.linear(a, weight))
         return z.addmm_(a, weight.t())
 
     @staticmethod

@@ -33,9 +33,13 @@ int cpus_of_quota() {
     return limit > 0 && period > 0 ? static_cast<int>(std::ceil(limit / period)) : 0;
 }
 
+// 0 where the variable is not set, or empty; −1 where it is no whole number.
 long number_in(const char* variable) {
     const char* text = std::getenv(variable);
-    return text ? std::strtol(text, nullptr, 10) : 0;
+    if (!text || !*text) return 0;
+    char* end = nullptr;
+    const long number = std::strtol(text, &end, 10);
+    return *end ? -1 : number;
 }
 
 }  // namespace
@@ -47,9 +51,12 @@ void check_thread_count(const char* operation, long count) {
 }
 
 ThreadCount default_thread_count() {
-    if (std::getenv("RESNETCORE_NUM_THREADS")) {
+    const char* given = std::getenv("RESNETCORE_NUM_THREADS");
+    if (given && *given) {
         const long wanted = number_in("RESNETCORE_NUM_THREADS");
-        check_thread_count("RESNETCORE_NUM_THREADS", wanted);
+        if (wanted < 1 || wanted > 1024)
+            throw ValueError("RESNETCORE_NUM_THREADS must be a number from 1 to 1024, got \"" + std::string(given) +
+                             "\"");
         return {static_cast<int>(wanted), "RESNETCORE_NUM_THREADS"};
     }
     const long openmp = number_in("OMP_NUM_THREADS");

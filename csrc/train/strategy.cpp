@@ -43,8 +43,10 @@ Choice choose_strategy(const StepShape& shape) {
     // Tiles cannot be smaller, so that some rows keep one thread busy while the others wait.
     if (6 * shape.rows < 5 * turns * shape.threads * gradient_stretch)
         return {Strategy::by_layer, "too few tiles of rows to keep the threads busy"};
-    if (shape.weights > 3 * gradient_stretch * shape.row_width)
-        return {Strategy::by_layer, "the weights are larger than the activations of three tiles"};
+    // In bfloat16 a tile's rows are interleaved once for all panels of a weight, by layer once for each panel.
+    const std::int64_t worth = shape.element_size == 2 ? 9 : 3;
+    if (shape.weights > worth * gradient_stretch * shape.row_width)
+        return {Strategy::by_layer, "the weights are larger than the activations of some tiles"};
     // Barriers part forward from backward: a tile's activations are not in its own cache any more, at best in the last.
     constexpr std::int64_t last_cache = std::int64_t{32} << 20;
     if (!shape.one_phase && 3 * shape.rows * shape.row_width * shape.element_size < last_cache)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from typing import Any
 
@@ -18,6 +19,21 @@ def as_integer(what: str, value: Any) -> int:
         except TypeError:
             pass
     raise DTypeError(f"{what} must be an int, got {value!r}")
+
+
+def as_number(what: str, value: Any) -> float:
+    """`value` as a float; DTypeError for what is no number (a bool is none), ValueError for NaN and infinity."""
+    if isinstance(value, (bool, np.bool_, str, bytes)) or not hasattr(value, "__float__"):
+        raise DTypeError(f"{what} must be a number, got {value!r}")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    except (TypeError, ValueError):
+        raise DTypeError(f"{what} must be a number, got {value!r}") from None
+    if not math.isfinite(number):
+        raise ValueError(f"{what} must be finite, got {number}")
+    return number
 
 
 def require_finite(operation: str, name: str, array: np.ndarray) -> None:

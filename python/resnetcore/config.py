@@ -6,6 +6,7 @@ import os
 
 from . import _core
 from ._errors import BuildFeatureError
+from .checks import as_integer
 
 
 def get_num_threads() -> int:
@@ -23,7 +24,10 @@ def set_num_threads(threads: int) -> None:
         ValueError: outside 1 to 1024.
         TypeError: not an int.
     """
-    _core.set_num_threads(threads)
+    count = as_integer("set_num_threads: threads", threads)
+    if not 1 <= count <= 1024:
+        raise ValueError(f"set_num_threads: threads must be from 1 to 1024, got {count}")
+    _core.set_num_threads(count)
 
 
 def set_matmul_precision(precision: str) -> None:

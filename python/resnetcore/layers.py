@@ -10,7 +10,7 @@ import numpy as np
 
 from ._core import activations as _known_activations
 from ._errors import DTypeError, ShapeError
-from .checks import as_integer
+from .checks import as_integer, as_number
 
 INITIALIZATIONS = ("he", "glorot", "lecun", "zero")
 
@@ -71,7 +71,8 @@ class Layer:
         }
         checked.update({name: _flag(name, getattr(self, name)) for name in ("bias", "pre", "gate")})
         checked.update({name: _rate(name, getattr(self, name)) for name in ("dropout", "branch_dropout")})
-        checked.update({name: _number(name, getattr(self, name)) for name in ("init_scale", "norm_init", "gate_bias")})
+        numbers = ("init_scale", "norm_init", "gate_bias")
+        checked.update({name: as_number(f"Layer: {name}", getattr(self, name)) for name in numbers})
         if self.gate and self.pre:
             raise ValueError("Layer: gate=True and pre=True cannot be combined; choose one")
         for name, value in checked.items():
@@ -137,20 +138,8 @@ def _flag(name: str, value: Any) -> bool:
     return bool(value)
 
 
-def _number(name: str, value: Any) -> float:
-    if isinstance(value, (bool, str)):
-        raise DTypeError(f"Layer: {name} must be a number, got {value!r}")
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        raise DTypeError(f"Layer: {name} must be a number, got {value!r}") from None
-    if not np.isfinite(number):
-        raise ValueError(f"Layer: {name} must be finite, got {number}")
-    return number
-
-
 def _rate(name: str, value: Any) -> float:
-    rate = _number(name, value)
+    rate = as_number(f"Layer: {name}", value)
     if not 0 <= rate < 1:
         raise ValueError(f"Layer: {name} must be in [0, 1), got {rate}")
     return rate

@@ -11,6 +11,7 @@ import numpy as np
 from ._core import losses as _known_losses
 from ._errors import DTypeError, ShapeError
 from .arrays import as_array, is_memory_map
+from .checks import as_number
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +40,8 @@ class Loss:
             raise DTypeError(f"loss must be a name or a Loss, got {self.name!r}")
         if self.name not in _known_losses():
             raise ValueError(f"unknown loss {self.name!r}; known are {', '.join(_known_losses())}")
+        for name in ("label_smoothing", "delta"):
+            object.__setattr__(self, name, as_number(f"loss: {name}", getattr(self, name)))
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"loss: label_smoothing must be in [0, 1), got {self.label_smoothing}")
         if self.label_smoothing and self.name != "cross_entropy":
@@ -47,8 +50,8 @@ class Loss:
             raise ValueError(
                 f"loss: class_weight belongs to cross_entropy and binary_cross_entropy, not to {self.name}"
             )
-        if not 0 < self.delta < float("inf"):
-            raise ValueError(f"loss: delta must be positive and finite, got {self.delta}")
+        if not self.delta > 0:
+            raise ValueError(f"loss: delta must be positive, got {self.delta}")
 
     @property
     def takes_classes(self) -> bool:
@@ -70,7 +73,7 @@ class Loss:
             for label, weight in self.class_weight.items():
                 if isinstance(label, bool) or not isinstance(label, (int, np.integer)) or not 0 <= label < classes:
                     raise ValueError(f"class_weight: labels go from 0 to {classes - 1}, got {label!r}")
-                weights[label] = weight
+                weights[label] = as_number(f"class_weight: the weight of class {label}", weight)
         else:
             weights = np.asarray(self.class_weight)
             if weights.dtype.kind not in "fiu":

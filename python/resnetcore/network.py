@@ -127,14 +127,19 @@ class Network:
             out[begin : begin + len(chunk)] = self._core.predict(chunk)
         return like(out, X)
 
-    def predict_proba(self, X: Any) -> Any:
-        """Class probabilities, (n, outputs): softmax of the outputs, or sigmoid where there is one output."""
-        logits = self.predict(as_rows("predict_proba", "X", X, self.inputs))
-        with np.errstate(over="ignore"):  # exp(-z) of a very negative z is inf, and 1 / (1 + inf) the right 0
+    def predict_proba(self, X: Any, check_finite: bool = False) -> Any:
+        """Class probabilities, (n, outputs): softmax of the outputs, or sigmoid where there is one output.
+
+        Args:
+            X, check_finite: as of `predict`. Where a logit is infinite, a row may come out as NaN.
+        """
+        logits = self.predict(as_rows("predict_proba", "X", X, self.inputs), check_finite)
+        # exp(-z) of a very negative z is inf, and 1 / (1 + inf) the right 0; inf - inf is the NaN that is promised.
+        with np.errstate(over="ignore", invalid="ignore"):
             if self.outputs == 1:
                 return like(1 / (1 + np.exp(-logits)), X)
             exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-        return like(exponentials / exponentials.sum(axis=1, keepdims=True), X)
+            return like(exponentials / exponentials.sum(axis=1, keepdims=True), X)
 
     def gradients(
         self,
@@ -166,6 +171,8 @@ class Network:
             raise ShapeError("gradients: x must have at least one row, got 0")
         if check_finite:
             require_finite("gradients", "x", rows)
+        if not 0 <= as_integer("gradients: step", step) < 2**32:
+            raise ValueError(f"gradients: step must be from 0 to 2**32 - 1, got {step}")
         loss = as_loss(loss)
         targets = check_targets("gradients", y, loss, len(rows), self.outputs, self.dtype)
         weight = check_sample_weight("gradients", sample_weight, len(rows))

@@ -15,6 +15,7 @@ import numpy as np
 from . import _core
 from ._errors import DTypeError, ShapeError
 from .arrays import as_array, has_buffer, like
+from .checks import as_number
 
 _SUFFIX = {np.dtype("float32"): "f32", np.dtype("float64"): "f64"}
 
@@ -112,8 +113,7 @@ def residual_update(
         ShapeError, DTypeError, ValueError: as `residual_backward`; nothing has been changed then.
     """
     operation = "residual_update"
-    if isinstance(lr, bool) or not isinstance(lr, (int, float, np.floating, np.integer)):
-        raise DTypeError(f"{operation}: lr must be a number, got {lr!r}")
+    rate = as_number(f"{operation}: lr", lr)
     block = _Block.of(operation, sources, weights, bias, identity, activation, check_finite)
     trained = {f"weights[{i}]": pair for i, pair in enumerate(zip(weights, block.weights, strict=True))}
     if block.bias is not None:
@@ -124,7 +124,7 @@ def residual_update(
         if any(_overlap(array, other) for other in others):
             raise ValueError(f"{operation}: {name} must not overlap an input, nor another weight")
         others.append(array)
-    d_sources, delta = block.call("update", *block.output_pair(grad, a), *block.arrays(), float(lr))
+    d_sources, delta = block.call("update", *block.output_pair(grad, a), *block.arrays(), rate)
     return tuple(like(d, sources[0]) for d in d_sources), block.identity_gradients(delta, sources[0])
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, ClassVar
 
 from ._errors import DTypeError
+from .checks import as_number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,9 +28,10 @@ class Optimizer:
     def __post_init__(self) -> None:
         if not self.core_name:
             raise TypeError("Optimizer is a base class; use SGD, Adam or AdamW")
-        if not self._number("lr") > 0:
+        self._make_floats("lr", "weight_decay")
+        if not self.lr > 0:
             raise ValueError(f"{self._name}: lr must be above 0 (an update is -lr times the gradient), got {self.lr}")
-        if self._number("weight_decay") < 0:
+        if self.weight_decay < 0:
             raise ValueError(f"{self._name}: weight_decay must not be negative, got {self.weight_decay}")
         if self.decay not in ("all", "weights"):
             raise ValueError(f"{self._name}: decay must be 'all' or 'weights', got {self.decay!r}")
@@ -39,16 +40,12 @@ class Optimizer:
     def _name(self) -> str:
         return type(self).__name__
 
-    def _number(self, name: str, value: Any = None) -> float:
-        value = getattr(self, name) if value is None else value
-        if isinstance(value, (bool, str)) or not hasattr(value, "__float__"):
-            raise DTypeError(f"{self._name}: {name} must be a number, got {value!r}")
-        if not math.isfinite(value):
-            raise ValueError(f"{self._name}: {name} must be finite, got {value}")
-        return float(value)
+    def _make_floats(self, *names: str) -> None:
+        for name in names:
+            object.__setattr__(self, name, as_number(f"{self._name}: {name}", getattr(self, name)))
 
-    def _check_in_unit_interval(self, name: str, value: Any) -> None:
-        if not 0 <= self._number(name, value) < 1:
+    def _check_in_unit_interval(self, name: str, value: float) -> None:
+        if not 0 <= value < 1:
             raise ValueError(f"{self._name}: {name} must be in [0, 1), got {value}")
 
     def to_dict(self) -> dict[str, Any]:
@@ -76,6 +73,7 @@ class SGD(Optimizer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self._make_floats("momentum")
         self._check_in_unit_interval("momentum", self.momentum)
         if not isinstance(self.nesterov, bool):
             raise DTypeError(f"SGD: nesterov must be True or False, got {self.nesterov!r}")
@@ -101,10 +99,12 @@ class Adam(Optimizer):
         super().__post_init__()
         if not isinstance(self.betas, (tuple, list)) or len(self.betas) != 2:
             raise DTypeError(f"{self._name}: betas must be two numbers, got {self.betas!r}")
-        object.__setattr__(self, "betas", tuple(self.betas))
+        betas = tuple(as_number(f"{self._name}: betas[{i}]", beta) for i, beta in enumerate(self.betas))
+        object.__setattr__(self, "betas", betas)
         for i, beta in enumerate(self.betas):
             self._check_in_unit_interval(f"betas[{i}]", beta)
-        if not self._number("eps") > 0:
+        self._make_floats("eps")
+        if not self.eps > 0:
             raise ValueError(f"{self._name}: eps must be above 0, got {self.eps}")
 
     def to_core(self) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import numpy as np
 from . import _core, optimizers, schedules
 from ._errors import DTypeError
 from .arrays import is_ready
-from .checks import as_integer, check_seed
+from .checks import as_integer, as_number, check_seed
 from .data import as_data, check_batch
 from .evaluation import evaluate
 from .fitting import Position, fit
@@ -392,8 +392,7 @@ def _at_least(name: str, value: Any, least: int) -> int:
 def _check_clip_norm(value: Any) -> float | None:
     if value is None:
         return None
-    if isinstance(value, (bool, str)) or not hasattr(value, "__float__"):
-        raise DTypeError(f"Trainer: clip_norm must be a number or None, got {value!r}")
-    if not 0 < float(value) < float("inf"):
-        raise ValueError(f"Trainer: clip_norm must be positive and finite, got {value}")
-    return float(value)
+    number = as_number("Trainer: clip_norm", value)
+    if not number > 0:
+        raise ValueError(f"Trainer: clip_norm must be positive, got {number}")
+    return number

@@ -90,8 +90,10 @@ struct Stretch<bfloat16> {
     std::int64_t begin = 0, end = 0, column = 0;
     int lanes[2] = {0, 0};
 
-    void take_rows() { interleave(args.a, 0, args.inner, args.pairs, pair_stride(args.inner)); }
-    void take_panel() { interleave(args.delta, column, lanes[0] + lanes[1], panel_pairs(), 2 * word_lanes); }
+    void take_rows() const { interleave(args.a, 0, args.inner, args.inner, args.pairs, pair_stride(args.inner)); }
+    void take_panel() const {
+        interleave(args.delta, column, lanes[0] + lanes[1], 2 * word_lanes, panel_pairs(), 2 * word_lanes);
+    }
     template <int MR>
     RC_HD void add_to(Accumulators<bfloat16, MR>& acc, std::int64_t k) const {
         accumulate_pairs<MR>(args.pairs + 2 * k, 2, 2 * pair_stride(args.inner), panel_pairs(), 4 * word_lanes,
@@ -100,15 +102,15 @@ struct Stretch<bfloat16> {
 
 private:
     bfloat16* panel_pairs() const { return args.pairs + gradient_stretch * pair_stride(args.inner); }
-    // `stride` counts pairs. Whole vectors are written: the room is a multiple of them.
-    void interleave(Rows<bfloat16> from, std::int64_t first, std::int64_t columns, bfloat16* to,
+    // Columns [first, first + columns) of the stretch, and zeros up to `width`, in whole vectors. Strides of `to` and
+    // widths count pairs.
+    void interleave(Rows<bfloat16> from, std::int64_t first, std::int64_t columns, std::int64_t width, bfloat16* to,
                     std::int64_t stride) const {
         for (std::int64_t row = begin; row < end; row += 2, to += 2 * stride) {
             const bfloat16* low = from.data + row * from.stride + first;
             const bfloat16* high = low + from.stride;
-            for (std::int64_t j = 0; j < stride; j += word_lanes) {
+            for (std::int64_t j = 0; j < width; j += word_lanes) {
                 const int n = columns - j < word_lanes ? static_cast<int>(columns - j) : word_lanes;
-                if (n <= 0 && j >= 2 * word_lanes) break;
                 const Words above = row + 1 < end ? read_words(high + j, n) : Words{};
                 write_pairs(read_words(low + j, n) | above << 16, to + 2 * j);
             }
@@ -174,7 +176,8 @@ RC_HD void bias_gradient(const WeightsArgs<T>& args, std::int64_t column, const 
     }
 }
 
-// Panel p of W, (inner, panel), into the columns that it is in the packed transpose: a transpose of lane blocks.
+// What the products read of a panel of W that has changed. In the transpose a panel is some columns of each of its
+// panels: a transpose of blocks of lanes × lanes.
 template <class T>
 RC_HD void refresh_operands(const T* weight_panel, const Operands<T>& operands, std::int64_t inner,
                             std::int64_t columns, std::int64_t column) {
