@@ -153,7 +153,7 @@ BAD = {
     "out shape": (lambda: ops.residual_forward([A], [W], out=np.ones((4, 3), "f")), rc.ShapeError, "out must be"),
     "out dtype": (lambda: ops.residual_forward([A], [W], out=np.ones((4, 2))), rc.DTypeError, "out must be float32"),
     "out order": (lambda: ops.residual_forward([A], [W], out=np.ones((2, 4), "f").T), rc.ShapeError, "contiguous"),
-    "lr 0": (lambda: ops.residual_update(A @ W, A @ W, [A], [W], lr=0.0), ValueError, "lr must be finite"),
+    "lr 0": (lambda: ops.residual_update(A @ W, A @ W, [A], [W], lr=0.0), ValueError, "lr must be positive"),
     "lr NaN": (lambda: ops.residual_update(A @ W, A @ W, [A], [W], lr=float("nan")), ValueError, "lr must be finite"),
     "lr text": (lambda: ops.residual_update(A @ W, A @ W, [A], [W], lr="1"), rc.DTypeError, "lr must be a number"),
     "same weights": (lambda: ops.residual_update(A @ W, A @ W, [A, A], [W, W]), ValueError, "must not overlap"),
