@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -289,6 +290,35 @@ def test_ctrl_c_while_validating():
     rows.press = False
     trainer.fit(X, y, epochs=2, validation=rows)
     whole.fit(X, y, epochs=2, validation=rows)
+    assert_same(whole, trainer)
+
+
+def test_ctrl_c_while_a_batch_is_made():
+    X, y = problem()
+    trainer, whole = make(), make()
+
+    class Batches:
+        stuck = True
+
+        def __iter__(self):
+            for begin in range(0, 200, 20):
+                if begin == 60 and self.stuck:
+                    threading.Timer(0.1, press).start()
+                    time.sleep(5.0)
+                yield X[begin : begin + 20], y[begin : begin + 20]
+
+    def press():
+        sent.append(time.monotonic())
+        os.kill(os.getpid(), signal.SIGINT)
+
+    batches, sent = Batches(), []
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit(batches, epochs=2)
+    assert time.monotonic() - sent[0] < 0.2
+    assert (trainer.steps, trainer.position.batch) == (3, 3)
+    batches.stuck = False
+    trainer.fit(batches, epochs=2)
+    whole.fit(batches, epochs=2)
     assert_same(whole, trainer)
 
 

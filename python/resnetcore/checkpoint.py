@@ -59,14 +59,14 @@ def save_trainer(trainer: Trainer, path: str | os.PathLike[str]) -> None:
         ValueError: a schedule of the caller's own, which no file can hold.
         OSError: the file cannot be written; the old one is as it was.
     """
-    config, state = trainer.config(), trainer.state()
+    with trainer._turns:  # all of one moment between two steps; the file is written while others go on
+        config, state, network = trainer.config(), trainer.state(), _arrays(trainer.net)
     try:
         schedules.from_dict(config["schedule"])
     except (ValueError, TypeError) as error:
         raise ValueError(f"save: the schedule {trainer.schedule!r} cannot be saved: {error}") from None
     settings = encode({"config": config, "position": state["position"], "history": state["history"]})
-    arrays = {**_arrays(trainer.net), **state["optimizer"]}
-    write(path, arrays, {_NETWORK: Topology.to_json(trainer.net), _TRAINER: settings})
+    write(path, {**network, **state["optimizer"]}, {_NETWORK: Topology.to_json(trainer.net), _TRAINER: settings})
 
 
 def load_trainer(path: str | os.PathLike[str]) -> Trainer:

@@ -59,8 +59,26 @@ def fit(
     check_finite: bool,
 ) -> None:
     """`Trainer.fit` without its return value."""
-    data = as_data("fit", trainer.net, trainer.loss, X, y, sample_weight, check_finite)
-    held_out = None if validation is None else _validation_data(trainer, validation)
+    with Interrupts() as interrupts, trainer._turns.fit():
+        if epochs > trainer.epoch:
+            _fit(trainer, X, y, epochs, validation, sample_weight, callbacks, progress, check_finite, interrupts)
+
+
+def _fit(
+    trainer: Trainer,
+    X: Any,
+    y: Any,
+    epochs: int,
+    validation: Any,
+    sample_weight: Any,
+    callbacks: Iterable[Callback],
+    progress: bool | None,
+    check_finite: bool,
+    interrupts: Interrupts,
+) -> None:
+    with interrupts.allowed():
+        data = as_data("fit", trainer.net, trainer.loss, X, y, sample_weight, check_finite)
+        held_out = None if validation is None else _validation_data(trainer, validation)
     _check_iterators(data, held_out, epochs - trainer.epoch)
     _check_position(trainer, data)
     steps = data.length(trainer.batch_size, trainer.accumulate)
@@ -68,18 +86,17 @@ def fit(
     names = ("loss", "lr", *(() if held_out is None else ("val_" + name for name in metric_names(trainer.loss))))
     plan = FitPlan(epochs, steps, data.rows, names)
     listeners = _listeners(callbacks, progress)
-    with Interrupts() as interrupts:
-        try:
-            for listener in listeners:
-                listener.on_fit_begin(trainer, plan)
-            trainer._begin_fit(schedule)
-            while trainer.epoch < epochs and not trainer._stopping:
-                _run_epoch(trainer, data, held_out, listeners, interrupts)
-            for listener in listeners:
-                listener.on_fit_end(trainer)
-        finally:
-            for listener in listeners:
-                listener.close()
+    try:
+        for listener in listeners:
+            listener.on_fit_begin(trainer, plan)
+        trainer._begin_fit(schedule)
+        while trainer.epoch < epochs and not trainer._stopping:
+            _run_epoch(trainer, data, held_out, listeners, interrupts)
+        for listener in listeners:
+            listener.on_fit_end(trainer)
+    finally:
+        for listener in listeners:
+            listener.close()
 
 
 def _run_epoch(
@@ -89,13 +106,14 @@ def _run_epoch(
     lr = trainer._rate(max(trainer.steps - 1, 0))  # of the last step, where only the validation is left to do
     # Each kind of data takes back batches of its own kind only, which the type of a union cannot say.
     batches: Iterator[Any] = data.batches(trainer.seed, at.epoch, at.batch, trainer.batch_size, trainer.accumulate)
-    for batch in batches:
-        interrupts.check()
-        lr = trainer._checked_lr()
-        loss = data.step(trainer._core, batch, lr)
+    while (batch := interrupts.next(batches)) is not None:
         rows = len(batch) if isinstance(batch, np.ndarray) else len(batch[0])
-        at = Position(at.epoch, at.batch + 1, at.rows + rows, at.loss_sum + rows * loss)
-        trainer._position = at
+        trainer._turns.let_others()
+        with trainer._turns:
+            lr = trainer._checked_lr()
+            loss = data.step(trainer._core, batch, lr)
+            at = Position(at.epoch, at.batch + 1, at.rows + rows, at.loss_sum + rows * loss)
+            trainer._position = at
         for listener in listeners:
             listener.on_step_end(trainer, loss)
         if trainer._stopping:
@@ -111,8 +129,9 @@ def _run_epoch(
         with interrupts.allowed():
             found = evaluate(trainer.net, trainer.loss, held_out)
         metrics.update({f"val_{name}": value for name, value in found.items()})
-    trainer.history.append(metrics)
-    trainer._position = Position(epoch=at.epoch + 1)
+    with trainer._turns:
+        trainer.history.append(metrics)
+        trainer._position = Position(epoch=at.epoch + 1)
     for listener in listeners:
         listener.on_epoch_end(trainer, metrics)
 

@@ -20,6 +20,7 @@ from .losses import Loss, as_loss
 from .network import Network
 from .optimizers import SGD, Optimizer, as_optimizer
 from .schedules import Schedule
+from .turns import Turns
 
 if TYPE_CHECKING:
     from .callbacks import Callback
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
 class Trainer:
     """Fits a network to data.
+
+    One thread trains at a time: `step` and `save` wait for the end of another thread's step, and while a `fit` runs,
+    other threads may save, evaluate, `stop` and set `schedule`, and get a RuntimeError where they would train.
 
     Args:
         net: trained in place.
@@ -78,6 +82,7 @@ class Trainer:
         self._seed = check_seed("Trainer", seed)
         self._clip_norm = _check_clip_norm(clip_norm)
         self._net = net
+        self._turns = Turns()
         self._core = _core.Trainer(
             net._core,
             self._loss.to_core(net.outputs),
@@ -179,11 +184,15 @@ class Trainer:
 
         Raises:
             FloatingPointError: a loss of NaN or infinity; nothing is updated.
+            RuntimeError: another thread's `fit` of this trainer is running.
         """
-        if sample_weight is None and not check_finite and type(y) is np.ndarray and self._is_batch(x):
-            return self._core.step(x, y, self._checked_lr())  # checks y as well: small networks feel every check
-        x, y, weight = check_batch("step", self._net, self._loss, x, y, sample_weight, check_finite)
-        return self._core.step(x, y, self._checked_lr(), weight)
+        weight = None
+        # The core checks y as well, and small networks feel every check.
+        if sample_weight is not None or check_finite or type(y) is not np.ndarray or not self._is_batch(x):
+            x, y, weight = check_batch("step", self._net, self._loss, x, y, sample_weight, check_finite)
+        with self._turns:
+            self._turns.check("step")
+            return self._core.step(x, y, self._checked_lr(), weight)
 
     def fit(
         self,
@@ -216,23 +225,31 @@ class Trainer:
         Raises:
             ShapeError, DTypeError, ValueError: bad data, before anything is changed.
             FloatingPointError: the loss became NaN or infinite; the weights are those of before that step.
-            KeyboardInterrupt: Ctrl-C, between two steps; calling `fit` again continues with the next one.
+            KeyboardInterrupt: Ctrl-C, between two steps; calling `fit` again continues with the next one. Other
+                handlers of signals, too, run between two steps or while an iterable makes a batch.
+            RuntimeError: another thread's `fit` of this trainer is running.
         """
-        if _at_least("fit: epochs", epochs, 1) <= self.epoch:
-            return self._history
+        _at_least("fit: epochs", epochs, 1)
         fit(self, X, y, epochs, validation, sample_weight, callbacks, progress, check_finite)
         return self._history
 
     def evaluate(self, X: Any, y: Any = None, sample_weight: Any = None) -> dict[str, float]:
         """{"loss", "accuracy"} or {"loss", "rmse"} on data as `fit` takes it, in inference mode."""
-        return evaluate(self._net, self._loss, as_data("evaluate", self._net, self._loss, X, y, sample_weight))
+        data = as_data("evaluate", self._net, self._loss, X, y, sample_weight)
+        net = self._net.copy() if self._turns.taken else self._net  # one step's weights for all rows
+        return evaluate(net, self._loss, data)
 
     def restart_epoch(self) -> None:
         """Forgets how far the running epoch was, so that the next `fit` may use other data. Weights stay."""
-        self._position = Position(epoch=self.epoch)
+        with self._turns:
+            self._turns.check("restart_epoch")
+            self._position = Position(epoch=self.epoch)
 
     def save(self, path: Any) -> None:
-        """Writes all of the training to a safetensors file, whole or not at all; `Trainer.resume` reads it."""
+        """Writes all of the training to a safetensors file, whole or not at all; `Trainer.resume` reads it.
+
+        While another thread trains, it holds what is there between two steps.
+        """
         from .checkpoint import save_trainer
 
         save_trainer(self, path)
@@ -280,11 +297,12 @@ class Trainer:
             {"position": {"epoch", "batch", "rows", "loss_sum"}, "history": {metric: list}, "optimizer": {name: array}}.
             Shuffles and dropout follow from seed, epoch and step, so there is no random state.
         """
-        return {
-            "position": vars(self._position).copy(),
-            "history": self._history.to_dict(),
-            "optimizer": self._core.state(),
-        }
+        with self._turns:
+            return {
+                "position": vars(self._position).copy(),
+                "history": self._history.to_dict(),
+                "optimizer": self._core.state(),
+            }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Puts back what `state()` gave, all or nothing.
@@ -296,8 +314,10 @@ class Trainer:
         counts = {name: _at_least(f"set_state: {name}", numbers[name], 0) for name in ("epoch", "batch", "rows")}
         position = Position(**counts, loss_sum=float(numbers["loss_sum"]))
         history = History(state["history"])
-        self._core.set_state(dict(state["optimizer"]))
-        self._position, self._history = position, history
+        with self._turns:
+            self._turns.check("set_state")
+            self._core.set_state(dict(state["optimizer"]))
+            self._position, self._history = position, history
 
     def __repr__(self) -> str:
         return f"<Trainer of {self._net!r}: {self.epoch} epochs, {self.steps} steps>"
