@@ -196,12 +196,36 @@ def test_fit_keeps_the_weights_of_before_the_bad_step():
         ({"epochs": True}, rc.DTypeError),
         ({"epochs": 9, "validation": (X,)}, rc.DTypeError),
         ({"epochs": 9, "validation": 5}, rc.DTypeError),
+        ({"epochs": 9, "validation": [X, Y[:-1]]}, rc.ShapeError),
+        ({"epochs": 9, "validation": [X, Y, -np.ones(ROWS)]}, ValueError),
+        ({"epochs": 9, "validation": []}, ValueError),
+        ({"epochs": 9, "validation": [(X, Y), (X, Y + 1)]}, ValueError),
+        ({"epochs": 9, "validation": [X, Y, None, None]}, rc.DTypeError),
         ({"epochs": 9, "callbacks": [print]}, rc.DTypeError),
+        ({"epochs": 9, "callbacks": rc.EarlyStopping}, rc.DTypeError),
+        ({"epochs": 9, "progress": "no"}, rc.DTypeError),
+        ({"epochs": 9, "progress": 1}, rc.DTypeError),
     ],
 )
 def test_bad_arguments_of_fit(unchanged, arguments, error):
     with pytest.raises(error):
         unchanged.fit(X, Y, **arguments)
+
+
+def test_validation_may_be_a_list_and_callbacks_none():
+    one, other = make_trainer(), make_trainer()
+    one.fit(X, Y, epochs=3, validation=(X, Y, np.ones(ROWS)))
+    other.fit(X, Y, epochs=3, validation=[X, Y, np.ones(ROWS)], callbacks=None)
+    assert one.history.to_dict() == other.history.to_dict()
+
+
+def test_a_validation_that_gives_nothing_is_named():
+    class Empty:
+        def __iter__(self):
+            return iter(())
+
+    with pytest.raises(ValueError, match="fit: validation: there must be at least one row"):
+        make_trainer().fit(X, Y, epochs=3, validation=Empty())
 
 
 @pytest.mark.parametrize("lr", [0, -0.1, math.nan, math.inf, -math.inf])

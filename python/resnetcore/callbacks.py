@@ -12,7 +12,7 @@ from ._atomic import replace_file
 from .checks import as_integer
 
 if TYPE_CHECKING:
-    from .fitting import FitPlan
+    from .fit_plan import FitPlan
     from .trainer import Trainer
 
 

@@ -126,7 +126,8 @@ def _topology(reader: Reader) -> Topology:
 def _settings(value: dict[str, Any]) -> dict[str, Any]:
     if value.keys() != {"config", "position", "history"}:
         raise ValueError(f"must have config, position and history, got {sorted(value)}")
-    if not all(0 <= value["position"][name] < _MAX_COUNT for name in ("epoch", "batch", "rows")):
+    counts = [value["position"][name] for name in ("epoch", "batch", "rows")] + [value["position"].get("total") or 0]
+    if not all(0 <= count < _MAX_COUNT for count in counts):
         raise ValueError(f"position must count from 0 to 2**53 - 1, got {value['position']}")
     return value
 

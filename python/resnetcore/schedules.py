@@ -187,6 +187,17 @@ def from_dict(description: dict[str, Any]) -> Schedule:
     return _KNOWN[name](**numbers)
 
 
+def checked_rate(operation: str, schedule: Schedule, step: int, lr: float) -> float:
+    """`schedule.rate(step, lr)`; ValueError where no step can be made with it."""
+    rate = schedule.rate(step, float(lr))
+    if not 0 < rate < math.inf:
+        raise ValueError(
+            f"{operation}: the schedule {schedule!r} gives a learning rate of {rate} at step {step}, and it must be "
+            "above 0 and finite: begin and end it above 0, train for fewer epochs, or set trainer.schedule"
+        )
+    return rate
+
+
 def _half_cosine(start: float, end: float, fraction: float) -> float:
     return end + (start - end) * (1 + math.cos(math.pi * min(fraction, 1.0))) / 2
 

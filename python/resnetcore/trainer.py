@@ -14,11 +14,13 @@ from .arrays import is_ready
 from .checks import as_integer, check_seed
 from .data import as_data, check_batch
 from .evaluation import evaluate
-from .fitting import Position, fit
+from .fit_plan import prepare
+from .fitting import fit
 from .history import History
 from .losses import Loss, as_loss
 from .network import Network
 from .optimizers import SGD, Optimizer, as_optimizer
+from .position import Position
 from .schedules import Schedule
 from .turns import Turns
 
@@ -201,7 +203,7 @@ class Trainer:
         epochs: int = 1,
         validation: Any = None,
         sample_weight: Any = None,
-        callbacks: Iterable[Callback] = (),
+        callbacks: Callback | Iterable[Callback] | None = None,
         progress: bool | None = None,
         check_finite: bool = False,
     ) -> History:
@@ -212,9 +214,10 @@ class Trainer:
                 batches, iterated over once an epoch.
             y: targets, as `Loss` describes them.
             epochs: total number.
-            validation: (X, y), (X, y, sample_weight) or an iterable of batches, evaluated after every epoch.
+            validation: (X, y), (X, y, sample_weight) or an iterable of batches, evaluated after every epoch; the
+                batches of a list are all checked first.
             sample_weight: (n,) or None.
-            callbacks: see `resnetcore.callbacks`.
+            callbacks: one or several, called in their order; see `resnetcore.callbacks`.
             progress: True shows it, as a bar on a terminal and as a line an epoch elsewhere; None only on a terminal.
             check_finite: raise ValueError for a NaN or an infinity in X or y: before the first step for arrays, before
                 its own step for a batch of an iterable.
@@ -223,14 +226,18 @@ class Trainer:
             The history of all epochs so far.
 
         Raises:
-            ShapeError, DTypeError, ValueError: bad data, before anything is changed.
+            ShapeError, DTypeError, ValueError: bad data, other data than those of the epoch that is to be continued, or
+                a schedule that comes to a rate of 0: before anything is changed.
             FloatingPointError: the loss became NaN or infinite; the weights are those of before that step.
             KeyboardInterrupt: Ctrl-C, between two steps; calling `fit` again continues with the next one. Other
                 handlers of signals, too, run between two steps or while an iterable makes a batch.
             RuntimeError: another thread's `fit` of this trainer is running.
         """
-        _at_least("fit: epochs", epochs, 1)
-        fit(self, X, y, epochs, validation, sample_weight, callbacks, progress, check_finite)
+        epochs = _at_least("fit: epochs", epochs, 1)
+        fit(
+            self,
+            lambda: prepare(self, X, y, epochs, validation, sample_weight, callbacks, progress, check_finite),
+        )
         return self._history
 
     def evaluate(self, X: Any, y: Any = None, sample_weight: Any = None) -> dict[str, float]:
@@ -294,7 +301,7 @@ class Trainer:
         """Everything that training has changed but the network: `set_state` puts it back.
 
         Returns:
-            {"position": {"epoch", "batch", "rows", "loss_sum"}, "history": {metric: list}, "optimizer": {name: array}}.
+            {"position": {name: number} as `Position` has them, "history": {metric: list}, "optimizer": {name: array}}.
             Shuffles and dropout follow from seed, epoch and step, so there is no random state.
         """
         with self._turns:
@@ -310,9 +317,7 @@ class Trainer:
         Raises:
             ValueError: arrays that do not belong to this network and optimizer, or impossible counts.
         """
-        numbers = state["position"]
-        counts = {name: _at_least(f"set_state: {name}", numbers[name], 0) for name in ("epoch", "batch", "rows")}
-        position = Position(**counts, loss_sum=float(numbers["loss_sum"]))
+        position = Position.from_dict(state["position"])
         history = History(state["history"])
         with self._turns:
             self._turns.check("set_state")
@@ -334,13 +339,7 @@ class Trainer:
         return self._schedule.rate(step, float(self._optimizer.lr))
 
     def _checked_lr(self) -> float:
-        lr = self._rate(self.steps)
-        if not 0 < lr < float("inf"):
-            raise ValueError(
-                f"Trainer: the schedule {self._schedule!r} gives a learning rate of {lr} at step {self.steps}; "
-                "it must be above 0 and finite: train for fewer epochs or set trainer.schedule"
-            )
-        return lr
+        return schedules.checked_rate("Trainer", self._schedule, self.steps, self._optimizer.lr)
 
 
 def _at_least(name: str, value: Any, least: int) -> int:
