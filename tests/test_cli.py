@@ -119,6 +119,22 @@ def test_a_resumed_run_ends_as_the_uninterrupted_one(capsys, table, tmp_path):
         assert (whole / name).read_bytes() == (parts / name).read_bytes()
 
 
+def test_a_resumed_run_with_patience_keeps_the_same_best(capsys, table, tmp_path):
+    """Of any epoch's checkpoint: the network of an uninterrupted run, also where it had stopped, or was at its end."""
+    whole = tmp_path / "whole"
+    arguments = ["train", table, "--drop", "value", "--patience", 3, "--lr", 0.05, "--epochs", 25, *FAST]
+    assert run(capsys, *arguments, "--out", whole)[0] == 0
+    losses = [float(row["val_loss"]) for row in rows_of((whole / "history.csv").read_text())]
+    assert 3 < len(losses) < 25 and losses.index(min(losses)) == len(losses) - 4
+    for epochs in (1, len(losses) - 3, len(losses) - 1, len(losses)):
+        parts = tmp_path / str(epochs)
+        assert run(capsys, *arguments, "--out", parts, "--epochs", epochs)[0] == 0
+        for _ in range(2):
+            assert run(capsys, "train", "--resume", "--epochs", 25, "--out", parts, "--quiet")[0] == 0
+            for name in ("net.safetensors", "checkpoint.safetensors", "history.csv", "run.json"):
+                assert (whole / name).read_bytes() == (parts / name).read_bytes(), (epochs, name)
+
+
 def test_ctrl_c_saves_and_says_how_to_go_on(table, tmp_path):
     out = tmp_path / "run"
     command = [sys.executable, "-m", "resnetcore", "train", table, "--epochs", "100000", "--out", str(out), *FAST]

@@ -1,7 +1,8 @@
 """A network or a trainer as one safetensors file, and back: the whole header is checked before arrays are made.
 
 The arrays have the names that `Network.parameters` and `Network.buffers` give them, a trainer's further ones begin with
-`optimizer.`; topology and settings are JSON among the header's texts. There is no time stamp and no pickle.
+`optimizer.` or `best.` (what an `EarlyStopping` keeps); topology and settings are JSON among the header's texts. There is
+no time stamp and no pickle.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ __all__ = ["load_network", "load_trainer", "save_network", "save_trainer"]
 Loaded = TypeVar("Loaded")
 
 _NETWORK, _TRAINER = "resnetcore.network", "resnetcore.trainer"
-_OPTIMIZER, _STEP = "optimizer.", "optimizer.step"
+_OPTIMIZER, _STEP, _BEST = "optimizer.", "optimizer.step", "best."
+_OF_TRAINERS = (_OPTIMIZER, _BEST)
 # Every count of steps or rows stays exact as a float64, and far from the end of an int64.
 _MAX_COUNT = 2**53
 _DTYPES = {"float32": "F32", "float64": "F64"}
@@ -48,7 +50,7 @@ def load_network(path: str | os.PathLike[str]) -> Network:
     with Reader(path) as reader:
         names = set(reader.tensors)
         if _TRAINER in reader.metadata:
-            names = {name for name in names if not name.startswith(_OPTIMIZER)}
+            names = {name for name in names if not name.startswith(_OF_TRAINERS)}
         return _naming(reader, lambda: _read_network(reader, names))
 
 
@@ -65,8 +67,11 @@ def save_trainer(trainer: Trainer, path: str | os.PathLike[str]) -> None:
         schedules.from_dict(config["schedule"])
     except (ValueError, TypeError) as error:
         raise ValueError(f"save: the schedule {trainer.schedule!r} cannot be saved: {error}") from None
-    settings = encode({"config": config, "position": state["position"], "history": state["history"]})
-    write(path, {**network, **state["optimizer"]}, {_NETWORK: Topology.to_json(trainer.net), _TRAINER: settings})
+    arrays = {**network, **state["optimizer"]}
+    for number, best in enumerate(state["best"]):
+        arrays.update({f"{_BEST}{number}.{name}": array for name, array in best.pop("arrays").items()})
+    settings = encode({"config": config, **{name: state[name] for name in ("position", "history", "best")}})
+    write(path, arrays, {_NETWORK: Topology.to_json(trainer.net), _TRAINER: settings})
 
 
 def load_trainer(path: str | os.PathLike[str]) -> Trainer:
@@ -102,19 +107,28 @@ def _read_trainer(reader: Reader) -> Trainer:
         raise CheckpointError("must be written by Trainer.save, and holds no training; resnetcore.load reads networks")
     text = reader.metadata[_TRAINER]
     settings = rejecting("the training's settings", lambda: _settings(decode(text)))
-    optimizer = {name for name in reader.tensors if name.startswith(_OPTIMIZER)}
-    _check_optimizer(reader, optimizer)
-    net = _read_network(reader, reader.tensors.keys() - optimizer)
-    return rejecting("the training's settings", lambda: _build_trainer(net, settings, reader.read(optimizer)))
+    further = {name for name in reader.tensors if name.startswith(_OF_TRAINERS)}
+    _check_further(reader, further)
+    net = _read_network(reader, reader.tensors.keys() - further)
+    return rejecting("the training's settings", lambda: _build_trainer(net, settings, reader.read(further)))
 
 
-def _build_trainer(net: Network, settings: Mapping[str, Any], optimizer: Mapping[str, np.ndarray]) -> Trainer:
-    steps = int(optimizer[_STEP][0])
+def _build_trainer(net: Network, settings: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Trainer:
+    steps = int(arrays[_STEP][0])
     if not 0 <= steps < _MAX_COUNT:
         raise ValueError(f"{_STEP} must be from 0 to 2**53 - 1, got {steps}")
     trainer = Trainer.from_config(net, settings["config"])
-    trainer.set_state({"position": settings["position"], "history": settings["history"], "optimizer": optimizer})
+    best = [{**one, "arrays": _beginning(arrays, f"{_BEST}{i}.")} for i, one in enumerate(settings.get("best", ()))]
+    left = sum(name.startswith(_BEST) for name in arrays) - sum(len(one["arrays"]) for one in best)
+    if left:
+        raise ValueError(f"there are {left} arrays of best epochs that it does not know")
+    optimizer = {name: array for name, array in arrays.items() if name.startswith(_OPTIMIZER)}
+    trainer.set_state({**settings, "optimizer": optimizer, "best": best})
     return trainer
+
+
+def _beginning(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    return {name[len(prefix) :]: array for name, array in arrays.items() if name.startswith(prefix)}
 
 
 def _topology(reader: Reader) -> Topology:
@@ -124,8 +138,8 @@ def _topology(reader: Reader) -> Topology:
 
 
 def _settings(value: dict[str, Any]) -> dict[str, Any]:
-    if value.keys() != {"config", "position", "history"}:
-        raise ValueError(f"must have config, position and history, got {sorted(value)}")
+    if value.keys() - {"best"} != {"config", "position", "history"}:  # files of before best epochs were kept
+        raise ValueError(f"must have config, position, history and best, got {sorted(value)}")
     counts = [value["position"][name] for name in ("epoch", "batch", "rows")] + [value["position"].get("total") or 0]
     if not all(0 <= count < _MAX_COUNT for count in counts):
         raise ValueError(f"position must count from 0 to 2**53 - 1, got {value['position']}")
@@ -143,12 +157,15 @@ def _check_arrays(reader: Reader, names: set[str], topology: Topology) -> None:
         _check_array(reader, name, dtype, shape)
 
 
-def _check_optimizer(reader: Reader, names: set[str]) -> None:
+def _check_further(reader: Reader, names: set[str]) -> None:
     if _STEP not in names:
         raise CheckpointError(f"lacks '{_STEP}', the number of updates")
     _check_array(reader, _STEP, "I64", (1,))
     for name in names - {_STEP}:
-        parameter = reader.tensors.get(name[len(_OPTIMIZER) :].rpartition(".")[0])
+        if name.startswith(_OPTIMIZER):
+            parameter = reader.tensors.get(name[len(_OPTIMIZER) :].rpartition(".")[0])
+        else:
+            parameter = reader.tensors.get(name[len(_BEST) :].partition(".")[2])
         if parameter is None:
             raise CheckpointError(f"has '{name}', which belongs to no array of the network")
         _check_array(reader, name, parameter.dtype, parameter.shape)

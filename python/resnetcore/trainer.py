@@ -11,6 +11,7 @@ import numpy as np
 from . import _core, optimizers, schedules
 from ._errors import DTypeError
 from .arrays import is_ready
+from .best import Best, Key
 from .checks import as_integer, check_seed
 from .data import as_data, check_batch
 from .evaluation import evaluate
@@ -95,6 +96,7 @@ class Trainer:
         )
         self._position = Position()
         self._history = History()
+        self._best: dict[Key, Best] = {}
         self._stopping = False
 
     @property
@@ -301,7 +303,8 @@ class Trainer:
         """Everything that training has changed but the network: `set_state` puts it back.
 
         Returns:
-            {"position": {name: number} as `Position` has them, "history": {metric: list}, "optimizer": {name: array}}.
+            {"position": {name: number} as `Position` has them, "history": {metric: list}, "optimizer": {name: array},
+            "best": [what an `EarlyStopping` keeps]}.
             Shuffles and dropout follow from seed, epoch and step, so there is no random state.
         """
         with self._turns:
@@ -309,6 +312,7 @@ class Trainer:
                 "position": vars(self._position).copy(),
                 "history": self._history.to_dict(),
                 "optimizer": self._core.state(),
+                "best": [best.to_dict() for best in self._best.values()],
             }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
@@ -319,10 +323,13 @@ class Trainer:
         """
         position = Position.from_dict(state["position"])
         history = History(state["history"])
+        arrays = {**self._net.parameters(), **self._net.buffers()}
+        found = [Best.from_dict(one, arrays, history.epochs) for one in state.get("best", ())]
         with self._turns:
             self._turns.check("set_state")
             self._core.set_state(dict(state["optimizer"]))
             self._position, self._history = position, history
+            self._best = {best.key: best for best in found}
 
     def __repr__(self) -> str:
         return f"<Trainer of {self._net!r}: {self.epoch} epochs, {self.steps} steps>"
