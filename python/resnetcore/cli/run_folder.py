@@ -35,6 +35,7 @@ class Run:
     epochs: int
     patience: int | None
     preparation: Preparation
+    rows: int  # of the table: the split into training and validation rows follows from it
 
     def write(self, folder: str) -> None:
         """To run.json, whole or not at all."""
