@@ -135,6 +135,10 @@ def test_a_fit_without_a_step_leaves_the_schedules_length_open():
         (lambda: WarmUp(3, "cosine"), TypeError),
         (lambda: schedules.from_dict({"name": "Zigzag"}), ValueError),
         (lambda: schedules.from_dict({"name": "Cosine", "stepz": 3}), ValueError),
+        (lambda: schedules.from_dict({"name": "StepDecay"}), ValueError),
+        (lambda: schedules.from_dict({"name": ["Cosine"]}), ValueError),
+        (lambda: schedules.from_dict({}), ValueError),
+        (lambda: schedules.from_dict(None), TypeError),
         (lambda: rc.Trainer(rc.models.plain(2, 2, 4, 3), schedule=0.1), TypeError),
     ],
 )

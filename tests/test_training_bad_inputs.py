@@ -1,6 +1,8 @@
 """Every bad input of a network or a training gets its error, which names a remedy, and changes nothing."""
 
+import copy
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -306,6 +308,41 @@ def test_settings_of_a_trainer(settings, words):
     with pytest.raises(ValueError, match=words):
         rc.Trainer(net, **settings)
     assert all(np.array_equal(before[name], value) for name, value in net.parameters().items())
+
+
+def without(value, *path):
+    """A deep copy of dicts, less one name."""
+    return {
+        key: without(inner, *path[1:]) if key == path[0] and path[1:] else inner
+        for key, inner in value.items()
+        if key != path[0] or path[1:]
+    }
+
+
+def test_a_state_or_settings_that_lack_something(unchanged):
+    state, config = unchanged.state(), unchanged.config()
+    for path in (["position"], ["history"], ["optimizer"], ["position", "rows"], ["optimizer", "optimizer.step"]):
+        with pytest.raises(ValueError, match=rf"set_state: .*{path[-1]}"):
+            unchanged.set_state(without(state, *path))
+    for path in (["loss"], ["seed"], ["loss", "name"], ["optimizer", "name"], ["schedule", "name"]):
+        with pytest.raises(ValueError, match=rf"from_config: .* lacks .*{path[-1]}"):
+            rc.Trainer.from_config(unchanged.net, without(config, *path))
+    for call in (unchanged.set_state, lambda value: rc.Trainer.from_config(unchanged.net, value)):
+        with pytest.raises(ValueError, match="lacks"):
+            call({})
+        with pytest.raises(rc.DTypeError, match="must be a dict"):
+            call(None)
+    with pytest.raises(ValueError, match="unknown names speed; known are loss"):
+        rc.Trainer.from_config(unchanged.net, {**config, "speed": 1})
+    with pytest.raises(rc.DTypeError, match="history must be a dict"):
+        unchanged.set_state({**state, "history": [1]})
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_trainer_is_not_copied(unchanged, duplicate):
+    with pytest.raises(rc.DTypeError, match=r"trainer\.save.*Trainer\.resume"):
+        duplicate(unchanged)
+    duplicate(unchanged.net)
 
 
 def test_a_state_that_belongs_to_another_network(unchanged):

@@ -11,6 +11,7 @@ import numpy as np
 
 from ._errors import DTypeError
 from .checks import as_integer
+from .descriptions import with_just_names
 
 Key = tuple[str, str, float, bool]
 
@@ -67,9 +68,7 @@ class Best:
         Raises:
             ValueError, DTypeError: anything else.
         """
-        names = {f.name for f in fields(cls)}
-        if given.keys() != names:
-            raise ValueError(f"set_state: a best epoch must have {sorted(names)}, got {sorted(given)}")
+        given = with_just_names("set_state: best", given, [f.name for f in fields(cls)])
         value, arrays = given["value"], given["arrays"]
         counts = {name: as_integer(f"set_state: best {name}", given[name]) for name in ("seen", "epoch", "waited")}
         if not 0 <= counts["epoch"] <= counts["seen"] <= epochs or not 0 <= counts["waited"] <= counts["seen"]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from .checks import as_integer
 from .data import ArrayData, IterableData
+from .descriptions import with_names
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Position:
     @classmethod
     def from_dict(cls, numbers: Mapping[str, Any]) -> Position:
         """The position that `vars` gave; ValueError or DTypeError for an impossible one."""
+        numbers = with_names("set_state: position", numbers, ("epoch", "batch", "rows", "loss_sum"))
         kind, total = numbers.get("kind"), numbers.get("total")  # files of before they were kept have none
         if kind not in (None, "arrays", "batches"):
             raise ValueError(f"set_state: kind must be 'arrays', 'batches' or None, got {kind!r}")

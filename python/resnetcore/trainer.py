@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from .arrays import is_ready
 from .best import Best, Key
 from .checks import as_integer, check_seed
 from .data import as_data, check_batch
+from .descriptions import with_just_names, with_names
 from .evaluation import evaluate
 from .fit_plan import prepare
 from .fitting import fit
@@ -27,6 +28,8 @@ from .turns import Turns
 
 if TYPE_CHECKING:
     from .callbacks import Callback
+
+_SETTINGS = ("loss", "optimizer", "schedule", "batch_size", "seed", "clip_norm", "accumulate")
 
 
 class Trainer:
@@ -291,12 +294,14 @@ class Trainer:
         """A fresh trainer of `net` with the settings that `config()` gave.
 
         Raises:
-            ValueError, DTypeError: unknown names, or numbers out of range.
+            ValueError, DTypeError: missing or unknown names, or numbers out of range.
         """
-        settings = dict(config)
-        settings["loss"] = Loss(**settings["loss"])
-        settings["optimizer"] = optimizers.from_dict(settings["optimizer"])
-        settings["schedule"] = schedules.from_dict(settings["schedule"])
+        settings = with_just_names("from_config: config", config, _SETTINGS)
+        settings["loss"] = Loss(
+            **with_just_names("from_config: loss", settings["loss"], [f.name for f in fields(Loss)])
+        )
+        for name, module in (("optimizer", optimizers), ("schedule", schedules)):
+            settings[name] = module.from_dict(with_names(f"from_config: {name}", settings[name], ["name"]))
         return cls(net, **settings)
 
     def state(self) -> dict[str, Any]:
@@ -319,17 +324,27 @@ class Trainer:
         """Puts back what `state()` gave, all or nothing.
 
         Raises:
-            ValueError: arrays that do not belong to this network and optimizer, or impossible counts.
+            ValueError, DTypeError: names that are missing, arrays that do not belong to this network and optimizer, or
+                impossible counts.
         """
+        state = with_names("set_state: state", state, ("position", "history", "optimizer"))
         position = Position.from_dict(state["position"])
-        history = History(state["history"])
+        history = History(with_names("set_state: history", state["history"]))
+        optimizer = with_names("set_state: optimizer", state["optimizer"])
         arrays = {**self._net.parameters(), **self._net.buffers()}
         found = [Best.from_dict(one, arrays, history.epochs) for one in state.get("best", ())]
         with self._turns:
             self._turns.check("set_state")
-            self._core.set_state(dict(state["optimizer"]))
+            self._core.set_state(optimizer)
             self._position, self._history = position, history
             self._best = {best.key: best for best in found}
+
+    def __reduce__(self) -> NoReturn:
+        # Of copy, deepcopy and pickle. A shallow copy would train the same arrays with counts of its own.
+        raise DTypeError(
+            "Trainer: a trainer is neither copied nor pickled; write it with trainer.save(path), and Trainer.resume(path) "
+            "gives another one that goes on in the same way"
+        )
 
     def __repr__(self) -> str:
         return f"<Trainer of {self._net!r}: {self.epoch} epochs, {self.steps} steps>"
