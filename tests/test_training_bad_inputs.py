@@ -130,6 +130,18 @@ def test_bad_sample_weights(unchanged, call, value, error, words):
         call(unchanged, X, Y, value)
 
 
+@pytest.mark.parametrize("scale", [1e40, 1e300, 1e-60])
+@pytest.mark.parametrize("call", ["fit", "validation", "step", "evaluate", "batches"])
+def test_sample_weights_beyond_the_networks_dtype(unchanged, call, scale):
+    """Infinite, or all of them 0, where float32 has them; a float64 network takes their ratios."""
+    weight = scale * np.linspace(0.5, 1, ROWS)
+    calls = {**CALLS, "batches": lambda t, x, y, w: t.fit([(x, y, w)], epochs=9)}
+    with pytest.raises(ValueError, match=r"sample_weight must have its largest.*float32"):
+        calls[call](unchanged, X, Y, weight)
+    wide = rc.Trainer(make_net().astype("float64"))
+    assert wide.evaluate(X, Y, weight) == pytest.approx(wide.evaluate(X, Y, weight / scale))
+
+
 @cases(BAD_X)
 def test_bad_rows_to_predict(unchanged, value, error, words):
     for call in (unchanged.net.predict, unchanged.net.predict_proba, unchanged.net):
