@@ -47,14 +47,15 @@ def _begun(trainer: Trainer, schedule: Schedule) -> Iterator[None]:
 
 
 def _run_epoch(trainer: Trainer, prepared: Prepared, interrupts: Interrupts) -> None:
-    at, data, listeners = trainer.position, prepared.data, prepared.listeners
+    at, turns, data, listeners = trainer.position, trainer._turns, prepared.data, prepared.listeners
     lr = trainer._rate(max(trainer.steps - 1, 0))  # of the last step, where only the validation is left to do
     # Each kind of data takes back batches of its own kind only, which the type of a union cannot say.
     batches: Iterator[Any] = data.batches(trainer.seed, at.epoch, at.batch, trainer.batch_size, trainer.accumulate)
     while (batch := interrupts.next(batches)) is not None:
         rows = len(batch) if isinstance(batch, np.ndarray) else len(batch[0])
-        trainer._turns.let_others()
-        with trainer._turns:
+        if turns.waiting:
+            turns.let_others()
+        with turns.lock:
             lr = trainer._checked_lr()
             loss = data.step(trainer._core, batch, lr)
             at = Position(at.epoch, at.batch + 1, at.rows + rows, at.loss_sum + rows * loss, data.kind, data.total)
@@ -74,7 +75,7 @@ def _run_epoch(trainer: Trainer, prepared: Prepared, interrupts: Interrupts) -> 
         with interrupts.allowed():
             found = evaluate(trainer.net, trainer.loss, prepared.held_out, "fit: validation")
         metrics.update({f"val_{name}": value for name, value in found.items()})
-    with trainer._turns:
+    with turns.held():
         trainer.history.append(metrics)
         trainer._position = Position(epoch=at.epoch + 1)
     for listener in listeners:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from .checks import as_integer
 from .data import ArrayData, IterableData
 from .descriptions import with_names
 
 
-@dataclass(frozen=True)
-class Position:
+class Position(NamedTuple):
     """Complete epochs, and how far the next one is.
 
     Attributes:
@@ -31,7 +29,7 @@ class Position:
 
     @classmethod
     def from_dict(cls, numbers: Mapping[str, Any]) -> Position:
-        """The position that `vars` gave; ValueError or DTypeError for an impossible one."""
+        """The position that `_asdict` gave; ValueError or DTypeError for an impossible one."""
         numbers = with_names("set_state: position", numbers, ("epoch", "batch", "rows", "loss_sum"))
         kind, total = numbers.get("kind"), numbers.get("total")  # files of before they were kept have none
         if kind not in (None, "arrays", "batches"):

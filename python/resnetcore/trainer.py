@@ -197,8 +197,12 @@ class Trainer:
         # The core checks y as well, and small networks feel every check.
         if sample_weight is not None or check_finite or type(y) is not np.ndarray or not self._is_batch(x):
             x, y, weight = check_batch("step", self._net, self._loss, x, y, sample_weight, check_finite)
-        with self._turns:
-            self._turns.check("step")
+        turns = self._turns
+        if turns.waiting:
+            turns.let_others()
+        with turns.lock:
+            if turns.fitting is not None:
+                turns.check("step")
             return self._core.step(x, y, self._checked_lr(), weight)
 
     def fit(
@@ -253,7 +257,7 @@ class Trainer:
 
     def restart_epoch(self) -> None:
         """Forgets how far the running epoch was, so that the next `fit` may use other data. Weights stay."""
-        with self._turns:
+        with self._turns.held():
             self._turns.check("restart_epoch")
             self._position = Position(epoch=self.epoch)
 
@@ -312,9 +316,9 @@ class Trainer:
             "best": [what an `EarlyStopping` keeps]}.
             Shuffles and dropout follow from seed, epoch and step, so there is no random state.
         """
-        with self._turns:
+        with self._turns.held():
             return {
-                "position": vars(self._position).copy(),
+                "position": self._position._asdict(),
                 "history": self._history.to_dict(),
                 "optimizer": self._core.state(),
                 "best": [best.to_dict() for best in self._best.values()],
@@ -333,7 +337,7 @@ class Trainer:
         optimizer = with_names("set_state: optimizer", state["optimizer"])
         arrays = {**self._net.parameters(), **self._net.buffers()}
         found = [Best.from_dict(one, arrays, history.epochs) for one in state.get("best", ())]
-        with self._turns:
+        with self._turns.held():
             self._turns.check("set_state")
             self._core.set_state(optimizer)
             self._position, self._history = position, history

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any, NoReturn
 
 from ._errors import ResnetcoreError
 
@@ -17,32 +19,44 @@ class BusyError(ResnetcoreError, RuntimeError):
 class Turns:
     """A lock that is held from a step to the end of its bookkeeping, and the thread whose `fit` runs.
 
-    `with turns:` waits for the end of another thread's step. The thread that holds it may take it again, for a signal's
-    handler that saves. A forked child holds nothing that its parent's other threads held.
+    The thread that holds the lock may take it again, for a signal's handler that saves. A forked child holds nothing that
+    its parent's other threads held. Those who step take `lock` itself after `let_others`; all others use `held`.
     """
 
     def __init__(self) -> None:
-        self._process = os.getpid()
-        self._lock, self._door = threading.RLock(), threading.RLock()
-        self._fitting: int | None = None
+        self.lock: Any = threading.RLock()
+        self.waiting = False
+        self.fitting: int | None = None
+        self._door = threading.RLock()
+        _ALL.add(self)
 
-    def __enter__(self) -> None:
-        if self._process != os.getpid():
-            self._begin_in_child()
-        if not self._lock.acquire(blocking=False):
-            with self._door:  # a `fit` does not pass `let_others` until whoever waits here has had the lock
-                self._lock.acquire()
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Within, the lock is this thread's. Taken by `with` alone, which Ctrl-C cannot come between."""
+        if not self.lock._is_owned():  # else whoever stands in the door waits for this very thread
+            with self._door:
+                self.waiting = True
+                try:
+                    with self.lock:
+                        pass
+                finally:
+                    self.waiting = False
+        with self.lock:
+            yield
 
-    def __exit__(self, *error: object) -> None:
-        self._lock.release()
+    def let_others(self) -> None:
+        """Waits, while `waiting`, until those who wait have had the lock: a loop of steps would take it again at once."""
+        if not self.lock._is_owned():
+            with self._door:
+                pass
 
     @property
     def taken(self) -> bool:
         """Whether another thread's `fit` runs."""
-        return self._fitting is not None and self._fitting != threading.get_ident()
+        return self.fitting is not None and self.fitting != threading.get_ident()
 
     def check(self, operation: str) -> None:
-        """BusyError while another thread's `fit` runs. Only what is checked and done inside `with turns:` is safe."""
+        """BusyError while another thread's `fit` runs. It may begin at any time that the lock is not held."""
         if self.taken:
             raise BusyError(
                 f"{operation}: another thread's fit of this trainer is running; wait for its end, or give each thread "
@@ -52,30 +66,48 @@ class Turns:
     @contextmanager
     def fit(self) -> Iterator[None]:
         """Within, this thread's `fit` runs; BusyError where one runs already."""
-        with self:
+        with self.held():
             self.check("fit")
-            if self._fitting is not None:
+            if self.fitting is not None:
                 raise BusyError("fit: a callback or an iterable of batches calls the fit that it is part of")
-            self._fitting = threading.get_ident()
+            self.fitting = threading.get_ident()
         try:
             yield
         finally:
-            self._fitting = None
+            self.fitting = None
 
-    def let_others(self) -> None:
-        """Waits until those who wait for the lock have had it: a `fit` alone would take it again at once."""
-        if self._process != os.getpid():
-            self._begin_in_child()
-        with self._door:
-            pass
-
-    def _begin_in_child(self) -> None:
-        if not self._lock.acquire(blocking=False):
-            raise BusyError(
-                "Trainer: this process was forked while another thread was inside a step of this trainer, so that its "
-                "arrays may be half updated here; use Trainer.resume and a checkpoint"
-            )
-        self._lock.release()
-        self._process, self._door = os.getpid(), threading.RLock()
+    def begin_in_child(self) -> None:
+        """In a forked child: of the parent's threads, only the one that forked is there."""
+        if self.lock.acquire(blocking=False):
+            self.lock.release()
+        else:
+            self.lock = _LeftBehind()
+        self.waiting, self._door = False, threading.RLock()
         if self.taken:
-            self._fitting = None
+            self.fitting = None
+
+
+class _LeftBehind:
+    """In the place of a lock whose holder is not in this process."""
+
+    def _is_owned(self) -> bool:
+        return False
+
+    def __enter__(self) -> NoReturn:
+        raise BusyError(
+            "Trainer: this process was forked while another thread was inside a step of this trainer, so that its arrays "
+            "may be half updated here; use Trainer.resume and a checkpoint"
+        )
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+
+def _begin_in_child() -> None:
+    for turns in list(_ALL):
+        turns.begin_in_child()
+
+
+_ALL: weakref.WeakSet[Turns] = weakref.WeakSet()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_in_child)
