@@ -36,7 +36,7 @@ class Interrupts:
 
     def check(self) -> None:
         """Delivers what came since the last check: KeyboardInterrupt, or what the user's handler does."""
-        while self._pending:
+        for _ in range(len(self._pending)):  # those that come meanwhile wait: a step is made between two rounds
             number = self._pending.pop(0)
             self._handlers[number](number, None)
 
