@@ -76,6 +76,46 @@ def test_an_exception_ends_the_fit_and_closes(data):
     assert trainer.epoch == 3
 
 
+def test_stop_before_the_first_step(data):
+    class Never(rc.Callback):
+        def on_fit_begin(self, trainer, plan):
+            trainer.stop()
+
+    recorder, trainer = Recorder(), make()
+    trainer.fit(*data, epochs=3, callbacks=[Never(), recorder])
+    assert (trainer.steps, [call[0] for call in recorder.calls]) == (0, ["begin", "end", "close"])
+    trainer.fit(*data, epochs=1)
+    assert trainer.epoch == 1
+
+
+@pytest.mark.parametrize("inside", [None, FloatingPointError])
+def test_every_callback_is_closed_though_one_fails_to(data, inside):
+    class Broken(rc.Callback):
+        def on_epoch_end(self, trainer, metrics):
+            if inside:
+                raise inside("mine")
+
+        def close(self):
+            raise OSError("closing")
+
+    recorders, trainer = [Recorder(), Recorder()], make()
+    with pytest.raises(OSError, match="closing") as found:
+        trainer.fit(*data, epochs=1, callbacks=[recorders[0], Broken(), Broken(), recorders[1]])
+    assert all(recorder.calls[-1] == ("close",) for recorder in recorders)
+    causes, error = [], found.value
+    while error is not None:
+        causes.append(type(error))
+        error = error.__context__
+    assert causes[0] is OSError and (inside is None or inside in causes)
+
+
+def test_nothing_left_to_do_still_begins_and_ends(data):
+    recorder, trainer = Recorder(), make()
+    trainer.fit(*data, epochs=2)
+    trainer.fit(*data, epochs=2, callbacks=[recorder])
+    assert (trainer.steps, [call[0] for call in recorder.calls]) == (8, ["begin", "end", "close"])
+
+
 def test_one_callback_needs_no_list(data):
     recorder = Recorder()
     make().fit(*data, epochs=1, callbacks=recorder)

@@ -317,6 +317,10 @@ SETTINGS = {
     "epoch huge": lambda value: value["position"].update(epoch=2**64),
     "batch fractional": lambda value: value["position"].update(batch=0.5),
     "loss_sum a text": lambda value: value["position"].update(loss_sum="x"),
+    "kind unknown": lambda value: value["position"].update(kind="files"),
+    "total negative": lambda value: value["position"].update(total=-1),
+    "total huge": lambda value: value["position"].update(total=2**64),
+    "total a text": lambda value: value["position"].update(total="5"),
     "history uneven": lambda value: value["history"].update(loss=[1.0]),
     "history a list": lambda value: value.update(history=[1]),
     "history of texts": lambda value: value["history"].update(loss=["a", "b"]),
@@ -349,6 +353,64 @@ STATES = {
     "wrong shape": lambda arrays: arrays.update({"optimizer.1.weight.0": np.zeros((5, 6), "f4")}),
     "wrong dtype": lambda arrays: arrays.update({"optimizer.1.weight.0": np.zeros((5, 5), "f8")}),
 }
+
+
+BESTS = {
+    "number of others": lambda value: value["best"][0].update(seen=9),
+    "epoch of none": lambda value: value["best"][0].update(epoch=0),
+    "waited negative": lambda value: value["best"][0].update(waited=-1),
+    "value a text": lambda value: value["best"][0].update(value="low"),
+    "mode unknown": lambda value: value["best"][0].update(mode="best"),
+    "metric a number": lambda value: value["best"][0].update(metric=5),
+    "restore a text": lambda value: value["best"][0].update(restore="yes"),
+    "rule lacks": lambda value: value["best"][0].pop("min_delta") and None,
+    "no rule": lambda value: value.update(best=[]),
+    "a rule": lambda value: value.update(best=5),
+    "rules of numbers": lambda value: value.update(best=[5]),
+}
+BEST_ARRAYS = {
+    "missing": lambda arrays: arrays.pop("best.0.1.weight") is None,
+    "wrong shape": lambda arrays: arrays.update({"best.0.1.weight": np.zeros((5, 6), "f4")}),
+    "wrong dtype": lambda arrays: arrays.update({"best.0.1.weight": np.zeros((5, 5), "f8")}),
+    "of no layer": lambda arrays: arrays.update({"best.0.9.weight": np.zeros((5, 5), "f4")}),
+    "of no rule": lambda arrays: arrays.update({"best.7.1.weight": arrays["best.0.1.weight"]}),
+    "of an optimizer": lambda arrays: arrays.update({"best.0.optimizer.step": np.zeros(1, "i8")}),
+    "numbered otherwise": lambda arrays: arrays.update({"best.00.1.weight": arrays["best.0.1.weight"]}),
+}
+
+
+def make_stopped_trainer():
+    trainer = make_trainer()
+    X = np.random.default_rng(0).normal(size=(12, 5))
+    y = np.zeros((12, trainer.net.outputs))
+    stopping = rc.EarlyStopping(patience=9)
+    trainer.fit(X, y, epochs=trainer.epoch + 2, validation=(X, y), callbacks=stopping, progress=False)
+    assert stopping.best_epoch
+    return trainer
+
+
+@pytest.mark.parametrize("kind", [*BESTS, *BEST_ARRAYS])
+def test_hostile_best_epochs_are_checkpoint_errors(path, kind):
+    make_stopped_trainer().save(path)
+    rewrite(path, BESTS.get(kind), BEST_ARRAYS.get(kind), key=TRAINER)
+    with pytest.raises(rc.CheckpointError, match=r"net\.safetensors"):
+        rc.Trainer.resume(path)
+
+
+def test_best_epochs_come_back_and_networks_are_read_without_them(path):
+    trainer = make_stopped_trainer()
+    trainer.save(path)
+    assert_same_network(rc.load(path), trainer.net)
+    content = path.read_bytes()
+    rc.Trainer.resume(path).save(path)
+    assert path.read_bytes() == content
+
+
+def test_files_of_before_best_epochs_were_kept_are_read(path):
+    trainer = make_trainer()
+    trainer.save(path)
+    rewrite(path, lambda value: value.pop("best") and None, key=TRAINER)
+    assert rc.Trainer.resume(path).history.to_dict() == trainer.history.to_dict()
 
 
 @pytest.mark.parametrize("kind", [*SETTINGS, *STATES])

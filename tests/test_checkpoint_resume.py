@@ -94,6 +94,59 @@ def test_stopped_and_resumed_after_every_step_equals_uninterrupted(tmp_path):
     assert bytes_of(trainer, path) == bytes_of(whole, tmp_path / "whole")
 
 
+OTHER = (X[::-1].copy(), (Y + 1) % 3)  # gets worse as training gets better
+
+
+def stopping_fit(trainer, *callbacks, first=()):
+    stopping = rc.EarlyStopping(patience=3, min_delta=1e-3)
+    trainer.fit(X, Y, epochs=20, validation=OTHER, callbacks=[*first, stopping, *callbacks], progress=False)
+    return stopping.best_epoch
+
+
+@pytest.mark.parametrize("order", ["before", "after"])
+def test_early_stopping_restores_the_same_in_a_resumed_run(tmp_path, order):
+    """Saved after every step, and after every epoch before and after the callback's own turn."""
+    files = tmp_path / "{step}", tmp_path / "{step} end"
+    saves = [rc.Checkpoint(files[0], every=1), rc.Checkpoint(files[1])]
+    whole = make_trainer(**CASES["momentum"])
+    best = stopping_fit(whole, first=saves) if order == "before" else stopping_fit(whole, *saves)
+    saved = sorted(tmp_path.iterdir())
+    expected = bytes_of(whole, tmp_path / "whole")
+    assert 1 < best < whole.epoch < 20
+    assert len(saved) == whole.epoch * (PER_EPOCH + 1)
+    for path in saved:
+        resumed = rc.Trainer.resume(path)
+        assert stopping_fit(resumed) == best
+        assert bytes_of(resumed, tmp_path / "resumed") == expected, path
+
+
+def test_early_stopping_restores_the_same_after_interruptions(tmp_path):
+    whole, path = make_trainer(**CASES["momentum"]), tmp_path / "run"
+    stopping_fit(whole)
+    trainer = make_trainer(**CASES["momentum"])
+    for step in range(1, whole.steps + 1):
+        stopping_fit(trainer, StopAt(step))
+        trainer.save(path)
+        trainer = rc.Trainer.resume(path)
+    stopping_fit(trainer)
+    assert bytes_of(trainer, path) == bytes_of(whole, tmp_path / "whole")
+    stopping_fit(trainer)  # stays stopped
+    assert bytes_of(trainer, path) == bytes_of(whole, tmp_path / "whole")
+    trainer.fit(X, Y, 20, validation=OTHER, callbacks=[rc.EarlyStopping(patience=9, min_delta=1e-3)], progress=False)
+    assert trainer.epoch > whole.epoch
+
+
+def test_best_weights_are_restored_though_nothing_is_left_to_do(tmp_path):
+    """A run that was killed after its last epoch's checkpoint, before its end."""
+    whole, path = make_trainer(), tmp_path / "run"
+    stopping = rc.EarlyStopping(patience=9)
+    whole.fit(X, Y, 4, validation=OTHER, callbacks=[stopping, rc.Checkpoint(path)], progress=False)
+    resumed = rc.Trainer.resume(path)
+    resumed.fit(X, Y, 4, validation=OTHER, callbacks=[rc.EarlyStopping(patience=9)], progress=False)
+    assert stopping.best_epoch < 4
+    assert bytes_of(resumed, path) == bytes_of(whole, tmp_path / "whole")
+
+
 def test_resumed_on_another_number_of_threads_equals_uninterrupted(tmp_path):
     whole = make_trainer(**CASES["momentum"])
     fit(whole, [SaveAt(tmp_path / "run", 7)])

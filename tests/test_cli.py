@@ -119,6 +119,65 @@ def test_a_resumed_run_ends_as_the_uninterrupted_one(capsys, table, tmp_path):
         assert (whole / name).read_bytes() == (parts / name).read_bytes()
 
 
+def test_a_resumed_run_with_patience_keeps_the_same_best(capsys, table, tmp_path):
+    """Of any epoch's checkpoint: the network of an uninterrupted run, also where it had stopped, or was at its end."""
+    whole = tmp_path / "whole"
+    arguments = ["train", table, "--drop", "value", "--patience", 3, "--lr", 0.05, "--epochs", 25, *FAST]
+    assert run(capsys, *arguments, "--out", whole)[0] == 0
+    losses = [float(row["val_loss"]) for row in rows_of((whole / "history.csv").read_text())]
+    assert 3 < len(losses) < 25 and losses.index(min(losses)) == len(losses) - 4
+    for epochs in (1, len(losses) - 3, len(losses) - 1, len(losses)):
+        parts = tmp_path / str(epochs)
+        assert run(capsys, *arguments, "--out", parts, "--epochs", epochs)[0] == 0
+        for _ in range(2):
+            assert run(capsys, "train", "--resume", "--epochs", 25, "--out", parts, "--quiet")[0] == 0
+            for name in ("net.safetensors", "checkpoint.safetensors", "history.csv", "run.json"):
+                assert (whole / name).read_bytes() == (parts / name).read_bytes(), (epochs, name)
+
+
+def test_a_resume_that_fails_leaves_the_run_as_it_was(capsys, table, tmp_path):
+    out, lines = tmp_path / "run", Path(table).read_text().splitlines(keepends=True)
+    arguments = ["--schedule", "cosine", "--epochs", 2, "--out", out, *FAST]
+    assert run(capsys, "train", table, *arguments)[0] == 0
+    before = {file.name: file.read_bytes() for file in out.iterdir()}
+    narrow, short, cats = (tmp_path / name for name in ("narrow.csv", "short.csv", "cats.csv"))
+    narrow.write_text("".join(line.partition(",")[2] for line in lines))
+    short.write_text("".join(lines[:150]))
+    cats.write_text("".join(lines).replace("dog", "cow"))
+    for given, message in (
+        ([narrow], "there is no column 'alpha'"),
+        ([short], "has 149 rows, the run in .* was begun with 200"),
+        ([cats], "'cow', which is none of this run's classes"),
+        ([], "learning rate of 0.0 at step"),  # the schedule's length is that of two epochs
+    ):
+        status, _, error = run(capsys, "train", "--resume", "--epochs", 9, "--out", out, *given)
+        assert status == 2 and re.search(message, error), error
+        assert {file.name: file.read_bytes() for file in out.iterdir()} == before
+    assert run(capsys, "train", "--resume", "--out", out, "--quiet")[0] == 0
+
+
+def test_a_run_that_cannot_begin_leaves_no_folder(capsys, table, tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("a,b\n1,0\n2,1\n")
+    status, _, error = run(capsys, "train", path, "--validation", 0.5, "--out", tmp_path / "run", *FAST)
+    assert status == 2 and "at least 2 rows" in error and not (tmp_path / "run").exists()
+
+
+def test_ctrl_c_before_the_first_step_changes_no_run(capsys, table, tmp_path, monkeypatch):
+    out = tmp_path / "run"
+    assert run(capsys, "train", table, "--epochs", 1, "--out", out, *FAST)[0] == 0
+    before = {file.name: file.read_bytes() for file in out.iterdir()}
+
+    def press(*unused):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("resnetcore.trainer.prepare", press)
+    for given in (["--resume", "--out", out], [table, "--out", out, "--overwrite"], [table, "--out", tmp_path / "new"]):
+        assert run(capsys, "train", *given, "--quiet")[0] == 130
+    assert {file.name: file.read_bytes() for file in out.iterdir()} == before
+    assert not (tmp_path / "new").exists()
+
+
 def test_ctrl_c_saves_and_says_how_to_go_on(table, tmp_path):
     out = tmp_path / "run"
     command = [sys.executable, "-m", "resnetcore", "train", table, "--epochs", "100000", "--out", str(out), *FAST]

@@ -88,6 +88,37 @@ def test_a_schedule_that_ended_says_so():
     trainer.step(X, y)
 
 
+def make_trainer(schedule):
+    return rc.Trainer(rc.models.plain(2, 2, 4, 3), batch_size=4, schedule=schedule)
+
+
+@pytest.mark.parametrize(
+    "schedule, step",
+    [(OneCycle(start=0.0), 0), (OneCycle(final=0.0), 8), (Cosine(5), 8), (StepDecay(1, 1e-200), 8)],
+)
+def test_a_schedule_that_comes_to_zero_is_refused_before_the_first_step(schedule, step):
+    import numpy as np
+
+    X, y = np.zeros((10, 2), np.float32), np.zeros(10, int)
+    trainer, recorded = make_trainer(schedule), []
+    seen = type("Seen", (rc.Callback,), {"on_fit_begin": lambda self, *_: recorded.append(1)})
+    with pytest.raises(ValueError, match=rf"fit: .*at step {step},.*trainer\.schedule"):
+        trainer.fit(X, y, epochs=3, callbacks=[seen()])
+    assert (trainer.steps, trainer.schedule, recorded) == (0, schedule, [])
+
+
+def test_a_fit_without_a_step_leaves_the_schedules_length_open():
+    import numpy as np
+
+    X, y = np.zeros((10, 2), np.float32), np.zeros(10, int)
+    trainer, bad = make_trainer(Cosine()), X + np.nan
+    with pytest.raises(FloatingPointError):
+        trainer.fit(bad, y, epochs=3)
+    assert (trainer.steps, trainer.schedule) == (0, Cosine())
+    trainer.fit(X, y, epochs=5)
+    assert trainer.schedule == Cosine(15)
+
+
 @pytest.mark.parametrize(
     "make, error",
     [
@@ -104,6 +135,10 @@ def test_a_schedule_that_ended_says_so():
         (lambda: WarmUp(3, "cosine"), TypeError),
         (lambda: schedules.from_dict({"name": "Zigzag"}), ValueError),
         (lambda: schedules.from_dict({"name": "Cosine", "stepz": 3}), ValueError),
+        (lambda: schedules.from_dict({"name": "StepDecay"}), ValueError),
+        (lambda: schedules.from_dict({"name": ["Cosine"]}), ValueError),
+        (lambda: schedules.from_dict({}), ValueError),
+        (lambda: schedules.from_dict(None), TypeError),
         (lambda: rc.Trainer(rc.models.plain(2, 2, 4, 3), schedule=0.1), TypeError),
     ],
 )

@@ -14,6 +14,7 @@ import pytest
 
 import resnetcore as rc
 from resnetcore.data import spans
+from resnetcore.position import Position
 
 
 def problem(rows=203, dtype=np.float32, seed=0):
@@ -295,6 +296,35 @@ def test_ctrl_c_while_validating():
     assert_same(whole, trainer)
 
 
+def test_ctrl_c_while_a_batch_is_made():
+    X, y = problem()
+    trainer, whole = make(), make()
+
+    class Batches:
+        stuck = True
+
+        def __iter__(self):
+            for begin in range(0, 200, 20):
+                if begin == 60 and self.stuck:
+                    threading.Timer(0.1, press).start()
+                    time.sleep(5.0)
+                yield X[begin : begin + 20], y[begin : begin + 20]
+
+    def press():
+        sent.append(time.monotonic())
+        os.kill(os.getpid(), signal.SIGINT)
+
+    batches, sent = Batches(), []
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit(batches, epochs=2)
+    assert time.monotonic() - sent[0] < 0.2
+    assert (trainer.steps, trainer.position.batch) == (3, 3)
+    batches.stuck = False
+    trainer.fit(batches, epochs=2)
+    whole.fit(batches, epochs=2)
+    assert_same(whole, trainer)
+
+
 def test_a_handler_of_the_users_own_is_asked():
     X, y = problem()
     calls = []
@@ -385,6 +415,71 @@ def test_other_data_inside_an_epoch_is_refused():
     trainer.restart_epoch()
     trainer.fit(X[:50], y[:50], epochs=1)
     assert (trainer.epoch, trainer.steps) == (1, 6)
+
+
+def in_an_epoch(X, y=None, batches=3):
+    class Stop(rc.Callback):
+        def on_step_end(self, trainer, loss):
+            if trainer.steps == batches:
+                trainer.stop()
+
+    trainer = make(schedule=None)
+    trainer.fit(X, y, epochs=2, callbacks=[Stop()])
+    return trainer
+
+
+def batches_of(X, y):
+    return [(X[i : i + 20], y[i : i + 20]) for i in range(0, len(X), 20)]
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_an_epoch_is_of_one_data_set(tmp_path, resumed):
+    """Larger arrays begin with as many full batches, and an iterable skips as many: each would look like a continuation."""
+    arrays, more = problem(100), problem(4000)
+    for first, others in (
+        (arrays, [more, (batches_of(*arrays),), (iter(batches_of(*arrays)),)]),
+        ((batches_of(*arrays),), [arrays, (batches_of(*more),)]),
+    ):
+        trainer = in_an_epoch(*first)
+        if resumed:
+            trainer.save(tmp_path / "run")
+            trainer = rc.Trainer.resume(tmp_path / "run")
+        before = everything(trainer)
+        for other in others:
+            with pytest.raises(ValueError, match=r"epoch of (100 rows|5 batches).*restart_epoch"):
+                trainer.fit(*other, epochs=1)
+        after = everything(trainer)
+        assert all(np.array_equal(before[name], after[name]) for name in before)
+        trainer.fit(*first, epochs=1)
+        assert (trainer.steps, trainer.position) == (5, Position(epoch=1))
+
+
+def test_an_epoch_that_only_lacks_its_validation_is_of_one_data_set():
+    X, y = problem(100)
+    trainer = in_an_epoch(X, y, batches=5)
+    with pytest.raises(ValueError, match="restart_epoch"):
+        trainer.fit(*problem(4000), epochs=1)
+    trainer.fit(X, y, epochs=1)
+    assert trainer.steps == 5
+
+
+def test_an_iterable_of_unknown_length_is_continued():
+    X, y = problem(100)
+    trainer = in_an_epoch(batches_of(X, y))
+    trainer.fit(iter(batches_of(X, y)), epochs=1)
+    assert (trainer.steps, trainer.epoch) == (5, 1)
+
+
+def test_a_state_without_the_kind_of_its_data_is_continued():
+    X, y = problem(100)
+    trainer = in_an_epoch(X, y)
+    state = trainer.state()
+    del state["position"]["kind"], state["position"]["total"]
+    trainer.set_state(state)
+    with pytest.raises(ValueError, match="restart_epoch"):
+        trainer.fit(X[:50], y[:50], epochs=1)
+    trainer.fit(X, y, epochs=1)
+    assert (trainer.steps, trainer.epoch) == (5, 1)
 
 
 def test_history_is_a_mapping_and_a_table():

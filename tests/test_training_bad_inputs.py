@@ -1,6 +1,8 @@
 """Every bad input of a network or a training gets its error, which names a remedy, and changes nothing."""
 
+import copy
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -129,6 +131,18 @@ def test_bad_sample_weights(unchanged, call, value, error, words):
         call(unchanged, X, Y, value)
 
 
+@pytest.mark.parametrize("scale", [1e40, 1e300, 1e-60])
+@pytest.mark.parametrize("call", ["fit", "validation", "step", "evaluate", "batches"])
+def test_sample_weights_beyond_the_networks_dtype(unchanged, call, scale):
+    """Infinite, or all of them 0, where float32 has them; a float64 network takes their ratios."""
+    weight = scale * np.linspace(0.5, 1, ROWS)
+    calls = {**CALLS, "batches": lambda t, x, y, w: t.fit([(x, y, w)], epochs=9)}
+    with pytest.raises(ValueError, match=r"sample_weight must have its largest.*float32"):
+        calls[call](unchanged, X, Y, weight)
+    wide = rc.Trainer(make_net().astype("float64"))
+    assert wide.evaluate(X, Y, weight) == pytest.approx(wide.evaluate(X, Y, weight / scale))
+
+
 @cases(BAD_X)
 def test_bad_rows_to_predict(unchanged, value, error, words):
     for call in (unchanged.net.predict, unchanged.net.predict_proba, unchanged.net):
@@ -197,12 +211,36 @@ def test_fit_keeps_the_weights_of_before_the_bad_step():
         ({"epochs": True}, rc.DTypeError),
         ({"epochs": 9, "validation": (X,)}, rc.DTypeError),
         ({"epochs": 9, "validation": 5}, rc.DTypeError),
+        ({"epochs": 9, "validation": [X, Y[:-1]]}, rc.ShapeError),
+        ({"epochs": 9, "validation": [X, Y, -np.ones(ROWS)]}, ValueError),
+        ({"epochs": 9, "validation": []}, ValueError),
+        ({"epochs": 9, "validation": [(X, Y), (X, Y + 1)]}, ValueError),
+        ({"epochs": 9, "validation": [X, Y, None, None]}, rc.DTypeError),
         ({"epochs": 9, "callbacks": [print]}, rc.DTypeError),
+        ({"epochs": 9, "callbacks": rc.EarlyStopping}, rc.DTypeError),
+        ({"epochs": 9, "progress": "no"}, rc.DTypeError),
+        ({"epochs": 9, "progress": 1}, rc.DTypeError),
     ],
 )
 def test_bad_arguments_of_fit(unchanged, arguments, error):
     with pytest.raises(error):
         unchanged.fit(X, Y, **arguments)
+
+
+def test_validation_may_be_a_list_and_callbacks_none():
+    one, other = make_trainer(), make_trainer()
+    one.fit(X, Y, epochs=3, validation=(X, Y, np.ones(ROWS)))
+    other.fit(X, Y, epochs=3, validation=[X, Y, np.ones(ROWS)], callbacks=None)
+    assert one.history.to_dict() == other.history.to_dict()
+
+
+def test_a_validation_that_gives_nothing_is_named():
+    class Empty:
+        def __iter__(self):
+            return iter(())
+
+    with pytest.raises(ValueError, match="fit: validation: there must be at least one row"):
+        make_trainer().fit(X, Y, epochs=3, validation=Empty())
 
 
 @pytest.mark.parametrize("lr", [0, -0.1, math.nan, math.inf, -math.inf])
@@ -283,6 +321,41 @@ def test_settings_of_a_trainer(settings, words):
     with pytest.raises(ValueError, match=words):
         rc.Trainer(net, **settings)
     assert all(np.array_equal(before[name], value) for name, value in net.parameters().items())
+
+
+def without(value, *path):
+    """A deep copy of dicts, less one name."""
+    return {
+        key: without(inner, *path[1:]) if key == path[0] and path[1:] else inner
+        for key, inner in value.items()
+        if key != path[0] or path[1:]
+    }
+
+
+def test_a_state_or_settings_that_lack_something(unchanged):
+    state, config = unchanged.state(), unchanged.config()
+    for path in (["position"], ["history"], ["optimizer"], ["position", "rows"], ["optimizer", "optimizer.step"]):
+        with pytest.raises(ValueError, match=rf"set_state: .*{path[-1]}"):
+            unchanged.set_state(without(state, *path))
+    for path in (["loss"], ["seed"], ["loss", "name"], ["optimizer", "name"], ["schedule", "name"]):
+        with pytest.raises(ValueError, match=rf"from_config: .* lacks .*{path[-1]}"):
+            rc.Trainer.from_config(unchanged.net, without(config, *path))
+    for call in (unchanged.set_state, lambda value: rc.Trainer.from_config(unchanged.net, value)):
+        with pytest.raises(ValueError, match="lacks"):
+            call({})
+        with pytest.raises(rc.DTypeError, match="must be a dict"):
+            call(None)
+    with pytest.raises(ValueError, match="unknown names speed; known are loss"):
+        rc.Trainer.from_config(unchanged.net, {**config, "speed": 1})
+    with pytest.raises(rc.DTypeError, match="history must be a dict"):
+        unchanged.set_state({**state, "history": [1]})
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_trainer_is_not_copied(unchanged, duplicate):
+    with pytest.raises(rc.DTypeError, match=r"trainer\.save.*Trainer\.resume"):
+        duplicate(unchanged)
+    duplicate(unchanged.net)
 
 
 def test_a_state_that_belongs_to_another_network(unchanged):

@@ -6,11 +6,14 @@ import json
 import math
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ._atomic import replace_file
+from .best import Best
 from .checks import as_integer
 
 if TYPE_CHECKING:
-    from .fitting import FitPlan
+    from .fit_plan import FitPlan
     from .trainer import Trainer
 
 
@@ -42,8 +45,9 @@ class Callback:
 class EarlyStopping(Callback):
     """Stops when a metric has not improved for `patience` epochs.
 
-    What it has seen is read from `trainer.history`, and the best epoch's weights are kept with the trainer and its
-    checkpoints: a resumed run ends as the uninterrupted one would.
+    What it has seen, and the best epoch's weights, are kept with the trainer and in its checkpoints: a resumed run stops
+    where the uninterrupted one would, and restores the same. A `fit` that it has stopped stays stopped, whatever its
+    `epochs`; more patience goes on.
 
     Args:
         patience: epochs without improvement that are borne.
@@ -79,49 +83,51 @@ class EarlyStopping(Callback):
         )
 
     def on_fit_begin(self, trainer: Trainer, plan: FitPlan) -> None:
-        """Chooses the metric, and reads what earlier epochs have shown of it."""
+        """Chooses the metric, and looks at the epochs that it has not seen yet."""
         default = "val_loss" if "val_loss" in plan.metrics else "loss"
-        self._metric = self.monitor or default
-        if self._metric not in plan.metrics:
+        metric = self.monitor or default
+        if metric not in plan.metrics:
             raise ValueError(
-                f"EarlyStopping: this fit does not measure {self._metric!r} but {', '.join(plan.metrics)}"
-                + ("; give it validation data" if self._metric.startswith("val_") else "")
+                f"EarlyStopping: this fit does not measure {metric!r} but {', '.join(plan.metrics)}"
+                + ("; give it validation data" if metric.startswith("val_") else "")
             )
-        mode = self.mode or ("max" if self._metric.endswith("accuracy") else "min")
-        self._sign = -1.0 if mode == "max" else 1.0
-        self._best, self._waited, self.best_epoch = math.inf, 0, 0
-        for epoch, value in enumerate(trainer.history.get(self._metric, []), 1):
-            self._improved(epoch, value)
-        # A checkpoint between the best epoch and this callback's turn has its weights as the network's own.
-        if self.best_epoch == trainer.epoch > 0 and trainer.position.batch == 0:
-            self._keep(trainer)
+        mode = self.mode or ("max" if metric.endswith("accuracy") else "min")
+        self._first = Best(metric, mode, float(self.min_delta), bool(self.restore_best))
+        # Of fits without this callback, and of a checkpoint that was written before its turn came.
+        for epoch, value in enumerate(trainer.history.get(metric, []), 1):
+            if not math.isnan(value):  # not measured
+                self._look(trainer, epoch, value)
+        self._stop_or_not(trainer)
 
     def on_epoch_end(self, trainer: Trainer, metrics: dict[str, float]) -> None:
         """Keeps the weights of a new best epoch; stops where none has come for too long."""
-        if self._improved(trainer.epoch, metrics[self._metric]):
-            self._keep(trainer)
-        elif self._waited >= self.patience:
-            trainer.stop()
+        self._look(trainer, trainer.epoch, metrics[self._first.metric])
+        self._stop_or_not(trainer)
 
     def on_fit_end(self, trainer: Trainer) -> None:
-        """Puts the best epoch's weights back."""
-        kept = trainer._kept
-        if self.restore_best and kept is not None and kept.epoch == self.best_epoch:
-            trainer.net.set_parameters(kept.arrays)
+        """Puts the best epoch's weights back; not inside an epoch, where the end is an interruption."""
+        arrays = self._best(trainer).arrays
+        if arrays and not trainer.position.batch:
+            trainer.net.set_parameters(arrays)
 
-    def _keep(self, trainer: Trainer) -> None:
-        from .trainer import Kept
+    def _best(self, trainer: Trainer) -> Best:
+        return trainer._best.get(self._first.key, self._first)
 
-        if self.restore_best:
-            trainer._kept = Kept(trainer.epoch, {**trainer.net.parameters(), **trainer.net.buffers()})
+    def _look(self, trainer: Trainer, epoch: int, value: float) -> None:
+        best = self._best(trainer)
+        if epoch <= best.seen:
+            return
+        arrays: dict[str, np.ndarray] = {}
+        there = epoch == trainer.epoch and not trainer.position.batch  # or a later step has changed its weights
+        if best.restore and there and best.is_beaten_by(value):
+            arrays = {**trainer.net.parameters(), **trainer.net.buffers()}
+        trainer._best[best.key] = best.after(epoch, value, arrays)
 
-    def _improved(self, epoch: int, value: float) -> bool:
-        value *= self._sign
-        if value < self._best - self.min_delta:
-            self._best, self._waited, self.best_epoch = value, 0, epoch
-            return True
-        self._waited += 1
-        return False
+    def _stop_or_not(self, trainer: Trainer) -> None:
+        best = self._best(trainer)
+        self.best_epoch = best.epoch
+        if best.waited >= self.patience:
+            trainer.stop()
 
 
 class Checkpoint(Callback):

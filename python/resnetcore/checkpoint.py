@@ -1,13 +1,14 @@
 """A network or a trainer as one safetensors file, and back: the whole header is checked before arrays are made.
 
 The arrays have the names that `Network.parameters` and `Network.buffers` give them, a trainer's further ones begin with
-`optimizer.`; topology and settings are JSON among the header's texts. There is no time stamp and no pickle.
+`optimizer.` or `best.` (what an `EarlyStopping` keeps); topology and settings are JSON among the header's texts. There is
+no time stamp and no pickle.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
@@ -15,17 +16,17 @@ import numpy as np
 from . import schedules
 from ._errors import CheckpointError
 from ._topology_text import Topology, decode, encode, expected_shapes, rejecting
-from .checks import as_integer
 from .network import Network
 from .safetensors import Reader, write
-from .trainer import Kept, Trainer
+from .trainer import Trainer
 
 __all__ = ["load_network", "load_trainer", "save_network", "save_trainer"]
 
 Loaded = TypeVar("Loaded")
 
 _NETWORK, _TRAINER = "resnetcore.network", "resnetcore.trainer"
-_OPTIMIZER, _STEP, _KEPT = "optimizer.", "optimizer.step", "kept."
+_OPTIMIZER, _STEP, _BEST = "optimizer.", "optimizer.step", "best."
+_OF_TRAINERS = (_OPTIMIZER, _BEST)
 # Every count of steps or rows stays exact as a float64, and far from the end of an int64.
 _MAX_COUNT = 2**53
 _DTYPES = {"float32": "F32", "float64": "F64", "bfloat16": "F32"}  # of the parameters
@@ -49,7 +50,7 @@ def load_network(path: str | os.PathLike[str]) -> Network:
     with Reader(path) as reader:
         names = set(reader.tensors)
         if _TRAINER in reader.metadata:
-            names = {name for name in names if not name.startswith((_OPTIMIZER, _KEPT))}
+            names = {name for name in names if not name.startswith(_OF_TRAINERS)}
         return _naming(reader, lambda: _read_network(reader, names))
 
 
@@ -60,24 +61,16 @@ def save_trainer(trainer: Trainer, path: str | os.PathLike[str]) -> None:
         ValueError: a schedule of the caller's own, which no file can hold.
         OSError: the file cannot be written; the old one is as it was.
     """
-    with trainer._turn():  # between two steps of whoever trains it
-        config, state, arrays = trainer.config(), trainer.state(), _arrays(trainer.net)
+    with trainer._turns.held():  # all of one moment between two steps; the file is written while others go on
+        config, state, network = trainer.config(), trainer.state(), _arrays(trainer.net)
     try:
         schedules.from_dict(config["schedule"])
     except (ValueError, TypeError) as error:
         raise ValueError(f"save: the schedule {trainer.schedule!r} cannot be saved: {error}") from None
-    kept: Kept | None = state["kept"]
-    settings = encode(
-        {
-            "config": config,
-            "position": state["position"],
-            "history": state["history"],
-            "kept": None if kept is None else kept.epoch,
-        }
-    )
-    arrays.update(state["optimizer"])
-    if kept is not None:
-        arrays.update({_KEPT + name: array for name, array in kept.arrays.items()})
+    arrays = {**network, **state["optimizer"]}
+    for number, best in enumerate(state["best"]):
+        arrays.update({f"{_BEST}{number}.{name}": array for name, array in best.pop("arrays").items()})
+    settings = encode({"config": config, **{name: state[name] for name in ("position", "history", "best")}})
     write(path, arrays, {_NETWORK: Topology.to_json(trainer.net), _TRAINER: settings})
 
 
@@ -114,30 +107,28 @@ def _read_trainer(reader: Reader) -> Trainer:
         raise CheckpointError("must be written by Trainer.save, and holds no training; resnetcore.load reads networks")
     text = reader.metadata[_TRAINER]
     settings = rejecting("the training's settings", lambda: _settings(decode(text)))
-    optimizer = {name for name in reader.tensors if name.startswith(_OPTIMIZER)}
-    kept = {name for name in reader.tensors if name.startswith(_KEPT)}
-    _check_optimizer(reader, optimizer)
-    net = _read_network(reader, reader.tensors.keys() - optimizer - kept)
-    _check_kept(reader, kept, settings["kept"], _arrays(net).keys())
-    return rejecting("the training's settings", lambda: _build_trainer(net, settings, reader.read(optimizer | kept)))
+    further = {name for name in reader.tensors if name.startswith(_OF_TRAINERS)}
+    _check_further(reader, further)
+    net = _read_network(reader, reader.tensors.keys() - further)
+    return rejecting("the training's settings", lambda: _build_trainer(net, settings, reader.read(further)))
 
 
 def _build_trainer(net: Network, settings: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Trainer:
-    optimizer = {name: array for name, array in arrays.items() if name.startswith(_OPTIMIZER)}
-    kept = {name[len(_KEPT) :]: array for name, array in arrays.items() if name.startswith(_KEPT)}
-    steps = int(optimizer[_STEP][0])
+    steps = int(arrays[_STEP][0])
     if not 0 <= steps < _MAX_COUNT:
         raise ValueError(f"{_STEP} must be from 0 to 2**53 - 1, got {steps}")
     trainer = Trainer.from_config(net, settings["config"])
-    trainer.set_state(
-        {
-            "position": settings["position"],
-            "history": settings["history"],
-            "optimizer": optimizer,
-            "kept": Kept(settings["kept"], kept) if kept else None,
-        }
-    )
+    best = [{**one, "arrays": _beginning(arrays, f"{_BEST}{i}.")} for i, one in enumerate(settings.get("best", ()))]
+    left = sum(name.startswith(_BEST) for name in arrays) - sum(len(one["arrays"]) for one in best)
+    if left:
+        raise ValueError(f"there are {left} arrays of best epochs that it does not know")
+    optimizer = {name: array for name, array in arrays.items() if name.startswith(_OPTIMIZER)}
+    trainer.set_state({**settings, "optimizer": optimizer, "best": best})
     return trainer
+
+
+def _beginning(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    return {name[len(prefix) :]: array for name, array in arrays.items() if name.startswith(prefix)}
 
 
 def _topology(reader: Reader) -> Topology:
@@ -147,11 +138,10 @@ def _topology(reader: Reader) -> Topology:
 
 
 def _settings(value: dict[str, Any]) -> dict[str, Any]:
-    if value.keys() != {"config", "position", "history", "kept"}:
-        raise ValueError(f"must have config, position, history and kept, got {sorted(value)}")
-    if value["kept"] is not None and as_integer("kept", value["kept"]) < 0:
-        raise ValueError(f"kept must be an epoch or null, got {value['kept']!r}")
-    if not all(0 <= value["position"][name] < _MAX_COUNT for name in ("epoch", "batch", "rows")):
+    if value.keys() - {"best"} != {"config", "position", "history"}:  # files of before best epochs were kept
+        raise ValueError(f"must have config, position, history and best, got {sorted(value)}")
+    counts = [value["position"][name] for name in ("epoch", "batch", "rows")] + [value["position"].get("total") or 0]
+    if not all(0 <= count < _MAX_COUNT for count in counts):
         raise ValueError(f"position must count from 0 to 2**53 - 1, got {value['position']}")
     return value
 
@@ -167,24 +157,18 @@ def _check_arrays(reader: Reader, names: set[str], topology: Topology) -> None:
         _check_array(reader, name, dtype, shape)
 
 
-def _check_optimizer(reader: Reader, names: set[str]) -> None:
+def _check_further(reader: Reader, names: set[str]) -> None:
     if _STEP not in names:
         raise CheckpointError(f"lacks '{_STEP}', the number of updates")
     _check_array(reader, _STEP, "I64", (1,))
     for name in names - {_STEP}:
-        parameter = reader.tensors.get(name[len(_OPTIMIZER) :].rpartition(".")[0])
+        if name.startswith(_OPTIMIZER):
+            parameter = reader.tensors.get(name[len(_OPTIMIZER) :].rpartition(".")[0])
+        else:
+            parameter = reader.tensors.get(name[len(_BEST) :].partition(".")[2])
         if parameter is None:
             raise CheckpointError(f"has '{name}', which belongs to no array of the network")
         _check_array(reader, name, parameter.dtype, parameter.shape)
-
-
-def _check_kept(reader: Reader, names: set[str], epoch: int | None, parameters: Iterable[str]) -> None:
-    expected = set() if epoch is None else {_KEPT + name for name in parameters}
-    if names != expected:
-        raise CheckpointError(f"has {_some(sorted(names ^ expected))} too many or too few: the arrays of a kept epoch")
-    for name in names:
-        own = reader.tensors[name[len(_KEPT) :]]
-        _check_array(reader, name, own.dtype, own.shape)
 
 
 def _check_array(reader: Reader, name: str, dtype: str, shape: tuple[int, ...]) -> None:

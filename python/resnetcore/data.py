@@ -25,6 +25,8 @@ class ArrayData:
     Arrays in memory are converted to the network's dtype once; memory maps a batch at a time.
     """
 
+    kind = "arrays"
+
     def __init__(
         self,
         operation: str,
@@ -36,12 +38,12 @@ class ArrayData:
         check_finite: bool = False,
     ) -> None:
         rows = as_rows(operation, "X", X, net.inputs)
-        self.rows = len(rows)
+        self.rows = self.total = len(rows)
         if self.rows == 0:
             raise ShapeError(f"{operation}: X must have at least one row, got 0")
         self._dtype = net.dtype
         self._y = check_targets(operation, y, loss, self.rows, net.outputs, self._dtype)
-        self._weight = check_sample_weight(operation, sample_weight, self.rows)
+        self._weight = _check_weight(operation, sample_weight, self.rows, self._dtype)
         if check_finite:
             for _, chunk in chunks(rows, rows.dtype):
                 require_finite(operation, "X", chunk)
@@ -84,6 +86,7 @@ class IterableData:
     The order is the iterable's own. A run that continues in the middle of an epoch skips the batches it has had.
     """
 
+    kind = "batches"
     rows: int | None = None
 
     def __init__(
@@ -95,6 +98,7 @@ class IterableData:
             )
         self._operation, self._net, self._loss, self._batches = operation, net, loss, batches
         self._check_finite = check_finite
+        self.total = self._length()
 
     @property
     def once_only(self) -> bool:
@@ -103,10 +107,7 @@ class IterableData:
 
     def length(self, batch_size: int, accumulate: int) -> int | None:
         """Batches in an epoch, where the iterable says so."""
-        try:
-            return len(self._batches)  # type: ignore[arg-type]
-        except TypeError:
-            return None
+        return self._length()
 
     def batches(self, seed: int, epoch: int, start: int, batch_size: int, accumulate: int) -> Iterator[Batch]:
         """The checked batches of an epoch, from batch `start` on."""
@@ -120,6 +121,20 @@ class IterableData:
     def chunks(self) -> Iterator[Batch]:
         """All batches in order, for evaluation."""
         return self._checked()
+
+    def check_now(self) -> None:
+        """Raises for an iterable that says that it is empty, and for a bad batch in a list."""
+        if self.total == 0:
+            raise ValueError(f"{self._operation}: there must be at least one batch, got an empty iterable")
+        if isinstance(self._batches, list):
+            for _ in self._checked():
+                pass
+
+    def _length(self) -> int | None:
+        try:
+            return len(self._batches)  # type: ignore[arg-type]
+        except TypeError:
+            return None
 
     def _checked(self) -> Iterator[Batch]:
         for number, batch in enumerate(self._batches):
@@ -138,11 +153,25 @@ def check_batch(
     if len(rows) == 0:
         raise ShapeError(f"{operation}: x must have at least one row, got 0")
     targets = check_targets(operation, y, loss, len(rows), net.outputs, net.dtype)
-    weight = check_sample_weight(operation, sample_weight, len(rows))
+    weight = _check_weight(operation, sample_weight, len(rows), net.dtype)
     if check_finite:
         require_finite(operation, "x", rows)
         require_finite(operation, "y", targets)
     return (rows if is_ready(rows, net.dtype) else np.ascontiguousarray(rows, net.dtype)), targets, weight
+
+
+def _check_weight(operation: str, weight: Any, rows: int, dtype: np.dtype) -> np.ndarray | None:
+    """`check_sample_weight`, and ValueError for weights that are infinite or all 0 in the network's dtype."""
+    array = check_sample_weight(operation, weight, rows)
+    if array is None or dtype == array.dtype:
+        return array
+    low, high = float(np.finfo(dtype).smallest_subnormal), float(np.finfo(dtype).max)
+    if not low <= array.max() <= high:
+        raise ValueError(
+            f"{operation}: sample_weight must have its largest weight from {low:.2g} to {high:.2g}, the range of the "
+            f"network's {dtype}, got {array.max():.2g}; only ratios matter: divide the weights by their mean"
+        )
+    return array
 
 
 def as_data(

@@ -19,7 +19,7 @@ def metric_names(loss: Loss) -> tuple[str, str]:
     return ("loss", "accuracy" if loss.takes_classes else "rmse")
 
 
-def evaluate(net: Network, loss: Loss, data: ArrayData | IterableData) -> dict[str, float]:
+def evaluate(net: Network, loss: Loss, data: ArrayData | IterableData, operation: str = "evaluate") -> dict[str, float]:
     """{"loss", "accuracy"} for the cross entropies, {"loss", "rmse"} for the others. Sample weights weigh both.
 
     Raises:
@@ -39,7 +39,7 @@ def evaluate(net: Network, loss: Loss, data: ArrayData | IterableData) -> dict[s
             outputs = net._core.predict(x)
         score += float((row_weight * _row_scores(loss, outputs, y)).sum())
     if not rows:
-        raise ValueError("evaluate: there must be at least one row, with a weight above 0")
+        raise ValueError(f"{operation}: there must be at least one row, with a weight above 0")
     mean = score / rows
     second = mean if loss.takes_classes else math.sqrt(mean)
     return dict(zip(metric_names(loss), (total / weight_sum if weight_sum else math.nan, second), strict=True))

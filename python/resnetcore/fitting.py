@@ -1,103 +1,64 @@
-"""The loop of `Trainer.fit`. Everything is checked before the first step; Ctrl-C waits for the end of a step."""
+"""The loop of `Trainer.fit`. Between two steps the trainer is whole, and only there do signals and callbacks see it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ._errors import DTypeError
-from .data import ArrayData, IterableData, as_data
-from .evaluation import evaluate, metric_names
+from .evaluation import evaluate
+from .fit_plan import Prepared
 from .interrupts import Interrupts
+from .position import Position
 from .schedules import Schedule
 
 if TYPE_CHECKING:
-    from .callbacks import Callback
     from .trainer import Trainer
 
-Data = ArrayData | IterableData
+
+def fit(trainer: Trainer, prepare: Callable[[], Prepared]) -> None:
+    """Does what `prepare` gives; no other thread changes the trainer from before `prepare` is called."""
+    with Interrupts() as interrupts, trainer._turns.fit():
+        with interrupts.allowed():
+            prepared = prepare()
+        with _begun(trainer, prepared.schedule), ExitStack() as closing:
+            for listener in reversed(prepared.listeners):
+                closing.callback(listener.close)  # every one, also where another's raises
+            for listener in prepared.listeners:
+                listener.on_fit_begin(trainer, prepared.plan)
+            while trainer.epoch < prepared.plan.epochs and not trainer._stopping:
+                _run_epoch(trainer, prepared, interrupts)
+            for listener in prepared.listeners:
+                listener.on_fit_end(trainer)
 
 
-@dataclass(frozen=True)
-class FitPlan:
-    """What a `fit` is about to do, for callbacks.
-
-    Attributes:
-        epochs: total number of epochs, those already trained included.
-        steps_per_epoch, rows_per_epoch: None where an iterable does not say.
-        metrics: names that each epoch will add to the history.
-    """
-
-    epochs: int
-    steps_per_epoch: int | None
-    rows_per_epoch: int | None
-    metrics: tuple[str, ...]
+@contextmanager
+def _begun(trainer: Trainer, schedule: Schedule) -> Iterator[None]:
+    """Within, the schedule has its length; it keeps it once a step was made."""
+    before, steps = trainer.schedule, trainer.steps
+    trainer._begin_fit(schedule)
+    try:
+        yield
+    finally:
+        if trainer.steps == steps and trainer.schedule is schedule:
+            trainer.schedule = before
 
 
-@dataclass(frozen=True)
-class Position:
-    """Where a trainer is: complete epochs, and in the next one, batches done, rows seen, and Σ rows · loss.
-
-    `total` is the number of rows of the data that the epoch is about; None where an iterable gives its batches.
-    """
-
-    epoch: int = 0
-    batch: int = 0
-    rows: int = 0
-    loss_sum: float = 0.0
-    total: int | None = None
-
-
-def fit(
-    trainer: Trainer,
-    X: Any,
-    y: Any,
-    epochs: int,
-    validation: Any,
-    sample_weight: Any,
-    callbacks: Iterable[Callback],
-    progress: bool | None,
-    check_finite: bool,
-) -> None:
-    """`Trainer.fit` without its return value."""
-    data = as_data("fit", trainer.net, trainer.loss, X, y, sample_weight, check_finite)
-    held_out = None if validation is None else _validation_data(trainer, validation)
-    _check_iterators(data, held_out, epochs - trainer.epoch)
-    _check_position(trainer, data)
-    steps = data.length(trainer.batch_size, trainer.accumulate)
-    schedule = _filled_schedule(trainer, epochs, steps)
-    names = ("loss", "lr", *(() if held_out is None else ("val_" + name for name in metric_names(trainer.loss))))
-    plan = FitPlan(epochs, steps, data.rows, names)
-    listeners = _listeners(callbacks, progress)
-    with Interrupts() as interrupts, ExitStack() as closing, trainer._fitting(schedule):
-        for listener in reversed(listeners):
-            closing.callback(listener.close)
-        for listener in listeners:
-            listener.on_fit_begin(trainer, plan)
-        while trainer.epoch < epochs and not trainer._stopping:
-            _run_epoch(trainer, data, held_out, listeners, interrupts)
-        for listener in listeners:
-            listener.on_fit_end(trainer)
-
-
-def _run_epoch(
-    trainer: Trainer, data: Data, held_out: Data | None, listeners: list[Callback], interrupts: Interrupts
-) -> None:
-    at = trainer.position
+def _run_epoch(trainer: Trainer, prepared: Prepared, interrupts: Interrupts) -> None:
+    at, turns, data, listeners = trainer.position, trainer._turns, prepared.data, prepared.listeners
     lr = trainer._rate(max(trainer.steps - 1, 0))  # of the last step, where only the validation is left to do
     # Each kind of data takes back batches of its own kind only, which the type of a union cannot say.
     batches: Iterator[Any] = data.batches(trainer.seed, at.epoch, at.batch, trainer.batch_size, trainer.accumulate)
-    for batch in interrupts.while_waiting(batches) if isinstance(data, IterableData) else batches:
-        interrupts.check()
-        with trainer._turn():
+    while (batch := interrupts.next(batches)) is not None:
+        rows = len(batch) if isinstance(batch, np.ndarray) else len(batch[0])
+        if turns.waiting:
+            turns.let_others()
+        with turns.lock:
             lr = trainer._checked_lr()
             loss = data.step(trainer._core, batch, lr)
-            rows = len(batch) if isinstance(batch, np.ndarray) else len(batch[0])
-            at = Position(at.epoch, at.batch + 1, at.rows + rows, at.loss_sum + rows * loss, data.rows)
+            at = Position(at.epoch, at.batch + 1, at.rows + rows, at.loss_sum + rows * loss, data.kind, data.total)
             trainer._position = at
         for listener in listeners:
             listener.on_step_end(trainer, loss)
@@ -110,82 +71,12 @@ def _run_epoch(
             "or an object with __iter__, not a generator"
         )
     metrics = {"loss": at.loss_sum / at.rows, "lr": lr}
-    if held_out is not None:
+    if prepared.held_out is not None:
         with interrupts.allowed():
-            found = evaluate(trainer.net, trainer.loss, held_out)
+            found = evaluate(trainer.net, trainer.loss, prepared.held_out, "fit: validation")
         metrics.update({f"val_{name}": value for name, value in found.items()})
-    with trainer._turn():
+    with turns.held():
         trainer.history.append(metrics)
         trainer._position = Position(epoch=at.epoch + 1)
     for listener in listeners:
         listener.on_epoch_end(trainer, metrics)
-
-
-def _validation_data(trainer: Trainer, validation: Any) -> Data:
-    what = "fit: validation"
-    arrays = isinstance(validation, tuple) or (
-        isinstance(validation, list) and len(validation) in (2, 3) and all(hasattr(v, "shape") for v in validation)
-    )
-    if not arrays:
-        if isinstance(validation, list) and not validation:
-            raise ValueError(f"{what} has no batches")
-        return as_data(what, trainer.net, trainer.loss, validation, None)
-    if len(validation) not in (2, 3):
-        raise DTypeError(f"{what} must be (X, y) or (X, y, sample_weight), got {len(validation)} elements")
-    return ArrayData(what, trainer.net, trainer.loss, *validation)
-
-
-def _check_iterators(data: Data, held_out: Data | None, epochs: int) -> None:
-    for name, source in (("X", data), ("validation", held_out)):
-        if isinstance(source, IterableData) and source.once_only and epochs > 1:
-            raise ValueError(
-                f"fit: {name} is an iterator that is used up after one epoch, and there are {epochs} to do; give "
-                "something that can be iterated over again, such as a list or an object with __iter__"
-            )
-
-
-def _check_position(trainer: Trainer, data: Data) -> None:
-    at = trainer.position
-    if not at.batch or (data.rows == at.total and _reaches(trainer, data)):
-        return
-    began, given = ("batches of an iterable" if n is None else f"{n} rows" for n in (at.total, data.rows))
-    raise ValueError(
-        f"fit: the trainer is inside an epoch, after {at.rows} rows in {at.batch} batches of {began}, and {given} are "
-        "not what it began with; continue with the same data, or call restart_epoch() first"
-    )
-
-
-def _reaches(trainer: Trainer, data: Data) -> bool:
-    at = trainer.position
-    if isinstance(data, IterableData):
-        return True
-    return data.rows_after(at.batch, trainer.batch_size, trainer.accumulate) == at.rows
-
-
-def _filled_schedule(trainer: Trainer, epochs: int, steps: int | None) -> Schedule:
-    schedule = trainer.schedule
-    if steps is None:
-        if schedule.needs_length():
-            raise ValueError(f"fit: the number of batches is not known; give {type(schedule).__name__} its steps")
-        return schedule
-    end = trainer.steps + (epochs - trainer.epoch) * steps - trainer.position.batch
-    schedule = schedule.with_length(end)
-    if end > trainer.steps:  # else there is only a validation left to do
-        trainer._checked_lr(trainer.steps, schedule)
-        trainer._checked_lr(end - 1, schedule)
-    return schedule
-
-
-def _listeners(callbacks: Any, progress: bool | None) -> list[Callback]:
-    from .callbacks import Callback
-    from .progress import Progress, on_terminal
-
-    listeners = [callbacks] if isinstance(callbacks, Callback) else list(callbacks or ())
-    for listener in listeners:
-        if not isinstance(listener, Callback):
-            raise DTypeError(f"fit: callbacks must be Callbacks, got {listener!r}")
-    if progress not in (None, True, False):
-        raise DTypeError(f"fit: progress must be True, False or None, got {progress!r}")
-    if progress or (progress is None and on_terminal()):
-        listeners.append(Progress())
-    return listeners

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from .callbacks import Callback
 
 if TYPE_CHECKING:
-    from .fitting import FitPlan
+    from .fit_plan import FitPlan
     from .trainer import Trainer
 
 _WIDTH = 24

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from typing import Any
 
 from ._errors import DTypeError
 from .checks import as_integer
+from .descriptions import with_names
 
 
 @dataclass(frozen=True)
@@ -171,20 +172,32 @@ def from_dict(description: dict[str, Any]) -> Schedule:
     """The schedule that `Schedule.to_dict` described.
 
     Raises:
-        ValueError: an unknown name, or arguments that this schedule has not.
+        ValueError: an unknown name, or arguments that this schedule has not, or lacks.
     """
-    numbers = dict(description)
-    name = numbers.pop("name", None)
-    if name not in _KNOWN:
+    numbers = with_names("schedule", description, ["name"])
+    name = numbers.pop("name")
+    if not isinstance(name, str) or name not in _KNOWN:
         raise ValueError(f"schedule: unknown name {name!r}; known are {', '.join(_KNOWN)}")
     known = {f.name for f in fields(_KNOWN[name])}
     if numbers.keys() - known:
         raise ValueError(
             f"schedule {name}: unknown arguments {sorted(numbers.keys() - known)}; known are {sorted(known)}"
         )
+    with_names(f"schedule {name}", numbers, [f.name for f in fields(_KNOWN[name]) if f.default is MISSING])
     if isinstance(numbers.get("then"), dict):
         numbers["then"] = from_dict(numbers["then"])
     return _KNOWN[name](**numbers)
+
+
+def checked_rate(operation: str, schedule: Schedule, step: int, lr: float) -> float:
+    """`schedule.rate(step, lr)`; ValueError where no step can be made with it."""
+    rate = schedule.rate(step, float(lr))
+    if not 0 < rate < math.inf:
+        raise ValueError(
+            f"{operation}: the schedule {schedule!r} gives a learning rate of {rate} at step {step}, and it must be "
+            "above 0 and finite: begin and end it above 0, train for fewer epochs, or set trainer.schedule"
+        )
+    return rate
 
 
 def _half_cosine(start: float, end: float, fraction: float) -> float:

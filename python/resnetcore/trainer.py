@@ -2,43 +2,41 @@
 
 from __future__ import annotations
 
-import os
-import threading
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
 from . import _core, optimizers, schedules
 from ._errors import DTypeError
 from .arrays import is_ready
+from .best import Best, Key
 from .checks import as_integer, as_number, check_seed
 from .data import as_data, check_batch
+from .descriptions import with_just_names, with_names
 from .evaluation import evaluate
-from .fitting import Position, fit
-from .fork_safe_lock import ForkSafeLock
+from .fit_plan import prepare
+from .fitting import fit
 from .history import History
 from .losses import Loss, as_loss
 from .network import Network
 from .optimizers import SGD, Optimizer, as_optimizer
+from .position import Position
 from .schedules import Schedule
+from .turns import Turns
 
 if TYPE_CHECKING:
     from .callbacks import Callback
 
-
-@dataclass(frozen=True)
-class Kept:
-    """The parameters and buffers of an epoch, kept by a callback; a checkpoint has them too."""
-
-    epoch: int
-    arrays: dict[str, np.ndarray]
+_SETTINGS = ("loss", "optimizer", "schedule", "batch_size", "seed", "clip_norm", "accumulate")
 
 
 class Trainer:
     """Fits a network to data.
+
+    One thread trains at a time: `step` and `save` wait for the end of another thread's step, and while a `fit` runs,
+    other threads may save, evaluate, `stop` and set `schedule`, and get a RuntimeError where they would train.
 
     Args:
         net: trained in place.
@@ -90,6 +88,7 @@ class Trainer:
         self._seed = check_seed("Trainer", seed)
         self._clip_norm = _check_clip_norm(clip_norm)
         self._net = net
+        self._turns = Turns()
         self._core = _core.Trainer(
             net._core,
             self._loss.to_core(net.outputs),
@@ -100,10 +99,8 @@ class Trainer:
         )
         self._position = Position()
         self._history = History()
+        self._best: dict[Key, Best] = {}
         self._stopping = False
-        self._kept: Kept | None = None
-        self._lock = ForkSafeLock()
-        self._fit_of: tuple[int, int] | None = None
 
     @property
     def net(self) -> Network:
@@ -194,12 +191,18 @@ class Trainer:
 
         Raises:
             FloatingPointError: a loss of NaN or infinity; nothing is updated.
+            RuntimeError: another thread's `fit` of this trainer is running.
         """
         weight = None
-        # The core checks y as well: small networks feel every check.
-        if not (sample_weight is None and not check_finite and type(y) is np.ndarray and self._is_batch(x)):
+        # The core checks y as well, and small networks feel every check.
+        if sample_weight is not None or check_finite or type(y) is not np.ndarray or not self._is_batch(x):
             x, y, weight = check_batch("step", self._net, self._loss, x, y, sample_weight, check_finite)
-        with self._turn():
+        turns = self._turns
+        if turns.waiting:
+            turns.let_others()
+        with turns.lock:
+            if turns.fitting is not None:
+                turns.check("step")
             return self._core.step(x, y, self._checked_lr(), weight)
 
     def fit(
@@ -209,7 +212,7 @@ class Trainer:
         epochs: int = 1,
         validation: Any = None,
         sample_weight: Any = None,
-        callbacks: Iterable[Callback] = (),
+        callbacks: Callback | Iterable[Callback] | None = None,
         progress: bool | None = None,
         check_finite: bool = False,
     ) -> History:
@@ -220,9 +223,10 @@ class Trainer:
                 batches, iterated over once an epoch.
             y: targets, as `Loss` describes them.
             epochs: total number.
-            validation: (X, y), (X, y, sample_weight) or an iterable of batches, evaluated after every epoch.
+            validation: (X, y), (X, y, sample_weight) or an iterable of batches, evaluated after every epoch; the
+                batches of a list are all checked first.
             sample_weight: (n,) or None.
-            callbacks: see `resnetcore.callbacks`.
+            callbacks: one or several, called in their order; see `resnetcore.callbacks`.
             progress: True shows it, as a bar on a terminal and as a line an epoch elsewhere; None only on a terminal.
             check_finite: raise ValueError for a NaN or an infinity in X or y: before the first step for arrays, before
                 its own step for a batch of an iterable.
@@ -231,26 +235,37 @@ class Trainer:
             The history of all epochs so far.
 
         Raises:
-            ShapeError, DTypeError, ValueError: bad data, before anything is changed.
+            ShapeError, DTypeError, ValueError: bad data, other data than those of the epoch that is to be continued, or
+                a schedule that comes to a rate of 0: before anything is changed.
             FloatingPointError: the loss became NaN or infinite; the weights are those of before that step.
-            KeyboardInterrupt: Ctrl-C, between two steps; calling `fit` again continues with the next one.
-            RuntimeError: this trainer is in a `fit` already, of this thread or another.
+            KeyboardInterrupt: Ctrl-C, between two steps; calling `fit` again continues with the next one. Other
+                handlers of signals, too, run between two steps or while an iterable makes a batch.
+            RuntimeError: another thread's `fit` of this trainer is running.
         """
-        if _at_least("fit: epochs", epochs, 1) <= self.epoch:
-            return self._history
-        fit(self, X, y, epochs, validation, sample_weight, callbacks, progress, check_finite)
+        epochs = _at_least("fit: epochs", epochs, 1)
+        fit(
+            self,
+            lambda: prepare(self, X, y, epochs, validation, sample_weight, callbacks, progress, check_finite),
+        )
         return self._history
 
     def evaluate(self, X: Any, y: Any = None, sample_weight: Any = None) -> dict[str, float]:
         """{"loss", "accuracy"} or {"loss", "rmse"} on data as `fit` takes it, in inference mode."""
-        return evaluate(self._net, self._loss, as_data("evaluate", self._net, self._loss, X, y, sample_weight))
+        data = as_data("evaluate", self._net, self._loss, X, y, sample_weight)
+        net = self._net.copy() if self._turns.taken else self._net  # one step's weights for all rows
+        return evaluate(net, self._loss, data)
 
     def restart_epoch(self) -> None:
         """Forgets how far the running epoch was, so that the next `fit` may use other data. Weights stay."""
-        self._position = Position(epoch=self.epoch)
+        with self._turns.held():
+            self._turns.check("restart_epoch")
+            self._position = Position(epoch=self.epoch)
 
     def save(self, path: Any) -> None:
-        """Writes all of the training to a safetensors file, whole or not at all; `Trainer.resume` reads it."""
+        """Writes all of the training to a safetensors file, whole or not at all; `Trainer.resume` reads it.
+
+        While another thread trains, it holds what is there between two steps.
+        """
         from .checkpoint import save_trainer
 
         save_trainer(self, path)
@@ -283,103 +298,74 @@ class Trainer:
         """A fresh trainer of `net` with the settings that `config()` gave.
 
         Raises:
-            ValueError, DTypeError: unknown names, or numbers out of range.
+            ValueError, DTypeError: missing or unknown names, or numbers out of range.
         """
-        settings = dict(config)
-        if missing := {"loss", "optimizer", "schedule"} - settings.keys():
-            raise ValueError(f"from_config: not what config() gave: {', '.join(sorted(missing))} is missing")
-        settings["loss"] = Loss(**settings["loss"])
-        settings["optimizer"] = optimizers.from_dict(settings["optimizer"])
-        settings["schedule"] = schedules.from_dict(settings["schedule"])
+        settings = with_just_names("from_config: config", config, _SETTINGS)
+        settings["loss"] = Loss(
+            **with_just_names("from_config: loss", settings["loss"], [f.name for f in fields(Loss)])
+        )
+        for name, module in (("optimizer", optimizers), ("schedule", schedules)):
+            settings[name] = module.from_dict(with_names(f"from_config: {name}", settings[name], ["name"]))
         return cls(net, **settings)
 
     def state(self) -> dict[str, Any]:
         """Everything that training has changed but the network: `set_state` puts it back.
 
         Returns:
-            {"position": {"epoch", "batch", "rows", "loss_sum", "total"}, "history": {metric: list}, "optimizer":
-            {name: array}, "kept": None or the best epoch's `Kept`}. Shuffles and dropout follow from seed, epoch and
-            step, so there is no random state.
+            {"position": {name: number} as `Position` has them, "history": {metric: list}, "optimizer": {name: array},
+            "best": [what an `EarlyStopping` keeps]}.
+            Shuffles and dropout follow from seed, epoch and step, so there is no random state.
         """
-        with self._turn():
+        with self._turns.held():
             return {
-                "position": vars(self._position).copy(),
+                "position": self._position._asdict(),
                 "history": self._history.to_dict(),
                 "optimizer": self._core.state(),
-                "kept": self._kept,
+                "best": [best.to_dict() for best in self._best.values()],
             }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Puts back what `state()` gave, all or nothing.
 
         Raises:
-            ValueError: arrays that do not belong to this network and optimizer, or impossible counts.
+            ValueError, DTypeError: names that are missing, arrays that do not belong to this network and optimizer, or
+                impossible counts.
         """
-        try:
-            numbers, history, optimizer = state["position"], History(state["history"]), dict(state["optimizer"])
-            counts = {name: _at_least(f"set_state: {name}", numbers[name], 0) for name in ("epoch", "batch", "rows")}
-            total = None if numbers["total"] is None else _at_least("set_state: total", numbers["total"], 0)
-            position = Position(**counts, loss_sum=float(numbers["loss_sum"]), total=total)
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"set_state: not what state() gave: {error}") from None
-        with self._turn():
+        state = with_names("set_state: state", state, ("position", "history", "optimizer"))
+        position = Position.from_dict(state["position"])
+        history = History(with_names("set_state: history", state["history"]))
+        optimizer = with_names("set_state: optimizer", state["optimizer"])
+        arrays = {**self._net.parameters(), **self._net.buffers()}
+        found = [Best.from_dict(one, arrays, history.epochs) for one in state.get("best", ())]
+        with self._turns.held():
+            self._turns.check("set_state")
             self._core.set_state(optimizer)
-            self._position, self._history, self._kept = position, history, state.get("kept")
+            self._position, self._history = position, history
+            self._best = {best.key: best for best in found}
+
+    def __reduce__(self) -> NoReturn:
+        # Of copy, deepcopy and pickle. A shallow copy would train the same arrays with counts of its own.
+        raise DTypeError(
+            "Trainer: a trainer is neither copied nor pickled; write it with trainer.save(path), and Trainer.resume(path) "
+            "gives another one that goes on in the same way"
+        )
 
     def __repr__(self) -> str:
         return f"<Trainer of {self._net!r}: {self.epoch} epochs, {self.steps} steps>"
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        raise TypeError(
-            "a Trainer is neither copied nor pickled: use save and Trainer.resume, or Trainer.from_config with a copy "
-            "of the network and set_state"
-        )
-
-    def __copy__(self) -> Trainer:
-        self.__reduce__()
-        raise AssertionError
-
-    @contextmanager
-    def _turn(self) -> Iterator[None]:
-        """Within, no other thread steps, reads or writes this trainer's state."""
-        with self._lock:
-            yield
-
-    @contextmanager
-    def _fitting(self, schedule: Schedule) -> Iterator[None]:
-        with self._turn():
-            if self._fit_of is not None and self._fit_of[0] == os.getpid():
-                own = self._fit_of[1] == threading.get_ident()
-                raise RuntimeError(
-                    f"fit: this trainer is in a fit already, {'a callback' if own else 'another thread'}'s"
-                )
-            self._fit_of = os.getpid(), threading.get_ident()
-            before, steps = self._schedule, self.steps
-            self._schedule, self._stopping = schedule, False
-        try:
-            yield
-        finally:
-            self._fit_of = None
-            if self.steps == steps:  # nothing came of it: a length that was filled in is not what the next one needs
-                self._schedule = before
 
     def _is_batch(self, x: Any) -> bool:
         if type(x) is not np.ndarray or x.ndim != 2 or x.shape[1] != self._net.inputs:
             return False
         return is_ready(x, self._net.dtype)
 
+    def _begin_fit(self, schedule: Schedule) -> None:
+        self._schedule, self._stopping = schedule, False
+
     def _rate(self, step: int) -> float:
         return self._schedule.rate(step, float(self._optimizer.lr))
 
-    def _checked_lr(self, step: int | None = None, schedule: Schedule | None = None) -> float:
-        at, of = self.steps if step is None else step, schedule or self._schedule
-        lr = of.rate(at, float(self._optimizer.lr))
-        if not 0 < lr < float("inf"):
-            raise ValueError(
-                f"Trainer: the schedule {of!r} gives a learning rate of {lr} at step {at}; "
-                "it must be above 0 and finite: train for fewer epochs or set trainer.schedule"
-            )
-        return lr
+    def _checked_lr(self) -> float:
+        return schedules.checked_rate("Trainer", self._schedule, self.steps, self._optimizer.lr)
 
 
 def _at_least(name: str, value: Any, least: int) -> int:

@@ -30,12 +30,12 @@ class Run:
     """The part of a run that neither the network nor the trainer knows."""
 
     data: str
-    rows: int
     validation: float
     seed: int
     epochs: int
     patience: int | None
     preparation: Preparation
+    rows: int  # of the table: the split into training and validation rows follows from it
 
     def write(self, folder: str) -> None:
         """To run.json, whole or not at all."""

@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from ..trainer import Trainer
 from . import datafile
 from .preparation import Preparation
 from .run_folder import CHECKPOINT, CURVES, DESCRIPTION, HISTORY, NETWORK, Run
+
+if TYPE_CHECKING:
+    from ..fit_plan import FitPlan
 
 MODELS: dict[str, Callable[..., Network]] = {
     "plain": models.plain,
@@ -100,11 +103,15 @@ def run(arguments: argparse.Namespace) -> None:
     """Trains, and leaves the folder that `run_folder` describes."""
     trainer, described, table = (_resume if arguments.resume else _begin)(arguments)
     x, y = described.preparation.x(table), described.preparation.y(table)
+    if len(x) != described.rows:
+        raise ValueError(
+            f"train: {table.source} has {len(x)} rows, the run in {arguments.out} was begun with {described.rows}: other "
+            "rows would be split apart for validation; give the same table, or begin a new run"
+        )
     kept, held_out = _split(len(x), described)
-    described.write(arguments.out)  # not before the table is known to fit
     validation = (x[held_out], y[held_out]) if len(held_out) else None
     _say(arguments, _headline(trainer, described, kept, held_out))
-    folder = arguments.out
+    folder, description = arguments.out, _Describe(arguments, described)
     try:
         history = trainer.fit(
             x[kept],
@@ -112,9 +119,11 @@ def run(arguments: argparse.Namespace) -> None:
             described.epochs,
             validation=validation,
             progress=not arguments.quiet,
-            callbacks=_callbacks(folder, described),
+            callbacks=[description, *_callbacks(folder, described)],
         )
     except KeyboardInterrupt:
+        if not description.written:
+            raise
         trainer.save(os.path.join(folder, CHECKPOINT))
         raise KeyboardInterrupt(
             f"stopped in epoch {trainer.epoch + 1} after step {trainer.steps}, which is saved; continue "
@@ -151,7 +160,7 @@ def _begin(arguments: argparse.Namespace) -> tuple[Trainer, Run, datafile.Table]
     preparation = Preparation.fit(table, rows, target, choice["task"], choice["drop"], choice["standardise"])
     epochs = 30 if arguments.epochs is None else arguments.epochs
     described = Run(
-        arguments.data, table.rows, choice["validation"], choice["seed"], epochs, choice["patience"], preparation
+        arguments.data, choice["validation"], choice["seed"], epochs, choice["patience"], preparation, table.rows
     )
     trainer = Trainer(
         _build(choice, preparation),
@@ -162,8 +171,6 @@ def _begin(arguments: argparse.Namespace) -> tuple[Trainer, Run, datafile.Table]
         SCHEDULES[choice["schedule"]](),
         clip_norm=choice["clip_norm"],
     )
-    os.makedirs(folder, exist_ok=True)
-    trainer.save(os.path.join(folder, CHECKPOINT))
     return trainer, described, table
 
 
@@ -179,14 +186,7 @@ def _resume(arguments: argparse.Namespace) -> tuple[Trainer, Run, datafile.Table
     trainer = Trainer.resume(os.path.join(arguments.out, CHECKPOINT))
     data = described.data if arguments.data is None else arguments.data
     epochs = described.epochs if arguments.epochs is None else arguments.epochs
-    described = replace(described, data=data, epochs=epochs)
-    table = datafile.read(data)
-    if table.rows != described.rows:
-        raise ValueError(
-            f"train: the run began with {described.rows} rows and {data} has {table.rows}: rows that were set apart to "
-            "validate on would be trained on; begin a new run with another --out"
-        )
-    return trainer, described, table
+    return trainer, replace(described, data=data, epochs=epochs), datafile.read(data)
 
 
 def _build(choice: dict[str, Any], preparation: Preparation) -> Network:
@@ -224,6 +224,21 @@ def _split_rows(rows: int, validation: float, seed: int) -> tuple[np.ndarray, np
     if count < 2:
         raise ValueError(f"train: at least 2 rows must be left to train on, got {count} of {rows}")
     return order[:count], order[count:]
+
+
+class _Describe(Callback):
+    """Writes what a run is once nothing but training can fail: a mistake leaves no folder, and a run as it was."""
+
+    def __init__(self, arguments: argparse.Namespace, described: Run) -> None:
+        self._folder, self._new, self._described = arguments.out, not arguments.resume, described
+        self.written = False
+
+    def on_fit_begin(self, trainer: Trainer, plan: FitPlan) -> None:
+        os.makedirs(self._folder, exist_ok=True)
+        if self._new:
+            trainer.save(os.path.join(self._folder, CHECKPOINT))
+        self._described.write(self._folder)
+        self.written = True
 
 
 def _callbacks(folder: str, described: Run) -> list[Callback]:
