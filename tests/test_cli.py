@@ -272,17 +272,3 @@ def test_bench_checks_and_times(capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(bench, "TOLERANCE", 0.0)
     status, _, error = run(capsys, "bench", "--quick")
     assert status == 2 and "do not trust this build" in error
-
-
-def test_a_resume_that_fails_leaves_the_run_as_it_was(capsys, table, tmp_path):
-    out, other, fewer = tmp_path / "run", tmp_path / "other.csv", tmp_path / "fewer.csv"
-    assert run(capsys, "train", table, "--epochs", 2, "--out", out, *FAST)[0] == 0
-    before = {path.name: path.read_bytes() for path in out.iterdir()}
-    lines = Path(table).read_text().splitlines()
-    other.write_text("\n".join(line.partition(",")[2] for line in lines) + "\n")  # a column less
-    fewer.write_text("\n".join(lines[:99]) + "\n")
-    for path, message in ((other, "alpha"), (fewer, "200 rows")):
-        status, _, error = run(capsys, "train", path, "--resume", "--epochs", 9, "--out", out, "--quiet")
-        assert status == 2 and message in error
-        assert {path.name: path.read_bytes() for path in out.iterdir()} == before
-    assert run(capsys, "train", "--resume", "--epochs", 3, "--out", out, "--quiet")[0] == 0

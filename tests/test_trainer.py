@@ -1,8 +1,6 @@
 """fit, step and evaluate do what their docstrings say, and can be stopped and continued anywhere without a trace."""
 
-import copy
 import os
-import pickle
 import signal
 import subprocess
 import sys
@@ -575,45 +573,6 @@ def test_a_slow_source_can_be_interrupted():
     assert (trainer.steps, trainer.position.batch) == (1, 1)
 
 
-def stopped_inside(data, trainer):
-    class Stop(rc.callbacks.Callback):
-        def on_step_end(self, trainer, loss):
-            if trainer.position.batch == 3:
-                trainer.stop()
-
-    trainer.fit(*data, epochs=1, callbacks=Stop())
-    assert trainer.position.batch == 3
-
-
-def test_an_epoch_ends_on_the_data_that_it_began_with(tmp_path):
-    X, y = problem(64)
-    trainer = make(batch_size=8)
-    stopped_inside((X, y), trainer)
-    trainer.save(tmp_path / "t.safetensors")
-    for t in (trainer, rc.Trainer.resume(tmp_path / "t.safetensors")):
-        with pytest.raises(ValueError, match=r"64 rows.*4000 rows"):
-            t.fit(*problem(4000), epochs=1)
-        with pytest.raises(ValueError, match=r"64 rows.*batches of an iterable"):
-            t.fit([(X[:8], y[:8])] * 8, epochs=1)
-        t.fit(X, y, epochs=1)
-    iterated = make(batch_size=8)
-    batches = [(X[i : i + 8], y[i : i + 8]) for i in range(0, 64, 8)]
-    stopped_inside((batches,), iterated)
-    with pytest.raises(ValueError, match=r"batches of an iterable.*64 rows"):
-        iterated.fit(X, y, epochs=1)
-    iterated.fit(batches, epochs=1)
-
-
-def test_validation_as_a_list():
-    X, y = problem(40)
-    expected = make().fit(X, y, epochs=1, validation=(X, y))["val_loss"]
-    assert make().fit(X, y, epochs=1, validation=[X, y])["val_loss"] == expected
-    trainer = make()
-    with pytest.raises(ValueError, match="validation has no batches"):
-        trainer.fit(X, y, epochs=1, validation=[])
-    assert trainer.steps == 0
-
-
 @pytest.mark.parametrize("bad", [rc.schedules.OneCycle(final=0.0), rc.schedules.OneCycle(start=0.0)], ids=repr)
 def test_a_rate_of_zero_is_found_before_the_first_step(bad):
     X, y = problem(40)
@@ -660,20 +619,6 @@ def test_callbacks_at_both_ends():
     trainer.fit(X, y, epochs=1, callbacks=None)
     with pytest.raises(rc.DTypeError, match="progress"):
         trainer.fit(X, y, epochs=2, progress="no")
-
-
-@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, pickle.dumps])
-def test_a_trainer_is_not_copied(duplicate):
-    with pytest.raises(TypeError, match=r"save and Trainer.resume"):
-        duplicate(make())
-
-
-def test_state_and_config_of_something_else():
-    trainer = make()
-    with pytest.raises(ValueError, match="not what state"):
-        trainer.set_state({})
-    with pytest.raises(ValueError, match="not what config"):
-        rc.Trainer.from_config(trainer.net, {})
 
 
 def test_a_history_is_read_only():

@@ -185,8 +185,6 @@ def check_sample_weight(operation: str, weight: Any, rows: int) -> np.ndarray | 
     array = np.ascontiguousarray(array, dtype=np.float64)
     if not (np.isfinite(array).all() and (array >= 0).all()):
         raise ValueError(f"{what} must be finite and not negative")
-    if rows and array.max() > np.finfo(np.float32).max:  # whatever the network's precision: weights are ratios
-        raise ValueError(f"{what} must be at most {np.finfo(np.float32).max:.3g}, got {array.max():g}")
     if rows and not array.any():
         raise ValueError(f"{what} must hold a weight above 0")
     return array
