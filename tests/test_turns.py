@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 
 import resnetcore as rc
-from resnetcore.turns import BusyError
 
 rng = np.random.default_rng(3)
 X = rng.standard_normal((256, 8)).astype(np.float32)
@@ -72,11 +71,11 @@ class Running:
 def test_another_threads_fit_is_not_disturbed(call):
     trainer, alone = make(), make()
     alone.fit(X, Y, epochs=2)
-    with Running(trainer), pytest.raises(BusyError, match="another thread"):
+    with Running(trainer), pytest.raises(rc.BusyError, match="another thread"):
         call(trainer)
     assert (trainer.steps, trainer.epoch, trainer.history.epochs) == (2 * PER_EPOCH, 2, 2)
     assert repr(trainer.state()) == repr(alone.state())
-    assert issubclass(BusyError, rc.ResnetcoreError) and issubclass(BusyError, RuntimeError)
+    assert issubclass(rc.BusyError, rc.ResnetcoreError) and issubclass(rc.BusyError, RuntimeError)
     call(trainer)
 
 
@@ -84,7 +83,7 @@ def test_many_threads_fit_and_one_wins():
     trainer = make()
 
     def work():
-        with contextlib.suppress(BusyError):
+        with contextlib.suppress(rc.BusyError):
             trainer.fit(X, Y, epochs=4)
 
     threads = [threading.Thread(target=work) for _ in range(4)]
@@ -107,7 +106,7 @@ def test_steps_of_several_threads_take_turns():
 
 def test_a_fit_inside_itself_is_refused():
     trainer = make()
-    with pytest.raises(BusyError, match="part of"):
+    with pytest.raises(rc.BusyError, match="part of"):
         trainer.fit(X, Y, callbacks=[AtStep(2, lambda trainer: trainer.fit(X, Y, epochs=9))])
     trainer.fit(X, Y)
     assert trainer.steps == PER_EPOCH
@@ -240,7 +239,7 @@ def status_of_child(work):
         try:
             work()
             os._exit(0)
-        except BusyError:
+        except rc.BusyError:
             os._exit(3)
         finally:
             os._exit(1)

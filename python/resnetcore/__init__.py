@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ._core import activations
     from ._errors import (
         BuildFeatureError,
+        BusyError,
         CheckpointError,
         DeviceError,
         DTypeError,
@@ -49,6 +50,7 @@ _EXPORTS = {
         for name in (
             "BuildFeatureError",
             "CheckpointError",
+            "BusyError",
             "DeviceError",
             "DTypeError",
             "ResnetcoreError",
@@ -77,6 +79,7 @@ __all__ = [
     "Adam",
     "AdamW",
     "BuildFeatureError",
+    "BusyError",
     "CSVLogger",
     "Callback",
     "Checkpoint",

@@ -29,3 +29,7 @@ class CheckpointError(ResnetcoreError, ValueError):
 
 class BuildFeatureError(ResnetcoreError, RuntimeError):
     """Something that this build or this processor does not offer."""
+
+
+class BusyError(ResnetcoreError, RuntimeError):
+    """A trainer that another thread is training."""

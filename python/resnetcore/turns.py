@@ -9,11 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
-from ._errors import ResnetcoreError
-
-
-class BusyError(ResnetcoreError, RuntimeError):
-    """A trainer that another thread is training."""
+from ._errors import BusyError
 
 
 class Turns:
