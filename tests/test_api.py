@@ -276,8 +276,11 @@ def test_layers_from_anything_that_can_be_iterated_over(X):
     net = rc.Network(X.shape[1], (layer for layer in layers))
     assert net.layers == tuple(layers)
     assert "8" in str(net.summary())
-    with pytest.raises(rc.DTypeError, match="sequence of Layers"):
-        rc.Network(4, rc.Layer(3))
+    for bad in (rc.Layer(3), 3, None):
+        with pytest.raises(rc.DTypeError, match="iterable of Layers"):
+            rc.Network(4, bad)
+    with pytest.raises(rc.DTypeError, match=r"Layer: width must be an int, got 2\.0"):
+        rc.Network(4, (rc.Layer(width) for width in (8, 2.0)))
 
 
 def test_a_layer_does_not_change():

@@ -1,6 +1,7 @@
 """The block as pure functions: against the formula, on any layout, and with nothing changed where a call is refused."""
 
 import itertools
+from array import array as buffer
 
 import numpy as np
 import pytest
@@ -155,6 +156,16 @@ BAD = {
     "out order": (lambda: ops.residual_forward([A], [W], out=np.ones((2, 4), "f").T), rc.ShapeError, "contiguous"),
     "lr 0": (lambda: ops.residual_update(A @ W, A @ W, [A], [W], lr=0.0), ValueError, "lr must be positive"),
     "lr NaN": (lambda: ops.residual_update(A @ W, A @ W, [A], [W], lr=float("nan")), ValueError, "lr must be finite"),
+    "lr infinite in float32": (
+        lambda: ops.residual_update(A @ W, A @ W, [A], [W], lr=1e39),
+        ValueError,
+        r"positive and finite in float32, got 1e\+39",
+    ),
+    "lr zero in float32": (
+        lambda: ops.residual_update(A @ W, A @ W, [A], [W], lr=1e-60),
+        ValueError,
+        "positive and finite in float32",
+    ),
     "lr text": (lambda: ops.residual_update(A @ W, A @ W, [A], [W], lr="1"), rc.DTypeError, "lr must be a number"),
     "same weights": (lambda: ops.residual_update(A @ W, A @ W, [A, A], [W, W]), ValueError, "must not overlap"),
     "grad": (lambda: ops.residual_backward(A, A @ W, [A], [W]), rc.ShapeError, "grad must be"),
@@ -218,9 +229,71 @@ def test_what_is_written_to_must_be_the_callers_memory():
     rc.ops.residual_update(grad, a, [x], [w], lr=np.int64(1))
 
 
+class Producer:
+    """Speaks DLPack, and copies unless it is told not to; its `to_numpy` copies in any case."""
+
+    def __init__(self, values):
+        self.values = values
+
+    def to_numpy(self):
+        return self.values.copy()
+
+    def __dlpack_device__(self):
+        return (1, 0)
+
+    def __dlpack__(self, *, copy=None, **arguments):
+        return (self.values if copy is False else self.values.copy()).__dlpack__(**arguments)
+
+
+class OldProducer(Producer):
+    """Knows no question about copies."""
+
+    def __dlpack__(self, *, max_version=None):
+        return self.values.__dlpack__(max_version=max_version)
+
+
+@pytest.mark.parametrize("kind", [Producer, OldProducer, memoryview])
+def test_the_callers_memory_is_written_to(kind):
+    weight, bias, out = W.copy(), B.copy(), np.zeros((4, 2), "f")
+    a = ops.residual_forward([A], [W], out=kind(out))
+    assert isinstance(a, kind)
+    np.testing.assert_array_equal(out, A @ W)
+    ops.residual_update(A @ W, A @ W, [A], [kind(weight)], kind(bias))
+    assert (weight < W).all() and (bias < B).all()
+
+
+def test_buffers_of_the_standard_library():
+    bias = buffer("f", B)
+    ops.residual_update(A @ W, A @ W, [A], [W.copy()], bias)
+    assert max(bias) < 1
+    with pytest.raises(ValueError, match="bias is written to, and it is read-only"):
+        ops.residual_update(A @ W, A @ W, [A], [W.copy()], memoryview(B).toreadonly())
+
+
+def test_an_element_is_updated_once():
+    memory = np.ones(16, np.float32)
+    repeated = np.lib.stride_tricks.as_strided(memory, (3, 2), (0, 4))
+    unaligned = memory.view(np.uint8)[1:25].view(np.float32).reshape(3, 2)
+    for weight in (repeated, unaligned):
+        with pytest.raises(rc.ShapeError, match=r"weights\[0\] must be aligned and have each element once"):
+            ops.residual_update(A @ W, A @ W, [A], [weight])
+    assert (memory == 1).all()
+
+
+def test_where_a_common_element_is_too_hard_to_find_there_may_be_one():
+    # The example of numpy.shares_memory's documentation, which would take minutes.
+    memory = np.zeros(192163377, np.int8)
+    first = np.lib.stride_tricks.as_strided(memory, (1049, 1049, 1049), (36674, 61119, 85569))
+    second = np.lib.stride_tricks.as_strided(memory[64023025:], (1049, 1049, 1), (12223, 12224, 1))
+    assert ops._overlap(first, second)
+
+
 def test_memory_between_an_inputs_is_not_an_inputs():
     big, w = np.zeros((3, 6), "f4"), np.ones((4, 2), "f4")
     big[:, :4] = 1
     assert np.array_equal(rc.ops.residual_forward([big[:, :4]], [w], out=big[:, 4:]), np.full((3, 2), 4.0))
     with pytest.raises(ValueError, match="overlap"):
         rc.ops.residual_forward([big[:, :4]], [w], out=big[:, 3:5])
+    both = np.ones((3, 4), np.float32)
+    ops.residual_update(A @ W, A @ W, [A, A], [both[:, :2], both[:, 2:]])
+    assert (both < 1).all()

@@ -32,13 +32,41 @@ def as_array(operation: str, name: str, value: Any, *, widen: bool = True) -> np
         array = value.to_numpy()
     elif hasattr(value, "__dlpack__"):
         array = _from_dlpack(what, value, widen)
-    elif isinstance(value, (list, tuple)) or hasattr(value, "__array__") or has_buffer(value):
+    elif isinstance(value, (list, tuple)) or hasattr(value, "__array__") or _has_buffer(value):
         try:
             array = np.asarray(value)
         except ValueError as error:
             raise ShapeError(f"{what} must be rectangular: {error}") from None
     else:
         raise DTypeError(f"{what} must be an array, got {type(value).__name__}")
+    return _plain(what, name, array)
+
+
+def as_memory(operation: str, name: str, value: Any) -> np.ndarray:
+    """`value`'s own memory as a NumPy array, never a copy: for what is written to. It may be read-only.
+
+    Raises:
+        DTypeError: a list, a frame, or another object that NumPy could only copy; not in native byte order.
+        ValueError: masked elements.
+        ArrayDeviceError, BufferError: as `as_array`; BufferError also from a producer that can only copy.
+    """
+    what = f"{operation}: {name}"
+    if isinstance(value, np.ndarray):
+        array = value
+    elif hasattr(value, "__dlpack__"):
+        array = _from_dlpack(what, value, widen=False, copy=False)
+    elif _has_buffer(value):
+        array = np.asarray(memoryview(value))
+    else:
+        raise DTypeError(
+            f"{what} is written to: it must be a NumPy array, or one that offers its memory by DLPack or the buffer "
+            f"protocol, got {type(value).__name__}"
+        )
+    return _plain(what, name, array)
+
+
+def _plain(what: str, name: str, array: np.ndarray) -> np.ndarray:
+    """Without a mask, which only a MaskedArray's own functions would see, and in native byte order."""
     if isinstance(array, np.ma.MaskedArray):
         if np.ma.is_masked(array):
             raise ValueError(f"{what} has masked elements; fill them first, as with {name}.filled(0)")
@@ -94,15 +122,28 @@ def like(result: np.ndarray, original: Any) -> Any:
     return result
 
 
-def _from_dlpack(what: str, value: Any, widen: bool) -> np.ndarray:
+class _WithoutCopy:
+    """A DLPack producer that is asked not to copy, where it knows the question; unasked, it may."""
+
+    def __init__(self, value: Any) -> None:
+        self._value = value
+
+    def __dlpack__(self, **arguments: Any) -> Any:
+        try:
+            return self._value.__dlpack__(copy=False, **arguments)
+        except TypeError:
+            return self._value.__dlpack__(**arguments)
+
+
+def _from_dlpack(what: str, value: Any, widen: bool, copy: bool = True) -> np.ndarray:
     if hasattr(value, "__dlpack_device__") and int(value.__dlpack_device__()[0]) not in _HOST_DEVICES:
         raise ArrayDeviceError(
             f"{what} must be in the CPU's memory, got an array on another device; copy it to the CPU first"
         )
-    return _core.from_dlpack(value, what, widen)
+    return _core.from_dlpack(value if copy else _WithoutCopy(value), what, widen)
 
 
-def has_buffer(value: Any) -> bool:
+def _has_buffer(value: Any) -> bool:
     """Whether `value` offers its memory by the buffer protocol, and is no text."""
     try:
         memoryview(value)

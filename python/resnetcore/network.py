@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,7 +26,7 @@ class Network:
 
     Args:
         inputs: number of columns of X.
-        layers: sequence of `Layer`, first to last; the last one's width is the number of outputs.
+        layers: `Layer`s, first to last, from any iterable; the last one's width is the number of outputs.
         seed: of the initial weights, which are the same on every machine.
         dtype: "float32", "float64" or "bfloat16": activations, their gradients and the operands of every product in
             bfloat16, half the memory and, where the CPU has the instructions, twice the speed; parameters, sums,
@@ -45,14 +45,13 @@ class Network:
     """
 
     def __init__(
-        self, inputs: int, layers: Sequence[Layer], seed: int = 0, dtype: Any = "float32", device: str = "cpu"
+        self, inputs: int, layers: Iterable[Layer], seed: int = 0, dtype: Any = "float32", device: str = "cpu"
     ) -> None:
         check_device("Network", device)
         inputs = as_integer("Network: inputs", inputs)
-        try:
-            layers = tuple(layers)
-        except TypeError:
-            raise DTypeError(f"Network: layers must be a sequence of Layers, got {layers!r}") from None
+        if not isinstance(layers, Iterable):
+            raise DTypeError(f"Network: layers must be an iterable of Layers, such as a list, got {layers!r}")
+        layers = tuple(layers)
         if inputs < 1:
             raise ShapeError(f"Network: inputs must be at least 1, got {inputs}")
         if inputs >= 2**63:

@@ -6,7 +6,7 @@ that speaks DLPack or the buffer protocol are read where they lie; results are o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +14,12 @@ import numpy as np
 
 from . import _core
 from ._errors import DTypeError, ShapeError
-from .arrays import as_array, has_buffer, like
+from .arrays import as_array, as_memory, like
 from .checks import as_number
 
 _SUFFIX = {np.dtype("float32"): "f32", np.dtype("float64"): "f64"}
+# Steps of NumPy's search for a common element. Blocks of one matrix need one; hostile strides, exponentially many.
+_OVERLAP_WORK = 10_000
 
 
 def residual_forward(
@@ -37,12 +39,13 @@ def residual_forward(
         bias: (N,), or None.
         identity: arrays of shape (batch, N), added unweighted.
         activation: a name from `resnetcore.activations()`, or None for the identity.
-        out: where to write the result, (batch, N) with contiguous rows, not overlapping an input; returned itself.
+        out: where to write the result, (batch, N) with contiguous rows, not overlapping an input; returned itself. A
+            NumPy array, or one that offers its memory by DLPack or the buffer protocol.
         check_finite: raise ValueError where an argument holds NaN or infinities.
 
     Raises:
         ShapeError: arrays that do not fit; the message names both.
-        DTypeError: a dtype other than float32 and float64, or several.
+        DTypeError: a dtype other than float32 and float64, or several; an `out` that NumPy could only copy.
         ValueError: an unknown activation, a read-only or overlapping `out`.
     """
     block = _Block.of("residual_forward", sources, weights, bias, identity, activation, check_finite)
@@ -107,23 +110,19 @@ def residual_update(
         lr: η > 0. (The source article prints η < 0 beside Δw = −η·∂E/∂w; the two contradict each other, and this
             descends.)
         grad, a, sources, weights, bias, identity, activation, check_finite: as of `residual_backward`; weights and
-            bias must be writable.
+            bias are NumPy arrays, or offer their memory by DLPack or the buffer protocol, and must be writable.
 
     Raises:
         ShapeError, DTypeError, ValueError: as `residual_backward`; nothing has been changed then.
     """
     operation = "residual_update"
     rate = as_number(f"{operation}: lr", lr)
-    block = _Block.of(operation, sources, weights, bias, identity, activation, check_finite)
-    trained = {f"weights[{i}]": pair for i, pair in enumerate(zip(weights, block.weights, strict=True))}
-    if block.bias is not None:
-        trained["bias"] = bias, block.bias
-    others = [*block.sources, *block.identity]
-    for name, (given, array) in trained.items():
-        _check_written(operation, name, given, array)
-        if any(_overlap(array, other) for other in others):
-            raise ValueError(f"{operation}: {name} must not overlap an input, nor another weight")
-        others.append(array)
+    block = _Block.of(operation, sources, weights, bias, identity, activation, check_finite, trained=as_memory)
+    with np.errstate(over="ignore"):
+        in_dtype = block.dtype.type(rate)
+    if not 0 < in_dtype < np.inf:
+        raise ValueError(f"{operation}: lr must be positive and finite in {block.dtype}, got {rate}")
+    block.check_trained()
     d_sources, delta = block.call("update", *block.output_pair(grad, a), *block.arrays(), rate)
     return tuple(like(d, sources[0]) for d in d_sources), block.identity_gradients(delta, sources[0])
 
@@ -133,21 +132,10 @@ def _as_array(operation: str, name: str, value: Any) -> np.ndarray:
     return as_array(operation, name, value, widen=False)
 
 
-def _check_written(operation: str, name: str, given: Any, array: np.ndarray) -> None:
-    """Whether writing to `array` is writing to what the caller gave."""
-    if not isinstance(given, np.ndarray) and not hasattr(given, "__dlpack__") and not has_buffer(given):
-        raise DTypeError(
-            f"{operation}: {name} is written to: it must be a NumPy array, or one that offers its memory by DLPack or "
-            f"the buffer protocol, got {type(given).__name__}"
-        )
-    if not array.flags.writeable:
-        raise ValueError(f"{operation}: {name} is written to, and it is read-only")
-
-
 def _overlap(a: np.ndarray, b: np.ndarray) -> bool:
     try:
-        return np.shares_memory(a, b, max_work=10_000)  # type: ignore[arg-type]  # NumPy's stub knows only 0 and -1
-    except np.exceptions.TooHardError:  # strides that no sensible array has
+        return np.shares_memory(a, b, max_work=_OVERLAP_WORK)  # type: ignore[arg-type]  # NumPy's stub knows 0 and -1
+    except RuntimeError:  # TooHardError: their bounds overlap, and no sensible array has such strides
         return True
 
 
@@ -173,7 +161,9 @@ class _Block:
         identity: Sequence[Any],
         activation: str | None,
         check_finite: bool,
+        trained: Callable[[str, str, Any], np.ndarray] = _as_array,
     ) -> _Block:
+        """`trained` takes the weights and the bias."""
         for name, value in (("sources", sources), ("weights", weights), ("identity", identity)):
             if not isinstance(value, (list, tuple)):
                 raise DTypeError(f"{operation}: {name} must be a list or tuple of arrays, got {type(value).__name__}")
@@ -190,8 +180,8 @@ class _Block:
         block = cls(
             operation,
             [_as_array(operation, f"sources[{i}]", value) for i, value in enumerate(sources)],
-            [_as_array(operation, f"weights[{i}]", value) for i, value in enumerate(weights)],
-            None if bias is None else _as_array(operation, "bias", bias),
+            [trained(operation, f"weights[{i}]", value) for i, value in enumerate(weights)],
+            None if bias is None else trained(operation, "bias", bias),
             [_as_array(operation, f"identity[{i}]", value) for i, value in enumerate(identity)],
             name,
             check_finite,
@@ -226,9 +216,25 @@ class _Block:
             self._check_array(name, array, (self.rows, self.columns))
         return pair
 
+    def check_trained(self) -> None:
+        """The weights and the bias can be written to, each element once, and nothing else is written with them."""
+        trained = {f"weights[{i}]": weight for i, weight in enumerate(self.weights)}
+        if self.bias is not None:
+            trained["bias"] = self.bias
+        others = [*self.sources, *self.identity]
+        for name, array in trained.items():
+            what = f"{self.operation}: {name}"
+            self._check_writeable(name, array)
+            repeated = any(step == 0 and size > 1 for step, size in zip(array.strides, array.shape, strict=True))
+            if repeated or not array.flags.aligned:
+                raise ShapeError(f"{what} must be aligned and have each element once, got strides {array.strides}")
+            if any(_overlap(array, other) for other in others):
+                raise ValueError(f"{what} must not overlap an input, nor another weight")
+            others.append(array)
+
     def checked_out(self, out: Any) -> np.ndarray:
-        result = _as_array(self.operation, "out", out)
-        _check_written(self.operation, "out", out, result)
+        result = as_memory(self.operation, "out", out)
+        self._check_writeable("out", result)
         expected = (self.rows, self.columns)
         if result.shape != expected:
             raise ShapeError(f"{self.operation}: out must be {expected}, got {result.shape}")
@@ -246,6 +252,10 @@ class _Block:
         if any(_overlap(result, array) for array in everything):
             raise ValueError(f"{self.operation}: out must not overlap an input")
         return result
+
+    def _check_writeable(self, name: str, array: np.ndarray) -> None:
+        if not array.flags.writeable:
+            raise ValueError(f"{self.operation}: {name} is written to, and it is read-only")
 
     def _check(self) -> None:
         if self.dtype not in _SUFFIX:
