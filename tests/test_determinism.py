@@ -45,6 +45,24 @@ def test_any_number_of_threads_gives_the_same_weights(kind, optimizer):
     assert len(set(digests)) == 1
 
 
+def test_threads_that_wait_for_each_other():
+    """Long phases of many tiles, so that threads are at work at the same time even on a busy machine."""
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((4096, 64)).astype("float32"), rng.integers(0, 5, 4096)
+    before, weights = rc.get_num_threads(), []
+    try:
+        for threads in (1, 2, 4, 2, 4):
+            rc.set_num_threads(threads)
+            net = rc.models.resnet(64, 5, 64, 10, norm="batch", seed=1)
+            trainer = rc.Trainer(net, optimizer=rc.SGD(lr=0.01), seed=2)
+            for _ in range(10):
+                trainer.step(x, y)
+            weights.append(np.concatenate([a.ravel() for a in {**net.parameters(), **net.buffers()}.values()]))
+    finally:
+        rc.set_num_threads(before)
+    assert all(np.array_equal(weights[0], other) for other in weights[1:])
+
+
 def test_another_process_gives_the_same_weights():
     command = [sys.executable, "-c", "from test_determinism import digest; print(digest('dropout'))"]
     here = __file__.rpartition("/")[0]
