@@ -292,6 +292,27 @@ def test_a_layer_does_not_change():
         assert same == layer and same.skips == {2: "identity"}
 
 
+def test_layers_tell_the_fixed_matrix_in_use(X):
+    net, twin = small(), small()
+    made_with, new = net.layers[4].skips[2], np.full((6, 6), 0.3)
+    net.set_parameters(net.buffers())
+    assert net.layers[4].skips[2] is made_with  # the same numbers, rounded to float32
+    with pytest.raises(rc.ShapeError):
+        net.set_parameters({"5.skip.2.weight": new, "1.bias": np.ones(5)})
+    assert net.layers == twin.layers
+    net.set_parameters({"5.skip.2.weight": new})
+    new[:] = 7
+    np.testing.assert_array_equal(net.layers[4].skips[2], net.buffers()["5.skip.2.weight"])
+    assert net.layers[:4] == twin.layers[:4] and twin.layers[4].skips[2] is not net.layers[4].skips[2]
+    np.testing.assert_array_equal(twin.layers[4].skips[2], made_with)
+    assert not net.layers[4].skips[2].flags.writeable
+    again = rc.Network(net.inputs, net.layers, dtype=net.dtype)
+    again.set_parameters({**net.parameters(), **{n: b for n, b in net.buffers().items() if "skip" not in n}})
+    np.testing.assert_array_equal(again(X), net(X))
+    for other in (net.copy(), net.astype("float64"), pickle.loads(pickle.dumps(net))):
+        assert other.layers == net.layers
+
+
 def test_masked_elements_are_no_numbers(X):
     net = small()
     masked = np.ma.masked_array(X, mask=np.zeros(X.shape, bool))
