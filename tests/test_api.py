@@ -292,6 +292,27 @@ def test_a_layer_does_not_change():
         assert same == layer and same.skips == {2: "identity"}
 
 
+def test_layers_tell_the_fixed_matrix_in_use(X):
+    net, twin = small(), small()
+    made_with, new = net.layers[4].skips[2], np.full((6, 6), 0.3)
+    net.set_parameters(net.buffers())
+    assert net.layers[4].skips[2] is made_with  # the same numbers, rounded to float32
+    with pytest.raises(rc.ShapeError):
+        net.set_parameters({"5.skip.2.weight": new, "1.bias": np.ones(5)})
+    assert net.layers == twin.layers
+    net.set_parameters({"5.skip.2.weight": new})
+    new[:] = 7
+    np.testing.assert_array_equal(net.layers[4].skips[2], net.buffers()["5.skip.2.weight"])
+    assert net.layers[:4] == twin.layers[:4] and twin.layers[4].skips[2] is not net.layers[4].skips[2]
+    np.testing.assert_array_equal(twin.layers[4].skips[2], made_with)
+    assert not net.layers[4].skips[2].flags.writeable
+    again = rc.Network(net.inputs, net.layers, dtype=net.dtype)
+    again.set_parameters({**net.parameters(), **{n: b for n, b in net.buffers().items() if "skip" not in n}})
+    np.testing.assert_array_equal(again(X), net(X))
+    for other in (net.copy(), net.astype("float64"), pickle.loads(pickle.dumps(net))):
+        assert other.layers == net.layers
+
+
 def test_masked_elements_are_no_numbers(X):
     net = small()
     masked = np.ma.masked_array(X, mask=np.zeros(X.shape, bool))
@@ -299,6 +320,11 @@ def test_masked_elements_are_no_numbers(X):
     masked.mask[0, 0] = True
     with pytest.raises(ValueError, match="masked"):
         net(masked)
+    matrix = np.ma.masked_array(np.eye(3), np.eye(3))
+    with pytest.raises(ValueError, match=r"Layer: skips\[2\] has masked elements"):
+        rc.Layer(3, skips={2: matrix})
+    with pytest.raises(ValueError, match="class_weight has masked elements"):
+        rc.Trainer(net, class_weight=matrix[0])
 
 
 @pytest.mark.parametrize(
@@ -307,6 +333,14 @@ def test_masked_elements_are_no_numbers(X):
         (lambda: rc.Loss(label_smoothing="a"), rc.DTypeError, "label_smoothing must be a number"),
         (lambda: rc.Loss("huber", delta=None), rc.DTypeError, "delta must be a number"),
         (lambda: rc.Loss(class_weight={0: "a"}).class_weights(3), rc.DTypeError, "weight of class 0 must be a number"),
+        (lambda: rc.Loss(class_weight=[[1], [1, 2], 3]).class_weights(3), rc.ShapeError, "class_weight must be rect"),
+        (lambda: rc.Loss(class_weight=2).class_weights(3), rc.DTypeError, "class_weight must be an array, got int"),
+        (lambda: rc.Layer(3, skips={2: [[1.0], [1.0, 2.0]]}), rc.ShapeError, r"skips\[2\] must be rectangular"),
+        (lambda: rc.Layer(3, skips={2: object()}), rc.DTypeError, r"skips\[2\] must be an array.*or a matrix"),
+        (lambda: rc.Layer(3, skips={2: np.eye(3, dtype=">f4")}), rc.DTypeError, r"skips\[2\] .*native byte order"),
+        (lambda: rc.SGD(lr=np.array([0.1])), rc.DTypeError, "lr must be a number"),
+        (lambda: rc.SGD(lr=np.array(True)), rc.DTypeError, "lr must be a number"),
+        (lambda: rc.SGD(lr=np.complex128(1)), rc.DTypeError, "lr must be a number"),
         (lambda: rc.SGD(lr=10**400), ValueError, "lr must be finite"),
         (lambda: rc.SGD(lr=np.array([1.0, 2.0])), rc.DTypeError, "lr must be a number"),
         (lambda: rc.Trainer(small(), clip_norm=np.inf), ValueError, "clip_norm must be finite"),
@@ -326,6 +360,9 @@ def test_numbers_of_other_libraries_become_floats():
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
     assert type(rc.SGD(lr=torch.tensor(0.5), momentum=np.float32(0.5)).momentum) is float
     assert rc.SGD(lr=torch.tensor(0.5)) == rc.SGD(lr=0.5)
+    for bad in (torch.tensor([0.5]), torch.tensor(True), torch.tensor(0.5, device="meta"), torch.tensor(1j)):
+        with pytest.raises(rc.DTypeError, match="lr must be a number"):
+            rc.SGD(lr=bad)
 
 
 def test_what_the_package_shows():

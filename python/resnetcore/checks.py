@@ -22,14 +22,19 @@ def as_integer(what: str, value: Any) -> int:
 
 
 def as_number(what: str, value: Any) -> float:
-    """`value` as a float; DTypeError for what is no number (a bool is none), ValueError for NaN and infinity."""
-    if isinstance(value, (bool, np.bool_, str, bytes)) or not hasattr(value, "__float__"):
+    """`value` as a float; DTypeError for what is no real number, ValueError for NaN and infinity.
+
+    A bool is none, nor is an array with dimensions; one without is, of any library.
+    """
+    dtype = str(getattr(value, "dtype", ""))
+    other = isinstance(value, (bool, str, bytes)) or "bool" in dtype or "complex" in dtype
+    if other or getattr(value, "ndim", 0) != 0 or not hasattr(value, "__float__"):
         raise DTypeError(f"{what} must be a number, got {value!r}")
     try:
         number = float(value)
     except OverflowError:
         number = math.inf
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RuntimeError):  # a RuntimeError is PyTorch's, of a tensor without data
         raise DTypeError(f"{what} must be a number, got {value!r}") from None
     if not math.isfinite(number):
         raise ValueError(f"{what} must be finite, got {number}")

@@ -10,6 +10,7 @@ import numpy as np
 
 from ._core import activations as _known_activations
 from ._errors import DTypeError, ShapeError
+from .arrays import as_array
 from .checks import as_integer, as_number
 
 INITIALIZATIONS = ("he", "glorot", "lecun", "zero")
@@ -175,13 +176,16 @@ def _skips(skips: Any) -> _Skips:
 def _skip_kind(back: int, kind: Any) -> Any:
     if isinstance(kind, str):
         if kind not in ("identity", "learned"):
-            raise ValueError(f"Layer: skip {back} must be 'identity', 'learned' or a matrix, got {kind!r}")
+            raise ValueError(f"Layer: skips[{back}] must be 'identity', 'learned' or a matrix, got {kind!r}")
         return kind
-    matrix = np.asarray(kind)
+    try:
+        matrix = as_array("Layer", f"skips[{back}]", kind)
+    except DTypeError as error:
+        raise DTypeError(f"{error}; a skip is 'identity', 'learned' or a matrix of floats") from None
     if matrix.dtype.kind != "f":
-        raise DTypeError(f"Layer: skip {back} must be 'identity', 'learned' or a matrix of floats, got {kind!r}")
+        raise DTypeError(f"Layer: skips[{back}] must be 'identity', 'learned' or a matrix of floats, got {kind!r}")
     if matrix.ndim != 2:
-        raise ShapeError(f"Layer: the matrix of skip {back} must have 2 dimensions, got shape {matrix.shape}")
-    matrix = matrix.astype(matrix.dtype.newbyteorder("="), order="C", copy=True)
+        raise ShapeError(f"Layer: skips[{back}], a matrix, must have 2 dimensions, got shape {matrix.shape}")
+    matrix = np.array(matrix, order="C")
     matrix.flags.writeable = False
     return matrix

@@ -63,7 +63,8 @@ class Loss:
 
         Raises:
             ShapeError: not one weight a class.
-            ValueError: a label that is no class, or a weight that is negative or not finite.
+            DTypeError: no numbers.
+            ValueError: a label that is no class, or a weight that is negative, not finite or masked.
         """
         if self.class_weight is None:
             return None
@@ -75,7 +76,7 @@ class Loss:
                     raise ValueError(f"class_weight: labels go from 0 to {classes - 1}, got {label!r}")
                 weights[label] = as_number(f"class_weight: the weight of class {label}", weight)
         else:
-            weights = np.asarray(self.class_weight)
+            weights = as_array("loss", "class_weight", self.class_weight)
             if weights.dtype.kind not in "fiu":
                 raise DTypeError(f"class_weight must be numbers, got dtype {weights.dtype}")
             weights = weights.astype(np.float64)

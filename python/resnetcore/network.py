@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -83,7 +84,10 @@ class Network:
 
     @property
     def layers(self) -> tuple[Layer, ...]:
-        """The layers, first to last. Layer ℓ of every message and name is `layers[ℓ - 1]`."""
+        """The layers, first to last. Layer ℓ of every message and name is `layers[ℓ - 1]`.
+
+        The matrix of a fixed skip is the one the layer was made with until `set_parameters` gives it other numbers.
+        """
         return self._layers
 
     @property
@@ -204,6 +208,7 @@ class Network:
                 raise DTypeError(f"set_parameters: {name!r} must hold floats, got {array.dtype}")
             arrays[name] = array if is_ready(array, self.dtype) else np.ascontiguousarray(array, self.dtype)
         self._core.set(arrays)
+        self._layers = tuple(_with_matrices(number, layer, arrays) for number, layer in enumerate(self._layers, 1))
 
     def copy(self) -> Network:
         """A network with the same arrays that shares nothing with this one."""
@@ -271,6 +276,19 @@ def _rebuild(
     net = Network(inputs, [Layer(**layer) for layer in layers], seed, dtype)
     net.set_parameters(arrays)
     return net
+
+
+def _with_matrices(number: int, layer: Layer, arrays: Mapping[str, np.ndarray]) -> Layer:
+    """The layer with those of `arrays` that are other numbers than its fixed skips', in the precision of `arrays`."""
+    changed = {}
+    for back, kind in layer.skips.items():
+        new = arrays.get(f"{number}.skip.{back}.weight")
+        if new is not None and not isinstance(kind, str):
+            with np.errstate(over="ignore"):  # a float64 matrix of a float32 network
+                known = kind.astype(new.dtype)
+            if not np.array_equal(known, new, equal_nan=True):
+                changed[back] = new
+    return replace(layer, skips={**layer.skips, **changed}) if changed else layer
 
 
 def chunks(rows: np.ndarray, dtype: np.dtype) -> Iterator[tuple[int, np.ndarray]]:
