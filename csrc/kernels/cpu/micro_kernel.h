@@ -118,12 +118,6 @@ __attribute__((noinline)) void product_into(StoredTile<T, MR>& tile, const Sourc
     tile.keep(product<T, MR>(sources, n, row, panel, tile));
 }
 
-// Epilogues that stay in registers: the two that training spends its time in. Others find the tile in L1, which costs
-// a few percent of the shortest sums and saves most of the compile time and code size.
-template <class T, class Activation>
-constexpr bool in_registers =
-    sizeof(Compute<T>) == 4 && (std::is_same<Activation, Identity>::value || std::is_same<Activation, Relu>::value);
-
 // Calls tile<n>(first) for blocks of at most MR rows, as equal as can be: 16 rows are 8 + 8, not 14 + 2.
 template <int MR, class Tile>
 RC_HD void visit_block(int rows, std::int64_t first, Tile& tile) {
@@ -140,4 +134,31 @@ RC_HD void visit_blocks(std::int64_t rows, Tile& tile) {
         visit_block<MR>(static_cast<int>(next - first), first, tile);
         first = next;
     }
+}
+
+// One panel of the sums, a register tile at a time, each handed to the epilogue: in registers where it takes it there.
+template <class T, class Epilogue>
+struct PanelSums {
+    const Source<T>* sources;
+    int n;
+    std::int64_t panel;
+    Epilogue& epilogue;
+
+    template <int MR>
+    __attribute__((noinline)) void run(std::int64_t row) {
+        StoredTile<T, MR> tile;
+        if constexpr (Epilogue::in_registers) {
+            Accumulators<T, MR> sum = product<T, MR>(sources, n, row, panel, tile);
+            if (epilogue.whole()) return epilogue.finish_whole(sum, row);
+            tile.keep(sum);
+        } else {
+            product_into<T, MR>(tile, sources, n, row, panel);
+        }
+        epilogue.finish_from_memory(tile.at[0], MR, row);
+    }
+};
+template <class T, class Epilogue>
+RC_HD void sum_panel(std::int64_t rows, const Source<T>* sources, int n, std::int64_t panel, Epilogue& epilogue) {
+    PanelSums<T, Epilogue> sums{sources, n, panel, epilogue};
+    visit_blocks<RC_TILE_ROWS>(rows, sums);
 }
