@@ -12,7 +12,8 @@
 //
 // Operands. What the products read is of T: the packed weight, and the packed Wᵀ (columns, inner). In float and double
 // the first is the parameter itself. In bfloat16 both are copies, and rows of a panel come in pairs, as the dot
-// instructions take them: [inner / 2][panel][2], a last odd row with zeros; `operand_size` counts it.
+// instructions take them: [rows / 2][panel][2]. Rows of zeros make them a multiple of 32, the depth of a matrix unit's
+// tile, which is so read whole; `operand_size` counts them, `pack_*` write them, and nothing else does.
 #pragma once
 
 #include <cstdint>
@@ -30,7 +31,7 @@ inline std::int64_t packed_size(std::int64_t inner, std::int64_t columns, std::i
 
 template <class T>
 RC_HD std::int64_t operand_rows(std::int64_t inner) {
-    return computes_itself<T> ? inner : (inner + 1) / 2 * 2;
+    return computes_itself<T> ? inner : (inner + 31) / 32 * 32;
 }
 template <class T>
 std::int64_t operand_size(std::int64_t inner, std::int64_t columns, std::int64_t panel) {

@@ -3,6 +3,7 @@
 #include <cstdlib>
 
 #include "base/error.h"
+#include "kernels/tile_permission.h"
 
 namespace resnetcore {
 
@@ -17,6 +18,7 @@ RC_DECLARE_ISA(baseline)
 RC_DECLARE_ISA(avx2)
 RC_DECLARE_ISA(avx512)
 RC_DECLARE_ISA(avx512_bf16)  // bf16 alone
+RC_DECLARE_ISA(avx512_amx)   // bf16 alone
 RC_DECLARE_ISA(neon)
 #undef RC_DECLARE_ISA
 
@@ -38,6 +40,10 @@ std::vector<Isa> list_isas() {
     isas.push_back({"avx2", true, has_avx2(), avx2::f32(), avx2::f64(), avx2::bf16()});
     isas.push_back({"avx512", true, has_avx512(), avx512::f32(), avx512::f64(), avx512::bf16()});
     isas.push_back({"avx512_bf16", true, has_avx512_bf16(), avx512::f32(), avx512::f64(), avx512_bf16::bf16()});
+    // Never run on a CPU that has it, and so never chosen unasked.
+    const bool amx_permitted = has_avx512_bf16() && has_tiles() && may_use_tiles();
+    isas.push_back({"avx512_amx", true, amx_permitted, avx512::f32(), avx512::f64(), avx512_amx::bf16(), true,
+                    has_tiles() && !amx_permitted ? "not permitted by the operating system" : ""});
     isas.push_back({"neon", false, false, nullptr, nullptr, nullptr});
 #elif defined(__aarch64__)
     isas.push_back({"neon", true, true, neon::f32(), neon::f64(), neon::bf16()});
@@ -58,13 +64,18 @@ const Isa& choose() {
     const std::vector<Isa>& all = known_isas();
     const char* forced = std::getenv("RESNETCORE_ISA");
     if (forced && *forced) {
-        for (const Isa& isa : all)
-            if (isa.name == forced && isa.compiled && isa.supported) return isa;
-        throw ValueError("RESNETCORE_ISA=" + std::string(forced) + " cannot run here; choose one of " + choices());
+        std::string why;
+        for (const Isa& isa : all) {
+            if (isa.name != forced) continue;
+            if (isa.compiled && isa.supported) return isa;
+            if (!isa.obstacle.empty()) why = " (" + isa.obstacle + ")";
+        }
+        throw ValueError("RESNETCORE_ISA=" + std::string(forced) + " cannot run here" + why + "; choose one of " +
+                         choices());
     }
     const Isa* best = &all.front();  // compiled and supported everywhere
     for (const Isa& isa : all)
-        if (isa.compiled && isa.supported) best = &isa;
+        if (isa.compiled && isa.supported && !isa.on_request) best = &isa;
     return *best;
 }
 

@@ -9,12 +9,14 @@
 namespace resnetcore {
 
 struct Isa {
-    std::string name;  // "baseline", "avx2", "avx512", "avx512_bf16", "neon"
+    std::string name;  // "baseline", "avx2", "avx512", "avx512_bf16", "avx512_amx", "neon"
     bool compiled = false;
     bool supported = false;  // by this CPU and operating system
     const KernelTable<float>* f32 = nullptr;
     const KernelTable<double>* f64 = nullptr;
     const KernelTable<bfloat16>* bf16 = nullptr;
+    bool on_request = false;  // in use only where RESNETCORE_ISA names it
+    std::string obstacle;     // why a CPU that has it may not run it, else empty
 };
 
 // All instruction sets this library knows, slowest first.

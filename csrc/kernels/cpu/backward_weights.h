@@ -4,9 +4,6 @@
 // Invariant: rows are cut into stretches of `gradient_stretch`, whose sums are added in order. A stretch of a panel of
 // δ stays in L1 while every row of W passes over it.
 
-template <class T>
-using WeightsArgs = BackwardWeightsArgs<T>;
-
 // The optimizer on elements [at, at + size) of a slot, whichever way their gradient was made.
 template <class Optimizer, class C>
 __attribute__((noinline)) void update_elements(const Slot<C>& slot, std::int64_t at, const C* gradient,
@@ -52,107 +49,6 @@ struct UseGradient {
         C gradient[Vec<C>::lanes];
         g.store(gradient);
         update_elements<Optimizer>(args.bias, at, gradient, n, args.bias_hyper);
-    }
-};
-
-// One stretch of rows of A and of one panel of δ, as the products take them. Rows [begin, end) of the batch.
-template <class T>
-struct Stretch {
-    const WeightsArgs<T>& args;
-    std::int64_t begin = 0, end = 0, column = 0;
-    int lanes[2] = {0, 0};
-
-    void take_rows() {}
-    void take_panel() {}
-    // acc += Σ_rows a(row, k + i)·δ(row, columns).
-    template <int MR>
-    RC_HD void add_to(Accumulators<T, MR>& acc, std::int64_t k) const {
-        const T* a = args.a.data + begin * args.a.stride + k;
-        const T* d = args.delta.data + begin * args.delta.stride + column;
-        if (lanes[1] == Vec<T>::lanes)
-            return accumulate<MR>(a, 1, args.a.stride, d, args.delta.stride, end - begin, acc);
-        // A partial panel: columns beyond the last belong to someone else.
-        for (std::int64_t row = begin; row < end; ++row, a += args.a.stride, d += args.delta.stride) {
-            const Vec<T> left = read(d, lanes[0]), right = read(d + Vec<T>::lanes, lanes[1]);
-            each_row<MR>([&](int i) {
-                const Vec<T> x(a[i]);
-                acc.at[i][0] = multiply_add(x, left, acc.at[i][0]);
-                acc.at[i][1] = multiply_add(x, right, acc.at[i][1]);
-            });
-        }
-    }
-};
-
-// Pairs along the rows: two rows are interleaved, a last odd one with zeros.
-template <>
-struct Stretch<bfloat16> {
-    const WeightsArgs<bfloat16>& args;
-    std::int64_t begin = 0, end = 0, column = 0;
-    int lanes[2] = {0, 0};
-
-    void take_rows() const { interleave(args.a, 0, args.inner, args.inner, args.pairs, pair_stride(args.inner)); }
-    void take_panel() const {
-        interleave(args.delta, column, lanes[0] + lanes[1], 2 * word_lanes, panel_pairs(), 2 * word_lanes);
-    }
-    template <int MR>
-    RC_HD void add_to(Accumulators<bfloat16, MR>& acc, std::int64_t k) const {
-        accumulate_pairs<MR>(args.pairs + 2 * k, 2, 2 * pair_stride(args.inner), panel_pairs(), 4 * word_lanes,
-                             (end - begin + 1) / 2, acc);
-    }
-
-private:
-    bfloat16* panel_pairs() const { return args.pairs + gradient_stretch * pair_stride(args.inner); }
-    // Columns [first, first + columns) of the stretch, and zeros up to `width`, in whole vectors. Strides of `to` and
-    // widths count pairs.
-    void interleave(Rows<bfloat16> from, std::int64_t first, std::int64_t columns, std::int64_t width, bfloat16* to,
-                    std::int64_t stride) const {
-        for (std::int64_t row = begin; row < end; row += 2, to += 2 * stride) {
-            const bfloat16* low = from.data + row * from.stride + first;
-            const bfloat16* high = low + from.stride;
-            for (std::int64_t j = 0; j < width; j += word_lanes) {
-                const int n = columns - j < word_lanes ? static_cast<int>(columns - j) : word_lanes;
-                const Words above = row + 1 < end ? read_words(high + j, n) : Words{};
-                write_pairs(read_words(low + j, n) | above << 16, to + 2 * j);
-            }
-        }
-    }
-};
-
-// One stretch of MR rows of a panel into `sum`: written where the stretch is the first, else added.
-template <class T, int MR>
-__attribute__((noinline)) void sum_rows(Compute<T>* sum, bool first, const Stretch<T>& stretch, std::int64_t k) {
-    using V = Vec<Compute<T>>;
-    constexpr std::int64_t width = 2 * V::lanes;
-    if (!first)  // it may be as far as L3: asked for now, it is here when the stretch is done
-        for (int i = 0; i < MR; ++i)
-            for (std::size_t line = 0; line < width * sizeof(*sum); line += 64)
-                __builtin_prefetch(reinterpret_cast<const char*>(sum + i * width) + line, 1);
-    Accumulators<T, MR> acc;
-    stretch.template add_to<MR>(acc, k);
-    each_row<MR>([&](int i) {
-        Compute<T>* to = sum + i * width;
-        if (!first) {
-            acc.at[i][0] = read(to) + acc.at[i][0];
-            acc.at[i][1] = read(to + V::lanes) + acc.at[i][1];
-        }
-        acc.at[i][0].store(to);
-        acc.at[i][1].store(to + V::lanes);
-    });
-}
-
-template <class T, class Finish>
-struct WeightsTile {
-    const WeightsArgs<T>& args;
-    const Stretch<T>& stretch;
-    std::int64_t panel;
-
-    template <int MR>
-    RC_HD void run(std::int64_t k) {
-        constexpr std::int64_t width = 2 * lanes_of<T>;
-        Compute<T>* sum = Finish::sum(args, panel, width * args.inner) + k * width;
-        const bool first = stretch.begin == 0 && !args.accumulate;
-        sum_rows<T, MR>(sum, first, stretch, k);
-        if (stretch.end == args.rows) Finish::finish(args, (panel * args.inner + k) * width, sum, MR * width);
     }
 };
 
@@ -220,8 +116,9 @@ RC_HD void refresh_operands(const float* weight_panel, const Operands<bfloat16>&
 
 template <class T, class Finish>
 RC_HD void weights_panels(const WeightsArgs<T>& args) {
+    using C = Compute<T>;
     constexpr std::int64_t width = 2 * lanes_of<T>;
-    for (Stretch<T> stretch{args}; stretch.begin < args.rows; stretch.begin = stretch.end) {
+    for (Stretch<T> stretch{{args}}; stretch.begin < args.rows; stretch.begin = stretch.end) {
         stretch.end = args.rows - stretch.begin <= gradient_stretch ? args.rows : stretch.begin + gradient_stretch;
         stretch.take_rows();
         for (std::int64_t panel = args.first_panel; panel < args.last_panel; ++panel) {
@@ -231,8 +128,11 @@ RC_HD void weights_panels(const WeightsArgs<T>& args) {
                 stretch.lanes[half] = left > lanes_of<T> ? lanes_of<T> : left < 0 ? 0 : static_cast<int>(left);
             }
             stretch.take_panel();
-            WeightsTile<T, Finish> tile{args, stretch, panel};
-            visit_blocks<RC_TILE_ROWS>(args.inner, tile);
+            C* sum = Finish::sum(args, panel, width * args.inner);
+            add_stretch(stretch, sum, stretch.begin == 0 && !args.accumulate, [&](std::int64_t k, std::int64_t rows) {
+                if (stretch.end == args.rows)
+                    Finish::finish(args, (panel * args.inner + k) * width, sum + k * width, rows * width);
+            });
             if (stretch.end < args.rows) continue;
             if (args.has_bias) bias_gradient<T, Finish>(args, stretch.column, stretch.lanes);
             if (!args.gradient)
@@ -244,6 +144,7 @@ RC_HD void weights_panels(const WeightsArgs<T>& args) {
 
 template <class T>
 void backward_weights(const WeightsArgs<T>& args) {
+    [[maybe_unused]] const MatrixUnit<T> unit{};
     if (args.gradient) return weights_panels<T, KeepGradient<T>>(args);
     visit_type(args.optimizer, Optimizers{},
                [&](auto rule) { weights_panels<T, UseGradient<T, decltype(rule)>>(args); });

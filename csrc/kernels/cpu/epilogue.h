@@ -43,6 +43,7 @@ private:
 template <class T, class Formulas, class Args>
 RC_HD void sum_panels(const Args& args) {
     constexpr int lanes = lanes_of<T>;
+    [[maybe_unused]] const MatrixUnit<T> unit{};
     for (std::int64_t panel = 0; panel * 2 * lanes < args.columns; ++panel) {
         const std::int64_t column = panel * 2 * lanes;
         Formulas epilogue{{args, column, {0, 0}}};

@@ -2,6 +2,7 @@
 //     RC_ISA           its namespace and the name of its table
 //     RC_VECTOR_BYTES  the width of its vectors
 //     RC_TILE_ROWS     rows of the register tile: 2·rows accumulators and 3 more must fit its registers
+//     RC_TILE_UNIT     the header of a unit that multiplies tiles of bfloat16, where there is one
 //     RC_BFLOAT16_ONLY where it adds instructions for bfloat16 to a set that has a translation unit of its own
 // and includes this once. Everything lands in an unnamed namespace: only the table getters leave the object file,
 // so that the linker can never give one instruction set's code to another.
@@ -30,9 +31,19 @@ namespace {
 #include "kernels/cpu/vector_bfloat16.h"
 #include "kernels/cpu/vector_functions.h"
 #include "kernels/cpu/micro_kernel.h"
+#if defined(RC_TILE_UNIT)
+#include RC_TILE_UNIT
+#include "kernels/cpu/tile_kernel.h"
+#endif
 #include "kernels/cpu/epilogue.h"
 #include "kernels/cpu/forward.h"
 #include "kernels/cpu/backward_data.h"
+#include "kernels/cpu/stretch.h"
+#if defined(RC_TILE_UNIT)
+#include "kernels/cpu/tile_stretch.h"
+#else
+#include "kernels/cpu/pair_stretch.h"
+#endif
 #include "kernels/cpu/backward_weights.h"
 #include "kernels/cpu/normalisation.h"
 #include "kernels/cpu/elementwise.h"

@@ -18,6 +18,10 @@ RC_HD void each_row(Body body) {
     each_row(body, std::make_integer_sequence<int, MR>());
 }
 
+// What a kernel's call holds while it sums: nothing, where it sums in registers.
+template <class T>
+struct MatrixUnit {};
+
 template <class T, int MR>
 struct Accumulators {
     Vec<Compute<T>> at[MR][2];
@@ -66,6 +70,21 @@ RC_HD void accumulate(const bfloat16* a, std::int64_t row_step, std::int64_t, co
     accumulate_pairs<MR>(last[0], 2, 0, w + (length - 1) * w_step, 0, 1, acc);
 }
 
+// Rows of a tile, each as wide as a panel, to memory that is their own or has sums already.
+template <class T, int MR>
+RC_HD void into_memory(Accumulators<T, MR>& tile, Compute<T>* to, bool first) {
+    constexpr int lanes = Vec<Compute<T>>::lanes;
+    each_row<MR>([&](int i) {
+        Compute<T>* row = to + i * 2 * lanes;
+        if (!first) {
+            tile.at[i][0] = read(row) + tile.at[i][0];
+            tile.at[i][1] = read(row + lanes) + tile.at[i][1];
+        }
+        tile.at[i][0].store(row);
+        tile.at[i][1].store(row + lanes);
+    });
+}
+
 // A tile in memory: where the parts of a long sum wait, and where the epilogues that take a tile from memory find it.
 template <class T, int MR>
 struct StoredTile {
@@ -80,6 +99,13 @@ struct StoredTile {
             tile.at[i][0] = read(at[i]) + tile.at[i][0];
             tile.at[i][1] = read(at[i] + lanes) + tile.at[i][1];
         });
+    }
+    // Rows [first, first + R), in registers.
+    template <int R>
+    RC_HD Accumulators<T, R> rows(std::int64_t first) const {
+        Accumulators<T, R> some;
+        each_row<R>([&](int i) { some.at[i][0] = read(at[first + i]), some.at[i][1] = read(at[first + i] + lanes); });
+        return some;
     }
 };
 

@@ -28,7 +28,7 @@ RC_HD void pack_elements(std::int64_t inner, std::int64_t columns, T* panels, At
             for (std::int64_t k = 0; k < inner; ++k)
                 for (std::int64_t j = first; j < first + width; ++j) *panels++ = j < columns ? at(k, j) : 0;
         } else {
-            for (std::int64_t k = 0; k < inner; k += 2)
+            for (std::int64_t k = 0; k < operand_rows<T>(inner); k += 2)
                 for (std::int64_t j = first; j < first + width; ++j)
                     for (std::int64_t half = 0; half < 2; ++half)
                         *panels++ = to_bfloat16(j < columns && k + half < inner ? at(k + half, j) : 0);
