@@ -57,6 +57,7 @@ void Backpropagation<T>::prepare(const Batch<T>& batch, const PassOptions& optio
     executor(strategy_).prepare(rows, threads_);
     gradients_.prepare(threads_, materialises(options) || strategy_ == Strategy::by_tile);
     row_loss_.resize(batch.rows);
+    unit_queue_.reserve(threads_);
 }
 
 template <class T>
@@ -118,8 +119,8 @@ void Backpropagation<T>::team_body(Team& team, const Batch<T>& batch, const Pass
     for (int m = 0; m < options.micro_batches; ++m) {
         const Frame<T> frame = micro_batch(batch, options, m);
         if (team.rank() == 0) {
-            executor.begin(frame.rows);
-            unit_queue_.reset(static_cast<std::int64_t>(units_.size()));
+            executor.begin(frame.rows, team.size());
+            unit_queue_.reset(static_cast<std::int64_t>(units_.size()), team.size());
         }
         team.barrier();
         executor.run(team, frame, &gradients_);
@@ -159,7 +160,7 @@ template <class T>
 void Backpropagation<T>::weights_by_layer(Team& team, const Frame<T>& frame, OptimizerState<T>* fused) {
     const Executor& executor = *executors_[static_cast<int>(strategy_)];
     std::int64_t index;
-    while (unit_queue_.take(index)) {
+    while (unit_queue_.take(team.rank(), index)) {
         const WeightUnit& unit = units_[index];
         const WeightStep& step = executor.plan().weights[unit.step];
         BackwardWeightsArgs<T> args =

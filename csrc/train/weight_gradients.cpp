@@ -47,8 +47,10 @@ void WeightGradients<T>::prepare(int threads, bool arrays) {
         for (int id : {unit.weight, unit.bias})
             if (id >= 0) arrays_[id].reserve(model_.store().packed_elements(id));
     squares_.resize(units_.size());
-    for (WorkQueue* queue : {&squares_queue_, &scale_queue_, &update_queue_})
-        queue->reset(static_cast<std::int64_t>(units_.size()));
+    for (WorkQueue* queue : {&squares_queue_, &scale_queue_, &update_queue_}) {
+        queue->reserve(threads);
+        queue->reset(static_cast<std::int64_t>(units_.size()), threads);
+    }
 }
 
 template <class T>
@@ -93,7 +95,7 @@ void WeightGradients<T>::visit(const WeightUnit& unit, Visit visit) {
 template <class T>
 double WeightGradients<T>::clip(Team& team, double largest) {
     std::int64_t index;
-    while (squares_queue_.take(index)) {
+    while (squares_queue_.take(team.rank(), index)) {
         double sum = 0;
         visit(units_[index], [&](const Compute<T>* g, std::int64_t n) {
             for (std::int64_t i = 0; i < n; ++i) sum += static_cast<double>(g[i]) * g[i];
@@ -117,7 +119,7 @@ double WeightGradients<T>::clip(Team& team, double largest) {
     auto scale = [factor](Compute<T>* g, std::int64_t n) {
         for (std::int64_t i = 0; i < n; ++i) g[i] = static_cast<Compute<T>>(g[i] * factor);
     };
-    while (scale_queue_.take(index)) visit(units_[index], scale);
+    while (scale_queue_.take(team.rank(), index)) visit(units_[index], scale);
     if (team.rank() == 0)
         for (Norm<T>& norm : model_.norms().all())
             scale(norm.d_weight.data(), norm.width), scale(norm.d_bias.data(), norm.width);
@@ -128,7 +130,7 @@ double WeightGradients<T>::clip(Team& team, double largest) {
 template <class T>
 void WeightGradients<T>::update(Team& team, OptimizerState<T>& state) {
     std::int64_t index;
-    while (update_queue_.take(index)) update_unit(units_[index], state);
+    while (update_queue_.take(team.rank(), index)) update_unit(units_[index], state);
     team.barrier();
 }
 

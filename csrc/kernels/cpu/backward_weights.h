@@ -22,6 +22,15 @@ __attribute__((noinline)) void update_elements(const Slot<C>& slot, std::int64_t
     }
 }
 
+// Sums of fewer rows are done before memory from L3 would be here.
+constexpr std::int64_t worth_a_prefetch = 64;
+
+// Asks for memory that will be written.
+template <class C>
+RC_HD void prefetch_lines(const C* from, std::int64_t size) {
+    for (std::int64_t i = 0; i < size; i += 64 / static_cast<std::int64_t>(sizeof(C))) __builtin_prefetch(from + i, 1);
+}
+
 // Where the stretches of a panel are added up, and what becomes of the sum: a gradient that is kept is added up in its
 // own memory; one that an optimizer uses up in scratch. Both add in the same order.
 template <class T>
@@ -30,6 +39,7 @@ struct KeepGradient {
     static RC_HD C* sum(const WeightsArgs<T>& args, std::int64_t panel, std::int64_t size) {
         return args.gradient + panel * size;
     }
+    static RC_HD void prefetch(const WeightsArgs<T>&, std::int64_t, std::int64_t, int) {}
     static RC_HD void finish(const WeightsArgs<T>&, std::int64_t, const C*, std::int64_t) {}
     static RC_HD Vec<C> bias_start(const WeightsArgs<T>& args, std::int64_t at, int n) {
         return args.accumulate ? read(args.bias_gradient + at, n) : Vec<C>();
@@ -43,6 +53,18 @@ struct UseGradient {
     using C = Compute<T>;
     static RC_HD C* sum(const WeightsArgs<T>& args, std::int64_t panel, std::int64_t size) {
         return args.sums + (panel - args.first_panel) * size;
+    }
+    // What the update of rows [k, k + rows) of a panel will touch: the parameter, its states, the transpose.
+    static RC_HD void prefetch(const WeightsArgs<T>& args, std::int64_t panel, std::int64_t k, int rows) {
+        constexpr std::int64_t width = 2 * lanes_of<T>;
+        const std::int64_t at = (panel * args.inner + k) * width;
+        prefetch_lines(args.weight.value + at, rows * width);
+        for (int s = 0; s < Optimizer::states; ++s) prefetch_lines(args.weight.state[s] + at, rows * width);
+        if constexpr (computes_itself<T>) {
+            const T* to = args.operands.transposed + (k / width * args.columns + panel * width) * width + k % width;
+            const std::int64_t columns = args.columns - panel * width;
+            for (std::int64_t j = 0; j < (columns < width ? columns : width); ++j) prefetch_lines(to + j * width, 1);
+        }
     }
     static RC_HD void finish(const WeightsArgs<T>& args, std::int64_t at, const C* sum, std::int64_t size) {
         update_elements<Optimizer>(args.weight, at, sum, size, args.weight_hyper);
@@ -70,7 +92,7 @@ struct Stretch {
         const T* a = args.a.data + begin * args.a.stride + k;
         const T* d = args.delta.data + begin * args.delta.stride + column;
         if (lanes[1] == Vec<T>::lanes)
-            return accumulate<MR>(a, 1, args.a.stride, d, args.delta.stride, end - begin, acc);
+            return accumulate<MR>(a, 1, args.a.stride, d, args.delta.stride, end - begin, acc, Ahead{MR, 0});
         // A partial panel: columns beyond the last belong to someone else.
         for (std::int64_t row = begin; row < end; ++row, a += args.a.stride, d += args.delta.stride) {
             const Vec<T> left = read(d, lanes[0]), right = read(d + Vec<T>::lanes, lanes[1]);
@@ -124,9 +146,7 @@ __attribute__((noinline)) void sum_rows(Compute<T>* sum, bool first, const Stret
     using V = Vec<Compute<T>>;
     constexpr std::int64_t width = 2 * V::lanes;
     if (!first)  // it may be as far as L3: asked for now, it is here when the stretch is done
-        for (int i = 0; i < MR; ++i)
-            for (std::size_t line = 0; line < width * sizeof(*sum); line += 64)
-                __builtin_prefetch(reinterpret_cast<const char*>(sum + i * width) + line, 1);
+        prefetch_lines(sum, MR * width);
     Accumulators<T, MR> acc;
     stretch.template add_to<MR>(acc, k);
     each_row<MR>([&](int i) {
@@ -151,6 +171,8 @@ struct WeightsTile {
         constexpr std::int64_t width = 2 * lanes_of<T>;
         Compute<T>* sum = Finish::sum(args, panel, width * args.inner) + k * width;
         const bool first = stretch.begin == 0 && !args.accumulate;
+        if (stretch.end == args.rows && stretch.end - stretch.begin >= worth_a_prefetch)
+            Finish::prefetch(args, panel, k, MR);
         sum_rows<T, MR>(sum, first, stretch, k);
         if (stretch.end == args.rows) Finish::finish(args, (panel * args.inner + k) * width, sum, MR * width);
     }

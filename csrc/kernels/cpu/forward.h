@@ -98,11 +98,28 @@ RC_HD void visit_tiles(std::int64_t rows, std::int64_t columns, Make make) {
     }
 }
 
+// Without a product there is nothing but memory: a few rows at a time, all of their columns.
+template <class T, class Make>
+RC_HD void visit_rows(std::int64_t rows, std::int64_t columns, Make make) {
+    for (std::int64_t row = 0; row < rows; row += 4) {
+        const int some = rows - row < 4 ? static_cast<int>(rows - row) : 4;
+        for (std::int64_t panel = 0; panel * 2 * lanes_of<T> < columns; ++panel) {
+            auto tile = make(panel, panel * 2 * lanes_of<T>);
+            for (int half = 0; half < 2; ++half) {
+                const std::int64_t left = columns - (2 * panel + half) * lanes_of<T>;
+                tile.lanes[half] = left > lanes_of<T> ? lanes_of<T> : static_cast<int>(left);
+            }
+            visit_block<4>(some, row, tile);
+        }
+    }
+}
+
 template <class T>
 void forward(const ForwardArgs<T>& args) {
     visit_type(args.activation, Activations{}, [&](auto g) {
-        visit_tiles<T>(args.rows, args.columns, [&](std::int64_t panel, std::int64_t column) {
-            return ForwardTile<T, decltype(g)>{args, panel, column, {0, 0}};
-        });
+        using Tile = ForwardTile<T, decltype(g)>;
+        auto make = [&](std::int64_t panel, std::int64_t column) { return Tile{args, panel, column, {0, 0}}; };
+        if (args.n_sources == 0) return visit_rows<T>(args.rows, args.columns, make);
+        visit_tiles<T>(args.rows, args.columns, make);
     });
 }

@@ -23,11 +23,23 @@ struct Accumulators {
     Vec<Compute<T>> at[MR][2];
 };
 
+// How many elements beyond those in use what will be used next is, so that it is asked for meanwhile; 0 where it is
+// known to be near. The hardware foresees neither: the next panel begins when this one was read many times, and the
+// next columns of A lie in the lines of other pages.
+struct Ahead {
+    std::int64_t a = 0, w = 0;
+};
+
 // acc += A·W for one stretch of k. a(i, k) = a[i·row_step + k·k_step]; w(k, ·) = w[k·w_step …].
 template <int MR, class T>
 RC_HD void accumulate(const T* a, std::int64_t row_step, std::int64_t k_step, const T* w, std::int64_t w_step,
-                      std::int64_t length, Accumulators<T, MR>& acc) {
+                      std::int64_t length, Accumulators<T, MR>& acc, Ahead ahead) {
     for (std::int64_t k = 0; k < length; ++k) {
+        if constexpr (MR >= 4) {  // fewer rows are bound by loads
+            __builtin_prefetch(w + ahead.w, 0, 2);
+            __builtin_prefetch(w + ahead.w + Vec<T>::lanes, 0, 2);
+            __builtin_prefetch(a + ahead.a);
+        }
         const Vec<T> left = Vec<T>::load(w), right = Vec<T>::load(w + Vec<T>::lanes);
         each_row<MR>([&](int i) {
             const Vec<T> x(a[i * row_step]);
@@ -42,8 +54,13 @@ RC_HD void accumulate(const T* a, std::int64_t row_step, std::int64_t k_step, co
 // The same on pairs along k: pair p of a is at a[i·row_step + p·k_step], pairs of w at w[p·w_step …].
 template <int MR>
 RC_HD void accumulate_pairs(const bfloat16* a, std::int64_t row_step, std::int64_t k_step, const bfloat16* w,
-                            std::int64_t w_step, std::int64_t pairs, Accumulators<bfloat16, MR>& acc) {
+                            std::int64_t w_step, std::int64_t pairs, Accumulators<bfloat16, MR>& acc,
+                            Ahead ahead = {}) {
     for (std::int64_t p = 0; p < pairs; ++p) {
+        if constexpr (MR >= 4) {
+            __builtin_prefetch(w + ahead.w, 0, 2);
+            __builtin_prefetch(w + ahead.w + 2 * word_lanes, 0, 2);
+        }
         const Words left = read_pairs(w), right = read_pairs(w + 2 * word_lanes);
         each_row<MR>([&](int i) {
             const Words x = broadcast_pair(a + i * row_step);
@@ -58,8 +75,8 @@ RC_HD void accumulate_pairs(const bfloat16* a, std::int64_t row_step, std::int64
 // A row-major stretch of `length` k against a panel of pairs. A last single k has zeros beside it.
 template <int MR>
 RC_HD void accumulate(const bfloat16* a, std::int64_t row_step, std::int64_t, const bfloat16* w, std::int64_t w_step,
-                      std::int64_t length, Accumulators<bfloat16, MR>& acc) {
-    accumulate_pairs<MR>(a, row_step, 2, w, 2 * w_step, length / 2, acc);
+                      std::int64_t length, Accumulators<bfloat16, MR>& acc, Ahead ahead) {
+    accumulate_pairs<MR>(a, row_step, 2, w, 2 * w_step, length / 2, acc, ahead);
     if (length % 2 == 0) return;
     bfloat16 last[MR][2];
     for (int i = 0; i < MR; ++i) last[i][0] = a[i * row_step + length - 1], last[i][1] = bfloat16{};
@@ -93,10 +110,12 @@ RC_HD Accumulators<T, MR> product(const Source<T>* sources, int n, std::int64_t 
     for (int s = 0; s < n; ++s) {
         const Source<T>& source = sources[s];
         const T* a = source.rows.data + row * source.rows.stride;
-        const T* w = source.panels + panel * operand_rows<T>(source.inner) * width;
+        const std::int64_t panel_size = operand_rows<T>(source.inner) * width;
+        const T* w = source.panels + panel * panel_size;
+        const Ahead ahead{0, row == 0 ? panel_size : 0};  // the first rows fetch the next panel for all
         for (std::int64_t left = source.inner;;) {
             const std::int64_t length = left < longest_sum ? left : longest_sum;
-            accumulate<MR>(a, source.rows.stride, 1, w, width, length, sum);
+            accumulate<MR>(a, source.rows.stride, 1, w, width, length, sum, ahead);
             left -= length;
             if (left == 0) break;
             a += length;
