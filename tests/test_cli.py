@@ -272,3 +272,19 @@ def test_bench_checks_and_times(capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(bench, "TOLERANCE", 0.0)
     status, _, error = run(capsys, "bench", "--quick")
     assert status == 2 and "do not trust this build" in error
+
+
+def test_an_overwritten_run_leaves_nothing_behind(capsys, table, tmp_path, monkeypatch):
+    """Or the old network would be taken for one of the new run, with the new run's columns and classes."""
+    out = tmp_path / "run"
+    assert run(capsys, "train", table, "--drop", "value", "--epochs", 1, "--out", out, *FAST)[0] == 0
+
+    def interrupted(trainer, *_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("resnetcore.data.ArrayData.step", interrupted)
+    arguments = ["--target", "value", "--drop", "kind", "--epochs", 1, "--out", out, "--overwrite", *FAST]
+    assert run(capsys, "train", table, *arguments)[0] == 130
+    assert {file.name for file in out.iterdir()} == {"checkpoint.safetensors", "run.json"}
+    status, _, error = run(capsys, "predict", out, table)
+    assert status == 2 and "net.safetensors" in error

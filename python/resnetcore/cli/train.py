@@ -7,6 +7,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -236,6 +237,10 @@ class _Describe(Callback):
     def on_fit_begin(self, trainer: Trainer, plan: FitPlan) -> None:
         os.makedirs(self._folder, exist_ok=True)
         if self._new:
+            # The description first: no file of the run that was here may be taken for one of this run, however it ends.
+            for name in (DESCRIPTION, NETWORK, HISTORY, CURVES):
+                with suppress(FileNotFoundError):
+                    os.remove(os.path.join(self._folder, name))
             trainer.save(os.path.join(self._folder, CHECKPOINT))
         self._described.write(self._folder)
         self.written = True
