@@ -225,8 +225,11 @@ def test_summary_counts_parameters():
 
 
 def test_explain_names_every_layer():
-    assert isinstance(small().explain(), str)
-    assert len(small().explain(training=True)) > len(small().explain())
+    for training in (False, True):
+        text = small().explain(training=training)
+        for number in range(1, 8):
+            assert f"{number}.weight" in text, (training, number)
+    assert "loss.gradient" in text and "7.delta" not in str(small().explain())
 
 
 def test_diagnose(X):

@@ -34,15 +34,16 @@ def set_matmul_precision(precision: str) -> None:
     """How float32 products are computed: "highest" is plain float32, and what this version has on every CPU.
 
     Raises:
-        BuildFeatureError: "high" and "medium", which need bf16 kernels that this version does not have.
+        BuildFeatureError: "high" and "medium", float32 products made of bfloat16 ones, which this version does not have;
+            a network of dtype "bfloat16" is another thing, and there.
         ValueError: anything else.
     """
     if precision == "highest":
         return
     if precision in ("high", "medium"):
         raise BuildFeatureError(
-            f'set_matmul_precision: "{precision}" needs bf16 matrix kernels, which this version does not have; '
-            'use "highest"'
+            f'set_matmul_precision: this version does not have "{precision}", float32 products made of bfloat16 ones; '
+            'use "highest", or a network of dtype "bfloat16"'
         )
     raise ValueError(f'set_matmul_precision: must be "highest", "high" or "medium", got {precision!r}')
 

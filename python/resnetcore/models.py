@@ -42,7 +42,7 @@ def plain(
         depth: layers with weights, input and output layer included; at least 2.
         norm, activation, dropout, init: of every hidden layer, as in `Layer`.
         seed: of the initial weights.
-        dtype: "float32" or "float64".
+        dtype: "float32", "float64" or "bfloat16", as in `Network`.
 
     Example:
         >>> net = plain(64, 10, width=64, depth=5, norm="batch")
