@@ -165,8 +165,8 @@ void Backpropagation<T>::weights_by_layer(Team& team, const Frame<T>& frame, Opt
         const WeightStep& step = executor.plan().weights[unit.step];
         BackwardWeightsArgs<T> args =
             weight_args(model_, step, executor.rows(step.a, frame), executor.rows(step.delta, frame), frame.rows);
-        args.first_panel = unit.panel;
-        args.last_panel = unit.panel + 1;
+        args.first_panel = unit.first_panel;
+        args.last_panel = unit.last_panel;
         if (fused)
             gradients_.direct(args, step, *fused, team.rank());
         else

@@ -7,12 +7,19 @@ namespace resnetcore {
 
 template <class T>
 std::vector<WeightUnit> weight_units(const Model<T>& model, const std::vector<WeightStep>& steps) {
+    auto panels = [&](const WeightStep& step) {
+        return panel_count(model.parameters().all[step.weight].columns, model.kernels().panel);
+    };
+    std::int64_t all = 0;
+    for (const WeightStep& step : steps) all += panels(step);
+    // What is done to the rows of A is done once for all panels of a unit; but all threads must have some units.
+    constexpr std::int64_t enough_units = 64, most = 4;
+    const std::int64_t of_a_unit = std::clamp<std::int64_t>(all / enough_units, 1, most);
     std::vector<WeightUnit> units;
-    for (std::size_t s = 0; s < steps.size(); ++s) {
-        const Parameter& p = model.parameters().all[steps[s].weight];
-        for (std::int64_t panel = 0; panel < panel_count(p.columns, model.kernels().panel); ++panel)
-            units.push_back({static_cast<int>(s), steps[s].weight, steps[s].bias, panel});
-    }
+    for (std::size_t s = 0; s < steps.size(); ++s)
+        for (std::int64_t first = 0; first < panels(steps[s]); first += of_a_unit)
+            units.push_back({static_cast<int>(s), steps[s].weight, steps[s].bias, first,
+                             std::min(first + of_a_unit, panels(steps[s]))});
     return units;
 }
 
@@ -33,7 +40,9 @@ BackwardWeightsArgs<T> weight_args(const Model<T>& model, const WeightStep& step
 
 template <class T>
 WeightGradients<T>::WeightGradients(Model<T>& model, const std::vector<WeightUnit>& units)
-    : model_(model), units_(units), arrays_(model.parameters().all.size()) {}
+    : model_(model), units_(units), arrays_(model.parameters().all.size()) {
+    for (const WeightUnit& unit : units) most_panels_ = std::max(most_panels_, unit.last_panel - unit.first_panel);
+}
 
 template <class T>
 void WeightGradients<T>::prepare(int threads, bool arrays) {
@@ -41,7 +50,8 @@ void WeightGradients<T>::prepare(int threads, bool arrays) {
     for (const WeightUnit& unit : units_) inner = std::max(inner, model_.parameters().all[unit.weight].rows);
     const std::int64_t panel = model_.kernels().panel;
     while (static_cast<int>(rooms_.size()) < threads)
-        rooms_.push_back({AlignedArray<Compute<T>>(inner * panel), AlignedArray<T>(pair_elements<T>(inner, panel))});
+        rooms_.push_back(
+            {AlignedArray<Compute<T>>(inner * panel * most_panels_), AlignedArray<T>(pair_elements<T>(inner, panel))});
     if (!arrays) return;
     for (const WeightUnit& unit : units_)
         for (int id : {unit.weight, unit.bias})
@@ -86,9 +96,9 @@ template <class T>
 template <class Visit>
 void WeightGradients<T>::visit(const WeightUnit& unit, Visit visit) {
     const Parameter& p = model_.parameters().all[unit.weight];
-    const std::int64_t width = model_.kernels().panel, first = unit.panel * width;
-    visit(arrays_[unit.weight].data() + first * p.rows, p.rows * width);
-    if (unit.bias >= 0) visit(arrays_[unit.bias].data() + first, std::min(width, p.columns - first));
+    const std::int64_t width = model_.kernels().panel, first = unit.first_panel * width, last = unit.last_panel * width;
+    visit(arrays_[unit.weight].data() + first * p.rows, (last - first) * p.rows);
+    if (unit.bias >= 0) visit(arrays_[unit.bias].data() + first, std::min(last, p.columns) - first);
 }
 
 // Squares are summed per unit and then in order, so that the norm does not depend on who summed what.
@@ -140,8 +150,8 @@ void WeightGradients<T>::update_unit(const WeightUnit& unit, OptimizerState<T>& 
     UpdateArgs<T> args;
     args.inner = p.rows;
     args.columns = p.columns;
-    args.first_panel = unit.panel;
-    args.last_panel = unit.panel + 1;
+    args.first_panel = unit.first_panel;
+    args.last_panel = unit.last_panel;
     args.gradient = arrays_[unit.weight].data();
     args.weight = state.slot(unit.weight);
     args.operands = model_.store().operands(unit.weight);
@@ -149,9 +159,9 @@ void WeightGradients<T>::update_unit(const WeightUnit& unit, OptimizerState<T>& 
     args.hyper = state.hyper(unit.weight);
     model_.kernels().update(args);
     if (unit.bias < 0) return;
-    const std::int64_t width = model_.kernels().panel, first = unit.panel * width;
+    const std::int64_t width = model_.kernels().panel, first = unit.first_panel * width;
     UpdateVectorArgs<T> vector;
-    vector.size = std::min(width, p.columns - first);
+    vector.size = std::min(unit.last_panel * width, p.columns) - first;
     vector.gradient = arrays_[unit.bias].data() + first;
     vector.slot = state.slot(unit.bias);
     vector.slot.value += first;
