@@ -114,9 +114,9 @@ BUGS = (
     ),
     Bug(
         "a buffer's life ends one step early",
-        "csrc/topology/plan.cpp",
-        "const bool apart = last[other.id] < first[id] || last[id] < first[other.id];",
-        "const bool apart = last[other.id] <= first[id] || last[id] <= first[other.id];",
+        "csrc/topology/memory.cpp",
+        "const bool apart = other->last_use < mine.first_use || mine.last_use < other->first_use;",
+        "const bool apart = other->last_use <= mine.first_use || mine.last_use <= other->first_use;",
         f"{REFERENCE} outputs",
     ),
     Bug(
@@ -164,8 +164,8 @@ BUGS = (
     Bug(
         "an epilogue writes beyond its row",
         "csrc/kernels/cpu/normalisation.h",
-        "write(d, args.out.data + i * args.out.stride + j, n);",
-        "write(d, args.out.data + i * args.out.stride + j, n + 1);",
+        "write(d[v], args.out.data + i * args.out.stride + j + v * V::lanes, n);",
+        "write(d[v], args.out.data + i * args.out.stride + j + v * V::lanes, n + 1);",
         "cpp:norms",
     ),
     Bug(
@@ -251,6 +251,13 @@ BUGS = (
         "for (int i = 0; i < rows; i += 2)",
         "for (int i = 0; i + 2 < rows; i += 2)",
         "cpp:bfloat16",
+    ),
+    Bug(
+        "a step asks for memory",
+        "csrc/train/backpropagation.cpp",
+        "row_loss_.resize(batch.rows);",
+        "row_loss_ = std::vector<double>(batch.rows);",
+        "cpp:allocations",
     ),
     Bug(
         "an update that overflows is applied",

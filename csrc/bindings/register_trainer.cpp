@@ -10,6 +10,7 @@
 #include "bindings/register.h"
 #include "bindings/trainer_object.h"
 #include "bindings/without_gil.h"
+#include "topology/memory.h"
 
 namespace py = pybind11;
 

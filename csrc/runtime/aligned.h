@@ -1,5 +1,6 @@
-// Zeroed memory on whole cache lines, owned by one object; large arrays on huge pages where the system gives them to who
-// asks, as a walk through the page tables costs more than a line from L3. Throws std::bad_alloc and then holds nothing.
+// Zeroed memory on whole cache lines, owned by one object; large arrays on huge pages where the system gives them to
+// who asks, as a walk through the page tables costs more than a line from L3. Throws std::bad_alloc and then holds
+// nothing.
 #pragma once
 
 #include <sys/mman.h>
