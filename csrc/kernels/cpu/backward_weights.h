@@ -84,25 +84,30 @@ struct Stretch {
     std::int64_t begin = 0, end = 0, column = 0;
     int lanes[2] = {0, 0};
 
+    explicit Stretch(const WeightsArgs<T>& args) : args(args) {}
+
     void take_rows() {}
-    void take_panel() {}
-    // acc += Σ_rows a(row, k + i)·δ(row, columns).
-    template <int MR>
-    RC_HD void add_to(Accumulators<T, MR>& acc, std::int64_t k) const {
-        const T* a = args.a.data + begin * args.a.stride + k;
-        const T* d = args.delta.data + begin * args.delta.stride + column;
-        if (lanes[1] == Vec<T>::lanes)
-            return accumulate<MR>(a, 1, args.a.stride, d, args.delta.stride, end - begin, acc, Ahead{MR, 0});
-        // A partial panel: columns beyond the last belong to someone else.
-        for (std::int64_t row = begin; row < end; ++row, a += args.a.stride, d += args.delta.stride) {
-            const Vec<T> left = read(d, lanes[0]), right = read(d + Vec<T>::lanes, lanes[1]);
-            each_row<MR>([&](int i) {
-                const Vec<T> x(a[i]);
-                acc.at[i][0] = multiply_add(x, left, acc.at[i][0]);
-                acc.at[i][1] = multiply_add(x, right, acc.at[i][1]);
-            });
-        }
+    void take_panel() {
+        delta_ = {args.delta.data + begin * args.delta.stride + column, args.delta.stride};
+        if (lanes[0] == Vec<T>::lanes && (lanes[1] == Vec<T>::lanes || lanes[1] == 0)) return;
+        // Columns beyond the last belong to someone else: a copy has zeros there.
+        T* to = padded_;
+        for (std::int64_t row = begin; row < end; ++row, to += 2 * Vec<T>::lanes)
+            for (int v = 0; v < 2; ++v)
+                read(args.delta.data + row * args.delta.stride + column + v * Vec<T>::lanes, lanes[v])
+                    .store(to + v * Vec<T>::lanes);
+        delta_ = {padded_, 2 * Vec<T>::lanes};
     }
+    // acc += Σ_rows a(row, k + i)·δ(row, columns).
+    template <int MR, int V>
+    RC_HD void add_to(Accumulators<T, MR, V>& acc, std::int64_t k) const {
+        accumulate<MR, V>(args.a.data + begin * args.a.stride + k, 1, args.a.stride, delta_.data, delta_.stride,
+                          end - begin, acc, Ahead{MR, 0});
+    }
+
+private:
+    Rows<T> delta_;
+    alignas(64) T padded_[gradient_stretch * 2 * Vec<T>::lanes];
 };
 
 // Pairs along the rows: two rows are interleaved, a last odd one with zeros.
@@ -112,14 +117,16 @@ struct Stretch<bfloat16> {
     std::int64_t begin = 0, end = 0, column = 0;
     int lanes[2] = {0, 0};
 
+    explicit Stretch(const WeightsArgs<bfloat16>& args) : args(args) {}
+
     void take_rows() const { interleave(args.a, 0, args.inner, args.inner, args.pairs, pair_stride(args.inner)); }
     void take_panel() const {
         interleave(args.delta, column, lanes[0] + lanes[1], 2 * word_lanes, panel_pairs(), 2 * word_lanes);
     }
-    template <int MR>
-    RC_HD void add_to(Accumulators<bfloat16, MR>& acc, std::int64_t k) const {
-        accumulate_pairs<MR>(args.pairs + 2 * k, 2, 2 * pair_stride(args.inner), panel_pairs(), 4 * word_lanes,
-                             (end - begin + 1) / 2, acc);
+    template <int MR, int V>
+    RC_HD void add_to(Accumulators<bfloat16, MR, V>& acc, std::int64_t k) const {
+        accumulate_pairs<MR, V>(args.pairs + 2 * k, 2, 2 * pair_stride(args.inner), panel_pairs(), 4 * word_lanes,
+                                (end - begin + 1) / 2, acc);
     }
 
 private:
@@ -140,23 +147,22 @@ private:
     }
 };
 
-// One stretch of MR rows of a panel into `sum`: written where the stretch is the first, else added.
-template <class T, int MR>
+// One stretch of MR rows of a panel into `sum`: written where the stretch is the first, else added. Columns that do not
+// exist are zeros.
+template <class T, int MR, int V>
 __attribute__((noinline)) void sum_rows(Compute<T>* sum, bool first, const Stretch<T>& stretch, std::int64_t k) {
-    using V = Vec<Compute<T>>;
-    constexpr std::int64_t width = 2 * V::lanes;
+    constexpr std::int64_t lanes = lanes_of<T>, width = 2 * lanes;
     if (!first)  // it may be as far as L3: asked for now, it is here when the stretch is done
         prefetch_lines(sum, MR * width);
-    Accumulators<T, MR> acc;
-    stretch.template add_to<MR>(acc, k);
+    Accumulators<T, MR, V> acc;
+    stretch.template add_to<MR, V>(acc, k);
     each_row<MR>([&](int i) {
         Compute<T>* to = sum + i * width;
-        if (!first) {
-            acc.at[i][0] = read(to) + acc.at[i][0];
-            acc.at[i][1] = read(to + V::lanes) + acc.at[i][1];
-        }
-        acc.at[i][0].store(to);
-        acc.at[i][1].store(to + V::lanes);
+        each_row<V>([&](int v) {
+            if (!first) acc.at[i][v] = read(to + v * lanes) + acc.at[i][v];
+            acc.at[i][v].store(to + v * lanes);
+        });
+        if (V == 1 && first) Vec<Compute<T>>().store(to + lanes);
     });
 }
 
@@ -173,7 +179,10 @@ struct WeightsTile {
         const bool first = stretch.begin == 0 && !args.accumulate;
         if (stretch.end == args.rows && stretch.end - stretch.begin >= worth_a_prefetch)
             Finish::prefetch(args, panel, k, MR);
-        sum_rows<T, MR>(sum, first, stretch, k);
+        if (stretch.lanes[1] > 0)
+            sum_rows<T, MR, 2>(sum, first, stretch, k);
+        else
+            sum_rows<T, MR, 1>(sum, first, stretch, k);
         if (stretch.end == args.rows) Finish::finish(args, (panel * args.inner + k) * width, sum, MR * width);
     }
 };
@@ -252,7 +261,7 @@ RC_HD void refresh_operands(const float* weight_panel, const Operands<bfloat16>&
 template <class T, class Finish>
 RC_HD void weights_panels(const WeightsArgs<T>& args) {
     constexpr std::int64_t width = 2 * lanes_of<T>;
-    for (Stretch<T> stretch{args}; stretch.begin < args.rows; stretch.begin = stretch.end) {
+    for (Stretch<T> stretch(args); stretch.begin < args.rows; stretch.begin = stretch.end) {
         stretch.end = args.rows - stretch.begin <= gradient_stretch ? args.rows : stretch.begin + gradient_stretch;
         stretch.take_rows();
         for (std::int64_t panel = args.first_panel; panel < args.last_panel; ++panel) {
@@ -263,7 +272,7 @@ RC_HD void weights_panels(const WeightsArgs<T>& args) {
             }
             stretch.take_panel();
             WeightsTile<T, Finish> tile{args, stretch, panel};
-            visit_blocks<RC_TILE_ROWS>(args.inner, tile);
+            visit_blocks<RC_TILE_ROWS>(0, args.inner, tile);
             if (stretch.end < args.rows) continue;
             if (args.has_bias) bias_gradient<T, Finish>(args, stretch.column, stretch.lanes);
             if (!args.gradient)

@@ -1,33 +1,11 @@
-// residual_forward: the product of micro_kernel.h, then one epilogue in registers. Included inside an ISA's namespace.
+// residual_forward: sums, then bias, skips, a branch and the activation. Included inside an ISA's namespace.
 
 template <class T, class Activation>
-struct ForwardTile {
-    const ForwardArgs<T>& args;
-    std::int64_t panel, column;  // first column of the vector pair
-    int lanes[2];                // columns that exist in each of its vectors
+struct ForwardEpilogue : Epilogue<T, Activation, ForwardArgs<T>, ForwardEpilogue<T, Activation>> {
+    using ForwardEpilogue::Epilogue::args;
 
-    template <int MR>
-    __attribute__((noinline)) void run(std::int64_t row) {
-        StoredTile<T, MR> tile;
-        if constexpr (in_registers<T, Activation>) {
-            Accumulators<T, MR> sum = product<T, MR>(args.sources, args.n_sources, row, panel, tile);
-            if (lanes[1] == lanes_of<T>) return finish_whole<MR>(sum, row);
-            tile.keep(sum);
-        } else {
-            product_into<T, MR>(tile, args.sources, args.n_sources, row, panel);
-        }
-        finish_from_memory(tile.at[0], MR, row);
-    }
-
-    // Whole vectors, every row in a register: a question is asked once for a tile, not once for a vector.
-    template <int MR>
-    RC_HD void finish_whole(Accumulators<T, MR>& z, std::int64_t row) {
-        finish_half<MR, 0>(z, row);
-        finish_half<MR, 1>(z, row);
-    }
     template <int MR, int half>
-    RC_HD void finish_half(Accumulators<T, MR>& z, std::int64_t row) {
-        const std::int64_t j = column + half * lanes_of<T>;
+    RC_HD void finish_half(Accumulators<T, MR, 2>& z, std::int64_t row, std::int64_t j) {
         if (args.bias) {
             const Vec<Compute<T>> bias = read(args.bias + j);
             each_row<MR>([&](int i) { z.at[i][half] = z.at[i][half] + bias; });
@@ -53,17 +31,9 @@ struct ForwardTile {
             each_row<MR>([&](int i) { write(z.at[i][half], args.wide.data + (row + i) * args.wide.stride + j); });
     }
 
-    // Anything else: partial vectors, and the activations that are long themselves.
-    __attribute__((noinline)) void finish_from_memory(const Compute<T>* sum, int rows, std::int64_t row) {
-        for (int half = 0; half < 2; ++half) {
-            if (lanes[half] <= 0) return;
-            const std::int64_t j = column + half * lanes_of<T>;
-            const Vec<Compute<T>> bias = args.bias ? read(args.bias + j, lanes[half]) : Vec<Compute<T>>();
-            for (int i = 0; i < rows; ++i)
-                finish(read(sum + (2 * i + half) * lanes_of<T>) + bias, row + i, j, lanes[half]);
-        }
+    RC_HD Vec<Compute<T>> bias(std::int64_t j, int n) const {
+        return args.bias ? read(args.bias + j, n) : Vec<Compute<T>>();
     }
-
     RC_HD void finish(Vec<Compute<T>> z, std::int64_t i, std::int64_t j, int n) {
         for (int s = 0; s < args.n_identity; ++s)
             z = z + read(args.identity[s].data + i * args.identity[s].stride + j, n);
@@ -84,42 +54,7 @@ struct ForwardTile {
     }
 };
 
-template <class T, class Make>
-RC_HD void visit_tiles(std::int64_t rows, std::int64_t columns, Make make) {
-    constexpr int lanes = lanes_of<T>;
-    for (std::int64_t panel = 0; panel * 2 * lanes < columns; ++panel) {
-        const std::int64_t column = panel * 2 * lanes;
-        auto tile = make(panel, column);
-        for (int half = 0; half < 2; ++half) {
-            const std::int64_t left = columns - column - half * lanes;
-            tile.lanes[half] = left > lanes ? lanes : static_cast<int>(left);
-        }
-        visit_blocks<RC_TILE_ROWS>(rows, tile);
-    }
-}
-
-// Without a product there is nothing but memory: a few rows at a time, all of their columns.
-template <class T, class Make>
-RC_HD void visit_rows(std::int64_t rows, std::int64_t columns, Make make) {
-    for (std::int64_t row = 0; row < rows; row += 4) {
-        const int some = rows - row < 4 ? static_cast<int>(rows - row) : 4;
-        for (std::int64_t panel = 0; panel * 2 * lanes_of<T> < columns; ++panel) {
-            auto tile = make(panel, panel * 2 * lanes_of<T>);
-            for (int half = 0; half < 2; ++half) {
-                const std::int64_t left = columns - (2 * panel + half) * lanes_of<T>;
-                tile.lanes[half] = left > lanes_of<T> ? lanes_of<T> : static_cast<int>(left);
-            }
-            visit_block<4>(some, row, tile);
-        }
-    }
-}
-
 template <class T>
 void forward(const ForwardArgs<T>& args) {
-    visit_type(args.activation, Activations{}, [&](auto g) {
-        using Tile = ForwardTile<T, decltype(g)>;
-        auto make = [&](std::int64_t panel, std::int64_t column) { return Tile{args, panel, column, {0, 0}}; };
-        if (args.n_sources == 0) return visit_rows<T>(args.rows, args.columns, make);
-        visit_tiles<T>(args.rows, args.columns, make);
-    });
+    visit_type(args.activation, Activations{}, [&](auto g) { sum_panels<T, ForwardEpilogue<T, decltype(g)>>(args); });
 }

@@ -30,6 +30,7 @@ namespace {
 #include "kernels/cpu/vector_bfloat16.h"
 #include "kernels/cpu/vector_functions.h"
 #include "kernels/cpu/micro_kernel.h"
+#include "kernels/cpu/epilogue.h"
 #include "kernels/cpu/forward.h"
 #include "kernels/cpu/backward_data.h"
 #include "kernels/cpu/backward_weights.h"

@@ -1,4 +1,5 @@
-// The register tile: `Rows` rows × two vectors of columns, summed over every source before anything is written.
+// The register tile: MR rows × V vectors of columns, summed over every source before anything is written. V is two, a
+// panel's width, or one where the last panel has no more columns.
 // Included inside the namespace of one instruction set.
 //
 // Invariant: an element's sum depends on its row, its column and the sources alone, never on which rows share its tile.
@@ -18,9 +19,9 @@ RC_HD void each_row(Body body) {
     each_row(body, std::make_integer_sequence<int, MR>());
 }
 
-template <class T, int MR>
+template <class T, int MR, int V>
 struct Accumulators {
-    Vec<Compute<T>> at[MR][2];
+    Vec<Compute<T>> at[MR][V];
 };
 
 // How many elements beyond those in use what will be used next is, so that it is asked for meanwhile; 0 where it is
@@ -31,20 +32,21 @@ struct Ahead {
 };
 
 // acc += A·W for one stretch of k. a(i, k) = a[i·row_step + k·k_step]; w(k, ·) = w[k·w_step …].
-template <int MR, class T>
+template <int MR, int V, class T>
 RC_HD void accumulate(const T* a, std::int64_t row_step, std::int64_t k_step, const T* w, std::int64_t w_step,
-                      std::int64_t length, Accumulators<T, MR>& acc, Ahead ahead) {
+                      std::int64_t length, Accumulators<T, MR, V>& acc, Ahead ahead) {
     for (std::int64_t k = 0; k < length; ++k) {
         if constexpr (MR >= 4) {  // fewer rows are bound by loads
-            __builtin_prefetch(w + ahead.w, 0, 2);
-            __builtin_prefetch(w + ahead.w + Vec<T>::lanes, 0, 2);
+            // No lambda: a function that only prefetches is pure to the compiler, and so is dropped.
+#pragma GCC unroll 2
+            for (int v = 0; v < V; ++v) __builtin_prefetch(w + ahead.w + v * Vec<T>::lanes, 0, 2);
             __builtin_prefetch(a + ahead.a);
         }
-        const Vec<T> left = Vec<T>::load(w), right = Vec<T>::load(w + Vec<T>::lanes);
+        Vec<T> row_of_w[V];
+        each_row<V>([&](int v) { row_of_w[v] = Vec<T>::load(w + v * Vec<T>::lanes); });
         each_row<MR>([&](int i) {
             const Vec<T> x(a[i * row_step]);
-            acc.at[i][0] = multiply_add(x, left, acc.at[i][0]);
-            acc.at[i][1] = multiply_add(x, right, acc.at[i][1]);
+            each_row<V>([&](int v) { acc.at[i][v] = multiply_add(x, row_of_w[v], acc.at[i][v]); });
         });
         a += k_step;
         w += w_step;
@@ -52,20 +54,20 @@ RC_HD void accumulate(const T* a, std::int64_t row_step, std::int64_t k_step, co
 }
 
 // The same on pairs along k: pair p of a is at a[i·row_step + p·k_step], pairs of w at w[p·w_step …].
-template <int MR>
+template <int MR, int V>
 RC_HD void accumulate_pairs(const bfloat16* a, std::int64_t row_step, std::int64_t k_step, const bfloat16* w,
-                            std::int64_t w_step, std::int64_t pairs, Accumulators<bfloat16, MR>& acc,
+                            std::int64_t w_step, std::int64_t pairs, Accumulators<bfloat16, MR, V>& acc,
                             Ahead ahead = {}) {
     for (std::int64_t p = 0; p < pairs; ++p) {
         if constexpr (MR >= 4) {
-            __builtin_prefetch(w + ahead.w, 0, 2);
-            __builtin_prefetch(w + ahead.w + 2 * word_lanes, 0, 2);
+#pragma GCC unroll 2
+            for (int v = 0; v < V; ++v) __builtin_prefetch(w + ahead.w + 2 * v * word_lanes, 0, 2);
         }
-        const Words left = read_pairs(w), right = read_pairs(w + 2 * word_lanes);
+        Words row_of_w[V];
+        each_row<V>([&](int v) { row_of_w[v] = read_pairs(w + 2 * v * word_lanes); });
         each_row<MR>([&](int i) {
             const Words x = broadcast_pair(a + i * row_step);
-            acc.at[i][0] = dot_add(x, left, acc.at[i][0]);
-            acc.at[i][1] = dot_add(x, right, acc.at[i][1]);
+            each_row<V>([&](int v) { acc.at[i][v] = dot_add(x, row_of_w[v], acc.at[i][v]); });
         });
         a += k_step;
         w += w_step;
@@ -73,14 +75,14 @@ RC_HD void accumulate_pairs(const bfloat16* a, std::int64_t row_step, std::int64
 }
 
 // A row-major stretch of `length` k against a panel of pairs. A last single k has zeros beside it.
-template <int MR>
+template <int MR, int V>
 RC_HD void accumulate(const bfloat16* a, std::int64_t row_step, std::int64_t, const bfloat16* w, std::int64_t w_step,
-                      std::int64_t length, Accumulators<bfloat16, MR>& acc, Ahead ahead) {
-    accumulate_pairs<MR>(a, row_step, 2, w, 2 * w_step, length / 2, acc, ahead);
+                      std::int64_t length, Accumulators<bfloat16, MR, V>& acc, Ahead ahead) {
+    accumulate_pairs<MR, V>(a, row_step, 2, w, 2 * w_step, length / 2, acc, ahead);
     if (length % 2 == 0) return;
     bfloat16 last[MR][2];
     for (int i = 0; i < MR; ++i) last[i][0] = a[i * row_step + length - 1], last[i][1] = bfloat16{};
-    accumulate_pairs<MR>(last[0], 2, 0, w + (length - 1) * w_step, 0, 1, acc);
+    accumulate_pairs<MR, V>(last[0], 2, 0, w + (length - 1) * w_step, 0, 1, acc);
 }
 
 // A tile in memory: where the parts of a long sum wait, and where the epilogues that take a tile from memory find it.
@@ -89,23 +91,23 @@ struct StoredTile {
     static constexpr int lanes = Vec<Compute<T>>::lanes;
     alignas(64) Compute<T> at[MR][2 * lanes];
 
-    RC_HD void keep(const Accumulators<T, MR>& tile) {
-        each_row<MR>([&](int i) { tile.at[i][0].store(at[i]), tile.at[i][1].store(at[i] + lanes); });
+    template <int V>
+    RC_HD void keep(const Accumulators<T, MR, V>& tile) {
+        each_row<MR>([&](int i) { each_row<V>([&](int v) { tile.at[i][v].store(at[i] + v * lanes); }); });
     }
-    RC_HD void add_to(Accumulators<T, MR>& tile) const {
-        each_row<MR>([&](int i) {
-            tile.at[i][0] = read(at[i]) + tile.at[i][0];
-            tile.at[i][1] = read(at[i] + lanes) + tile.at[i][1];
-        });
+    template <int V>
+    RC_HD void add_to(Accumulators<T, MR, V>& tile) const {
+        each_row<MR>(
+            [&](int i) { each_row<V>([&](int v) { tile.at[i][v] = read(at[i] + v * lanes) + tile.at[i][v]; }); });
     }
 };
 
-// Σ_s A_s·W_s for rows [row, row + MR) and one panel of every W_s. `parts` is room for a long sum's.
-template <class T, int MR>
-RC_HD Accumulators<T, MR> product(const Source<T>* sources, int n, std::int64_t row, std::int64_t panel,
-                                  StoredTile<T, MR>& parts) {
+// Σ_s A_s·W_s for rows [row, row + MR) and V vectors of one panel of every W_s. `parts` is room for a long sum's.
+template <class T, int MR, int V>
+RC_HD Accumulators<T, MR, V> product(const Source<T>* sources, int n, std::int64_t row, std::int64_t panel,
+                                     StoredTile<T, MR>& parts) {
     constexpr std::int64_t width = 2 * Vec<Compute<T>>::lanes;
-    Accumulators<T, MR> sum;
+    Accumulators<T, MR, V> sum;
     bool in_parts = false;
     for (int s = 0; s < n; ++s) {
         const Source<T>& source = sources[s];
@@ -115,14 +117,14 @@ RC_HD Accumulators<T, MR> product(const Source<T>* sources, int n, std::int64_t 
         const Ahead ahead{0, row == 0 ? panel_size : 0};  // the first rows fetch the next panel for all
         for (std::int64_t left = source.inner;;) {
             const std::int64_t length = left < longest_sum ? left : longest_sum;
-            accumulate<MR>(a, source.rows.stride, 1, w, width, length, sum, ahead);
+            accumulate<MR, V>(a, source.rows.stride, 1, w, width, length, sum, ahead);
             left -= length;
             if (left == 0) break;
             a += length;
             w += length * width;
             if (in_parts) parts.add_to(sum);
             parts.keep(sum);
-            sum = Accumulators<T, MR>();
+            sum = Accumulators<T, MR, V>();
             in_parts = true;
         }
     }
@@ -131,17 +133,11 @@ RC_HD Accumulators<T, MR> product(const Source<T>* sources, int n, std::int64_t 
 }
 
 // The same into memory, once per row count for everyone whose epilogue is not worth a copy of the loop.
-template <class T, int MR>
+template <class T, int MR, int V>
 __attribute__((noinline)) void product_into(StoredTile<T, MR>& tile, const Source<T>* sources, int n, std::int64_t row,
                                             std::int64_t panel) {
-    tile.keep(product<T, MR>(sources, n, row, panel, tile));
+    tile.keep(product<T, MR, V>(sources, n, row, panel, tile));
 }
-
-// Epilogues that stay in registers: the two that training spends its time in. Others find the tile in L1, which costs
-// a few percent of the shortest sums and saves most of the compile time and code size.
-template <class T, class Activation>
-constexpr bool in_registers =
-    sizeof(Compute<T>) == 4 && (std::is_same<Activation, Identity>::value || std::is_same<Activation, Relu>::value);
 
 // Calls tile<n>(first) for blocks of at most MR rows, as equal as can be: 16 rows are 8 + 8, not 14 + 2.
 template <int MR, class Tile>
@@ -152,11 +148,41 @@ RC_HD void visit_block(int rows, std::int64_t first, Tile& tile) {
     }
 }
 template <int MR, class Tile>
-RC_HD void visit_blocks(std::int64_t rows, Tile& tile) {
-    const std::int64_t blocks = (rows + MR - 1) / MR;
-    for (std::int64_t b = 0, first = 0; b < blocks; ++b) {
-        const std::int64_t next = rows * (b + 1) / blocks;
+RC_HD void visit_blocks(std::int64_t begin, std::int64_t end, Tile& tile) {
+    const std::int64_t rows = end - begin, blocks = (rows + MR - 1) / MR;
+    for (std::int64_t b = 0, first = begin; b < blocks; ++b) {
+        const std::int64_t next = begin + rows * (b + 1) / blocks;
         visit_block<MR>(static_cast<int>(next - first), first, tile);
         first = next;
     }
+}
+
+// One panel of the sums, a register tile at a time, each handed to the epilogue: in registers where it takes it there.
+template <class T, class Epilogue>
+struct PanelSums {
+    const Source<T>* sources;
+    int n;
+    std::int64_t panel;
+    Epilogue& epilogue;
+
+    template <int MR>
+    __attribute__((noinline)) void run(std::int64_t row) {
+        StoredTile<T, MR> tile;
+        if (epilogue.half_empty()) {
+            product_into<T, MR, 1>(tile, sources, n, row, panel);
+        } else if constexpr (Epilogue::in_registers) {
+            Accumulators<T, MR, 2> sum = product<T, MR, 2>(sources, n, row, panel, tile);
+            if (epilogue.whole()) return epilogue.finish_whole(sum, row);
+            tile.keep(sum);
+        } else {
+            product_into<T, MR, 2>(tile, sources, n, row, panel);
+        }
+        epilogue.finish_from_memory(tile.at[0], MR, row);
+    }
+};
+template <class T, class Epilogue>
+RC_HD void sum_panel(std::int64_t begin, std::int64_t end, const Source<T>* sources, int n, std::int64_t panel,
+                     Epilogue& epilogue) {
+    PanelSums<T, Epilogue> sums{sources, n, panel, epilogue};
+    visit_blocks<RC_TILE_ROWS>(begin, end, sums);
 }
