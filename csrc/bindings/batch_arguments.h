@@ -34,6 +34,8 @@ public:
 
     // As the kernels read them; `normaliser` is 1 / Σ weights. Points into this object.
     const LossTarget<T>& get() const { return target_; }
+    // What the mean over the rows is divided by: Σ weights, or their number.
+    double weight() const { return weight_; }
 
 private:
     void set_normaliser(std::int64_t rows, const std::string& where);
@@ -41,6 +43,7 @@ private:
     int loss_;
     std::int64_t outputs_;
     LossTarget<T> target_;
+    double weight_ = 0;
     Dense<std::int64_t> labels_;
     Dense<Compute<T>> values_, sample_weight_;
     std::vector<Compute<T>> class_weight_;

@@ -103,6 +103,7 @@ double step(TrainerOf<T>& trainer, Rows<Compute<T>> x, std::int64_t rows, const 
     const PassResult result = trainer.pass.run(batch, options, &trainer.state);
     if (!result.finite) throw non_finite(result, "step", trainer.state.steps() + 1);
     trainer.last_gradient_norm = result.gradient_norm;
+    trainer.last_weight = targets.weight();
     return result.loss;
 }
 
@@ -236,6 +237,10 @@ void register_trainer(py::module_& m) {
                                [](const TrainerObject& t) {
                                    return t.with([](const auto& trainer) { return trainer.last_gradient_norm; });
                                })
+        .def_property_readonly(
+            "last_weight",
+            [](const TrainerObject& t) { return t.with([](const auto& trainer) { return trainer.last_weight; }); },
+            "What the last step's mean was divided by: the sum of its rows' weights, or their number.")
         .def(
             "state", [](const TrainerObject& t) { return t.with([](auto& trainer) { return state(trainer); }); },
             "The optimizer's arrays and step count.")

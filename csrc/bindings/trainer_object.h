@@ -26,7 +26,7 @@ struct TrainerOf {
     OptimizerState<T> state;
     Backpropagation<T> pass;
     AlignedArray<Compute<T>> gathered;
-    double last_gradient_norm = 0;
+    double last_gradient_norm = 0, last_weight = 0;
 };
 
 }  // namespace resnetcore

@@ -36,7 +36,7 @@ class Network:
     def clone(self) -> Network:
         """A network with the same arrays that shares nothing with this one."""
 
-    def evaluate(self, x: _Array, y: _Array, loss: dict[str, Any]) -> tuple[float, _Array]:
+    def evaluate(self, x: _Array, y: _Array, loss: dict[str, Any]) -> tuple[float, float, _Array]:
         """(loss, outputs) in inference mode."""
 
     def get(self, name: str) -> _Array:
@@ -71,6 +71,8 @@ class Trainer:
     ) -> None: ...
     @property
     def last_gradient_norm(self) -> float: ...
+    @property
+    def last_weight(self) -> float: ...
     @property
     def steps(self) -> int: ...
     def set_state(self, values: dict[str, _Array]) -> None:
