@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "kernels/ops.h"
+#include "runtime/caches.h"
 
 namespace resnetcore {
 namespace {
@@ -43,7 +44,7 @@ Choice choose_strategy(const StepShape& shape) {
     // Tiles cannot be smaller, so that some rows keep one thread busy while the others wait.
     if (6 * shape.rows < 5 * turns * shape.threads * gradient_stretch)
         return {Strategy::by_layer, "too few tiles of rows to keep the threads busy"};
-    constexpr std::int64_t last_cache = std::int64_t{32} << 20;
+    const std::int64_t last_cache = caches().last;
     const std::int64_t kept = 2 * shape.rows * shape.row_width * shape.element_size;  // activations and δ, by layer
     const std::int64_t moved = 4 * shape.weights * shape.element_size;  // W, Wᵀ, a gradient read and written, by tile
     if (shape.one_phase && kept > 2 * last_cache && kept >= moved)

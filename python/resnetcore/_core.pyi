@@ -95,6 +95,9 @@ def activations() -> list[str]:
 def build_info() -> dict[str, Any]:
     """Version, compiler and build type."""
 
+def cache_info() -> dict[str, int]:
+    """Bytes of the caches that the cost models reckon with."""
+
 def from_dlpack(value: Any, what: str, widen: bool = True) -> _Array:
     """A NumPy array of the memory of any CPU array that speaks DLPack; bfloat16 becomes float32 where widened."""
 

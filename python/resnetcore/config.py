@@ -50,7 +50,7 @@ def set_matmul_precision(precision: str) -> None:
 
 def config() -> dict[str, str]:
     """The facts that `show_config` prints."""
-    build, isa = _core.build_info(), _core.isa_info()
+    build, isa, caches = _core.build_info(), _core.isa_info(), _core.cache_info()
 
     def state(one: dict[str, object]) -> str:
         compiled = "compiled" if one["compiled"] else "not compiled"
@@ -63,6 +63,7 @@ def config() -> dict[str, str]:
         "instruction set": isa["current"] + (" (forced by RESNETCORE_ISA)" if forced else " (chosen by the CPU)"),
         "instruction sets": ", ".join(state(one) for one in isa["known"]),
         "threads": f"{get_num_threads()} ({_core.num_threads_origin()})",
+        "caches": f"{caches['level2'] >> 10} KiB a core, {caches['last'] >> 10} KiB shared",
         "precision": "float32, float64 and bfloat16; matmul precision highest",
         "CUDA": "not built: this version runs on the CPU",
     }
