@@ -361,7 +361,7 @@ def main(names: list[str]) -> int:
         copy = Copy(Path(folder))
         for test in sorted({bug.test for bug in bugs}):
             if not copy.passes(test):
-                raise SystemExit(f"{test} fails without any bug\n{copy.last.stdout[-3000:]}")
+                raise SystemExit(f"{test} fails without any bug\n{copy.last.stdout[-3000:]}{copy.last.stderr[-3000:]}")
         for bug in bugs:
             caught = plant(copy, bug)
             print(f"{'caught ' if caught else 'ESCAPED'}  {bug.name}: {bug.test}", flush=True)

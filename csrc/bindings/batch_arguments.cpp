@@ -166,7 +166,8 @@ void Targets<T>::set_normaliser(std::int64_t rows, const std::string& where) {
         throw ValueError(where + "the weights of the batch sum to " + number_text(total) + ", too little to divide by");
 }
 
-void check_training_rows(const Topology& topology, std::int64_t rows, int micro_batches, const char* operation) {
+void check_training_rows(const Topology& topology, std::int64_t rows, std::int64_t micro_batches,
+                         const char* operation) {
     const std::string where = std::string(operation) + ": ";
     if (rows == 0) throw ShapeError(where + "a training batch needs at least one row, got 0");
     if (rows < micro_batches)

@@ -50,7 +50,8 @@ private:
 };
 
 // A batch that training can use: rows for every micro-batch, two where batch normalisation needs a variance.
-void check_training_rows(const Topology& topology, std::int64_t rows, int micro_batches, const char* operation);
+void check_training_rows(const Topology& topology, std::int64_t rows, std::int64_t micro_batches,
+                         const char* operation);
 
 // loss["sample_weight"], or None.
 pybind11::object sample_weight_of(const pybind11::dict& loss);
