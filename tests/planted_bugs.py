@@ -114,9 +114,9 @@ BUGS = (
     ),
     Bug(
         "a buffer's life ends one step early",
-        "csrc/topology/plan.cpp",
-        "const bool apart = last[other.id] < first[id] || last[id] < first[other.id];",
-        "const bool apart = last[other.id] <= first[id] || last[id] <= first[other.id];",
+        "csrc/topology/memory.cpp",
+        "const bool apart = other->last_use < mine.first_use || mine.last_use < other->first_use;",
+        "const bool apart = other->last_use <= mine.first_use || mine.last_use <= other->first_use;",
         f"{REFERENCE} outputs",
     ),
     Bug(
@@ -164,8 +164,8 @@ BUGS = (
     Bug(
         "an epilogue writes beyond its row",
         "csrc/kernels/cpu/normalisation.h",
-        "write(d, args.out.data + i * args.out.stride + j, n);",
-        "write(d, args.out.data + i * args.out.stride + j, n + 1);",
+        "write(d[v], args.out.data + i * args.out.stride + j + v * V::lanes, n);",
+        "write(d[v], args.out.data + i * args.out.stride + j + v * V::lanes, n + 1);",
         "cpp:norms",
     ),
     Bug(
@@ -251,6 +251,34 @@ BUGS = (
         "for (int i = 0; i < rows; i += 2)",
         "for (int i = 0; i + 2 < rows; i += 2)",
         "cpp:bfloat16",
+    ),
+    Bug(
+        "a step of tiles reads beyond the end of a row",
+        "csrc/kernels/cpu/tile_kernel.h",
+        "std::memset(at[i] + length, 0, static_cast<std::size_t>(tile_depth - length) * sizeof *a);",
+        "std::memcpy(at[i] + length, a + i * stride + length, static_cast<std::size_t>(length < 24 ? 16 : 0));",
+        "cpp:bfloat16",
+    ),
+    Bug(
+        "both tiles of a panel are its left half",
+        "csrc/kernels/cpu/tile_kernel.h",
+        "tile_load<7>(w + 2 * word_lanes, w_stride);",
+        "tile_load<7>(w, w_stride);",
+        "cpp:bfloat16",
+    ),
+    Bug(
+        "a seventeenth row of tiles is forgotten",
+        "csrc/kernels/cpu/tile_kernel.h",
+        "if (rows > tile_height) {",
+        "if (rows > tile_height + 1) {",
+        "cpp:bfloat16",
+    ),
+    Bug(
+        "a step asks for memory",
+        "csrc/train/backpropagation.cpp",
+        "row_loss_.resize(batch.rows);",
+        "row_loss_ = std::vector<double>(batch.rows);",
+        "cpp:allocations",
     ),
     Bug(
         "an update that overflows is applied",
@@ -354,7 +382,7 @@ def main(names: list[str]) -> int:
         copy = Copy(Path(folder))
         for test in sorted({bug.test for bug in bugs}):
             if not copy.passes(test):
-                raise SystemExit(f"{test} fails without any bug\n{copy.last.stdout[-3000:]}")
+                raise SystemExit(f"{test} fails without any bug\n{copy.last.stdout[-3000:]}{copy.last.stderr[-3000:]}")
         for bug in bugs:
             caught = plant(copy, bug)
             print(f"{'caught ' if caught else 'ESCAPED'}  {bug.name}: {bug.test}", flush=True)

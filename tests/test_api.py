@@ -225,8 +225,11 @@ def test_summary_counts_parameters():
 
 
 def test_explain_names_every_layer():
-    assert isinstance(small().explain(), str)
-    assert len(small().explain(training=True)) > len(small().explain())
+    for training in (False, True):
+        text = small().explain(training=training)
+        for number in range(1, 8):
+            assert f"{number}.weight" in text, (training, number)
+    assert "loss.gradient" in text and "7.delta" not in str(small().explain())
 
 
 def test_diagnose(X):
@@ -388,3 +391,33 @@ def test_a_number_of_threads_that_is_none(text):
         text=True,
     )
     assert run.returncode != 0 and f'from 1 to 1024, got "{text}"' in run.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments, error",
+    [((True, 0), ValueError), ((True, 10**30), ValueError), ((True, "a"), rc.DTypeError), (("yes", 8), rc.DTypeError)],
+)
+def test_explain_refuses_what_it_cannot_count(arguments, error):
+    with pytest.raises(error, match="explain"):
+        small().explain(*arguments)
+
+
+@pytest.mark.parametrize("name", ["batch_size", "accumulate"])
+@pytest.mark.parametrize("value, error", [(0, ValueError), (10**25, ValueError), (2.0, rc.DTypeError)])
+def test_a_trainers_counts_are_bounded(name, value, error):
+    with pytest.raises(error, match=f"Trainer: {name}"):
+        rc.Trainer(small(), **{"batch_size": 2**53, name: value})
+
+
+def test_more_memory_than_there_is_names_what_takes_it():
+    with pytest.raises(MemoryError, match="smaller network"):
+        rc.Network(10**9, [rc.Layer(10**9)])
+
+
+def test_matmul_precision_is_said_plainly():
+    rc.set_matmul_precision("highest")
+    for name in ("high", "medium"):
+        with pytest.raises(rc.BuildFeatureError, match=name):
+            rc.set_matmul_precision(name)
+    with pytest.raises(ValueError, match=r"highest.*high.*medium"):
+        rc.set_matmul_precision("fast")

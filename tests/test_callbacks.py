@@ -307,3 +307,32 @@ def test_early_stopping_of_a_resumed_run_restores_the_same_weights(tmp_path, at,
     assert resumed.epoch == whole.epoch
     for name, value in whole.net.parameters().items():
         assert np.array_equal(value, resumed.net.parameters()[name])
+
+
+def test_a_log_of_an_infinite_loss_is_json(data, tmp_path):
+    X, _ = data
+    trainer = rc.Trainer(rc.models.plain(4, 1, 8, 3, dtype="float64"), "mse", rc.SGD(lr=1e-3))
+    with np.errstate(over="ignore"):
+        trainer.fit(X, X[:, 0], validation=(X, X[:, 0] * 1e200), callbacks=rc.JSONLLogger(tmp_path / "log.jsonl"))
+    assert trainer.history["val_loss"] == [np.inf]
+
+    def refuse(name):
+        pytest.fail(f"{name} is not JSON")
+
+    assert json.loads((tmp_path / "log.jsonl").read_text(), parse_constant=refuse)["val_loss"] is None
+
+
+def test_the_path_of_a_checkpoint(data, tmp_path):
+    X, y = data
+    make().fit(X, y, callbacks=rc.Checkpoint(bytes(tmp_path / "{epoch}.safetensors")))
+    assert (tmp_path / "1.safetensors").exists()
+    for bad in (5, None):
+        with pytest.raises(TypeError):
+            rc.Checkpoint(bad)
+
+
+def test_a_least_improvement_that_is_none():
+    for bad in ("a", True, None):
+        with pytest.raises(rc.DTypeError, match="min_delta must be a number"):
+            rc.EarlyStopping(min_delta=bad)
+    assert type(rc.EarlyStopping(min_delta=np.float32(0.5)).min_delta) is float

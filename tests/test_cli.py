@@ -272,3 +272,53 @@ def test_bench_checks_and_times(capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(bench, "TOLERANCE", 0.0)
     status, _, error = run(capsys, "bench", "--quick")
     assert status == 2 and "do not trust this build" in error
+
+
+def test_an_overwritten_run_leaves_nothing_behind(capsys, table, tmp_path, monkeypatch):
+    """Or the old network would be taken for one of the new run, with the new run's columns and classes."""
+    out = tmp_path / "run"
+    assert run(capsys, "train", table, "--drop", "value", "--epochs", 1, "--out", out, *FAST)[0] == 0
+
+    def interrupted(trainer, *_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("resnetcore.data.ArrayData.step", interrupted)
+    arguments = ["--target", "value", "--drop", "kind", "--epochs", 1, "--out", out, "--overwrite", *FAST]
+    assert run(capsys, "train", table, *arguments)[0] == 130
+    assert {file.name for file in out.iterdir()} == {"checkpoint.safetensors", "run.json"}
+    status, _, error = run(capsys, "predict", out, table)
+    assert status == 2 and "net.safetensors" in error
+
+
+@pytest.mark.parametrize(
+    ("cells", "found"),
+    [
+        (["1.5", "2.25", "-3.0", "NA"] * 10, "column 'y' has 'NA' in row 4, no number"),
+        (["0", "1", "nan", "1"] * 10, "column 'y' has nan in row 3"),
+        ([*map(str, range(39)), "?"], "column 'y' has '?' in row 40, no number"),
+        (map(str, range(1000, 1040)), "(a number)"),
+        (["0", "1", "2", "1"] * 10, "(3 classes)"),
+        (["0", "1", "?", "1"] * 10, "(3 classes)"),
+        (["a", "b"] * 20, "(2 classes)"),
+    ],
+)
+def test_what_a_target_looks_like(capsys, tmp_path, cells, found):
+    path = tmp_path / "t.csv"
+    path.write_text("x,y\n" + "".join(f"{i % 7},{cell}\n" for i, cell in enumerate(cells)))
+    _, _, error = run(capsys, "train", path, "--epochs", 1, "--out", tmp_path / "run", *FAST[:-1])
+    assert found in error
+
+
+@pytest.mark.parametrize("column", ["x", "y"])
+def test_numbers_too_large_to_standardise(capsys, tmp_path, column):
+    rows = [(f"{i}.5e300" if column == "x" else i, f"{i}.5e300" if column == "y" else f"{i}.5") for i in range(1, 41)]
+    path = tmp_path / "t.csv"
+    path.write_text("x,y\n" + "".join(f"{x},{y}\n" for x, y in rows))
+    status, _, error = run(capsys, "train", path, "--epochs", 1, "--out", tmp_path / "run", *FAST)
+    assert status == 2 and f"column '{column}' holds numbers whose squares overflow" in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_momentum_of_another_optimizer(capsys, table, tmp_path):
+    status, _, error = run(capsys, "train", table, "--momentum", 0.5, "--out", tmp_path / "run", *FAST)
+    assert status == 2 and "--momentum belongs to sgd, not to adamw" in error

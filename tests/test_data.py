@@ -237,3 +237,12 @@ def test_torch_tensors_come_back_as_tensors():
     np.testing.assert_array_equal(result.numpy(), net.predict(X))
     with pytest.raises(BufferError, match=r"detach|grad"):
         net.predict(torch.from_numpy(X).requires_grad_())
+
+
+def test_a_frame_of_numbers_that_numpy_takes_for_objects():
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"a": [0.5, 1.5, 2.5], "b": [True, False, True]})
+    net = rc.models.plain(2, 2, 4, 3)
+    with pytest.raises(rc.DTypeError, match=r"use X.astype\('float32'\), of its numeric columns"):
+        net(frame)
+    assert net(frame.astype("float32")).shape == (3, 2)

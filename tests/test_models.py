@@ -98,6 +98,19 @@ def test_others_are_stable_at_any_depth(name, norm):
     check_stable(getattr(rc.models, name)(32, 10, 32, 100, norm=norm, seed=3))
 
 
+@pytest.mark.parametrize("depth", [10, 50, 400])
+@pytest.mark.parametrize("reach", [2, 4])
+def test_densenets_with_norms_are_of_one_size_at_any_depth(reach, depth):
+    """In inference too, where at the start no statistics hold a normalised path's size."""
+    net = rc.models.densenet(32, 10, 64, depth, reach=reach, norm="batch", seed=1)
+    X = np.random.default_rng(0).standard_normal((128, 32)).astype(np.float32)
+    for training in (True, False):
+        activations = net._core.activations(X, training)
+        sizes = [float(np.sqrt(np.mean(np.square(activations[str(n)])))) for n in range(1, depth)]
+        assert 0.02 < min(sizes)  # 400 random factors of a narrow network drift
+        assert max(sizes) < 10
+
+
 def check_stable(net):
     rng = np.random.default_rng(0)
     X = rng.standard_normal((64, 32)).astype(np.float32)

@@ -1,7 +1,9 @@
 """Schedules are pure functions of the step, survive a checkpoint, and equal PyTorch's formulas."""
 
+import json
 import math
 
+import numpy as np
 import pytest
 
 import resnetcore as rc
@@ -145,3 +147,11 @@ def test_a_fit_without_a_step_leaves_the_schedules_length_open():
 def test_bad_arguments(make, error):
     with pytest.raises(error):
         make()
+
+
+def test_fractions_of_other_libraries_become_floats():
+    schedule = Cosine(10, final=np.float32(0.5))
+    assert type(schedule.final) is float and schedules.from_dict(json.loads(json.dumps(schedule.to_dict()))) == schedule
+    for bad in ("0.5", True, np.array([0.5])):
+        with pytest.raises(rc.DTypeError, match="Cosine: final must be a number"):
+            Cosine(10, final=bad)

@@ -31,7 +31,7 @@ OWNERS = {"matplotlib": {"plots", "figure_style", "demo"}, "sklearn": {"digits"}
 # What is built on the library and never used by it, and who starts it.
 LEAVES = {"cli": {"cli", "__main__"}, "demo": {"demo", "cli"}}
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
-ISA_SYMBOL = re.compile(r"10resnetcore(8baseline|4avx2|6avx512|11avx512_bf16|4neon)")
+ISA_SYMBOL = re.compile(r"10resnetcore(8baseline|4avx2|6avx512|11avx512_bf16|10avx512_amx|4neon)")
 
 
 def includes(path):

@@ -626,3 +626,22 @@ def test_a_history_is_read_only():
     trainer = make()
     trainer.fit(X, y, epochs=1)["loss"].append(99.0)
     assert len(trainer.history["loss"]) == 1
+
+
+@pytest.mark.parametrize(
+    "loss, weights",
+    [("cross_entropy", "samples"), ("cross_entropy", "classes"), ("cross_entropy", "both"), ("mse", "samples")],
+)
+def test_the_epochs_loss_is_weighed_as_the_validations(loss, weights):
+    """One epoch at a rate too small to change anything: both are the loss of the same network on the same rows."""
+    rng = np.random.default_rng(5)
+    X = rng.standard_normal((90, 6)).astype(np.float32)
+    labels = np.sort(rng.integers(0, 3, 90))  # batches of unequal class weights
+    y = labels if loss == "cross_entropy" else rng.standard_normal((90, 3)).astype(np.float32)
+    sample = np.linspace(0, 3, 90).astype(np.float32) if weights != "classes" else None
+    classes = [0.1, 1.0, 5.0] if weights != "samples" else None
+    net = rc.models.plain(6, 3, 16, 3, seed=2)
+    trainer = rc.Trainer(net, loss=loss, optimizer=rc.SGD(lr=1e-12), batch_size=20, class_weight=classes)
+    validation = (X, y) if sample is None else (X, y, sample)
+    history = trainer.fit(X, y, epochs=1, validation=validation, sample_weight=sample, progress=False)
+    assert history["loss"][0] == pytest.approx(history["val_loss"][0], rel=1e-5)

@@ -557,3 +557,18 @@ def test_labels_are_judged_alike_through_every_door():
             rc.Trainer(net).step(x, np.array([1, 2**64 - 1, 0, 1], "uint64"))
         with pytest.raises(rc.ShapeError, match="two outputs or more"):
             rc.Trainer(rc.models.plain(5, 1, 8, 3), loss="cross_entropy").step(x, np.zeros(4, int))
+
+
+@pytest.mark.parametrize(
+    "rows, settings", [(ROWS, {"batch_size": 1}), (1, {}), (ROWS, {"batch_size": 5, "accumulate": 3})]
+)
+def test_too_few_rows_for_batch_statistics_are_found_before_the_first_step(rows, settings):
+    class Begun(rc.Callback):
+        def on_fit_begin(self, trainer, plan):
+            pytest.fail("a callback was told of a fit that cannot begin")
+
+    trainer = rc.Trainer(make_net(), **settings)
+    with pytest.raises(rc.ShapeError, match=r"fit: batch normalisation needs at least 2 rows .*, got 1; give more"):
+        trainer.fit(X[:rows], Y[:rows], callbacks=Begun())
+    with pytest.raises(rc.ShapeError, match="fit: accumulate=4 cuts every batch into as many parts; one has 3 rows"):
+        rc.Trainer(rc.models.plain(4, 3, 8, 3), accumulate=4).fit(X[:3], Y[:3])

@@ -155,19 +155,19 @@ Targets<T>::Targets(py::handle y, py::handle sample_weight, const LossSettings& 
 // nothing has a weight there is no mean: the loss and its gradient are zero (PyTorch's are NaN).
 template <class T>
 void Targets<T>::set_normaliser(std::int64_t rows, const std::string& where) {
-    double total = 0;
     for (std::int64_t i = 0; i < rows; ++i) {
         const double sample = target_.sample_weight ? target_.sample_weight[i] : 1;
         const double by_class = target_.labels && target_.class_weight ? target_.class_weight[target_.labels[i]] : 1;
-        total += sample * by_class;
+        weight_ += sample * by_class;
     }
-    if (!takes_labels(loss_)) total *= static_cast<double>(outputs_);
+    const double total = takes_labels(loss_) ? weight_ : weight_ * static_cast<double>(outputs_);
     target_.normaliser = total > 0 ? 1 / total : 0;
     if (!std::isfinite(target_.normaliser))
         throw ValueError(where + "the weights of the batch sum to " + number_text(total) + ", too little to divide by");
 }
 
-void check_training_rows(const Topology& topology, std::int64_t rows, int micro_batches, const char* operation) {
+void check_training_rows(const Topology& topology, std::int64_t rows, std::int64_t micro_batches,
+                         const char* operation) {
     const std::string where = std::string(operation) + ": ";
     if (rows == 0) throw ShapeError(where + "a training batch needs at least one row, got 0");
     if (rows < micro_batches)

@@ -34,6 +34,8 @@ public:
 
     // As the kernels read them; `normaliser` is 1 / Σ weights. Points into this object.
     const LossTarget<T>& get() const { return target_; }
+    // What the mean over the rows is divided by: Σ weights, or their number.
+    double weight() const { return weight_; }
 
 private:
     void set_normaliser(std::int64_t rows, const std::string& where);
@@ -41,13 +43,15 @@ private:
     int loss_;
     std::int64_t outputs_;
     LossTarget<T> target_;
+    double weight_ = 0;
     Dense<std::int64_t> labels_;
     Dense<Compute<T>> values_, sample_weight_;
     std::vector<Compute<T>> class_weight_;
 };
 
 // A batch that training can use: rows for every micro-batch, two where batch normalisation needs a variance.
-void check_training_rows(const Topology& topology, std::int64_t rows, int micro_batches, const char* operation);
+void check_training_rows(const Topology& topology, std::int64_t rows, std::int64_t micro_batches,
+                         const char* operation);
 
 // loss["sample_weight"], or None.
 pybind11::object sample_weight_of(const pybind11::dict& loss);

@@ -11,6 +11,7 @@
 #include "math/loss.h"
 #include "math/optimizer.h"
 #include "math/random.h"
+#include "runtime/caches.h"
 #include "runtime/thread_pool.h"
 #include "train/strategy.h"
 
@@ -36,6 +37,8 @@ py::dict isa_info() {
         one["name"] = isa.name;
         one["compiled"] = isa.compiled;
         one["supported"] = isa.supported;
+        one["on_request"] = isa.on_request;
+        one["obstacle"] = isa.obstacle;
         known.append(one);
     }
     py::dict info;
@@ -49,6 +52,13 @@ py::dict build_info() {
     info["version"] = RESNETCORE_VERSION;
     info["compiler"] = __VERSION__;
     info["build_type"] = RESNETCORE_BUILD_TYPE;
+    return info;
+}
+
+py::dict cache_info() {
+    py::dict info;
+    info["level2"] = caches().level2;
+    info["last"] = caches().last;
     return info;
 }
 
@@ -78,6 +88,7 @@ void register_config(py::module_& m) {
     m.def("set_strategy", &set_strategy, py::arg("name"), "Forces it for every later step; both give the same bits.");
     m.def("isa_info", &isa_info, "Instruction sets: in use, compiled, supported here.");
     m.def("build_info", &build_info, "Version, compiler and build type.");
+    m.def("cache_info", &cache_info, "Bytes of the caches that the cost models reckon with.");
     m.def("activations", [] { return names(activation_count(), activation_name); }, "Names of the activations.");
     m.def("losses", [] { return names(loss_count(), loss_name); }, "Names of the losses.");
     m.def("random_permutation", &random_permutation, py::arg("n"), py::arg("seed"), py::arg("step") = 0,

@@ -35,7 +35,8 @@ void register_errors(py::module_&) {
         } catch (const NonFiniteError& e) {
             PyErr_SetString(PyExc_FloatingPointError, e.what());
         } catch (const std::bad_alloc&) {
-            PyErr_SetString(PyExc_MemoryError, "resnetcore: not enough memory; a smaller batch needs less");
+            PyErr_SetString(PyExc_MemoryError,
+                            "resnetcore: not enough memory; a smaller network or a smaller batch needs less");
         }
     });
 }

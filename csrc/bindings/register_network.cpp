@@ -180,7 +180,7 @@ py::tuple evaluate(Model<T>& model, py::handle x, py::handle y, const py::dict& 
         const WithoutGil release;
         value = model.loss({input.data, input.stride}, input.rows, targets.get(), outputs);
     }
-    return py::make_tuple(value, out);
+    return py::make_tuple(value, targets.weight(), out);
 }
 
 }  // namespace

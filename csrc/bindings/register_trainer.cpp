@@ -10,6 +10,7 @@
 #include "bindings/register.h"
 #include "bindings/trainer_object.h"
 #include "bindings/without_gil.h"
+#include "topology/memory.h"
 
 namespace py = pybind11;
 
@@ -64,7 +65,7 @@ OptimizerSettings optimizer_settings(const py::dict& d) {
 }
 
 TrainerObject make_trainer(const NetworkObject& network, const py::dict& loss, const py::dict& optimizer,
-                           std::uint64_t seed, std::optional<double> clip_norm, int accumulate) {
+                           std::uint64_t seed, std::optional<double> clip_norm, std::int64_t accumulate) {
     if (clip_norm) check(*clip_norm > 0 && std::isfinite(*clip_norm), "clip_norm", "positive and finite", *clip_norm);
     check(accumulate >= 1, "accumulate", "at least 1", accumulate);
     const OptimizerSettings settings = optimizer_settings(optimizer);
@@ -102,6 +103,7 @@ double step(TrainerOf<T>& trainer, Rows<Compute<T>> x, std::int64_t rows, const 
     const PassResult result = trainer.pass.run(batch, options, &trainer.state);
     if (!result.finite) throw non_finite(result, "step", trainer.state.steps() + 1);
     trainer.last_gradient_norm = result.gradient_norm;
+    trainer.last_weight = targets.weight();
     return result.loss;
 }
 
@@ -235,6 +237,10 @@ void register_trainer(py::module_& m) {
                                [](const TrainerObject& t) {
                                    return t.with([](const auto& trainer) { return trainer.last_gradient_norm; });
                                })
+        .def_property_readonly(
+            "last_weight",
+            [](const TrainerObject& t) { return t.with([](const auto& trainer) { return trainer.last_weight; }); },
+            "What the last step's mean was divided by: the sum of its rows' weights, or their number.")
         .def(
             "state", [](const TrainerObject& t) { return t.with([](auto& trainer) { return state(trainer); }); },
             "The optimizer's arrays and step count.")

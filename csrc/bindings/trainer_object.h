@@ -9,7 +9,7 @@ namespace resnetcore {
 template <class T>
 struct TrainerOf {
     TrainerOf(ModelPtr<T> model, LossSettings loss, const OptimizerSettings& optimizer, std::uint64_t seed,
-              double clip_norm, int accumulate)
+              double clip_norm, std::int64_t accumulate)
         : model(std::move(model)),
           loss(std::move(loss)),
           seed(seed),
@@ -22,11 +22,11 @@ struct TrainerOf {
     const LossSettings loss;
     const std::uint64_t seed;
     const double clip_norm;
-    const int accumulate;
+    const std::int64_t accumulate;
     OptimizerState<T> state;
     Backpropagation<T> pass;
     AlignedArray<Compute<T>> gathered;
-    double last_gradient_norm = 0;
+    double last_gradient_norm = 0, last_weight = 0;
 };
 
 }  // namespace resnetcore

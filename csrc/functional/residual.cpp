@@ -77,11 +77,12 @@ template <class Body>
 void for_row_tiles(std::int64_t rows, int threads, Body body) {
     const std::int64_t height = tile_height(rows, threads);
     WorkQueue queue;
-    queue.reset((rows + height - 1) / height);
+    queue.reserve(threads);
+    queue.reset((rows + height - 1) / height, threads);
     run_on_team(
-        [&](Team&) {
+        [&](Team& team) {
             std::int64_t tile;
-            while (queue.take(tile)) body(tile * height, std::min((tile + 1) * height, rows));
+            while (queue.take(team.rank(), tile)) body(tile * height, std::min((tile + 1) * height, rows));
         },
         threads);
 }
@@ -130,11 +131,12 @@ void weight_gradients(const ResidualArguments<T>& arguments, const ResidualGradi
     scratch.reserve(static_cast<std::size_t>(threads));
     for (int i = 0; i < threads; ++i) scratch.emplace_back(inner * table.panel);
     WorkQueue queue;
-    queue.reset(panels * static_cast<std::int64_t>(arguments.sources.size()));
+    queue.reserve(threads);
+    queue.reset(panels * static_cast<std::int64_t>(arguments.sources.size()), threads);
     run_on_team(
         [&](Team& team) {
             std::int64_t unit;
-            while (queue.take(unit)) {
+            while (queue.take(team.rank(), unit)) {
                 const std::size_t s = static_cast<std::size_t>(unit / panels);
                 const Matrix<T>& a = arguments.sources[s];
                 BackwardWeightsArgs<T> args;

@@ -16,7 +16,7 @@ struct Isa {
     const KernelTable<double>* f64 = nullptr;
     const KernelTable<bfloat16>* bf16 = nullptr;
     bool on_request = false;  // in use only where RESNETCORE_ISA names it
-    std::string obstacle;     // why a CPU that has it may not run it, else empty
+    std::string obstacle{};     // why a CPU that has it may not run it, else empty
 };
 
 // All instruction sets this library knows, slowest first.

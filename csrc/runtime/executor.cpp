@@ -64,12 +64,13 @@ void BatchExecutor<T>::prepare(std::int64_t rows, int threads) {
     while (static_cast<int>(runners_.size()) < threads)
         runners_.push_back(std::make_unique<StepRunner<T>>(plan_, kernels_, store_, norms_, folded_, largest_tile_));
     for (auto& runner : runners_) runner->forget_magnitudes();
+    for (std::size_t p = 0; p < plan_.phases.size(); ++p) queues_[p].reserve(threads);
 }
 
 template <class T>
-void BatchExecutor<T>::begin(std::int64_t rows) {
+void BatchExecutor<T>::begin(std::int64_t rows, int threads) {
     tile_ = std::min(tile_for(rows), largest_tile_);
-    for (std::size_t p = 0; p < plan_.phases.size(); ++p) queues_[p].reset((rows + tile_ - 1) / tile_);
+    for (std::size_t p = 0; p < plan_.phases.size(); ++p) queues_[p].reset((rows + tile_ - 1) / tile_, threads);
     for (std::size_t w = 0; w < plan_.weights.size(); ++w) turns_[w].tile.store(0, std::memory_order_relaxed);
 }
 
@@ -89,7 +90,7 @@ void BatchExecutor<T>::run(Team& team, const Frame<T>& batch, GradientSink<T>* s
         const Phase& phase = plan_.phases[p];
         const PartialSums<T> sums = sums_of(phase, batch.rows);
         std::int64_t tile;
-        while (queues_[p].take(tile)) {
+        while (queues_[p].take(team.rank(), tile)) {
             std::int64_t begin = tile * tile_, end = std::min(begin + tile_, batch.rows);
             const Frame<T> frame = plan_.tile_local ? tile_frame(whole, begin, team.rank()) : whole;
             if (plan_.tile_local) end -= begin, begin = 0;
@@ -126,7 +127,7 @@ Frame<T> BatchExecutor<T>::tile_frame(const Frame<T>& frame, std::int64_t begin,
     return tile;
 }
 
-// Tiles are handed out in order, so whoever has an earlier one never waits for a later one.
+// Nobody waits for ever: see WorkQueue.
 template <class T>
 void BatchExecutor<T>::add_share(Team& team, const Step& step, const Frame<T>& frame, std::int64_t begin,
                                  std::int64_t end, std::int64_t tile, GradientSink<T>& sink) {
@@ -185,14 +186,15 @@ void InferenceExecutor<T>::prepare(std::int64_t rows, int threads) {
         arenas_.emplace_back(plan_.row_elements * largest_tile_);
         runners_.push_back(std::make_unique<StepRunner<T>>(plan_, kernels_, store_, norms_, &folded_, largest_tile_));
     }
-    queue_.reset((rows + tile_ - 1) / tile_);
+    queue_.reserve(threads);
+    queue_.reset((rows + tile_ - 1) / tile_, threads);
 }
 
 template <class T>
 void InferenceExecutor<T>::run(Team& team, Rows<Compute<T>> input, std::int64_t rows, MutableRows<Compute<T>> out) {
     StepRunner<T>& runner = *runners_[team.rank()];
     std::int64_t tile;
-    while (queue_.take(tile)) {
+    while (queue_.take(team.rank(), tile)) {
         const std::int64_t begin = tile * tile_, end = std::min(begin + tile_, rows);
         Frame<T> frame;
         frame.input = {input.data + begin * input.stride, input.stride};

@@ -8,22 +8,9 @@
 
 #include "runtime/step_runner.h"
 #include "runtime/thread_pool.h"
+#include "runtime/work_queue.h"
 
 namespace resnetcore {
-
-// Hands out the numbers 0 … count−1 to whichever thread is free.
-class WorkQueue {
-public:
-    void reset(std::int64_t count) { next_.store(0, std::memory_order_relaxed), count_ = count; }
-    bool take(std::int64_t& index) {
-        index = next_.fetch_add(1, std::memory_order_relaxed);
-        return index < count_;
-    }
-
-private:
-    std::atomic<std::int64_t> next_{0};
-    std::int64_t count_ = 0;
-};
 
 // Takes the share of one tile in a weight's gradient. Called for the tiles of a weight one after another, in order,
 // whichever thread has the tile: so the sum does not depend on the threads.
@@ -44,8 +31,8 @@ public:
 
     // Makes room for up to `rows` rows and this many threads; everything that can fail for lack of memory is done here.
     void prepare(std::int64_t rows, int threads);
-    // Before each run, by one thread, with a barrier between: cuts `rows` rows into tiles.
-    void begin(std::int64_t rows);
+    // Before each run, by one thread, with a barrier between: cuts `rows` rows into tiles for a team of `threads`.
+    void begin(std::int64_t rows, int threads);
     // All phases over batch.rows rows; called by every thread of a team. `batch.arena` is filled in.
     void run(Team& team, const Frame<T>& batch, GradientSink<T>* sink = nullptr);
 

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "topology/memory.h"
+
 namespace resnetcore {
 namespace {
 

@@ -48,7 +48,7 @@ void spin_until(Ready ready) {
 
 class Pool {
 public:
-    void run(const std::function<void(Team&)>& body, int size) {
+    void run(const TeamBody& body, int size) {
         start_workers(size - 1);
         body_ = &body;
         failed_.store(false, std::memory_order_relaxed);
@@ -144,7 +144,7 @@ private:
         }
     }
 
-    const std::function<void(Team&)>* body_ = nullptr;
+    const TeamBody* body_ = nullptr;
     std::atomic<std::uint64_t> ticket_{0};
     std::atomic<int> arrived_{0}, phase_{0}, running_{0}, sleepers_{0};
     std::atomic<bool> failed_{false};
@@ -186,7 +186,7 @@ std::atomic<const char*> origin{""};
 
 }  // namespace
 
-void run_on_team(const std::function<void(Team&)>& body, int max_threads) {
+void run_on_team(TeamBody body, int max_threads) {
     int size = get_num_threads();
     if (max_threads > 0 && max_threads < size) size = max_threads;
     std::lock_guard<ForkSafeMutex> lock(turn());

@@ -6,7 +6,6 @@
 
 #include <atomic>
 #include <cstdint>
-#include <functional>
 
 namespace resnetcore {
 
@@ -29,9 +28,23 @@ private:
     int phase_ = 0;
 };
 
+// What a team runs: any function of a Team&, which outlives the run. Unlike a std::function it owns nothing, and so
+// never allocates.
+class TeamBody {
+public:
+    template <class Function>
+    TeamBody(const Function& function)
+        : function_(&function), call_([](const void* f, Team& team) { (*static_cast<const Function*>(f))(team); }) {}
+    void operator()(Team& team) const { call_(function_, team); }
+
+private:
+    const void* function_;
+    void (*call_)(const void*, Team&);
+};
+
 // Runs `body` on min(max_threads, get_num_threads()) threads (0: no limit); the caller is rank 0. The first exception
 // of any of them is rethrown once all have stopped; threads waiting at a barrier leave it.
-void run_on_team(const std::function<void(Team&)>& body, int max_threads = 0);
+void run_on_team(TeamBody body, int max_threads = 0);
 
 // At start: RESNETCORE_NUM_THREADS, else OMP_NUM_THREADS, else the CPUs that affinity and cgroup quota leave us.
 int get_num_threads();

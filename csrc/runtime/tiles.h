@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "runtime/caches.h"
+
 namespace resnetcore {
 
 // Threads that pay for a work of so many multiply-adds: another one costs a wake and its waits at barriers, about what
@@ -25,7 +27,7 @@ inline std::int64_t statistics_chunk(std::int64_t rows) {
 // not, every tile streams the weights once, and the tile is as tall as half of L2 allows for one activation.
 inline std::int64_t tile_rows(std::int64_t rows, std::int64_t weight_bytes, std::int64_t widest_row_bytes, int threads,
                               std::int64_t multiple) {
-    constexpr std::int64_t level2 = std::int64_t{1} << 20;
+    const std::int64_t level2 = caches().level2;
     const bool weights_stay = weight_bytes <= level2;
     std::int64_t target = weights_stay ? 128 : std::clamp<std::int64_t>(level2 / 2 / widest_row_bytes, 64, 512);
     target = std::min(target, (rows + threads - 1) / threads);

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "math/activation.h"
+#include "topology/memory.h"
 
 namespace resnetcore {
 namespace {
@@ -40,7 +41,10 @@ public:
         plan_.output = activations_.back();
         if (options_.backward) backward_all();
         if (plan_.phases.back().steps.empty()) plan_.phases.pop_back();
-        assign_memory();
+        // One phase that takes its weight gradients with it leaves nothing to read, nor does inference.
+        const bool inference = !options_.training && !options_.backward && !options_.keep_activations;
+        plan_.tile_local = inference || (options_.weights_by_tile && plan_.phases.size() == 1);
+        lay_out(plan_, read_afterwards(), options_.element_size, options_.stores_input);
         return std::move(plan_);
     }
 
@@ -69,6 +73,8 @@ private:
     static std::string name(std::int64_t number, const char* what) { return std::to_string(number) + "." + what; }
     Step& add(Step step) {
         auto& steps = plan_.phases.back().steps;
+        plan_.max_terms = std::max(
+            {plan_.max_terms, static_cast<int>(step.products.size()), static_cast<int>(step.identities.size())});
         steps.push_back(std::move(step));
         return steps.back();
     }
@@ -316,76 +322,16 @@ private:
         return d_h;
     }
 
-    template <class Visit>
-    void visit_buffers(const Step& s, Visit visit) const {
-        if (s.weights >= 0) visit(plan_.weights[s.weights].a), visit(plan_.weights[s.weights].delta);
-        for (const Product& p : s.products) visit(p.rows);
-        for (BufferId b : s.identities) visit(b);
-        for (BufferId b :
-             {s.out, s.branch.z, s.argument, s.saved, s.delta, s.gate_h, s.gate_t, s.gate_x, s.d_h, s.d_t, s.d_x})
-            if (b >= 0) visit(b);
-    }
-
-    // Lifetimes count phases where tiles of a phase run at the same time in one arena, and steps where every thread
-    // has a small arena of its own: inference, and training in a single phase that takes its weight gradients with it.
-    void assign_memory() {
-        const bool inference = !options_.training && !options_.backward && !options_.keep_activations;
-        plan_.tile_local = inference || (options_.weights_by_tile && plan_.phases.size() == 1);
-        const bool by_step = plan_.tile_local;
-        std::vector<int> first(plan_.buffers.size(), -1), last(plan_.buffers.size(), -1);
-        int time = 0;
-        for (const Phase& phase : plan_.phases) {
-            for (const Step& step : phase.steps) {
-                plan_.max_terms = std::max({plan_.max_terms, static_cast<int>(step.products.size()),
-                                            static_cast<int>(step.identities.size())});
-                visit_buffers(step, [&](BufferId b) {
-                    if (first[b] < 0) first[b] = time;
-                    last[b] = time;
-                });
-                if (by_step) ++time;
-            }
-            if (!by_step) ++time;
-        }
-        auto keep = [&](BufferId b) {
-            if (b >= 0) last[b] = time;
-        };
+    // What is read once the last phase is over.
+    std::vector<BufferId> read_afterwards() const {
+        std::vector<BufferId> ids{plan_.output, plan_.input_gradient};
         if (!options_.weights_by_tile)
-            for (const WeightStep& w : plan_.weights) keep(w.a), keep(w.delta);
-        keep(plan_.output);
-        keep(plan_.input_gradient);
+            for (const WeightStep& w : plan_.weights) ids.insert(ids.end(), {w.a, w.delta});
         if (options_.keep_activations) {
-            for (BufferId b : activations_) keep(b);
-            for (const Work& work : work_) keep(work.z);
+            ids.insert(ids.end(), activations_.begin(), activations_.end());
+            for (const Work& work : work_) ids.push_back(work.z);
         }
-        place(first, last);
-    }
-
-    // First fit over lifetimes. An input that is the caller's memory takes no room.
-    void place(const std::vector<int>& first, const std::vector<int>& last) {
-        struct Placed {
-            std::int64_t begin, end;
-            BufferId id;
-        };
-        std::vector<Placed> placed;
-        for (BufferId id = options_.stores_input ? 0 : 1; id < static_cast<BufferId>(plan_.buffers.size()); ++id) {
-            BufferInfo& info = plan_.buffers[id];
-            info.first_use = first[id];
-            info.last_use = last[id];
-            const std::int64_t size = padded_width(info.width, options_.element_size);
-            std::int64_t offset = 0;
-            for (const Placed& other : placed) {  // sorted by begin
-                const bool apart = last[other.id] < first[id] || last[id] < first[other.id];
-                if (apart || other.end <= offset) continue;
-                if (other.begin >= offset + size) break;
-                offset = other.end;
-            }
-            info.offset = offset;
-            plan_.row_elements = std::max(plan_.row_elements, offset + size);
-            const Placed mine{offset, offset + size, id};
-            placed.insert(std::upper_bound(placed.begin(), placed.end(), mine,
-                                           [](const Placed& x, const Placed& y) { return x.begin < y.begin; }),
-                          mine);
-        }
+        return ids;
     }
 
     const Topology& topology_;
@@ -402,13 +348,6 @@ private:
 
 Plan make_plan(const Topology& topology, const ParameterList& parameters, const PlanOptions& options) {
     return Planner(topology, parameters, options).make();
-}
-
-std::int64_t padded_width(std::int64_t width, std::int64_t element_size) {
-    constexpr std::int64_t line = 64, page_part = 1024;
-    std::int64_t bytes = (width * element_size + line - 1) / line * line;
-    if (bytes % page_part == 0) bytes += line;
-    return bytes / element_size;
 }
 
 }  // namespace resnetcore

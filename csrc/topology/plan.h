@@ -107,10 +107,6 @@ struct PlanOptions {
 
 Plan make_plan(const Topology& topology, const ParameterList& parameters, const PlanOptions& options);
 
-// Leading dimension of a row buffer: whole cache lines, and never a multiple of 1 KiB, so that the rows of a tile do
-// not fall into the same few cache sets.
-std::int64_t padded_width(std::int64_t width, std::int64_t element_size);
-
 // The plan as a table: phases, steps, what they read and write, and where.
 std::string explain(const Plan& plan, const ParameterList& parameters);
 

@@ -57,10 +57,11 @@ void Backpropagation<T>::prepare(const Batch<T>& batch, const PassOptions& optio
     executor(strategy_).prepare(rows, threads_);
     gradients_.prepare(threads_, materialises(options) || strategy_ == Strategy::by_tile);
     row_loss_.resize(batch.rows);
+    unit_queue_.reserve(threads_);
 }
 
 template <class T>
-Frame<T> Backpropagation<T>::micro_batch(const Batch<T>& batch, const PassOptions& options, int index) const {
+Frame<T> Backpropagation<T>::micro_batch(const Batch<T>& batch, const PassOptions& options, std::int64_t index) const {
     const std::int64_t begin = batch.rows * index / options.micro_batches;
     const std::int64_t end = batch.rows * (index + 1) / options.micro_batches;
     Frame<T> frame;
@@ -115,11 +116,11 @@ void Backpropagation<T>::team_body(Team& team, const Batch<T>& batch, const Pass
                                    OptimizerState<T>* state) {
     Executor& executor = *executors_[static_cast<int>(strategy_)];
     const bool by_tile = strategy_ == Strategy::by_tile, materialise = by_tile || materialises(options);
-    for (int m = 0; m < options.micro_batches; ++m) {
+    for (std::int64_t m = 0; m < options.micro_batches; ++m) {
         const Frame<T> frame = micro_batch(batch, options, m);
         if (team.rank() == 0) {
-            executor.begin(frame.rows);
-            unit_queue_.reset(static_cast<std::int64_t>(units_.size()));
+            executor.begin(frame.rows, team.size());
+            unit_queue_.reset(static_cast<std::int64_t>(units_.size()), team.size());
         }
         team.barrier();
         executor.run(team, frame, &gradients_);
@@ -159,13 +160,13 @@ template <class T>
 void Backpropagation<T>::weights_by_layer(Team& team, const Frame<T>& frame, OptimizerState<T>* fused) {
     const Executor& executor = *executors_[static_cast<int>(strategy_)];
     std::int64_t index;
-    while (unit_queue_.take(index)) {
+    while (unit_queue_.take(team.rank(), index)) {
         const WeightUnit& unit = units_[index];
         const WeightStep& step = executor.plan().weights[unit.step];
         BackwardWeightsArgs<T> args =
             weight_args(model_, step, executor.rows(step.a, frame), executor.rows(step.delta, frame), frame.rows);
-        args.first_panel = unit.panel;
-        args.last_panel = unit.panel + 1;
+        args.first_panel = unit.first_panel;
+        args.last_panel = unit.last_panel;
         if (fused)
             gradients_.direct(args, step, *fused, team.rank());
         else
@@ -178,8 +179,8 @@ void Backpropagation<T>::weights_by_layer(Team& team, const Frame<T>& frame, Opt
 // more. −1 where there is no memory to look.
 template <class T>
 std::int64_t Backpropagation<T>::first_bad_layer(const Batch<T>& batch, const PassOptions& options) const {
-    int bad = 0;
-    auto finite = [&](int m) {
+    std::int64_t bad = 0;
+    auto finite = [&](std::int64_t m) {
         const Frame<T> frame = micro_batch(batch, options, m);
         const double* loss = row_loss_.data() + frame.first_row;
         return std::all_of(loss, loss + frame.rows, [](double l) { return std::isfinite(l); });

@@ -28,7 +28,7 @@ struct Batch {
 };
 
 struct PassOptions {
-    int micro_batches = 1;
+    std::int64_t micro_batches = 1;
     double clip_norm = 0;         // 0: no clipping
     bool keep_gradients = false;  // materialise, update nothing
 };
@@ -61,7 +61,7 @@ private:
 
     Executor& executor(Strategy strategy);
     void prepare(const Batch<T>& batch, const PassOptions& options);
-    Frame<T> micro_batch(const Batch<T>& batch, const PassOptions& options, int index) const;
+    Frame<T> micro_batch(const Batch<T>& batch, const PassOptions& options, std::int64_t index) const;
     void team_body(Team& team, const Batch<T>& batch, const PassOptions& options, OptimizerState<T>* state);
     void check_loss(const Batch<T>& batch, const PassOptions& options, const OptimizerState<T>* state);
     void run_carefully(const Batch<T>& batch, const PassOptions& options, OptimizerState<T>& state);

@@ -13,12 +13,12 @@ namespace {
 
 constexpr std::uint32_t weight_purpose = 0;
 
-// A normal path that is normalised after its product is no part of the stack: its size is the norm's, not the weight's.
+// The size of a normal path that is normalised after its product is the norm's, not the weight's; but it is one of the
+// paths whose sum is to keep its size, and so counts for the others.
 std::int64_t stacked_inputs(const Topology& topology, const Parameter& p) {
     const Layer& layer = topology.layer(p.layer);
-    const bool normalised = layer.batch_norm && !layer.pre;
-    if (normalised && p.role == Role::weight) return p.rows;
-    std::int64_t inputs = normalised ? 0 : topology.width(p.layer - 1);
+    if (layer.batch_norm && !layer.pre && p.role == Role::weight) return p.rows;
+    std::int64_t inputs = topology.width(p.layer - 1);
     for (const Skip& skip : layer.skips)
         if (skip.kind == SkipKind::learned) inputs += topology.width(p.layer - skip.back);
     return inputs;

@@ -173,8 +173,13 @@ std::unique_ptr<BatchExecutor<T>> Model<T>::forward(const Frame<T>& frame, bool 
                                                        training ? nullptr : &folded_, weight_bytes());
     const int threads = get_num_threads();
     executor->prepare(frame.rows, threads);
-    executor->begin(frame.rows);
-    run_on_team([&](Team& team) { executor->run(team, frame); }, threads);
+    run_on_team(
+        [&](Team& team) {
+            if (team.rank() == 0) executor->begin(frame.rows, team.size());
+            team.barrier();
+            executor->run(team, frame);
+        },
+        threads);
     return executor;
 }
 

@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "kernels/ops.h"
+#include "runtime/caches.h"
 
 namespace resnetcore {
 namespace {
@@ -34,7 +35,7 @@ std::string get_strategy() { return names[forced().load()]; }
 // The cost model, in elements moved for each row beyond the first use of its activations. By layer, every activation
 // and δ of the batch is written and read again, from wherever they have gone meanwhile. By tile, the weights' gradients
 // are read and written for every tile. Measured on Zen 5 (docs/performance.md): equal at a width of 512 in chains of
-// equal layers, 1.2 times in favour of the tile at 256.
+// equal layers, 1.2 times in favour of the tile at 256, and at any width where a batch is larger than the last cache.
 Choice choose_strategy(const StepShape& shape) {
     const int given = forced().load();
     if (given != automatic) return {static_cast<Strategy>(given), "forced"};
@@ -43,12 +44,14 @@ Choice choose_strategy(const StepShape& shape) {
     // Tiles cannot be smaller, so that some rows keep one thread busy while the others wait.
     if (6 * shape.rows < 5 * turns * shape.threads * gradient_stretch)
         return {Strategy::by_layer, "too few tiles of rows to keep the threads busy"};
-    // In bfloat16 a tile's rows are interleaved once for all panels of a weight, by layer once for each panel.
-    const std::int64_t worth = shape.element_size == 2 ? 9 : 3;
-    if (shape.weights > worth * gradient_stretch * shape.row_width)
+    const std::int64_t last_cache = caches().last;
+    const std::int64_t kept = 2 * shape.rows * shape.row_width * shape.element_size;  // activations and δ, by layer
+    const std::int64_t moved = 4 * shape.weights * shape.element_size;  // W, Wᵀ, a gradient read and written, by tile
+    if (shape.one_phase && kept > 2 * last_cache && kept >= moved)
+        return {Strategy::by_tile, "a batch's activations would go to memory and back"};
+    if (shape.weights > 3 * gradient_stretch * shape.row_width)
         return {Strategy::by_layer, "the weights are larger than the activations of some tiles"};
     // Barriers part forward from backward: a tile's activations are not in its own cache any more, at best in the last.
-    constexpr std::int64_t last_cache = std::int64_t{32} << 20;
     if (!shape.one_phase && 3 * shape.rows * shape.row_width * shape.element_size < last_cache)
         return {Strategy::by_layer, "batch normalisation stores every activation, and they fit into the last cache"};
     return {Strategy::by_tile, "a tile's activations are smaller than what the weights cost"};

@@ -23,7 +23,7 @@ struct StepShape {
 
 struct Choice {
     Strategy strategy;
-    std::string reason;
+    const char* reason;
 };
 Choice choose_strategy(const StepShape& shape);
 

@@ -7,12 +7,19 @@ namespace resnetcore {
 
 template <class T>
 std::vector<WeightUnit> weight_units(const Model<T>& model, const std::vector<WeightStep>& steps) {
+    auto panels = [&](const WeightStep& step) {
+        return panel_count(model.parameters().all[step.weight].columns, model.kernels().panel);
+    };
+    std::int64_t all = 0;
+    for (const WeightStep& step : steps) all += panels(step);
+    // What is done to the rows of A is done once for all panels of a unit; but all threads must have some units.
+    constexpr std::int64_t enough_units = 64, most = 4;
+    const std::int64_t of_a_unit = std::clamp<std::int64_t>(all / enough_units, 1, most);
     std::vector<WeightUnit> units;
-    for (std::size_t s = 0; s < steps.size(); ++s) {
-        const Parameter& p = model.parameters().all[steps[s].weight];
-        for (std::int64_t panel = 0; panel < panel_count(p.columns, model.kernels().panel); ++panel)
-            units.push_back({static_cast<int>(s), steps[s].weight, steps[s].bias, panel});
-    }
+    for (std::size_t s = 0; s < steps.size(); ++s)
+        for (std::int64_t first = 0; first < panels(steps[s]); first += of_a_unit)
+            units.push_back({static_cast<int>(s), steps[s].weight, steps[s].bias, first,
+                             std::min(first + of_a_unit, panels(steps[s]))});
     return units;
 }
 
@@ -33,7 +40,9 @@ BackwardWeightsArgs<T> weight_args(const Model<T>& model, const WeightStep& step
 
 template <class T>
 WeightGradients<T>::WeightGradients(Model<T>& model, const std::vector<WeightUnit>& units)
-    : model_(model), units_(units), arrays_(model.parameters().all.size()) {}
+    : model_(model), units_(units), arrays_(model.parameters().all.size()) {
+    for (const WeightUnit& unit : units) most_panels_ = std::max(most_panels_, unit.last_panel - unit.first_panel);
+}
 
 template <class T>
 void WeightGradients<T>::prepare(int threads, bool arrays) {
@@ -41,14 +50,17 @@ void WeightGradients<T>::prepare(int threads, bool arrays) {
     for (const WeightUnit& unit : units_) inner = std::max(inner, model_.parameters().all[unit.weight].rows);
     const std::int64_t panel = model_.kernels().panel;
     while (static_cast<int>(rooms_.size()) < threads)
-        rooms_.push_back({AlignedArray<Compute<T>>(inner * panel), AlignedArray<T>(pair_elements<T>(inner, panel))});
+        rooms_.push_back(
+            {AlignedArray<Compute<T>>(inner * panel * most_panels_), AlignedArray<T>(pair_elements<T>(inner, panel))});
     if (!arrays) return;
     for (const WeightUnit& unit : units_)
         for (int id : {unit.weight, unit.bias})
             if (id >= 0) arrays_[id].reserve(model_.store().packed_elements(id));
     squares_.resize(units_.size());
-    for (WorkQueue* queue : {&squares_queue_, &scale_queue_, &update_queue_})
-        queue->reset(static_cast<std::int64_t>(units_.size()));
+    for (WorkQueue* queue : {&squares_queue_, &scale_queue_, &update_queue_}) {
+        queue->reserve(threads);
+        queue->reset(static_cast<std::int64_t>(units_.size()), threads);
+    }
 }
 
 template <class T>
@@ -84,16 +96,16 @@ template <class T>
 template <class Visit>
 void WeightGradients<T>::visit(const WeightUnit& unit, Visit visit) {
     const Parameter& p = model_.parameters().all[unit.weight];
-    const std::int64_t width = model_.kernels().panel, first = unit.panel * width;
-    visit(arrays_[unit.weight].data() + first * p.rows, p.rows * width);
-    if (unit.bias >= 0) visit(arrays_[unit.bias].data() + first, std::min(width, p.columns - first));
+    const std::int64_t width = model_.kernels().panel, first = unit.first_panel * width, last = unit.last_panel * width;
+    visit(arrays_[unit.weight].data() + first * p.rows, (last - first) * p.rows);
+    if (unit.bias >= 0) visit(arrays_[unit.bias].data() + first, std::min(last, p.columns) - first);
 }
 
 // Squares are summed per unit and then in order, so that the norm does not depend on who summed what.
 template <class T>
 double WeightGradients<T>::clip(Team& team, double largest) {
     std::int64_t index;
-    while (squares_queue_.take(index)) {
+    while (squares_queue_.take(team.rank(), index)) {
         double sum = 0;
         visit(units_[index], [&](const Compute<T>* g, std::int64_t n) {
             for (std::int64_t i = 0; i < n; ++i) sum += static_cast<double>(g[i]) * g[i];
@@ -117,7 +129,7 @@ double WeightGradients<T>::clip(Team& team, double largest) {
     auto scale = [factor](Compute<T>* g, std::int64_t n) {
         for (std::int64_t i = 0; i < n; ++i) g[i] = static_cast<Compute<T>>(g[i] * factor);
     };
-    while (scale_queue_.take(index)) visit(units_[index], scale);
+    while (scale_queue_.take(team.rank(), index)) visit(units_[index], scale);
     if (team.rank() == 0)
         for (Norm<T>& norm : model_.norms().all())
             scale(norm.d_weight.data(), norm.width), scale(norm.d_bias.data(), norm.width);
@@ -128,7 +140,7 @@ double WeightGradients<T>::clip(Team& team, double largest) {
 template <class T>
 void WeightGradients<T>::update(Team& team, OptimizerState<T>& state) {
     std::int64_t index;
-    while (update_queue_.take(index)) update_unit(units_[index], state);
+    while (update_queue_.take(team.rank(), index)) update_unit(units_[index], state);
     team.barrier();
 }
 
@@ -138,8 +150,8 @@ void WeightGradients<T>::update_unit(const WeightUnit& unit, OptimizerState<T>& 
     UpdateArgs<T> args;
     args.inner = p.rows;
     args.columns = p.columns;
-    args.first_panel = unit.panel;
-    args.last_panel = unit.panel + 1;
+    args.first_panel = unit.first_panel;
+    args.last_panel = unit.last_panel;
     args.gradient = arrays_[unit.weight].data();
     args.weight = state.slot(unit.weight);
     args.operands = model_.store().operands(unit.weight);
@@ -147,9 +159,9 @@ void WeightGradients<T>::update_unit(const WeightUnit& unit, OptimizerState<T>& 
     args.hyper = state.hyper(unit.weight);
     model_.kernels().update(args);
     if (unit.bias < 0) return;
-    const std::int64_t width = model_.kernels().panel, first = unit.panel * width;
+    const std::int64_t width = model_.kernels().panel, first = unit.first_panel * width;
     UpdateVectorArgs<T> vector;
-    vector.size = std::min(width, p.columns - first);
+    vector.size = std::min(unit.last_panel * width, p.columns) - first;
     vector.gradient = arrays_[unit.bias].data() + first;
     vector.slot = state.slot(unit.bias);
     vector.slot.value += first;

@@ -9,11 +9,11 @@
 
 namespace resnetcore {
 
-// One panel of one weight, and its columns of the bias that shares its δ: what a thread works on alone.
+// Some panels of one weight, and their columns of the bias that shares its δ: what a thread works on alone.
 struct WeightUnit {
     int step;  // index into Plan::weights
     int weight, bias;
-    std::int64_t panel;
+    std::int64_t first_panel, last_panel;
 };
 
 template <class T>
@@ -57,8 +57,9 @@ private:
         AlignedArray<Compute<T>> sums;
         AlignedArray<T> pairs;
     };
-    std::vector<Room> rooms_;      // by thread
-    std::vector<double> squares_;  // by unit
+    std::int64_t most_panels_ = 1;  // of a unit
+    std::vector<Room> rooms_;       // by thread
+    std::vector<double> squares_;   // by unit
     double norm_ = 0;
     WorkQueue squares_queue_, scale_queue_, update_queue_;
 };

@@ -36,7 +36,7 @@ class Network:
     def clone(self) -> Network:
         """A network with the same arrays that shares nothing with this one."""
 
-    def evaluate(self, x: _Array, y: _Array, loss: dict[str, Any]) -> tuple[float, _Array]:
+    def evaluate(self, x: _Array, y: _Array, loss: dict[str, Any]) -> tuple[float, float, _Array]:
         """(loss, outputs) in inference mode."""
 
     def get(self, name: str) -> _Array:
@@ -72,6 +72,8 @@ class Trainer:
     @property
     def last_gradient_norm(self) -> float: ...
     @property
+    def last_weight(self) -> float: ...
+    @property
     def steps(self) -> int: ...
     def set_state(self, values: dict[str, _Array]) -> None:
         """What state() gave, all or nothing."""
@@ -92,6 +94,9 @@ def activations() -> list[str]:
 
 def build_info() -> dict[str, Any]:
     """Version, compiler and build type."""
+
+def cache_info() -> dict[str, int]:
+    """Bytes of the caches that the cost models reckon with."""
 
 def from_dlpack(value: Any, what: str, widen: bool = True) -> _Array:
     """A NumPy array of the memory of any CPU array that speaks DLPack; bfloat16 becomes float32 where widened."""

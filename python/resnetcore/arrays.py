@@ -88,7 +88,10 @@ def as_rows(operation: str, name: str, value: Any, width: int) -> np.ndarray:
     """
     array = as_array(operation, name, value)
     if array.dtype not in _FLOATS:
-        remedy = "select its numeric columns first" if array.dtype.kind in "OUS" else f"use {name}.astype('float32')"
+        # Frames become objects where a column is no number, but also where booleans or their own numbers stand beside.
+        remedy = f"use {name}.astype('float32')" + (
+            ", of its numeric columns, without missing values" if array.dtype.kind in "OUS" else ""
+        )
         raise DTypeError(f"{operation}: {name} must be float32 or float64, got {array.dtype}; {remedy}")
     if array.ndim != 2 or array.shape[1] != width:
         remedy = f"; a single row is {name}[None, :]" if array.shape == (width,) else ""

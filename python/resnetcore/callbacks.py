@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ._atomic import replace_file
 from .best import Best
-from .checks import as_integer
+from .checks import as_integer, as_number
 
 if TYPE_CHECKING:
     from .fit_plan import FitPlan
@@ -70,8 +71,9 @@ class EarlyStopping(Callback):
     ) -> None:
         if as_integer("EarlyStopping: patience", patience) < 1:
             raise ValueError(f"EarlyStopping: patience must be at least 1, got {patience}")
-        if not 0 <= min_delta < math.inf:
-            raise ValueError(f"EarlyStopping: min_delta must be finite and not negative, got {min_delta}")
+        min_delta = as_number("EarlyStopping: min_delta", min_delta)
+        if min_delta < 0:
+            raise ValueError(f"EarlyStopping: min_delta must not be negative, got {min_delta}")
         if mode not in (None, "min", "max"):
             raise ValueError(f"EarlyStopping: mode must be 'min', 'max' or None, got {mode!r}")
         self.patience, self.monitor, self.min_delta, self.restore_best, self.mode = (
@@ -92,7 +94,7 @@ class EarlyStopping(Callback):
                 + ("; give it validation data" if metric.startswith("val_") else "")
             )
         mode = self.mode or ("max" if metric.endswith("accuracy") else "min")
-        self._first = Best(metric, mode, float(self.min_delta), bool(self.restore_best))
+        self._first = Best(metric, mode, self.min_delta, bool(self.restore_best))
         # Of fits without this callback, and of a checkpoint that was written before its turn came.
         for epoch, value in enumerate(trainer.history.get(metric, []), 1):
             if not math.isnan(value):  # not measured
@@ -141,7 +143,7 @@ class Checkpoint(Callback):
     def __init__(self, path: Any, every: int | None = None) -> None:
         if every is not None and as_integer("Checkpoint: every", every) < 1:
             raise ValueError(f"Checkpoint: every must be at least 1 step, got {every}")
-        self.path, self.every = path, every
+        self.path, self.every = os.fsdecode(path), every
 
     def on_step_end(self, trainer: Trainer, loss: float) -> None:
         """Saves where steps are what counts, and enough have passed."""
@@ -154,7 +156,7 @@ class Checkpoint(Callback):
             self._save(trainer)
 
     def _save(self, trainer: Trainer) -> None:
-        path = str(self.path).replace("{epoch}", str(trainer.epoch)).replace("{step}", str(trainer.steps))
+        path = self.path.replace("{epoch}", str(trainer.epoch)).replace("{step}", str(trainer.steps))
         trainer.save(path)
 
 
@@ -185,12 +187,12 @@ class CSVLogger(_Logger):
 
 
 class JSONLLogger(_Logger):
-    """The history as JSON lines: one object an epoch; null where a metric was not measured.
+    """The history as JSON lines: one object an epoch; null where a metric was not measured or not finite.
 
     Args:
         path: of the file; replaced after each epoch.
     """
 
     def _text(self, rows: list[dict[str, float]]) -> str:
-        clean = [{name: None if math.isnan(value) else value for name, value in row.items()} for row in rows]
+        clean = [{name: value if math.isfinite(value) else None for name, value in row.items()} for row in rows]
         return "".join(json.dumps(row) + "\n" for row in clean)

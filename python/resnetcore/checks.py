@@ -10,15 +10,26 @@ import numpy as np
 
 from ._errors import BuildFeatureError, DeviceError, DTypeError
 
+# More of anything does not fit into a machine; what is below is a number to every library.
+_MOST = 2**53
 
-def as_integer(what: str, value: Any) -> int:
-    """`value` as an int; DTypeError for anything that is not an integer (a bool is not one). `what` names it."""
-    if not isinstance(value, (bool, np.bool_)):
-        try:
-            return operator.index(value)
-        except TypeError:
-            pass
-    raise DTypeError(f"{what} must be an int, got {value!r}")
+
+def as_integer(what: str, value: Any, at_least: int | None = None) -> int:
+    """`value` as an int; DTypeError for anything that is not an integer (a bool is not one). `what` names it.
+
+    Where it counts something, `at_least` so many: ValueError for fewer, and for more than 2**53.
+    """
+    if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
+        raise DTypeError(f"{what} must be an int, got {value!r}")
+    try:
+        number = operator.index(value)
+    except TypeError:  # of arrays, which have the method
+        raise DTypeError(f"{what} must be an int, got {value!r}") from None
+    if at_least is not None and number < at_least:
+        raise ValueError(f"{what} must be at least {at_least}, got {number}")
+    if at_least is not None and number > _MOST:
+        raise ValueError(f"{what} must be at most 2**53, got {number}")
+    return number
 
 
 def as_number(what: str, value: Any) -> float:

@@ -34,26 +34,29 @@ def set_matmul_precision(precision: str) -> None:
     """How float32 products are computed: "highest" is plain float32, and what this version has on every CPU.
 
     Raises:
-        BuildFeatureError: "high" and "medium", which need bf16 kernels that this version does not have.
+        BuildFeatureError: "high" and "medium", float32 products made of bfloat16 ones, which this version does not have;
+            a network of dtype "bfloat16" is another thing, and there.
         ValueError: anything else.
     """
     if precision == "highest":
         return
     if precision in ("high", "medium"):
         raise BuildFeatureError(
-            f'set_matmul_precision: "{precision}" needs bf16 matrix kernels, which this version does not have; '
-            'use "highest"'
+            f'set_matmul_precision: this version does not have "{precision}", float32 products made of bfloat16 ones; '
+            'use "highest", or a network of dtype "bfloat16"'
         )
     raise ValueError(f'set_matmul_precision: must be "highest", "high" or "medium", got {precision!r}')
 
 
 def config() -> dict[str, str]:
     """The facts that `show_config` prints."""
-    build, isa = _core.build_info(), _core.isa_info()
+    build, isa, caches = _core.build_info(), _core.isa_info(), _core.cache_info()
 
     def state(one: dict[str, object]) -> str:
         compiled = "compiled" if one["compiled"] else "not compiled"
-        return f"{one['name']} ({compiled}, {'runs here' if one['supported'] else 'does not run here'})"
+        runs = "runs here" if one["supported"] else one["obstacle"] or "does not run here"
+        asked = ", only where RESNETCORE_ISA asks for it" if one["on_request"] else ""
+        return f"{one['name']} ({compiled}, {runs}{asked})"
 
     forced = os.environ.get("RESNETCORE_ISA")
     return {
@@ -62,6 +65,7 @@ def config() -> dict[str, str]:
         "instruction set": isa["current"] + (" (forced by RESNETCORE_ISA)" if forced else " (chosen by the CPU)"),
         "instruction sets": ", ".join(state(one) for one in isa["known"]),
         "threads": f"{get_num_threads()} ({_core.num_threads_origin()})",
+        "caches": f"{caches['level2'] >> 10} KiB a core, {caches['last'] >> 10} KiB shared",
         "precision": "float32, float64 and bfloat16; matmul precision highest",
         "CUDA": "not built: this version runs on the CPU",
     }

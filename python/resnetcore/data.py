@@ -55,6 +55,10 @@ class ArrayData:
         """Batches in an epoch."""
         return len(spans(self.rows, batch_size, accumulate))
 
+    def smallest_batch(self, batch_size: int, accumulate: int) -> int:
+        """Rows in an epoch's smallest batch."""
+        return min(end - begin for begin, end in spans(self.rows, batch_size, accumulate))
+
     def rows_after(self, batches: int, batch_size: int, accumulate: int) -> int | None:
         """Rows in the first batches of an epoch; None where there are not as many batches."""
         ends = [0, *(end for _, end in spans(self.rows, batch_size, accumulate))]

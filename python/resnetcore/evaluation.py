@@ -25,31 +25,19 @@ def evaluate(net: Network, loss: Loss, data: ArrayData | IterableData, operation
     Raises:
         ValueError: no rows, or no weight above 0.
     """
-    class_weight = loss.class_weights(net.outputs)
     total = weight_sum = score = rows = 0.0
     for x, y, sample_weight in data.chunks():
         row_weight = np.ones(len(x)) if sample_weight is None else sample_weight
-        weight = _mean_weight(loss, y, row_weight, class_weight)
+        value, weight, outputs = net._core.evaluate(x, y, loss.to_core(net.outputs, sample_weight))
         rows += float(row_weight.sum())
         weight_sum += weight
-        if weight > 0:
-            value, outputs = net._core.evaluate(x, y, loss.to_core(net.outputs, sample_weight))
-            total += weight * value
-        else:
-            outputs = net._core.predict(x)
+        total += weight * value
         score += float((row_weight * _row_scores(loss, outputs, y)).sum())
     if not rows:
         raise ValueError(f"{operation}: there must be at least one row, with a weight above 0")
     mean = score / rows
     second = mean if loss.takes_classes else math.sqrt(mean)
     return dict(zip(metric_names(loss), (total / weight_sum if weight_sum else math.nan, second), strict=True))
-
-
-def _mean_weight(loss: Loss, y: np.ndarray, row_weight: np.ndarray, class_weight: np.ndarray | None) -> float:
-    """What the chunk's mean loss was divided by: labels are weighed by their class, as in PyTorch."""
-    if class_weight is not None and y.ndim == 1:
-        return float((row_weight * class_weight[y]).sum())
-    return float(row_weight.sum())
 
 
 def _row_scores(loss: Loss, outputs: np.ndarray, y: np.ndarray) -> np.ndarray:

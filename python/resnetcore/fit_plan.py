@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ._errors import DTypeError
+from ._errors import DTypeError, ShapeError
 from .data import ArrayData, IterableData, as_data
 from .evaluation import metric_names
 from .schedules import Schedule, checked_rate
@@ -67,6 +67,8 @@ def prepare(
     if epochs > trainer.epoch:
         _check_iterators(data, held_out, epochs - trainer.epoch)
         trainer.position.check_continues(data, trainer.batch_size, trainer.accumulate)
+        if isinstance(data, ArrayData):
+            _check_micro_batches(trainer, data.smallest_batch(trainer.batch_size, trainer.accumulate))
         left = None if steps is None else max(0, (epochs - trainer.epoch) * steps - trainer.position.batch)
         schedule = _checked_schedule(trainer, left)
     names = ("loss", "lr", *(() if held_out is None else ("val_" + name for name in metric_names(trainer.loss))))
@@ -98,6 +100,17 @@ def _check_iterators(data: Data, held_out: Data | None, epochs: int) -> None:
                 f"fit: {name} is an iterator that is used up after one epoch, and there are {epochs} to do; give "
                 "something that can be iterated over again, such as a list or an object with __iter__"
             )
+
+
+def _check_micro_batches(trainer: Trainer, rows: int) -> None:
+    parts = trainer.accumulate
+    if rows < parts:
+        raise ShapeError(f"fit: accumulate={parts} cuts every batch into as many parts; one has {rows} rows")
+    if rows // parts < 2 and any(layer.norm for layer in trainer.net.layers):
+        raise ShapeError(
+            f"fit: batch normalisation needs at least 2 rows in every (micro-)batch, got {rows // parts}; give more "
+            "rows, or a Trainer with a larger batch_size or a smaller accumulate"
+        )
 
 
 def _checked_schedule(trainer: Trainer, steps_left: int | None) -> Schedule:

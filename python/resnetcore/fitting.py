@@ -58,7 +58,16 @@ def _run_epoch(trainer: Trainer, prepared: Prepared, interrupts: Interrupts) -> 
         with turns.lock:
             lr = trainer._checked_lr()
             loss = data.step(trainer._core, batch, lr)
-            at = Position(at.epoch, at.batch + 1, at.rows + rows, at.loss_sum + rows * loss, data.kind, data.total)
+            weight = trainer._core.last_weight
+            at = Position(
+                at.epoch,
+                at.batch + 1,
+                at.rows + rows,
+                at.loss_sum + weight * loss,
+                data.kind,
+                data.total,
+                at.weight + weight,
+            )
             trainer._position = at
         for listener in listeners:
             listener.on_step_end(trainer, loss)
@@ -70,7 +79,7 @@ def _run_epoch(trainer: Trainer, prepared: Prepared, interrupts: Interrupts) -> 
             "fit: the iterable gave no batch in this epoch; give one that can be iterated over again, such as a list "
             "or an object with __iter__, not a generator"
         )
-    metrics = {"loss": at.loss_sum / at.rows, "lr": lr}
+    metrics = {"loss": at.mean_loss, "lr": lr}
     if prepared.held_out is not None:
         with interrupts.allowed():
             found = evaluate(trainer.net, trainer.loss, prepared.held_out, "fit: validation")

@@ -42,7 +42,7 @@ def plain(
         depth: layers with weights, input and output layer included; at least 2.
         norm, activation, dropout, init: of every hidden layer, as in `Layer`.
         seed: of the initial weights.
-        dtype: "float32" or "float64".
+        dtype: "float32", "float64" or "bfloat16", as in `Network`.
 
     Example:
         >>> net = plain(64, 10, width=64, depth=5, norm="batch")
@@ -182,7 +182,8 @@ def densenet(
     """Parallel learned skips (DenseNet, Huang et al. 2017, as a sum): each layer reads the last `reach` layers.
 
     A concatenation followed by a weight matrix is the sum of the products with that matrix's blocks, so nothing is
-    concatenated. Layers near the input read as many as there are, the input included.
+    concatenated. Layers near the input read as many as there are, the input included. All paths of a layer start equally
+    strong: a norm's γ at 1/√paths, as the skips' weights are for so many inputs.
 
     Args:
         inputs, outputs, width, depth, norm, activation, dropout, seed, dtype: as in `plain`; depth is at least 3.
@@ -197,9 +198,10 @@ def densenet(
             norm=norm,
             activation=activation,
             dropout=dropout,
-            skips={back: "learned" for back in range(2, min(reach, number) + 1)},
+            skips={back: "learned" for back in range(2, paths + 1)},
+            norm_init=1 / math.sqrt(paths) if norm else 1.0,
         )
-        for number in range(1, depth)
+        for paths in (min(reach, number) for number in range(1, depth))
     ]
     return Network(inputs, [*layers, Layer(outputs, activation=None)], seed, dtype)
 

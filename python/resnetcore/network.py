@@ -242,8 +242,15 @@ class Network:
 
     def explain(self, training: bool = False, batch: int = 128) -> Text:
         """The compiled plan: what runs in which order, and on which memory; for training, how a step on `batch` rows
-        takes its weight gradients, and why."""
-        return Text(self._core.plan(training, batch))
+        takes its weight gradients, and why.
+
+        Raises:
+            DTypeError: `training` is no bool, or `batch` no int.
+            ValueError: `batch` below 1.
+        """
+        if not isinstance(training, (bool, np.bool_)):
+            raise DTypeError(f"explain: training must be True or False, got {training!r}")
+        return Text(self._core.plan(bool(training), as_integer("explain: batch", batch, at_least=1)))
 
     def summary(self) -> Text:
         """A table of layer, width, what it computes, skips and number of trained parameters."""

@@ -15,7 +15,8 @@ class Position(NamedTuple):
 
     Attributes:
         epoch: complete epochs.
-        batch, rows, loss_sum: of the next epoch, batches done, rows seen, and Σ rows · loss.
+        batch, rows, weight, loss_sum: of the next epoch, batches done, rows seen, the sum of their weights (their number,
+            where they have none), and Σ weight · loss.
         kind, total: once it has begun, what its data are: "arrays" of so many rows, or "batches", so many of them where
             the iterable says so.
     """
@@ -26,6 +27,12 @@ class Position(NamedTuple):
     loss_sum: float = 0.0
     kind: str | None = None
     total: int | None = None
+    weight: float = 0.0
+
+    @property
+    def mean_loss(self) -> float:
+        """Of the epoch so far; 0 where no row has a weight."""
+        return self.loss_sum / self.weight if self.weight else 0.0
 
     @classmethod
     def from_dict(cls, numbers: Mapping[str, Any]) -> Position:
@@ -41,6 +48,7 @@ class Position(NamedTuple):
             loss_sum=float(numbers["loss_sum"]),
             kind=kind,
             total=None if total is None else _count("total", total),
+            weight=float(numbers.get("weight", numbers["rows"])),  # as the other two
         )
 
     def check_continues(self, data: ArrayData | IterableData, batch_size: int, accumulate: int) -> None:

@@ -61,7 +61,7 @@ class Progress(Callback):
             self._epoch_text(position.epoch),
             self._bar_text(position.batch),
             _rate_text(rate),
-            f"loss {position.loss_sum / position.rows:.4f}",
+            f"loss {position.mean_loss:.4f}",
             self._left_text(now),
         ]
         self._draw("  ".join(part for part in parts if part))

@@ -7,7 +7,7 @@ from dataclasses import MISSING, asdict, dataclass, fields, replace
 from typing import Any
 
 from ._errors import DTypeError
-from .checks import as_integer
+from .checks import as_integer, as_number
 from .descriptions import with_names
 
 
@@ -220,9 +220,8 @@ def _check_steps(schedule: Schedule, name: str, optional: bool = False, least: i
 
 
 def _check_fraction(schedule: Schedule, name: str, above_zero: bool = False) -> None:
-    value = getattr(schedule, name)
     what = f"{type(schedule).__name__}: {name}"
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise DTypeError(f"{what} must be a number, got {value!r}")
+    value = as_number(what, getattr(schedule, name))
+    object.__setattr__(schedule, name, value)
     if not (0 <= value <= 1) or (above_zero and value == 0):
         raise ValueError(f"{what} must be in {'(0, 1]' if above_zero else '[0, 1]'}, got {value}")

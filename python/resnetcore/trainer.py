@@ -81,8 +81,8 @@ class Trainer:
         self._schedule = schedules.Constant() if schedule is None else schedule
         if not isinstance(self._schedule, Schedule):
             raise DTypeError(f"Trainer: schedule must be one of resnetcore.schedules, got {schedule!r}")
-        self._batch_size = _at_least("batch_size", batch_size, 1)
-        self._accumulate = _at_least("accumulate", accumulate, 1)
+        self._batch_size = as_integer("Trainer: batch_size", batch_size, at_least=1)
+        self._accumulate = as_integer("Trainer: accumulate", accumulate, at_least=1)
         if self._accumulate > self._batch_size:
             raise ValueError(f"Trainer: accumulate must not exceed batch_size = {batch_size}, got {accumulate}")
         self._seed = check_seed("Trainer", seed)
@@ -242,7 +242,7 @@ class Trainer:
                 handlers of signals, too, run between two steps or while an iterable makes a batch.
             RuntimeError: another thread's `fit` of this trainer is running.
         """
-        epochs = _at_least("fit: epochs", epochs, 1)
+        epochs = as_integer("fit: epochs", epochs, at_least=1)
         fit(
             self,
             lambda: prepare(self, X, y, epochs, validation, sample_weight, callbacks, progress, check_finite),
@@ -366,13 +366,6 @@ class Trainer:
 
     def _checked_lr(self) -> float:
         return schedules.checked_rate("Trainer", self._schedule, self.steps, self._optimizer.lr)
-
-
-def _at_least(name: str, value: Any, least: int) -> int:
-    number = as_integer(name if ":" in name else f"Trainer: {name}", value)
-    if number < least:
-        raise ValueError(f"{name if ':' in name else f'Trainer: {name}'} must be at least {least}, got {number}")
-    return number
 
 
 def _check_clip_norm(value: Any) -> float | None:

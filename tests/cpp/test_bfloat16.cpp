@@ -10,9 +10,11 @@
 #include "kernels/select.h"
 #include "math/activation.h"
 
+#if defined(RC_SIMULATED_AMX)
 namespace resnetcore::amx_simulated {
 const KernelTable<bfloat16>* bf16();
 }
+#endif
 using namespace resnetcore;
 
 namespace {
@@ -195,8 +197,7 @@ void long_sums(const KernelTable<bfloat16>& k, const std::string& isa) {
     Narrow a(rows, inner, Flush::end);
     for (std::int64_t i = 0; i < w.memory.size(); ++i)
         w.memory[i] = to_float(to_bfloat16(1 + 0.0625f * small_integer()));
-    for (std::int64_t i = 0; i < a.memory.size(); ++i)
-        Narrow::set(a.memory[i], 1 + 0.0625f * small_integer());
+    for (std::int64_t i = 0; i < a.memory.size(); ++i) Narrow::set(a.memory[i], 1 + 0.0625f * small_integer());
     Guarded<bfloat16> panels(operand_size<bfloat16>(inner, columns, k.panel), Flush::end);
     k.pack_operand(inner, columns, w.view(), panels.data());
     const Source<bfloat16> source{a.view(), panels.data(), inner};
@@ -247,6 +248,8 @@ int main() {
         else
             std::printf("skipped %s: %s\n", isa.name.c_str(), isa.compiled ? "this CPU lacks it" : "not compiled");
     }
+#if defined(RC_SIMULATED_AMX)
     all(*amx_simulated::bf16(), "avx512_amx, simulated");
+#endif
     return summary("bfloat16");
 }

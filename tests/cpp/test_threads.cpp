@@ -9,10 +9,36 @@
 
 #include "check.h"
 #include "runtime/thread_pool.h"
+#include "runtime/work_queue.h"
 
 using namespace resnetcore;
 
 namespace {
+
+// Every piece once, each owner's in order, and whatever an owner leaves is taken by the others.
+void queue_of_pieces(int threads) {
+    set_num_threads(threads);
+    for (int absent : {-1, 0, threads - 1}) {
+        constexpr std::int64_t count = 1001;
+        std::vector<std::atomic<int>> taken(count);
+        std::atomic<int> out_of_order{0};
+        WorkQueue queue;
+        queue.reserve(threads);
+        queue.reset(count, threads);
+        run_on_team([&](Team& team) {
+            if (team.rank() == absent && threads > 1) return;
+            std::vector<std::int64_t> last(threads, -1);
+            for (std::int64_t piece; queue.take(team.rank(), piece);) {
+                out_of_order += piece <= last[piece % threads];
+                last[piece % threads] = piece;
+                ++taken[piece];
+            }
+        });
+        for (std::int64_t piece = 0; piece < count; ++piece)
+            CHECK(taken[piece] == 1, "piece %d was taken %d times", int(piece), taken[piece].load());
+        CHECK(out_of_order == 0, "%d pieces came before an earlier one of their owner", out_of_order.load());
+    }
+}
 
 void ranks_and_barriers(int threads) {
     set_num_threads(threads);
@@ -81,7 +107,11 @@ void several_callers() {
 }  // namespace
 
 int main() {
-    for (int threads = 1; threads <= 4; ++threads) ranks_and_barriers(threads), exceptions(threads);
+    for (int threads = 1; threads <= 4; ++threads) {
+        queue_of_pieces(threads);
+        ranks_and_barriers(threads);
+        exceptions(threads);
+    }
     forked();
     several_callers();
     return summary("threads");

@@ -1,5 +1,5 @@
-// Intel's AMX in plain loops, after the pseudo-code of its manual (TILELOADD, TDPBF16PS, TILESTORED), behind the names of
-// kernels/cpu/tile_unit.h: so the kernels that use it are tested on any machine. Included inside an ISA's namespace.
+// Intel's AMX in plain loops, after the pseudo-code of its manual (TILELOADD, TDPBF16PS, TILESTORED), behind the names
+// of kernels/cpu/tile_unit.h: so the kernels that use it are tested on any machine. Included inside an ISA's namespace.
 //
 // Invariant: whoever uses a tile that is not configured is stopped.
 
@@ -47,9 +47,7 @@ inline float float_of(std::uint32_t bits) {
     return value;
 }
 // Denormals are taken for zero, and zeros given for them.
-inline float flushed(float x) {
-    return std::fabs(x) < std::numeric_limits<float>::min() ? std::copysign(0.0f, x) : x;
-}
+inline float flushed(float x) { return std::fabs(x) < std::numeric_limits<float>::min() ? std::copysign(0.0f, x) : x; }
 
 // Even and odd terms are summed apart, each by fused multiply-adds; then their sum is added to what is there.
 template <int sum, int left, int right>
@@ -60,7 +58,8 @@ void tile_dot() {
         float even[16] = {}, odd[16] = {};
         for (int k = 0; k < 16; ++k)
             for (int n = 0; n < 16; ++n) {
-                even[n] = flushed(std::fma(flushed(float_of(a[m][k] << 16)), flushed(float_of(b[k][n] << 16)), even[n]));
+                even[n] =
+                    flushed(std::fma(flushed(float_of(a[m][k] << 16)), flushed(float_of(b[k][n] << 16)), even[n]));
                 odd[n] = flushed(std::fma(flushed(float_of(a[m][k] & 0xffff0000u)),
                                           flushed(float_of(b[k][n] & 0xffff0000u)), odd[n]));
             }

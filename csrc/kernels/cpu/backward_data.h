@@ -14,7 +14,7 @@ struct BackwardDataEpilogue : Epilogue<T, Activation, BackwardDataArgs<T>, Backw
     using BackwardDataEpilogue::Epilogue::args;
 
     template <int MR, int half>
-    RC_HD void finish_half(Accumulators<T, MR>& g, std::int64_t row, std::int64_t j) {
+    RC_HD void finish_half(Accumulators<T, MR, 2>& g, std::int64_t row, std::int64_t j) {
         for (int s = 0; s < args.n_identity; ++s) {
             const T* from = args.identity[s].data + row * args.identity[s].stride + j;
             const std::int64_t stride = args.identity[s].stride;

@@ -19,6 +19,9 @@ __attribute__((noinline)) void update_elements(const Slot<C>& slot, std::int64_t
     }
 }
 
+// Sums of fewer rows are done before memory from L3 would be here.
+constexpr std::int64_t worth_a_prefetch = 64;
+
 // Where the stretches of a panel are added up, and what becomes of the sum: a gradient that is kept is added up in its
 // own memory; one that an optimizer uses up in scratch. Both add in the same order.
 template <class T>
@@ -27,6 +30,7 @@ struct KeepGradient {
     static RC_HD C* sum(const WeightsArgs<T>& args, std::int64_t panel, std::int64_t size) {
         return args.gradient + panel * size;
     }
+    static RC_HD void prefetch(const WeightsArgs<T>&, std::int64_t, std::int64_t, int) {}
     static RC_HD void finish(const WeightsArgs<T>&, std::int64_t, const C*, std::int64_t) {}
     static RC_HD Vec<C> bias_start(const WeightsArgs<T>& args, std::int64_t at, int n) {
         return args.accumulate ? read(args.bias_gradient + at, n) : Vec<C>();
@@ -40,6 +44,18 @@ struct UseGradient {
     using C = Compute<T>;
     static RC_HD C* sum(const WeightsArgs<T>& args, std::int64_t panel, std::int64_t size) {
         return args.sums + (panel - args.first_panel) * size;
+    }
+    // What the update of rows [k, k + rows) of a panel will touch: the parameter, its states, the transpose.
+    static RC_HD void prefetch(const WeightsArgs<T>& args, std::int64_t panel, std::int64_t k, int rows) {
+        constexpr std::int64_t width = 2 * lanes_of<T>;
+        const std::int64_t at = (panel * args.inner + k) * width;
+        prefetch_lines(args.weight.value + at, rows * width);
+        for (int s = 0; s < Optimizer::states; ++s) prefetch_lines(args.weight.state[s] + at, rows * width);
+        if constexpr (computes_itself<T>) {
+            const T* to = args.operands.transposed + (k / width * args.columns + panel * width) * width + k % width;
+            const std::int64_t columns = args.columns - panel * width;
+            for (std::int64_t j = 0; j < (columns < width ? columns : width); ++j) prefetch_lines(to + j * width, 1);
+        }
     }
     static RC_HD void finish(const WeightsArgs<T>& args, std::int64_t at, const C* sum, std::int64_t size) {
         update_elements<Optimizer>(args.weight, at, sum, size, args.weight_hyper);
@@ -72,53 +88,62 @@ RC_HD void bias_gradient(const WeightsArgs<T>& args, std::int64_t column, const 
     }
 }
 
+// use(block, k, j, rows, columns) for the blocks of lanes × lanes of a panel of W (inner, columns) that begins at
+// `column`: rows k onwards, columns j onwards, and how many of them exist. In a whole block both are constants.
+template <class C, class Use>
+RC_HD void visit_panel_blocks(const C* panel, std::int64_t inner, std::int64_t columns, std::int64_t column, Use use) {
+    constexpr int lanes = Vec<C>::lanes, width = 2 * lanes;
+    using Whole = std::integral_constant<int, lanes>;
+    for (std::int64_t k = 0; k < inner; k += lanes)
+        for (std::int64_t j = column; j < column + width && j < columns; j += lanes) {
+            const C* from = panel + k * width + j - column;
+            Vec<C> block[lanes];
+            if (inner - k >= lanes && columns - j >= lanes) {
+                each_row<lanes>([&](int i) { block[i] = read(from + i * width); });
+                use(block, k, j, Whole(), Whole());
+                continue;
+            }
+            const int rows = inner - k < lanes ? static_cast<int>(inner - k) : lanes;
+            for (int i = 0; i < rows; ++i) block[i] = read(from + i * width);
+            use(block, k, j, rows, columns - j < lanes ? static_cast<int>(columns - j) : lanes);
+        }
+}
+
 // What the products read of a panel of W that has changed. In the transpose a panel is some columns of each of its
-// panels: a transpose of blocks of lanes × lanes.
+// panels; row j of it begins in panel k / width at column k % width. Padding stays zero.
 template <class T>
 RC_HD void refresh_operands(const T* weight_panel, const Operands<T>& operands, std::int64_t inner,
                             std::int64_t columns, std::int64_t column) {
-    constexpr int lanes = Vec<T>::lanes, width = 2 * lanes;
-    for (std::int64_t k = 0; k < inner; k += lanes)
-        for (int half = 0; half < 2; ++half) {
-            const std::int64_t j = column + half * lanes;
-            if (j >= columns) continue;
-            Vec<T> block[lanes];
-            const int rows = inner - k < lanes ? static_cast<int>(inner - k) : lanes;
-            for (int i = 0; i < rows; ++i) block[i] = read(weight_panel + (k + i) * width + half * lanes);
-            transpose<T>(block);
-            // Row j of Wᵀ: panel k / width, and within it columns k % width onwards; padding stays zero.
-            T* to = operands.transposed + k / width * columns * width + k % width;
-            const int outs = columns - j < lanes ? static_cast<int>(columns - j) : lanes;
-            for (int i = 0; i < outs; ++i) block[i].store(to + (j + i) * width);
-        }
+    constexpr int width = 2 * Vec<T>::lanes;
+    visit_panel_blocks(weight_panel, inner, columns, column,
+                       [&](auto& block, std::int64_t k, std::int64_t j, auto, auto outs) {
+                           transpose<T>(block);
+                           T* to = operands.transposed + (k / width * columns + j) * width + k % width;
+                           for (int i = 0; i < outs; ++i) block[i].store(to + i * width);
+                       });
 }
 
 // The same into pairs of rows, and the panel itself. Rows and columns beyond the last are zeros.
 RC_HD void refresh_operands(const float* weight_panel, const Operands<bfloat16>& operands, std::int64_t inner,
                             std::int64_t columns, std::int64_t column) {
-    constexpr int lanes = Vec<float>::lanes, width = 2 * lanes;
+    constexpr int width = 2 * Vec<float>::lanes;
     bfloat16* panel = operands.panels + column * operand_rows<bfloat16>(inner);
-    for (std::int64_t k = 0; k < inner; k += lanes)
-        for (int half = 0; half < 2; ++half) {
-            const std::int64_t j = column + half * lanes;
-            if (j >= columns) continue;
-            Vec<float> block[lanes];
-            const int rows = inner - k < lanes ? static_cast<int>(inner - k) : lanes;
-            for (int i = 0; i < rows; ++i) block[i] = read(weight_panel + (k + i) * width + half * lanes);
+    visit_panel_blocks(
+        weight_panel, inner, columns, column, [&](auto& block, std::int64_t k, std::int64_t j, auto rows, auto outs) {
             for (int i = 0; i < rows; i += 2)
-                write_pairs(pairs_of(block[i], block[i + 1]), panel + (k + i) * width + 2 * half * lanes);
+                write_pairs(pairs_of(block[i], block[i + 1]), panel + (k + i) * width + 2 * (j - column));
             transpose<float>(block);
-            bfloat16* to = operands.transposed + k / width * operand_rows<bfloat16>(columns) * width + 2 * (k % width);
-            const int outs = columns - j < lanes ? static_cast<int>(columns - j) : lanes;
-            for (int i = 0; i < outs; i += 2) write_pairs(pairs_of(block[i], block[i + 1]), to + (j + i) * width);
-        }
+            bfloat16* to = operands.transposed + (k / width * operand_rows<bfloat16>(columns) + j) * width;
+            for (int i = 0; i < outs; i += 2)
+                write_pairs(pairs_of(block[i], block[i + 1]), to + i * width + 2 * (k % width));
+        });
 }
 
 template <class T, class Finish>
 RC_HD void weights_panels(const WeightsArgs<T>& args) {
     using C = Compute<T>;
     constexpr std::int64_t width = 2 * lanes_of<T>;
-    for (Stretch<T> stretch{{args}}; stretch.begin < args.rows; stretch.begin = stretch.end) {
+    for (Stretch<T> stretch(args); stretch.begin < args.rows; stretch.begin = stretch.end) {
         stretch.end = args.rows - stretch.begin <= gradient_stretch ? args.rows : stretch.begin + gradient_stretch;
         stretch.take_rows();
         for (std::int64_t panel = args.first_panel; panel < args.last_panel; ++panel) {
@@ -129,10 +154,14 @@ RC_HD void weights_panels(const WeightsArgs<T>& args) {
             }
             stretch.take_panel();
             C* sum = Finish::sum(args, panel, width * args.inner);
-            add_stretch(stretch, sum, stretch.begin == 0 && !args.accumulate, [&](std::int64_t k, std::int64_t rows) {
-                if (stretch.end == args.rows)
-                    Finish::finish(args, (panel * args.inner + k) * width, sum + k * width, rows * width);
-            });
+            const bool last = stretch.end == args.rows;
+            auto ahead = [&](std::int64_t k, int rows) {
+                if (last && stretch.end - stretch.begin >= worth_a_prefetch) Finish::prefetch(args, panel, k, rows);
+            };
+            auto done = [&](std::int64_t k, int rows) {
+                if (last) Finish::finish(args, (panel * args.inner + k) * width, sum + k * width, rows * width);
+            };
+            add_stretch(stretch, sum, stretch.begin == 0 && !args.accumulate, ahead, done);
             if (stretch.end < args.rows) continue;
             if (args.has_bias) bias_gradient<T, Finish>(args, stretch.column, stretch.lanes);
             if (!args.gradient)

@@ -1,10 +1,10 @@
-// What forward and backward-data have in common: sums of a panel, and then an epilogue on a tile of them. Included inside
-// an ISA's namespace.
+// What forward and backward-data have in common: sums of a panel, and then an epilogue on a tile of them. Included
+// inside an ISA's namespace.
 //
 // Invariant: whether a tile is finished in registers or from memory is decided by its columns, never by its rows.
 
-// A panel's columns, and the loops over a tile. `Formulas`, which derives from this, has the arithmetic twice: over rows
-// in registers (finish_half), and for one vector (finish), to which `bias` was added.
+// A panel's columns, and the loops over a tile. `Formulas`, which derives from this, has the arithmetic twice: over
+// rows in registers (finish_half), and for one vector (finish), to which `bias` was added.
 template <class T, class Activation, class Args, class Formulas>
 struct Epilogue {
     // Epilogues that stay in registers: the two that training spends its time in. Others find the tile in L1, which
@@ -17,10 +17,11 @@ struct Epilogue {
     int lanes[2];         // columns that exist in each of its vectors
 
     RC_HD bool whole() const { return lanes[1] == lanes_of<T>; }
+    RC_HD bool half_empty() const { return lanes[1] <= 0; }
 
     // Whole vectors, every row in a register: a question is asked once for a tile, not once for a vector.
     template <int MR>
-    RC_HD void finish_whole(Accumulators<T, MR>& sum, std::int64_t row) {
+    RC_HD void finish_whole(Accumulators<T, MR, 2>& sum, std::int64_t row) {
         formulas().template finish_half<MR, 0>(sum, row, column);
         formulas().template finish_half<MR, 1>(sum, row, column + lanes_of<T>);
     }
@@ -44,13 +45,17 @@ template <class T, class Formulas, class Args>
 RC_HD void sum_panels(const Args& args) {
     constexpr int lanes = lanes_of<T>;
     [[maybe_unused]] const MatrixUnit<T> unit{};
-    for (std::int64_t panel = 0; panel * 2 * lanes < args.columns; ++panel) {
-        const std::int64_t column = panel * 2 * lanes;
-        Formulas epilogue{{args, column, {0, 0}}};
-        for (int half = 0; half < 2; ++half) {
-            const std::int64_t left = args.columns - column - half * lanes;
-            epilogue.lanes[half] = left > lanes ? lanes : static_cast<int>(left);
+    // Without a product there is nothing but memory, which is read fastest row by row.
+    const std::int64_t some_rows = args.n_sources > 0 ? args.rows : 4;
+    for (std::int64_t row = 0; row < args.rows; row += some_rows)
+        for (std::int64_t panel = 0; panel * 2 * lanes < args.columns; ++panel) {
+            const std::int64_t column = panel * 2 * lanes;
+            Formulas epilogue{{args, column, {0, 0}}};
+            for (int half = 0; half < 2; ++half) {
+                const std::int64_t left = args.columns - column - half * lanes;
+                epilogue.lanes[half] = left > lanes ? lanes : static_cast<int>(left);
+            }
+            const std::int64_t end = row + some_rows < args.rows ? row + some_rows : args.rows;
+            sum_panel(row, end, args.sources, args.n_sources, panel, epilogue);
         }
-        sum_panel(args.rows, args.sources, args.n_sources, panel, epilogue);
-    }
 }

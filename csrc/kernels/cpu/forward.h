@@ -5,7 +5,7 @@ struct ForwardEpilogue : Epilogue<T, Activation, ForwardArgs<T>, ForwardEpilogue
     using ForwardEpilogue::Epilogue::args;
 
     template <int MR, int half>
-    RC_HD void finish_half(Accumulators<T, MR>& z, std::int64_t row, std::int64_t j) {
+    RC_HD void finish_half(Accumulators<T, MR, 2>& z, std::int64_t row, std::int64_t j) {
         if (args.bias) {
             const Vec<Compute<T>> bias = read(args.bias + j);
             each_row<MR>([&](int i) { z.at[i][half] = z.at[i][half] + bias; });
@@ -56,6 +56,5 @@ struct ForwardEpilogue : Epilogue<T, Activation, ForwardArgs<T>, ForwardEpilogue
 
 template <class T>
 void forward(const ForwardArgs<T>& args) {
-    visit_type(args.activation, Activations{},
-               [&](auto g) { sum_panels<T, ForwardEpilogue<T, decltype(g)>>(args); });
+    visit_type(args.activation, Activations{}, [&](auto g) { sum_panels<T, ForwardEpilogue<T, decltype(g)>>(args); });
 }

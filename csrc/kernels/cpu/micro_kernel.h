@@ -1,4 +1,5 @@
-// The register tile: `Rows` rows × two vectors of columns, summed over every source before anything is written.
+// The register tile: MR rows × V vectors of columns, summed over every source before anything is written. V is two, a
+// panel's width, or one where the last panel has no more columns.
 // Included inside the namespace of one instruction set.
 //
 // Invariant: an element's sum depends on its row, its column and the sources alone, never on which rows share its tile.
@@ -22,21 +23,34 @@ RC_HD void each_row(Body body) {
 template <class T>
 struct MatrixUnit {};
 
-template <class T, int MR>
+template <class T, int MR, int V>
 struct Accumulators {
-    Vec<Compute<T>> at[MR][2];
+    Vec<Compute<T>> at[MR][V];
+};
+
+// How many elements beyond those in use what will be used next is, so that it is asked for meanwhile; 0 where it is
+// known to be near. The hardware foresees neither: the next panel begins when this one was read many times, and the
+// next columns of A lie in the lines of other pages.
+struct Ahead {
+    std::int64_t a = 0, w = 0;
 };
 
 // acc += A·W for one stretch of k. a(i, k) = a[i·row_step + k·k_step]; w(k, ·) = w[k·w_step …].
-template <int MR, class T>
+template <int MR, int V, class T>
 RC_HD void accumulate(const T* a, std::int64_t row_step, std::int64_t k_step, const T* w, std::int64_t w_step,
-                      std::int64_t length, Accumulators<T, MR>& acc) {
+                      std::int64_t length, Accumulators<T, MR, V>& acc, Ahead ahead) {
     for (std::int64_t k = 0; k < length; ++k) {
-        const Vec<T> left = Vec<T>::load(w), right = Vec<T>::load(w + Vec<T>::lanes);
+        if constexpr (MR >= 4) {  // fewer rows are bound by loads
+            // No lambda: a function that only prefetches is pure to the compiler, and so is dropped.
+#pragma GCC unroll 2
+            for (int v = 0; v < V; ++v) __builtin_prefetch(w + ahead.w + v * Vec<T>::lanes, 0, 2);
+            __builtin_prefetch(a + ahead.a);
+        }
+        Vec<T> row_of_w[V];
+        each_row<V>([&](int v) { row_of_w[v] = Vec<T>::load(w + v * Vec<T>::lanes); });
         each_row<MR>([&](int i) {
             const Vec<T> x(a[i * row_step]);
-            acc.at[i][0] = multiply_add(x, left, acc.at[i][0]);
-            acc.at[i][1] = multiply_add(x, right, acc.at[i][1]);
+            each_row<V>([&](int v) { acc.at[i][v] = multiply_add(x, row_of_w[v], acc.at[i][v]); });
         });
         a += k_step;
         w += w_step;
@@ -44,15 +58,20 @@ RC_HD void accumulate(const T* a, std::int64_t row_step, std::int64_t k_step, co
 }
 
 // The same on pairs along k: pair p of a is at a[i·row_step + p·k_step], pairs of w at w[p·w_step …].
-template <int MR>
+template <int MR, int V>
 RC_HD void accumulate_pairs(const bfloat16* a, std::int64_t row_step, std::int64_t k_step, const bfloat16* w,
-                            std::int64_t w_step, std::int64_t pairs, Accumulators<bfloat16, MR>& acc) {
+                            std::int64_t w_step, std::int64_t pairs, Accumulators<bfloat16, MR, V>& acc,
+                            Ahead ahead = {}) {
     for (std::int64_t p = 0; p < pairs; ++p) {
-        const Words left = read_pairs(w), right = read_pairs(w + 2 * word_lanes);
+        if constexpr (MR >= 4) {
+#pragma GCC unroll 2
+            for (int v = 0; v < V; ++v) __builtin_prefetch(w + ahead.w + 2 * v * word_lanes, 0, 2);
+        }
+        Words row_of_w[V];
+        each_row<V>([&](int v) { row_of_w[v] = read_pairs(w + 2 * v * word_lanes); });
         each_row<MR>([&](int i) {
             const Words x = broadcast_pair(a + i * row_step);
-            acc.at[i][0] = dot_add(x, left, acc.at[i][0]);
-            acc.at[i][1] = dot_add(x, right, acc.at[i][1]);
+            each_row<V>([&](int v) { acc.at[i][v] = dot_add(x, row_of_w[v], acc.at[i][v]); });
         });
         a += k_step;
         w += w_step;
@@ -60,28 +79,28 @@ RC_HD void accumulate_pairs(const bfloat16* a, std::int64_t row_step, std::int64
 }
 
 // A row-major stretch of `length` k against a panel of pairs. A last single k has zeros beside it.
-template <int MR>
+template <int MR, int V>
 RC_HD void accumulate(const bfloat16* a, std::int64_t row_step, std::int64_t, const bfloat16* w, std::int64_t w_step,
-                      std::int64_t length, Accumulators<bfloat16, MR>& acc) {
-    accumulate_pairs<MR>(a, row_step, 2, w, 2 * w_step, length / 2, acc);
+                      std::int64_t length, Accumulators<bfloat16, MR, V>& acc, Ahead ahead) {
+    accumulate_pairs<MR, V>(a, row_step, 2, w, 2 * w_step, length / 2, acc, ahead);
     if (length % 2 == 0) return;
     bfloat16 last[MR][2];
     for (int i = 0; i < MR; ++i) last[i][0] = a[i * row_step + length - 1], last[i][1] = bfloat16{};
-    accumulate_pairs<MR>(last[0], 2, 0, w + (length - 1) * w_step, 0, 1, acc);
+    accumulate_pairs<MR, V>(last[0], 2, 0, w + (length - 1) * w_step, 0, 1, acc);
 }
 
-// Rows of a tile, each as wide as a panel, to memory that is their own or has sums already.
-template <class T, int MR>
-RC_HD void into_memory(Accumulators<T, MR>& tile, Compute<T>* to, bool first) {
-    constexpr int lanes = Vec<Compute<T>>::lanes;
+// Rows of a tile, each as wide as a panel, to memory that is their own (`first`) or has sums already. Columns that do
+// not exist are zeros.
+template <class T, int MR, int V>
+RC_HD void into_memory(Accumulators<T, MR, V>& tile, Compute<T>* to, bool first) {
+    constexpr int lanes = lanes_of<T>;
     each_row<MR>([&](int i) {
         Compute<T>* row = to + i * 2 * lanes;
-        if (!first) {
-            tile.at[i][0] = read(row) + tile.at[i][0];
-            tile.at[i][1] = read(row + lanes) + tile.at[i][1];
-        }
-        tile.at[i][0].store(row);
-        tile.at[i][1].store(row + lanes);
+        each_row<V>([&](int v) {
+            if (!first) tile.at[i][v] = read(row + v * lanes) + tile.at[i][v];
+            tile.at[i][v].store(row + v * lanes);
+        });
+        if (V == 1 && first) Vec<Compute<T>>().store(row + lanes);
     });
 }
 
@@ -91,45 +110,47 @@ struct StoredTile {
     static constexpr int lanes = Vec<Compute<T>>::lanes;
     alignas(64) Compute<T> at[MR][2 * lanes];
 
-    RC_HD void keep(const Accumulators<T, MR>& tile) {
-        each_row<MR>([&](int i) { tile.at[i][0].store(at[i]), tile.at[i][1].store(at[i] + lanes); });
+    template <int V>
+    RC_HD void keep(const Accumulators<T, MR, V>& tile) {
+        each_row<MR>([&](int i) { each_row<V>([&](int v) { tile.at[i][v].store(at[i] + v * lanes); }); });
     }
-    RC_HD void add_to(Accumulators<T, MR>& tile) const {
-        each_row<MR>([&](int i) {
-            tile.at[i][0] = read(at[i]) + tile.at[i][0];
-            tile.at[i][1] = read(at[i] + lanes) + tile.at[i][1];
-        });
+    template <int V>
+    RC_HD void add_to(Accumulators<T, MR, V>& tile) const {
+        each_row<MR>(
+            [&](int i) { each_row<V>([&](int v) { tile.at[i][v] = read(at[i] + v * lanes) + tile.at[i][v]; }); });
     }
     // Rows [first, first + R), in registers.
     template <int R>
-    RC_HD Accumulators<T, R> rows(std::int64_t first) const {
-        Accumulators<T, R> some;
-        each_row<R>([&](int i) { some.at[i][0] = read(at[first + i]), some.at[i][1] = read(at[first + i] + lanes); });
+    RC_HD Accumulators<T, R, 2> rows(std::int64_t first) const {
+        Accumulators<T, R, 2> some;
+        each_row<R>([&](int i) { each_row<2>([&](int v) { some.at[i][v] = read(at[first + i] + v * lanes); }); });
         return some;
     }
 };
 
-// Σ_s A_s·W_s for rows [row, row + MR) and one panel of every W_s. `parts` is room for a long sum's.
-template <class T, int MR>
-RC_HD Accumulators<T, MR> product(const Source<T>* sources, int n, std::int64_t row, std::int64_t panel,
-                                  StoredTile<T, MR>& parts) {
+// Σ_s A_s·W_s for rows [row, row + MR) and V vectors of one panel of every W_s. `parts` is room for a long sum's.
+template <class T, int MR, int V>
+RC_HD Accumulators<T, MR, V> product(const Source<T>* sources, int n, std::int64_t row, std::int64_t panel,
+                                     StoredTile<T, MR>& parts) {
     constexpr std::int64_t width = 2 * Vec<Compute<T>>::lanes;
-    Accumulators<T, MR> sum;
+    Accumulators<T, MR, V> sum;
     bool in_parts = false;
     for (int s = 0; s < n; ++s) {
         const Source<T>& source = sources[s];
         const T* a = source.rows.data + row * source.rows.stride;
-        const T* w = source.panels + panel * operand_rows<T>(source.inner) * width;
+        const std::int64_t panel_size = operand_rows<T>(source.inner) * width;
+        const T* w = source.panels + panel * panel_size;
+        const Ahead ahead{0, row == 0 ? panel_size : 0};  // the first rows fetch the next panel for all
         for (std::int64_t left = source.inner;;) {
             const std::int64_t length = left < longest_sum ? left : longest_sum;
-            accumulate<MR>(a, source.rows.stride, 1, w, width, length, sum);
+            accumulate<MR, V>(a, source.rows.stride, 1, w, width, length, sum, ahead);
             left -= length;
             if (left == 0) break;
             a += length;
             w += length * width;
             if (in_parts) parts.add_to(sum);
             parts.keep(sum);
-            sum = Accumulators<T, MR>();
+            sum = Accumulators<T, MR, V>();
             in_parts = true;
         }
     }
@@ -138,10 +159,10 @@ RC_HD Accumulators<T, MR> product(const Source<T>* sources, int n, std::int64_t 
 }
 
 // The same into memory, once per row count for everyone whose epilogue is not worth a copy of the loop.
-template <class T, int MR>
+template <class T, int MR, int V>
 __attribute__((noinline)) void product_into(StoredTile<T, MR>& tile, const Source<T>* sources, int n, std::int64_t row,
                                             std::int64_t panel) {
-    tile.keep(product<T, MR>(sources, n, row, panel, tile));
+    tile.keep(product<T, MR, V>(sources, n, row, panel, tile));
 }
 
 // Calls tile<n>(first) for blocks of at most MR rows, as equal as can be: 16 rows are 8 + 8, not 14 + 2.
@@ -153,10 +174,10 @@ RC_HD void visit_block(int rows, std::int64_t first, Tile& tile) {
     }
 }
 template <int MR, class Tile>
-RC_HD void visit_blocks(std::int64_t rows, Tile& tile) {
-    const std::int64_t blocks = (rows + MR - 1) / MR;
-    for (std::int64_t b = 0, first = 0; b < blocks; ++b) {
-        const std::int64_t next = rows * (b + 1) / blocks;
+RC_HD void visit_blocks(std::int64_t begin, std::int64_t end, Tile& tile) {
+    const std::int64_t rows = end - begin, blocks = (rows + MR - 1) / MR;
+    for (std::int64_t b = 0, first = begin; b < blocks; ++b) {
+        const std::int64_t next = begin + rows * (b + 1) / blocks;
         visit_block<MR>(static_cast<int>(next - first), first, tile);
         first = next;
     }
@@ -173,18 +194,21 @@ struct PanelSums {
     template <int MR>
     __attribute__((noinline)) void run(std::int64_t row) {
         StoredTile<T, MR> tile;
-        if constexpr (Epilogue::in_registers) {
-            Accumulators<T, MR> sum = product<T, MR>(sources, n, row, panel, tile);
+        if (epilogue.half_empty()) {
+            product_into<T, MR, 1>(tile, sources, n, row, panel);
+        } else if constexpr (Epilogue::in_registers) {
+            Accumulators<T, MR, 2> sum = product<T, MR, 2>(sources, n, row, panel, tile);
             if (epilogue.whole()) return epilogue.finish_whole(sum, row);
             tile.keep(sum);
         } else {
-            product_into<T, MR>(tile, sources, n, row, panel);
+            product_into<T, MR, 2>(tile, sources, n, row, panel);
         }
         epilogue.finish_from_memory(tile.at[0], MR, row);
     }
 };
 template <class T, class Epilogue>
-RC_HD void sum_panel(std::int64_t rows, const Source<T>* sources, int n, std::int64_t panel, Epilogue& epilogue) {
+RC_HD void sum_panel(std::int64_t begin, std::int64_t end, const Source<T>* sources, int n, std::int64_t panel,
+                     Epilogue& epilogue) {
     PanelSums<T, Epilogue> sums{sources, n, panel, epilogue};
-    visit_blocks<RC_TILE_ROWS>(rows, sums);
+    visit_blocks<RC_TILE_ROWS>(begin, end, sums);
 }

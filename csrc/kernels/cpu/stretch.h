@@ -5,6 +5,12 @@
 template <class T>
 using WeightsArgs = BackwardWeightsArgs<T>;
 
+// Asks for memory that will be written.
+template <class C>
+RC_HD void prefetch_lines(const C* from, std::int64_t size) {
+    for (std::int64_t i = 0; i < size; i += 64 / static_cast<std::int64_t>(sizeof(C))) __builtin_prefetch(from + i, 1);
+}
+
 // Rows [begin, end) of the batch, and the panel of δ that begins at `column`.
 template <class T>
 struct StretchRows {
@@ -19,25 +25,30 @@ struct Stretch : StretchRows<T> {
     using StretchRows<T>::args, StretchRows<T>::begin, StretchRows<T>::end, StretchRows<T>::column,
         StretchRows<T>::lanes;
 
+    explicit Stretch(const WeightsArgs<T>& args) : StretchRows<T>{args} {}
+
     void take_rows() {}
-    void take_panel() {}
-    // acc += Σ_rows a(row, k + i)·δ(row, columns).
-    template <int MR>
-    RC_HD void add_to(Accumulators<T, MR>& acc, std::int64_t k) const {
-        const T* a = args.a.data + begin * args.a.stride + k;
-        const T* d = args.delta.data + begin * args.delta.stride + column;
-        if (lanes[1] == Vec<T>::lanes)
-            return accumulate<MR>(a, 1, args.a.stride, d, args.delta.stride, end - begin, acc);
-        // A partial panel: columns beyond the last belong to someone else.
-        for (std::int64_t row = begin; row < end; ++row, a += args.a.stride, d += args.delta.stride) {
-            const Vec<T> left = read(d, lanes[0]), right = read(d + Vec<T>::lanes, lanes[1]);
-            each_row<MR>([&](int i) {
-                const Vec<T> x(a[i]);
-                acc.at[i][0] = multiply_add(x, left, acc.at[i][0]);
-                acc.at[i][1] = multiply_add(x, right, acc.at[i][1]);
-            });
-        }
+    void take_panel() {
+        delta_ = {args.delta.data + begin * args.delta.stride + column, args.delta.stride};
+        if (lanes[0] == Vec<T>::lanes && (lanes[1] == Vec<T>::lanes || lanes[1] == 0)) return;
+        // Columns beyond the last belong to someone else: a copy has zeros there.
+        T* to = padded_;
+        for (std::int64_t row = begin; row < end; ++row, to += 2 * Vec<T>::lanes)
+            for (int v = 0; v < 2; ++v)
+                read(args.delta.data + row * args.delta.stride + column + v * Vec<T>::lanes, lanes[v])
+                    .store(to + v * Vec<T>::lanes);
+        delta_ = {padded_, 2 * Vec<T>::lanes};
     }
+    // acc += Σ_rows a(row, k + i)·δ(row, columns).
+    template <int MR, int V>
+    RC_HD void add_to(Accumulators<T, MR, V>& acc, std::int64_t k) const {
+        accumulate<MR, V>(args.a.data + begin * args.a.stride + k, 1, args.a.stride, delta_.data, delta_.stride,
+                          end - begin, acc, Ahead{MR, 0});
+    }
+
+private:
+    Rows<T> delta_;
+    alignas(64) T padded_[gradient_stretch * 2 * Vec<T>::lanes];
 };
 
 // In bfloat16, pairs along the rows: two rows are interleaved, and zeros stand for rows and columns that are none.
@@ -62,40 +73,38 @@ struct PairedStretch : StretchRows<bfloat16> {
     RC_HD bfloat16* panel_pairs() const { return args.pairs + gradient_stretch * pair_stride(args.inner); }
 };
 
-// A sum may be as far as L3: asked for now, it is here when the stretch is done.
-template <class T>
-RC_HD void fetch_sum(Compute<T>* sum, int rows) {
-    constexpr std::int64_t row_bytes = 2 * RC_VECTOR_BYTES;
-    for (std::int64_t byte = 0; byte < rows * row_bytes; byte += 64)
-        __builtin_prefetch(reinterpret_cast<const char*>(sum) + byte, 1);
-}
-
 // MR rows of a panel's share, from row k on, into `sum`: written where the stretch is the first, else added. Once per
 // row count for all optimizers.
-template <class T, int MR>
+template <class T, int MR, int V>
 __attribute__((noinline)) void add_rows(Compute<T>* sum, bool first, const Stretch<T>& stretch, std::int64_t k) {
-    if (!first) fetch_sum<T>(sum, MR);
-    Accumulators<T, MR> share;
-    stretch.template add_to<MR>(share, k);
+    // A sum may be as far as L3: asked for now, it is here when the stretch is done.
+    if (!first) prefetch_lines(sum, MR * 2 * lanes_of<T>);
+    Accumulators<T, MR, V> share;
+    stretch.template add_to<MR, V>(share, k);
     into_memory(share, sum, first);
 }
 
-// A stretch of a panel, a register tile at a time, and done(k, rows) after each.
-template <class T, class Done>
+// A stretch of a panel, a register tile at a time: ahead(k, rows) before each, done(k, rows) after it.
+template <class T, class Before, class After>
 struct StretchBlocks {
     const Stretch<T>& stretch;
     Compute<T>* sum;
     bool first;
-    Done done;
+    Before ahead;
+    After done;
 
     template <int MR>
     RC_HD void run(std::int64_t k) {
-        add_rows<T, MR>(sum + k * 2 * lanes_of<T>, first, stretch, k);
+        ahead(k, MR);
+        if (stretch.lanes[1] > 0)
+            add_rows<T, MR, 2>(sum + k * 2 * lanes_of<T>, first, stretch, k);
+        else
+            add_rows<T, MR, 1>(sum + k * 2 * lanes_of<T>, first, stretch, k);
         done(k, MR);
     }
 };
-template <class T, class Done>
-RC_HD void add_stretch(const Stretch<T>& stretch, Compute<T>* sum, bool first, Done done) {
-    StretchBlocks<T, Done> blocks{stretch, sum, first, done};
-    visit_blocks<RC_TILE_ROWS>(stretch.args.inner, blocks);
+template <class T, class Before, class After>
+RC_HD void add_stretch(const Stretch<T>& stretch, Compute<T>* sum, bool first, Before ahead, After done) {
+    StretchBlocks<T, Before, After> blocks{stretch, sum, first, ahead, done};
+    visit_blocks<RC_TILE_ROWS>(0, stretch.args.inner, blocks);
 }

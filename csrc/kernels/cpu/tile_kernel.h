@@ -49,7 +49,7 @@ RC_HD void sums_into_memory(float* to, bool first, int rows) {
     }
     if (straight) return;
     for (int i = 0; i < rows; ++i) {
-        Accumulators<bfloat16, 1> row = stored.rows<1>(i);
+        Accumulators<bfloat16, 1, 2> row = stored.rows<1>(i);
         into_memory(row, to + i * width, first);
     }
 }
@@ -107,20 +107,20 @@ struct StoredBlocks {
 
     template <int MR>
     __attribute__((noinline)) void run(std::int64_t first) {
-        Accumulators<bfloat16, MR> rows = sum.template rows<MR>(first);
+        Accumulators<bfloat16, MR, 2> rows = sum.template rows<MR>(first);
         epilogue.finish_whole(rows, row + first);
     }
 };
 template <class Epilogue>
-RC_HD void sum_panel(std::int64_t rows, const Source<bfloat16>* sources, int n, std::int64_t panel,
+RC_HD void sum_panel(std::int64_t begin, std::int64_t end, const Source<bfloat16>* sources, int n, std::int64_t panel,
                      Epilogue& epilogue) {
     StoredTile<bfloat16, block_rows> sum;
-    for (std::int64_t row = 0; row < rows; row += block_rows) {
-        const int here = rows_of_block(rows - row);
+    for (std::int64_t row = begin; row < end; row += block_rows) {
+        const int here = rows_of_block(end - row);
         product_into(sum, sources, n, row, here, panel);
         if (Epilogue::in_registers && epilogue.whole()) {
             StoredBlocks<Epilogue> blocks{sum, row, epilogue};
-            visit_blocks<8>(here, blocks);
+            visit_blocks<8>(0, here, blocks);
         } else {
             epilogue.finish_from_memory(sum.at[0], here, row);
         }

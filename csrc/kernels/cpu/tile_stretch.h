@@ -2,6 +2,8 @@
 
 template <>
 struct Stretch<bfloat16> : PairedStretch {
+    explicit Stretch(const WeightsArgs<bfloat16>& args) : PairedStretch{{args}} {}
+
     // A's pairs lie along its rows; the left operand wants them along its columns. Tiles of 16 of A's columns × 32 of
     // its rows follow one another, each contiguous; a stretch has room for four such steps of rows.
     void take_rows() const {
@@ -33,14 +35,15 @@ private:
 // In place of the register tiles of stretch.h.
 __attribute__((noinline)) void add_rows(float* sum, bool first, const Stretch<bfloat16>& stretch, std::int64_t k,
                                         int rows) {
-    if (!first) fetch_sum<bfloat16>(sum, rows);
+    if (!first) prefetch_lines(sum, rows * 2 * word_lanes);
     stretch.sum_rows(k, rows);
     sums_into_memory(sum, first, rows);
 }
-template <class Done>
-RC_HD void add_stretch(const Stretch<bfloat16>& stretch, float* sum, bool first, Done done) {
+template <class Before, class After>
+RC_HD void add_stretch(const Stretch<bfloat16>& stretch, float* sum, bool first, Before ahead, After done) {
     for (std::int64_t k = 0; k < stretch.args.inner; k += block_rows) {
         const int rows = rows_of_block(stretch.args.inner - k);
+        ahead(k, rows);
         add_rows(sum + k * 2 * word_lanes, first, stretch, k, rows);
         done(k, rows);
     }

@@ -50,12 +50,18 @@ class Preparation:
         if not inputs:
             raise ValueError(f"{table.source}: there is no column left to predict {target!r} from")
         x = table.numbers(inputs)[rows]
-        mean, scale = (x.mean(axis=0), x.std(axis=0)) if standardise else (np.zeros(len(inputs)), np.ones(len(inputs)))
+        with np.errstate(over="ignore", invalid="ignore"):
+            mean, scale = x.mean(axis=0), x.std(axis=0)
+        _check_in_range(table.source, inputs, mean, scale)
+        if not standardise:
+            mean, scale = np.zeros(len(inputs)), np.ones(len(inputs))
         scale[~(scale > 1e-12 * np.abs(mean))] = 1.0
         known = {"inputs": inputs, "mean": mean.tolist(), "scale": scale.tolist(), "target": target}
         if task == "classification" or (task == "auto" and _looks_like_classes(column)):
             return cls(**known, classes=_classes(table.source, target, column))
         y = table.numbers([target])[rows, 0]
+        with np.errstate(over="ignore", invalid="ignore"):
+            _check_in_range(table.source, [target], y.mean(keepdims=True), y.std(keepdims=True))
         deviation = float(y.std()) if standardise else 1.0
         return cls(
             **known,
@@ -113,14 +119,29 @@ class Preparation:
         return columns
 
 
+def _check_in_range(source: str, names: Sequence[str], mean: np.ndarray, deviation: np.ndarray) -> None:
+    bad = np.flatnonzero(~(np.isfinite(mean) & np.isfinite(deviation)))
+    if len(bad):
+        raise ValueError(
+            f"{source}: column {names[bad[0]]!r} holds numbers whose squares overflow; give it in larger units"
+        )
+
+
 def _looks_like_classes(column: np.ndarray) -> bool:
-    try:
-        values = column.astype(np.float64)
-    except ValueError:
+    """Texts, or integers that come back. Among other numbers a text is a mistake, which reading them will name."""
+    found = [_number(cell) for cell in column.tolist()]
+    values = np.array([value for value in found if value is not None])
+    if 2 * len(values) < len(found):
         return True
-    return bool(
-        np.isfinite(values).all() and (values == np.rint(values)).all() and len(np.unique(values)) <= MOST_CLASSES
-    )
+    kinds, whole = len(np.unique(values)), np.isfinite(values).all() and (values == np.rint(values)).all()
+    return bool(whole and kinds <= MOST_CLASSES and 2 * kinds <= len(values))
+
+
+def _number(cell: Any) -> float | None:
+    try:
+        return float(cell)
+    except (TypeError, ValueError):
+        return None
 
 
 def _classes(source: str, target: str, column: np.ndarray) -> list[str]:

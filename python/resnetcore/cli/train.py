@@ -7,6 +7,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -68,7 +69,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("data", nargs="?", help="a .csv, .npy or .npz file, or the word digits; may be left out with --resume")
     add("--target", metavar="COLUMN", help="what to predict: a name, or a number for arrays (default: the last column)")
     add("--drop", action="append", metavar="COLUMN", help="leave a column out; may be given several times")
-    add("--task", choices=("auto", "classification", "regression"), help="auto: text and few integers are classes")
+    add(
+        "--task",
+        choices=("auto", "classification", "regression"),
+        help="auto: text and integers that come back are classes",
+    )
     add(
         "--no-standardise",
         dest="standardise",
@@ -152,6 +157,8 @@ def _begin(arguments: argparse.Namespace) -> tuple[Trainer, Run, datafile.Table]
         name: default if getattr(arguments, name) is None else getattr(arguments, name)
         for name, default in NEW_RUN.items()
     }
+    if arguments.momentum is not None and choice["optimizer"] != "sgd":
+        raise ValueError(f"train: --momentum belongs to sgd, not to {choice['optimizer']}; add --optimizer sgd")
     if not 0 <= choice["validation"] < 1:
         raise ValueError(f"train: --validation must be in [0, 1), got {choice['validation']}")
     table = datafile.read(arguments.data)
@@ -236,6 +243,10 @@ class _Describe(Callback):
     def on_fit_begin(self, trainer: Trainer, plan: FitPlan) -> None:
         os.makedirs(self._folder, exist_ok=True)
         if self._new:
+            # The description first: no file of the run that was here may be taken for one of this run, however it ends.
+            for name in (DESCRIPTION, NETWORK, HISTORY, CURVES):
+                with suppress(FileNotFoundError):
+                    os.remove(os.path.join(self._folder, name))
             trainer.save(os.path.join(self._folder, CHECKPOINT))
         self._described.write(self._folder)
         self.written = True

@@ -1,0 +1,68 @@
+#include "topology/memory.h"
+
+#include <algorithm>
+
+namespace resnetcore {
+namespace {
+
+template <class Visit>
+void visit_buffers(const Plan& plan, const Step& s, Visit visit) {
+    if (s.weights >= 0) visit(plan.weights[s.weights].a), visit(plan.weights[s.weights].delta);
+    for (const Product& p : s.products) visit(p.rows);
+    for (BufferId b : s.identities) visit(b);
+    for (BufferId b :
+         {s.out, s.branch.z, s.argument, s.saved, s.delta, s.gate_h, s.gate_t, s.gate_x, s.d_h, s.d_t, s.d_x})
+        if (b >= 0) visit(b);
+}
+
+// Lifetimes count phases where tiles of a phase run at the same time in one arena, and steps where every thread has a
+// small arena of its own.
+void set_lifetimes(Plan& plan, const std::vector<BufferId>& read_afterwards) {
+    for (BufferInfo& b : plan.buffers) b.first_use = b.last_use = -1;
+    int time = 0;
+    for (const Phase& phase : plan.phases) {
+        for (const Step& step : phase.steps) {
+            visit_buffers(plan, step, [&](BufferId id) {
+                BufferInfo& b = plan.buffers[id];
+                if (b.first_use < 0) b.first_use = time;
+                b.last_use = time;
+            });
+            if (plan.tile_local) ++time;
+        }
+        if (!plan.tile_local) ++time;
+    }
+    for (BufferId id : read_afterwards)
+        if (id >= 0) plan.buffers[id].last_use = time;
+}
+
+}  // namespace
+
+// First fit.
+void lay_out(Plan& plan, const std::vector<BufferId>& read_afterwards, std::int64_t element_size, bool stores_input) {
+    set_lifetimes(plan, read_afterwards);
+    std::vector<const BufferInfo*> placed;  // by offset
+    for (std::size_t id = stores_input ? 0 : 1; id < plan.buffers.size(); ++id) {
+        BufferInfo& mine = plan.buffers[id];
+        const std::int64_t size = padded_width(mine.width, element_size);
+        mine.offset = 0;
+        for (const BufferInfo* other : placed) {
+            const bool apart = other->last_use < mine.first_use || mine.last_use < other->first_use;
+            const std::int64_t end = other->offset + padded_width(other->width, element_size);
+            if (apart || end <= mine.offset) continue;
+            if (other->offset >= mine.offset + size) break;
+            mine.offset = end;
+        }
+        plan.row_elements = std::max(plan.row_elements, mine.offset + size);
+        auto below = [](const BufferInfo* x, const BufferInfo* y) { return x->offset < y->offset; };
+        placed.insert(std::upper_bound(placed.begin(), placed.end(), &mine, below), &mine);
+    }
+}
+
+std::int64_t padded_width(std::int64_t width, std::int64_t element_size) {
+    constexpr std::int64_t line = 64, page_part = 1024;
+    std::int64_t bytes = (width * element_size + line - 1) / line * line;
+    if (bytes % page_part == 0) bytes += line;
+    return bytes / element_size;
+}
+
+}  // namespace resnetcore
