@@ -68,7 +68,7 @@ const Isa& choose() {
         for (const Isa& isa : all) {
             if (isa.name != forced) continue;
             if (isa.compiled && isa.supported) return isa;
-            if (!isa.obstacle.empty()) why = " (" + isa.obstacle + ")";
+            if (*isa.obstacle) why = std::string(" (") + isa.obstacle + ")";
         }
         throw ValueError("RESNETCORE_ISA=" + std::string(forced) + " cannot run here" + why + "; choose one of " +
                          choices());

@@ -15,8 +15,8 @@ struct Isa {
     const KernelTable<float>* f32 = nullptr;
     const KernelTable<double>* f64 = nullptr;
     const KernelTable<bfloat16>* bf16 = nullptr;
-    bool on_request = false;  // in use only where RESNETCORE_ISA names it
-    std::string obstacle{};     // why a CPU that has it may not run it, else empty
+    bool on_request = false;    // in use only where RESNETCORE_ISA names it
+    const char* obstacle = "";  // why a CPU that has it may not run it, else empty
 };
 
 // All instruction sets this library knows, slowest first.

@@ -139,9 +139,25 @@ RC_HD void refresh_operands(const float* weight_panel, const Operands<bfloat16>&
         });
 }
 
+// What is done around each register tile of a panel's share. No lambdas: one that only prefetches is pure to the
+// compiler, and so is dropped.
+template <class T, class Finish>
+struct PanelShare {
+    static constexpr std::int64_t width = 2 * lanes_of<T>;
+    const WeightsArgs<T>& args;
+    std::int64_t panel, begin, end;  // of the stretch
+
+    RC_HD Compute<T>* sum() const { return Finish::sum(args, panel, width * args.inner); }
+    RC_HD void before(std::int64_t k, int rows) const {
+        if (end == args.rows && end - begin >= worth_a_prefetch) Finish::prefetch(args, panel, k, rows);
+    }
+    RC_HD void after(std::int64_t k, int rows) const {
+        if (end == args.rows) Finish::finish(args, (panel * args.inner + k) * width, sum() + k * width, rows * width);
+    }
+};
+
 template <class T, class Finish>
 RC_HD void weights_panels(const WeightsArgs<T>& args) {
-    using C = Compute<T>;
     constexpr std::int64_t width = 2 * lanes_of<T>;
     for (Stretch<T> stretch(args); stretch.begin < args.rows; stretch.begin = stretch.end) {
         stretch.end = args.rows - stretch.begin <= gradient_stretch ? args.rows : stretch.begin + gradient_stretch;
@@ -153,15 +169,8 @@ RC_HD void weights_panels(const WeightsArgs<T>& args) {
                 stretch.lanes[half] = left > lanes_of<T> ? lanes_of<T> : left < 0 ? 0 : static_cast<int>(left);
             }
             stretch.take_panel();
-            C* sum = Finish::sum(args, panel, width * args.inner);
-            const bool last = stretch.end == args.rows;
-            auto ahead = [&](std::int64_t k, int rows) {
-                if (last && stretch.end - stretch.begin >= worth_a_prefetch) Finish::prefetch(args, panel, k, rows);
-            };
-            auto done = [&](std::int64_t k, int rows) {
-                if (last) Finish::finish(args, (panel * args.inner + k) * width, sum + k * width, rows * width);
-            };
-            add_stretch(stretch, sum, stretch.begin == 0 && !args.accumulate, ahead, done);
+            const PanelShare<T, Finish> share{args, panel, stretch.begin, stretch.end};
+            add_stretch(stretch, share.sum(), stretch.begin == 0 && !args.accumulate, share);
             if (stretch.end < args.rows) continue;
             if (args.has_bias) bias_gradient<T, Finish>(args, stretch.column, stretch.lanes);
             if (!args.gradient)

@@ -84,27 +84,26 @@ __attribute__((noinline)) void add_rows(Compute<T>* sum, bool first, const Stret
     into_memory(share, sum, first);
 }
 
-// A stretch of a panel, a register tile at a time: ahead(k, rows) before each, done(k, rows) after it.
-template <class T, class Before, class After>
+// A stretch of a panel, a register tile at a time: share.before(k, rows), the sum, share.after(k, rows).
+template <class T, class Share>
 struct StretchBlocks {
     const Stretch<T>& stretch;
     Compute<T>* sum;
     bool first;
-    Before ahead;
-    After done;
+    const Share& share;
 
     template <int MR>
     RC_HD void run(std::int64_t k) {
-        ahead(k, MR);
+        share.before(k, MR);
         if (stretch.lanes[1] > 0)
             add_rows<T, MR, 2>(sum + k * 2 * lanes_of<T>, first, stretch, k);
         else
             add_rows<T, MR, 1>(sum + k * 2 * lanes_of<T>, first, stretch, k);
-        done(k, MR);
+        share.after(k, MR);
     }
 };
-template <class T, class Before, class After>
-RC_HD void add_stretch(const Stretch<T>& stretch, Compute<T>* sum, bool first, Before ahead, After done) {
-    StretchBlocks<T, Before, After> blocks{stretch, sum, first, ahead, done};
+template <class T, class Share>
+RC_HD void add_stretch(const Stretch<T>& stretch, Compute<T>* sum, bool first, const Share& share) {
+    StretchBlocks<T, Share> blocks{stretch, sum, first, share};
     visit_blocks<RC_TILE_ROWS>(0, stretch.args.inner, blocks);
 }

@@ -39,12 +39,12 @@ __attribute__((noinline)) void add_rows(float* sum, bool first, const Stretch<bf
     stretch.sum_rows(k, rows);
     sums_into_memory(sum, first, rows);
 }
-template <class Before, class After>
-RC_HD void add_stretch(const Stretch<bfloat16>& stretch, float* sum, bool first, Before ahead, After done) {
+template <class Share>
+RC_HD void add_stretch(const Stretch<bfloat16>& stretch, float* sum, bool first, const Share& share) {
     for (std::int64_t k = 0; k < stretch.args.inner; k += block_rows) {
         const int rows = rows_of_block(stretch.args.inner - k);
-        ahead(k, rows);
+        share.before(k, rows);
         add_rows(sum + k * 2 * word_lanes, first, stretch, k, rows);
-        done(k, rows);
+        share.after(k, rows);
     }
 }
