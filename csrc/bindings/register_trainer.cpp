@@ -67,7 +67,7 @@ OptimizerSettings optimizer_settings(const py::dict& d) {
 TrainerObject make_trainer(const NetworkObject& network, const py::dict& loss, const py::dict& optimizer,
                            std::uint64_t seed, std::optional<double> clip_norm, std::int64_t accumulate) {
     if (clip_norm) check(*clip_norm > 0 && std::isfinite(*clip_norm), "clip_norm", "positive and finite", *clip_norm);
-    check(accumulate >= 1, "accumulate", "at least 1", accumulate);
+    check(accumulate >= 1, "accumulate", "at least 1", static_cast<double>(accumulate));
     const OptimizerSettings settings = optimizer_settings(optimizer);
     return std::visit(
         [&](const auto& model) {
