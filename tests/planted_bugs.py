@@ -281,6 +281,36 @@ BUGS = (
         "cpp:allocations",
     ),
     Bug(
+        "the second tile of an unrounded result is written over the first",
+        "csrc/functional/residual.cpp",
+        "args.wide = rows_from(wide, begin);",
+        "args.wide = rows_from(wide, 0);",
+        "cpp:residual",
+    ),
+    Bug(
+        "the last panels of a weight gradient belong to no unit",
+        "csrc/functional/residual.cpp",
+        "const std::int64_t units = (panels + of_a_unit - 1) / of_a_unit;",
+        "const std::int64_t units = panels / of_a_unit;",
+        "tests/test_ops.py -k threads",
+    ),
+    Bug(
+        "an update rounds the gradient before the weight",
+        "csrc/bindings/register_ops.cpp",
+        "return Sgd::apply(from, gradient[i * columns + j], unused, unused, hyper);",
+        "return Sgd::apply(from, Compute<T>(to_float(to_bfloat16(float(gradient[i * columns + j])))), unused, unused, hyper);",
+        "tests/test_ops_bfloat16.py -k update",
+    ),
+    Bug(
+        "the argument that is taken again is rounded",
+        "csrc/functional/residual.cpp",
+        "    if (again) forward_rows(arguments, *again, argument, begin, end);",
+        "    if (again) forward_rows(arguments, *again, argument, begin, end);\n"
+        "    for (std::int64_t i = 0; again && i < rows * columns; ++i)\n"
+        "        delta.data[i] = to_float(to_bfloat16(static_cast<float>(delta.data[i])));",
+        "tests/test_ops_bfloat16.py -k rounded_once",
+    ),
+    Bug(
         "an update that overflows is applied",
         "csrc/train/backpropagation.cpp",
         "may_overflow_ = updates && !careful_ &&",

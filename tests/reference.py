@@ -57,6 +57,17 @@ FROM_OUTPUT = {
 }
 
 
+def rounded(a):
+    """The nearest bfloat16, ties to even. By way of float32 a tie can be rounded twice, one time in 2^16."""
+    bits = np.asarray(a, np.float32).view(np.uint32)
+    nearest = (bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000
+    return nearest.astype(np.uint32).view(np.float32).astype(np.float64)
+
+
+def distance(got, exact):
+    return np.linalg.norm(np.asarray(got, np.float64) - exact) / max(np.linalg.norm(exact), 1e-30)
+
+
 def philox(seed, purpose, step, index, block=None):
     """Words `index` of Philox4x32-10 (Salmon et al. 2011) under key `seed` and counter (index // 4, purpose, step).
 

@@ -8,24 +8,13 @@ import pytest
 
 import resnetcore as rc
 from comparison import OPTIMIZERS, true_gradients
-from reference import Optimizer, Pass, loss_and_gradient
+from reference import Optimizer, Pass, distance, loss_and_gradient, rounded
 from resnetcore import _core
 from strategies import random_case
 
 SEEDS = range(60)
 # One bfloat16 in hundreds is rounded the other way, where float32 and float64 sums lie on two sides of a tie.
 FLIPS = 2e-3
-
-
-def rounded(a):
-    """The nearest bfloat16, ties to even. By way of float32 a tie can be rounded twice, one time in 2^16."""
-    bits = np.asarray(a, np.float32).view(np.uint32)
-    nearest = (bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000
-    return nearest.astype(np.uint32).view(np.float32).astype(np.float64)
-
-
-def distance(got, exact):
-    return np.linalg.norm(np.asarray(got, np.float64) - exact) / max(np.linalg.norm(exact), 1e-30)
 
 
 @pytest.mark.parametrize("width", [1, 2, 7, 16, 33])

@@ -3,6 +3,7 @@
 import ctypes
 import gc
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -149,6 +150,18 @@ def test_bfloat16_becomes_float32_exactly():
     assert producer.deleted == 1  # nothing looks at it any more
 
 
+def test_bfloat16_is_looked_at_in_place():
+    halves = np.arange(24, dtype="uint16").reshape(6, 4)
+    producer = Producer(halves[::2, 1:], code=BFLOAT)
+    array = _core.from_dlpack(producer, "test", widen=False)
+    assert array.dtype == _core.bfloat16_dtype()
+    assert np.array_equal(array.view("uint16"), halves[::2, 1:])
+    assert np.shares_memory(array, halves)
+    del array
+    gc.collect()
+    assert producer.deleted == 1
+
+
 @pytest.mark.parametrize(
     ("case", "message"),
     [
@@ -173,7 +186,9 @@ def test_refused_and_left_to_its_capsule(case, message):
     assert producer.deleted == 1
 
 
-@pytest.mark.parametrize("case", [{"bits": 8}, {"code": 5, "bits": 64}, {"code": 6, "bits": 16}, {"bits": 24}])
+@pytest.mark.parametrize(
+    "case", [{"bits": 8}, {"code": 5, "bits": 64}, {"code": 6, "bits": 16}, {"bits": 24}, {"code": BFLOAT}]
+)
 def test_element_types_that_numpy_lacks(case):
     producer = Producer(matrix(), **case)
     with pytest.raises(rc.DTypeError, match="element type"):
@@ -215,12 +230,20 @@ def test_through_the_public_doors():
     assert producer.deleted == 1
     with pytest.raises(BufferError, match="copy it to the CPU"):
         net(Producer(values, device_kind=2))
-    for how in ({"flags": 1}, {"versioned": False}):
+    for how, why in (({"flags": 1}, "read-only$"), ({"versioned": False}, "read-only: .* without a version, .* NumPy")):
         out = Producer(np.empty((6, 3), "float32"), **how)
-        with pytest.raises(ValueError, match="read-only"):
+        with pytest.raises(ValueError, match="residual_forward: out is written to, and it is " + why):
             rc.ops.residual_forward([values], [np.ones((4, 3), "float32")], out=out)
+        gc.collect()
+        assert out.deleted == 1
     with pytest.raises(BufferError, match="lane"):
         rc.ops.residual_forward([Producer(values, lanes=2)], [np.ones((4, 3), "float32")])
+
+
+def test_bfloat16_of_ml_dtypes():
+    net = rc.Network(4, [rc.Layer(3)], seed=1)
+    x = np.random.default_rng(0).standard_normal((5, 4)).astype(ml_dtypes.bfloat16)
+    assert np.array_equal(net(x), net(x.astype("float32")))
 
 
 def test_bfloat16_of_torch_and_jax():

@@ -1,5 +1,6 @@
 """Small integers in float32 have one right answer: 0 differing bits, at every tail shape."""
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -12,26 +13,33 @@ def integers(rng, *shape):
     return rng.integers(-3, 4, shape).astype("float32")
 
 
+@pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.bfloat16])
 @pytest.mark.parametrize("columns", SIZES)
 @pytest.mark.parametrize("rows", SIZES)
-def test_every_tail(rows, columns):
+def test_every_tail(rows, columns, dtype):
+    """Inputs have few bits and float32 holds every sum: in bfloat16 results are those sums, rounded once."""
     rng = np.random.default_rng([rows, columns])
+
+    def stored(*arrays):
+        return [array.astype(dtype) for array in arrays]
+
     for inner in (1, 7, 16, 33):
         sources = [integers(rng, rows, inner), integers(rng, rows, columns)]
         weights = [integers(rng, inner, columns), integers(rng, columns, columns)]
         bias, identity, grad = integers(rng, columns), integers(rng, rows, columns), integers(rng, rows, columns)
         z = sources[0] @ weights[0] + sources[1] @ weights[1] + bias + identity
-        a = rc.ops.residual_forward(sources, weights, bias, (identity,))
-        assert np.array_equal(a, np.maximum(z, 0))
+        arguments = stored(*sources), stored(*weights), *stored(bias), stored(identity)
+        a, wide = rc.ops.residual_forward(*arguments), np.empty_like(z)
+        rc.ops.residual_forward(*arguments, out=wide)
+        assert np.array_equal(wide, np.maximum(z, 0))
+        assert np.array_equal(a, wide.astype(dtype)) and a.dtype == dtype
         delta = grad * (z > 0)
-        d_sources, d_weights, d_bias, d_identity = rc.ops.residual_backward(
-            grad, a, sources, weights, bias, (identity,)
-        )
+        d_sources, d_weights, d_bias, d_identity = rc.ops.residual_backward(grad.astype(dtype), a, *arguments)
         for k in range(2):
-            assert np.array_equal(d_sources[k], delta @ weights[k].T)
-            assert np.array_equal(d_weights[k], sources[k].T @ delta)
-        assert np.array_equal(d_bias, delta.sum(axis=0))
-        assert np.array_equal(d_identity[0], delta)
+            assert np.array_equal(d_sources[k], (delta @ weights[k].T).astype(dtype))
+            assert np.array_equal(d_weights[k], (sources[k].T @ delta).astype(dtype))
+        assert np.array_equal(d_bias, delta.sum(axis=0).astype(dtype))
+        assert np.array_equal(d_identity[0], delta.astype(dtype))
 
 
 @pytest.mark.parametrize("width", SIZES)

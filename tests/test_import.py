@@ -10,6 +10,7 @@ import pytest
 import resnetcore as rc
 
 HEAVY = (
+    "ml_dtypes",
     "torch",
     "jax",
     "onnx",

@@ -29,6 +29,7 @@ def test_the_selection(isa):
         "test_central_differences.py",
         "test_strategies.py",
         "test_bfloat16.py",
+        "test_ops_bfloat16.py",
     ]
     run = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *(str(HERE / name) for name in files)],

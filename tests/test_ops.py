@@ -3,12 +3,16 @@
 import itertools
 from array import array as buffer
 
+import ml_dtypes
 import numpy as np
 import pytest
 
 import resnetcore as rc
 from reference import ACTIVATIONS
 from resnetcore import ops
+
+BFLOAT16 = ml_dtypes.bfloat16
+DTYPES = ["float32", "float64", BFLOAT16]
 
 
 def block(rng, dtype="float64", rows=9, inner=(5, 3), columns=7, identities=2):
@@ -66,16 +70,14 @@ def layouts(array):
     """The same numbers in other layouts: Fortran order, a step, reversed, unaligned, read-only."""
     wide = np.zeros((array.shape[0] * 2, array.shape[1] * 3), array.dtype)
     wide[::2, ::3] = array
-    raw = np.zeros(array.nbytes + 1, np.uint8)[1:].view(array.dtype).reshape(array.shape)
-    raw[:] = array
     frozen = array.copy()
     frozen.flags.writeable = False
     padded = np.zeros((array.shape[0], array.shape[1] + 5), array.dtype)[:, : array.shape[1]]
     padded[:] = array
-    return [np.asfortranarray(array), wide[::2, ::3], array[::-1].copy()[::-1], raw, frozen, padded]
+    return [np.asfortranarray(array), wide[::2, ::3], array[::-1].copy()[::-1], unaligned(array), frozen, padded]
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_every_layout_gives_the_same_bits(rng, dtype):
     (source,), (weight,), bias, (identity,) = block(rng, dtype, inner=(5,), identities=1)
     exact = ops.residual_forward([source], [weight], bias, [identity])
@@ -88,97 +90,169 @@ def test_every_layout_gives_the_same_bits(rng, dtype):
     )
 
 
-def test_update_in_strided_weights(rng):
-    sources, weights, bias, identity = block(rng)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_update_in_strided_weights(rng, dtype):
+    sources, weights, bias, identity = block(rng, dtype)
     a = ops.residual_forward(sources, weights, bias, identity)
     grad = np.ones_like(a)
-    strided = [np.asfortranarray(w) for w in weights]
-    ops.residual_update(grad, a, sources, strided, bias.copy(), identity)
-    ops.residual_update(grad, a, sources, weights, bias.copy(), identity)
-    for one, other in zip(strided, weights, strict=True):
-        np.testing.assert_array_equal(one, other)
+    for in_steps in (np.asfortranarray, lambda w: np.repeat(w, 3, axis=-1)[..., ::3][::-1]):
+        strided, strided_bias = [in_steps(w) for w in weights], in_steps(bias)
+        dense, dense_bias = [w.copy() for w in strided], strided_bias.copy()
+        ops.residual_update(grad, a, sources, strided, strided_bias, identity)
+        ops.residual_update(grad, a, sources, dense, dense_bias, identity)
+        for one, other in zip([*strided, strided_bias], [*dense, dense_bias], strict=True):
+            np.testing.assert_array_equal(one, other)
+    for one, before in zip(strided, weights, strict=True):
+        np.testing.assert_array_equal(one.base[..., 1::3], before)  # what lies between is someone else's
 
 
-def test_no_rows_give_no_rows(rng):
-    weight = rng.standard_normal((4, 3))
-    assert ops.residual_forward([np.empty((0, 4))], [weight]).shape == (0, 3)
-    d_sources, d_weights, _, _ = ops.residual_backward(np.empty((0, 3)), np.empty((0, 3)), [np.empty((0, 4))], [weight])
+@pytest.mark.parametrize("activation", ["relu", "silu"])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_any_number_of_threads_gives_the_same_bits(rng, dtype, activation):
+    sources, weights, bias, identity = block(rng, dtype, rows=530, inner=(77, 40), columns=150, identities=1)
+    before, results = rc.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            rc.set_num_threads(threads)
+            a = ops.residual_forward(sources, weights, bias, identity, activation)
+            d_sources, d_weights, d_bias, _ = ops.residual_backward(
+                identity[0], a, sources, weights, bias, identity, activation
+            )
+            results.append([a, *d_sources, *d_weights, d_bias])
+    finally:
+        rc.set_num_threads(before)
+    for other in results[1:]:
+        for got, want in zip(other, results[0], strict=True):
+            np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_no_rows_give_no_rows(rng, dtype):
+    weight = rng.standard_normal((4, 3)).astype(dtype)
+    source, grad = np.empty((0, 4), dtype), np.empty((0, 3), dtype)
+    assert ops.residual_forward([source], [weight]).shape == (0, 3)
+    d_sources, d_weights, _, _ = ops.residual_backward(grad, grad, [source], [weight])
     assert d_sources[0].shape == (0, 4)
     np.testing.assert_array_equal(d_weights[0], np.zeros((4, 3)))
 
 
-def test_out_is_written_and_returned(rng):
-    sources, weights, bias, identity = block(rng, "float32")
-    out = np.full((9, 12), 5, np.float32)[:, :7]
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_out_is_written_and_returned(rng, dtype):
+    sources, weights, bias, identity = block(rng, dtype)
+    memory = np.full((9, 12), 5, dtype)
+    out = memory[:, :7]
     assert ops.residual_forward(sources, weights, bias, identity, out=out) is out
     np.testing.assert_array_equal(out, ops.residual_forward(sources, weights, bias, identity))
+    assert (memory[:, 7:] == 5).all()
 
 
-def test_nan_passes_through(rng):
-    sources, weights, bias, identity = block(rng, "float32")
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_nan_passes_through(rng, dtype):
+    sources, weights, bias, identity = block(rng, dtype)
     sources[0][2, 1] = np.nan
     a = ops.residual_forward(sources, weights, bias, identity)
     assert np.isnan(a[2]).all()
-    assert np.isfinite(np.delete(a, 2, axis=0)).all()
+    assert np.isfinite(np.delete(a, 2, axis=0).astype(float)).all()
     with pytest.raises(ValueError, match=r"sources\[0\] holds NaN"):
         ops.residual_forward(sources, weights, bias, identity, check_finite=True)
 
 
 A, W, B = np.ones((4, 3), "f"), np.ones((3, 2), "f"), np.ones(2, "f")
+FORWARD, BACKWARD, UPDATE = ops.residual_forward, ops.residual_backward, ops.residual_update
+# What is called with A, W and a gradient AW, all of one dtype.
 BAD = {
-    "no sources": (lambda: ops.residual_forward([], []), rc.ShapeError, "must not be empty"),
-    "fewer weights": (lambda: ops.residual_forward([A, A], [W]), rc.ShapeError, "as many weights"),
-    "widths": (
-        lambda: ops.residual_forward([A], [np.ones((5, 2), "f")]),
-        rc.ShapeError,
-        r"sources\[0\] must be \(4, 5\)",
-    ),
+    "no sources": (lambda a, w, aw: FORWARD([], []), rc.ShapeError, "must not be empty"),
+    "fewer weights": (lambda a, w, aw: FORWARD([a, a], [w]), rc.ShapeError, "as many weights"),
+    "widths": (lambda a, w, aw: FORWARD([a], [ones_like(w, 5, 2)]), rc.ShapeError, r"sources\[0\] must be \(4, 5\)"),
     "rows": (
-        lambda: ops.residual_forward([A, A[:2]], [W, W]),
+        lambda a, w, aw: FORWARD([a, a[:2]], [w, w]),
         rc.ShapeError,
         r"sources\[1\] must be \(4, 3\), got \(2, 3\)",
     ),
-    "rank": (lambda: ops.residual_forward([A[0]], [W]), rc.ShapeError, "2 dimensions"),
-    "columns": (lambda: ops.residual_forward([A, A], [W, np.ones((3, 1), "f")]), rc.ShapeError, r"weights\[1\]"),
-    "bias": (lambda: ops.residual_forward([A], [W], np.ones(3, "f")), rc.ShapeError, "bias must be"),
-    "identity": (lambda: ops.residual_forward([A], [W], identity=[A]), rc.ShapeError, r"identity\[0\]"),
-    "width 0": (lambda: ops.residual_forward([A[:, :0]], [W[:0]]), rc.ShapeError, "at least 1"),
-    "integers": (lambda: ops.residual_forward([A.astype(int)], [W]), rc.DTypeError, "int64"),
-    "complex": (lambda: ops.residual_forward([A.astype(complex)], [W]), rc.DTypeError, "complex"),
-    "objects": (lambda: ops.residual_forward([A.astype(object)], [W]), rc.DTypeError, "object"),
-    "mixed": (lambda: ops.residual_forward([A], [W.astype(float)]), rc.DTypeError, "float64"),
-    "byte order": (lambda: ops.residual_forward([A.astype(">f4")], [W]), rc.DTypeError, "byte order"),
-    "not an array": (lambda: ops.residual_forward([object()], [W]), rc.DTypeError, "must be an array"),
-    "not a list": (lambda: ops.residual_forward(A, [W]), rc.DTypeError, "list or tuple"),
-    "activation": (lambda: ops.residual_forward([A], [W], activation="rleu"), ValueError, "known are identity, relu"),
-    "out shape": (lambda: ops.residual_forward([A], [W], out=np.ones((4, 3), "f")), rc.ShapeError, "out must be"),
-    "out dtype": (lambda: ops.residual_forward([A], [W], out=np.ones((4, 2))), rc.DTypeError, "out must be float32"),
-    "out order": (lambda: ops.residual_forward([A], [W], out=np.ones((2, 4), "f").T), rc.ShapeError, "contiguous"),
-    "lr 0": (lambda: ops.residual_update(A @ W, A @ W, [A], [W], lr=0.0), ValueError, "lr must be positive"),
-    "lr NaN": (lambda: ops.residual_update(A @ W, A @ W, [A], [W], lr=float("nan")), ValueError, "lr must be finite"),
+    "rank": (lambda a, w, aw: FORWARD([a[0]], [w]), rc.ShapeError, "2 dimensions"),
+    "columns": (lambda a, w, aw: FORWARD([a, a], [w, ones_like(w, 3, 1)]), rc.ShapeError, r"weights\[1\]"),
+    "bias": (lambda a, w, aw: FORWARD([a], [w], ones_like(w, 3)), rc.ShapeError, "bias must be"),
+    "identity": (lambda a, w, aw: FORWARD([a], [w], identity=[a]), rc.ShapeError, r"identity\[0\]"),
+    "width 0": (lambda a, w, aw: FORWARD([a[:, :0]], [w[:0]]), rc.ShapeError, "at least 1"),
+    "integers": (lambda a, w, aw: FORWARD([a.astype(int)], [w]), rc.DTypeError, "int64"),
+    "complex": (lambda a, w, aw: FORWARD([a.astype(complex)], [w]), rc.DTypeError, "complex"),
+    "objects": (lambda a, w, aw: FORWARD([a.astype(object)], [w]), rc.DTypeError, "object"),
+    "float8": (
+        lambda a, w, aw: FORWARD([a.astype(ml_dtypes.float8_e5m2)], [w]),
+        rc.DTypeError,
+        "must be float32, float64 or bfloat16, got float8",
+    ),
+    "mixed": (
+        lambda a, w, aw: FORWARD([a], [w.astype(float)]),
+        rc.DTypeError,
+        r"weights\[0\] must be {dtype} as sources\[0\] is, got float64; convert it with .astype\('{dtype}'\)",
+    ),
+    "mixed the other way": (
+        lambda a, w, aw: FORWARD([a.astype(float)], [w]),
+        rc.DTypeError,
+        r"weights\[0\] must be float64 as sources\[0\] is, got {dtype}",
+    ),
+    "byte order": (lambda a, w, aw: FORWARD([a.astype(">f4")], [w]), rc.DTypeError, "byte order"),
+    "not an array": (lambda a, w, aw: FORWARD([object()], [w]), rc.DTypeError, "must be an array"),
+    "not a list": (lambda a, w, aw: FORWARD(a, [w]), rc.DTypeError, "list or tuple"),
+    "activation": (lambda a, w, aw: FORWARD([a], [w], activation="rleu"), ValueError, "known are identity, relu"),
+    "out shape": (lambda a, w, aw: FORWARD([a], [w], out=a.copy()), rc.ShapeError, "out must be"),
+    "out dtype": (lambda a, w, aw: FORWARD([a], [w], out=np.ones((4, 2))), rc.DTypeError, "out must be {dtype} as"),
+    "out order": (lambda a, w, aw: FORWARD([a], [w], out=ones_like(w, 2, 4).T), rc.ShapeError, "contiguous"),
+    "out unaligned": (
+        lambda a, w, aw: FORWARD([a], [w], out=unaligned(aw)),
+        rc.ShapeError,
+        "out must have contiguous, aligned rows",
+    ),
+    "lr 0": (lambda a, w, aw: UPDATE(aw, aw, [a], [w], lr=0.0), ValueError, "lr must be positive"),
+    "lr NaN": (lambda a, w, aw: UPDATE(aw, aw, [a], [w], lr=float("nan")), ValueError, "lr must be finite"),
     "lr infinite in float32": (
-        lambda: ops.residual_update(A @ W, A @ W, [A], [W], lr=1e39),
+        lambda a, w, aw: UPDATE(aw, aw, [a], [w], lr=1e39),
         ValueError,
         r"positive and finite in float32, got 1e\+39",
     ),
     "lr zero in float32": (
-        lambda: ops.residual_update(A @ W, A @ W, [A], [W], lr=1e-60),
+        lambda a, w, aw: UPDATE(aw, aw, [a], [w], lr=1e-60),
         ValueError,
         "positive and finite in float32",
     ),
-    "lr text": (lambda: ops.residual_update(A @ W, A @ W, [A], [W], lr="1"), rc.DTypeError, "lr must be a number"),
-    "same weights": (lambda: ops.residual_update(A @ W, A @ W, [A, A], [W, W]), ValueError, "must not overlap"),
-    "grad": (lambda: ops.residual_backward(A, A @ W, [A], [W]), rc.ShapeError, "grad must be"),
+    "lr text": (lambda a, w, aw: UPDATE(aw, aw, [a], [w], lr="1"), rc.DTypeError, "lr must be a number"),
+    "same weights": (lambda a, w, aw: UPDATE(aw, aw, [a, a], [w, w]), ValueError, "must not overlap"),
+    "read-only weights": (
+        lambda a, w, aw: UPDATE(aw, aw, [a], [np.broadcast_to(w, w.shape)]),
+        ValueError,
+        "weights.0. is written to, and it is read-only",
+    ),
+    "unaligned weights": (lambda a, w, aw: UPDATE(aw, aw, [a], [unaligned(w)]), rc.ShapeError, "must be aligned"),
+    "grad": (lambda a, w, aw: BACKWARD(a, aw, [a], [w]), rc.ShapeError, "grad must be"),
+    "another grad": (lambda a, w, aw: BACKWARD(aw.astype(float), aw, [a], [w]), rc.DTypeError, "grad must be {dtype}"),
+    "infinite": (
+        lambda a, w, aw: FORWARD([a], [(w * np.inf).astype(w.dtype)], check_finite=True),
+        ValueError,
+        r"weights\[0\] holds NaN",
+    ),
 }
 
 
+def ones_like(array, *shape):
+    return np.ones(shape, array.dtype)
+
+
+def unaligned(array):
+    raw = np.zeros(array.nbytes + 1, np.uint8)[1:].view(array.dtype).reshape(array.shape)
+    raw[:] = array
+    return raw
+
+
+@pytest.mark.parametrize("dtype", ["float32", BFLOAT16])
 @pytest.mark.parametrize("name", BAD)
-def test_bad_arguments_change_nothing(name):
+def test_bad_arguments_change_nothing(name, dtype):
     call, error, message = BAD[name]
-    before = A.copy(), W.copy(), B.copy()
-    with pytest.raises(error, match=message):
-        call()
-    for array, copy in zip((A, W, B), before, strict=True):
+    arrays = [array.astype(dtype) for array in (A, W, A @ W)]
+    before = [array.copy() for array in arrays]
+    with pytest.raises(error, match=message.replace("{dtype}", np.dtype(dtype).name)):
+        call(*arrays)
+    for array, copy in zip(arrays, before, strict=True):
         np.testing.assert_array_equal(array, copy)
 
 
@@ -205,8 +279,6 @@ def test_torch_tensors_are_read_in_place_and_returned():
     assert torch.equal(result, torch.full((4, 2), 3.0))
     ops.residual_update(torch.ones(4, 2), result, [a], [w], lr=0.5)
     assert torch.equal(w, torch.full((3, 2), -1.0))
-    with pytest.raises(rc.DTypeError):
-        ops.residual_forward([a.to(torch.bfloat16)], [w.to(torch.bfloat16)])
 
 
 def test_what_is_written_to_must_be_the_callers_memory():

@@ -6,6 +6,20 @@
 
 namespace py = pybind11;
 
+py::dtype py::detail::npy_format_descriptor<resnetcore::bfloat16>::dtype() {
+    PYBIND11_CONSTINIT static py::gil_safe_call_once_and_store<py::dtype> once;
+    return once
+        .call_once_and_store_result([] {
+            py::list names, formats, offsets;
+            names.append(name.text);
+            formats.append("u2");
+            offsets.append(0);
+            return py::dtype::from_args(py::dict(py::arg("names") = names, py::arg("formats") = formats,
+                                                 py::arg("offsets") = offsets, py::arg("aligned") = true));
+        })
+        .get_stored();
+}
+
 namespace resnetcore {
 namespace {
 
@@ -17,6 +31,23 @@ bool readable_in_place(const py::array& a) {
     const auto item = static_cast<py::ssize_t>(sizeof(T));
     return py::isinstance<py::array_t<T>>(a) && reinterpret_cast<std::uintptr_t>(a.data()) % alignof(T) == 0 &&
            (a.strides(1) == item || a.shape(1) <= 1) && a.strides(0) % item == 0;
+}
+
+bool is_floating(const py::array& a) { return a.dtype().byteorder() != '>' && a.dtype().kind() == 'f'; }
+bool is_bfloat16(const py::array& a) { return py::isinstance<py::array_t<bfloat16>>(a); }
+
+InputArray array_that(bool (*holds)(const py::array&), py::handle value, const char* operation, const char* argument,
+                      const char* expected, const char* remedy) {
+    const std::string what = std::string(operation) + ": " + argument;
+    const py::array array = py::array::ensure(value);
+    if (!array) {
+        PyErr_Clear();
+        throw DTypeError(what + " must be an array, got " + text(py::type::handle_of(value)));
+    }
+    if (!holds(array))
+        throw DTypeError(what + " must hold " + expected + ", got dtype " + text(array.dtype()) +
+                         "; convert it with .astype(" + remedy + ")");
+    return {array, std::vector<std::int64_t>(array.shape(), array.shape() + array.ndim())};
 }
 
 }  // namespace
@@ -34,22 +65,15 @@ std::string number_text(double value) {
 }
 
 InputArray input_array(py::handle value, const char* operation, const char* argument) {
-    const std::string what = std::string(operation) + ": " + argument;
-    const py::array array = py::array::ensure(value);
-    if (!array) {
-        PyErr_Clear();
-        throw DTypeError(what + " must be an array, got " + text(py::type::handle_of(value)));
-    }
-    const py::dtype dtype = array.dtype();
-    if (dtype.byteorder() == '>' || dtype.kind() != 'f')
-        throw DTypeError(what + " must hold floating-point numbers in native byte order, got dtype " + text(dtype) +
-                         "; convert it with .astype(\"float32\")");
-    return {array, std::vector<std::int64_t>(array.shape(), array.shape() + array.ndim())};
+    return array_that(is_floating, value, operation, argument, "floating-point numbers in native byte order",
+                      "\"float32\"");
 }
 
 template <class T>
 InputMatrix<T> input_matrix(py::handle value, const char* operation, const char* argument, std::int64_t columns) {
-    const InputArray input = input_array(value, operation, argument);
+    const InputArray input = computes_itself<T>
+                                 ? input_array(value, operation, argument)
+                                 : array_that(is_bfloat16, value, operation, argument, "bfloat16", "\"bfloat16\"");
     if (input.shape.size() != 2 || (columns >= 0 && input.shape[1] != columns))
         throw ShapeError(std::string(operation) + ": " + argument + " must be (batch, " +
                          (columns >= 0 ? std::to_string(columns) : "width") + "), got " + shape_text(input.shape));
@@ -68,5 +92,6 @@ InputMatrix<T> input_matrix(py::handle value, const char* operation, const char*
 
 template InputMatrix<float> input_matrix<float>(py::handle, const char*, const char*, std::int64_t);
 template InputMatrix<double> input_matrix<double>(py::handle, const char*, const char*, std::int64_t);
+template InputMatrix<bfloat16> input_matrix<bfloat16>(py::handle, const char*, const char*, std::int64_t);
 
 }  // namespace resnetcore

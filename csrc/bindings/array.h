@@ -8,6 +8,16 @@
 #include <string>
 #include <vector>
 
+#include "math/bfloat16.h"
+
+// NumPy has no bfloat16. In this package's arrays it is a record of that one field, which nothing but this package
+// makes or reads: python/resnetcore/arrays.py looks at other libraries' bfloat16 as this, and at this as theirs.
+template <>
+struct pybind11::detail::npy_format_descriptor<resnetcore::bfloat16> {
+    static constexpr auto name = const_name("bfloat16");
+    static pybind11::dtype dtype();
+};
+
 namespace resnetcore {
 
 std::string shape_text(const std::vector<std::int64_t>& shape);
@@ -29,11 +39,12 @@ struct InputMatrix {
     std::int64_t rows = 0, columns = 0, stride = 0;
 };
 
-// `columns` of −1 takes any number. Other precisions are converted once.
+// `columns` of −1 takes any number. Other precisions are converted once, but nothing becomes a bfloat16.
 template <class T>
 InputMatrix<T> input_matrix(pybind11::handle value, const char* operation, const char* argument, std::int64_t columns);
 
 extern template InputMatrix<float> input_matrix<float>(pybind11::handle, const char*, const char*, std::int64_t);
 extern template InputMatrix<double> input_matrix<double>(pybind11::handle, const char*, const char*, std::int64_t);
+extern template InputMatrix<bfloat16> input_matrix<bfloat16>(pybind11::handle, const char*, const char*, std::int64_t);
 
 }  // namespace resnetcore

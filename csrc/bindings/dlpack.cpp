@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "bindings/array.h"
 #include "bindings/register.h"
 
 namespace py = pybind11;
@@ -81,7 +82,7 @@ py::dtype dtype_of(const Tensor& t, const std::string& what, bool widen) {
                        : t.code == unsigned_integer ? "u"
                        : t.code == boolean          ? "b"
                                                     : nullptr;
-    if (t.code == bfloat && t.bits == 16 && widen) return py::dtype("u2");
+    if (t.code == bfloat && t.bits == 16) return widen ? py::dtype("u2") : py::dtype::of<bfloat16>();
     const bool whole = t.bits == 8 || t.bits == 16 || t.bits == 32 || t.bits == 64;
     if (!kind || !whole || (t.code == floating && t.bits == 8) || (t.code == boolean && t.bits != 8))
         throw DTypeError(what + " has an element type that NumPy lacks (DLPack code " + std::to_string(t.code) + ", " +
@@ -130,7 +131,7 @@ py::array take(const py::capsule& capsule, const char* used_name, M* managed, bo
     void* data = t.data ? static_cast<char*>(t.data) + t.byte_offset : nullptr;
     py::array array(dtype, shape, strides, data, owner);
     if (!writeable) array.attr("setflags")(py::arg("write") = false);
-    return t.code == bfloat ? widened(array) : array;
+    return t.code == bfloat && widen ? widened(array) : array;
 }
 
 py::object capsule_of(const py::object& value, const std::string& what) {
@@ -150,7 +151,7 @@ py::object capsule_of(const py::object& value, const std::string& what) {
 
 }  // namespace
 
-py::array from_dlpack(const py::object& value, const std::string& what, bool widen) {
+py::array from_dlpack(const py::object& value, const std::string& what, bool widen, bool written) {
     const py::object offered = capsule_of(value, what);
     if (!PyCapsule_CheckExact(offered.ptr())) refuse(what, "__dlpack__() returned no capsule");
     const auto capsule = py::reinterpret_borrow<py::capsule>(offered);
@@ -161,12 +162,19 @@ py::array from_dlpack(const py::object& value, const std::string& what, bool wid
         if (managed->major > known_major)
             refuse(what, "the array comes in version " + std::to_string(managed->major) +
                              " of DLPack; version 1 and older are known");
-        return take(capsule, "used_dltensor_versioned", managed, !(managed->flags & read_only), what, widen);
+        const bool writeable = !(managed->flags & read_only);
+        if (written && !writeable) throw ValueError(what + " is written to, and it is read-only");
+        return take(capsule, "used_dltensor_versioned", managed, writeable, what, widen);
     }
     if (name == "dltensor") {
         auto* managed = static_cast<Managed*>(PyCapsule_GetPointer(capsule.ptr(), "dltensor"));
         // It cannot say that it is read-only, and JAX's arrays, which never change, come so: NumPy takes none for
         // writable.
+        if (written)
+            throw ValueError(what +
+                             " is written to, and it is read-only: it comes by a DLPack without a version, which "
+                             "cannot say whether it may be written to; give a NumPy array of its memory or a copy, or "
+                             "use a newer version of its library");
         return take(capsule, "used_dltensor", managed, false, what, widen);
     }
     const bool used = name.rfind("used_dltensor", 0) == 0;
@@ -176,7 +184,9 @@ py::array from_dlpack(const py::object& value, const std::string& what, bool wid
 
 void register_dlpack(py::module_& m) {
     m.def("from_dlpack", &from_dlpack, py::arg("value"), py::arg("what"), py::arg("widen") = true,
+          py::arg("written") = false,
           "A NumPy array of the memory of any CPU array that speaks DLPack; bfloat16 becomes float32 where widened.");
+    m.def("bfloat16_dtype", &py::dtype::of<bfloat16>, "The dtype that stands for bfloat16, which NumPy lacks.");
 }
 
 }  // namespace resnetcore

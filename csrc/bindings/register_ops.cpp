@@ -9,6 +9,7 @@
 #include "bindings/register.h"
 #include "bindings/without_gil.h"
 #include "functional/residual.h"
+#include "kernels/select.h"
 #include "math/activation.h"
 #include "math/optimizer.h"
 
@@ -61,15 +62,22 @@ template <class T>
 void forward(const py::list& sources, const py::list& weights, const py::object& bias, const py::list& identity,
              const std::string& activation, const py::array& out) {
     const Inputs<T> in = inputs<T>("residual_forward", sources, weights, bias, identity, activation);
-    const MutableRows<T> rows = output(py::reinterpret_borrow<py::array_t<T>>(out));
+    MutableRows<T> rows;
+    MutableRows<Compute<T>> wide;
+    if (computes_itself<T> || py::isinstance<py::array_t<T>>(out))
+        rows = output(py::reinterpret_borrow<py::array_t<T>>(out));
+    else
+        wide = output(py::reinterpret_borrow<py::array_t<Compute<T>>>(out));
     const WithoutGil release;
-    residual_forward(in.arguments, rows);
+    residual_forward(in.arguments, rows, wide);
 }
 
 template <class T>
 struct Gradients {
-    std::vector<py::array_t<T>> sources, weights;
-    py::array_t<T> bias, delta;
+    std::vector<py::array_t<T>> sources;
+    std::vector<py::array_t<Compute<T>>> weights;
+    py::array_t<Compute<T>> bias;
+    py::array_t<T> delta;
     ResidualGradients<T> views;
 };
 
@@ -85,7 +93,7 @@ Gradients<T> gradients(const char* operation, Inputs<T>& in, const py::object& g
         out.weights.emplace_back(std::vector<py::ssize_t>{m.rows, m.columns});
         out.views.weights.push_back(output(out.weights.back()));
     }
-    out.bias = py::array_t<T>(arguments.columns);
+    out.bias = py::array_t<Compute<T>>(arguments.columns);
     if (arguments.bias) out.views.bias = out.bias.mutable_data();
     out.delta = py::array_t<T>({arguments.rows, arguments.columns});
     out.views.delta = output(out.delta);
@@ -95,28 +103,46 @@ Gradients<T> gradients(const char* operation, Inputs<T>& in, const py::object& g
     return out;
 }
 
+// An array in C order, as the caller stores it.
+template <class T>
+py::array_t<T> rounded(const py::array_t<Compute<T>>& wide) {
+    if constexpr (computes_itself<T>) return wide;
+    py::array_t<T> result(std::vector<py::ssize_t>(wide.shape(), wide.shape() + wide.ndim()));
+    const std::int64_t size = wide.size();
+    kernels<T>().narrow(1, size, {wide.data(), size}, {result.mutable_data(), size});
+    return result;
+}
+
 template <class T>
 py::tuple backward(const py::object& grad, const py::object& a, const py::list& sources, const py::list& weights,
                    const py::object& bias, const py::list& identity, const std::string& activation) {
     Inputs<T> in = inputs<T>("residual_backward", sources, weights, bias, identity, activation);
     const Gradients<T> out = gradients("residual_backward", in, grad, a);
-    return py::make_tuple(out.sources, out.weights, bias.is_none() ? py::object(py::none()) : py::object(out.bias),
-                          out.delta);
+    py::list d_weights;
+    for (const auto& wide : out.weights) d_weights.append(rounded<T>(wide));
+    return py::make_tuple(out.sources, d_weights,
+                          bias.is_none() ? py::object(py::none()) : py::object(rounded<T>(out.bias)), out.delta);
 }
 
-// w ← w − η·g in the caller's own memory, whatever its strides.
+// w ← w − η·g in the caller's own memory, whatever its strides; rounded once.
 template <class T>
-void descend(const py::array& w, const T* gradient, double lr) {
-    Hyper<T> hyper;
-    hyper.lr = static_cast<T>(lr);
+void descend(const py::array& w, const Compute<T>* gradient, double lr) {
+    Hyper<Compute<T>> hyper;
+    hyper.lr = static_cast<Compute<T>>(lr);
     const bool matrix = w.ndim() == 2;
     const py::ssize_t rows = matrix ? w.shape(0) : 1, columns = w.shape(w.ndim() - 1);
     char* base = const_cast<char*>(static_cast<const char*>(w.data()));
     for (py::ssize_t i = 0; i < rows; ++i)
         for (py::ssize_t j = 0; j < columns; ++j) {
             T* at = reinterpret_cast<T*>(base + (matrix ? i * w.strides(0) : 0) + j * w.strides(w.ndim() - 1));
-            T unused = 0;
-            *at = Sgd::apply(*at, gradient[i * columns + j], unused, unused, hyper);
+            Compute<T> unused = 0;
+            const auto step = [&](Compute<T> from) {
+                return Sgd::apply(from, gradient[i * columns + j], unused, unused, hyper);
+            };
+            if constexpr (computes_itself<T>)
+                *at = step(*at);
+            else
+                *at = to_bfloat16(step(to_float(*at)));
         }
 }
 
@@ -149,6 +175,7 @@ void register_for(py::module_& m, const std::string& suffix) {
 void register_ops(py::module_& m) {
     register_for<float>(m, "f32");
     register_for<double>(m, "f64");
+    register_for<bfloat16>(m, "bf16");
 }
 
 }  // namespace resnetcore

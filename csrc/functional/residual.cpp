@@ -1,6 +1,7 @@
 #include "functional/residual.h"
 
 #include <algorithm>
+#include <optional>
 
 #include "kernels/select.h"
 #include "math/activation.h"
@@ -31,6 +32,15 @@ std::int64_t tile_height(std::int64_t rows, int threads) {
     return std::clamp<std::int64_t>((rows + threads - 1) / threads, 1, 256);
 }
 
+// Rows as they are computed with: themselves where they are stored so, else copied to `room`.
+template <class T>
+Rows<Compute<T>> widened(std::int64_t rows, std::int64_t columns, Rows<T> from, AlignedArray<Compute<T>>& room) {
+    if constexpr (computes_itself<T>) return from;
+    room.reserve(rows * columns);
+    kernels<T>().widen(rows, columns, from, {room.data(), columns});
+    return {room.data(), columns};
+}
+
 template <class T>
 using PackedWeights = std::vector<AlignedArray<T>>;
 
@@ -38,41 +48,65 @@ template <class T, class Pack>
 PackedWeights<T> pack_all(const ResidualArguments<T>& arguments, Pack pack, bool transposed) {
     const std::int64_t panel = kernels<T>().panel;
     PackedWeights<T> packed;
+    AlignedArray<Compute<T>> room;
     for (const Matrix<T>& w : arguments.weights) {
-        packed.emplace_back(transposed ? packed_size(w.columns, w.rows, panel) : packed_size(w.rows, w.columns, panel));
-        pack(w.rows, w.columns, Rows<T>{w.data, w.stride}, packed.back().data());
+        packed.emplace_back(transposed ? operand_size<T>(w.columns, w.rows, panel)
+                                       : operand_size<T>(w.rows, w.columns, panel));
+        pack(w.rows, w.columns, widened(w.rows, w.columns, Rows<T>{w.data, w.stride}, room), packed.back().data());
     }
     return packed;
 }
 
 template <class T>
-Rows<T> rows_from(const Matrix<T>& m, std::int64_t row) {
+Rows<T> rows_from(Rows<T> m, std::int64_t row) {
     return {m.data + row * m.stride, m.stride};
 }
-
 template <class T>
-void forward_rows(const ResidualArguments<T>& arguments, const PackedWeights<T>& packed, MutableRows<T> out,
-                  std::int64_t begin, std::int64_t end, bool argument_only) {
+MutableRows<T> rows_from(MutableRows<T> m, std::int64_t row) {
+    return {m.data ? m.data + row * m.stride : nullptr, m.stride};
+}
+template <class T>
+Rows<T> rows_from(const Matrix<T>& m, std::int64_t row) {
+    return rows_from(Rows<T>{m.data, m.stride}, row);
+}
+
+// What every tile of the forward pass reads beside its rows.
+template <class T>
+struct ForwardOperands {
+    PackedWeights<T> weights;
+    AlignedArray<Compute<T>> room;
+    const Compute<T>* bias = nullptr;
+
+    explicit ForwardOperands(const ResidualArguments<T>& arguments)
+        : weights(pack_all(arguments, kernels<T>().pack_operand, false)) {
+        const std::int64_t n = arguments.columns;
+        if (arguments.bias) bias = widened(1, n, Rows<T>{arguments.bias, n}, room).data;
+    }
+};
+
+// `args` says which activation, and where the result goes.
+template <class T>
+void forward_rows(const ResidualArguments<T>& arguments, const ForwardOperands<T>& operands, ForwardArgs<T> args,
+                  std::int64_t begin, std::int64_t end) {
     std::vector<Source<T>> sources;
     std::vector<Rows<T>> identity;
     sources.reserve(arguments.sources.size());
     identity.reserve(arguments.identity.size());
     for (std::size_t s = 0; s < arguments.sources.size(); ++s)
-        sources.push_back({rows_from(arguments.sources[s], begin), packed[s].data(), arguments.sources[s].columns});
+        sources.push_back(
+            {rows_from(arguments.sources[s], begin), operands.weights[s].data(), arguments.sources[s].columns});
     for (const Matrix<T>& term : arguments.identity) identity.push_back(rows_from(term, begin));
-    ForwardArgs<T> args;
     args.rows = end - begin;
     args.columns = arguments.columns;
     args.sources = sources.data();
     args.n_sources = static_cast<int>(sources.size());
-    args.bias = arguments.bias;
+    args.bias = operands.bias;
     args.identity = identity.data();
     args.n_identity = static_cast<int>(identity.size());
-    args.activation = argument_only ? find_activation("identity") : arguments.activation;
-    args.out = {out.data + begin * out.stride, out.stride};
     kernels<T>().forward(args);
 }
 
+// body(rank, begin, end)
 template <class Body>
 void for_row_tiles(std::int64_t rows, int threads, Body body) {
     const std::int64_t height = tile_height(rows, threads);
@@ -82,38 +116,57 @@ void for_row_tiles(std::int64_t rows, int threads, Body body) {
     run_on_team(
         [&](Team& team) {
             std::int64_t tile;
-            while (queue.take(team.rank(), tile)) body(tile * height, std::min((tile + 1) * height, rows));
+            while (queue.take(team.rank(), tile)) body(team.rank(), tile * height, std::min((tile + 1) * height, rows));
         },
         threads);
 }
 
-// δ = ∂E/∂a ⊙ g′, from the output, or from the argument where the derivative needs it.
+// One thread's tiles of ∂E/∂a and of δ as they are computed with; empty where that is how they are stored.
 template <class T>
-void delta_rows(const ResidualArguments<T>& arguments, Rows<T> gradient, Rows<T> saved, MutableRows<T> delta,
-                std::int64_t begin, std::int64_t end) {
-    const Rows<T> incoming{gradient.data + begin * gradient.stride, gradient.stride};
-    BackwardDataArgs<T> args;
-    args.rows = end - begin;
-    args.columns = arguments.columns;
+struct DeltaRoom {
+    AlignedArray<Compute<T>> gradient, delta;
+};
+
+// δ = ∂E/∂a ⊙ g′, from the output, or where the derivative needs it (`again`) from the argument, which is taken again.
+template <class T>
+void delta_rows(const ResidualArguments<T>& arguments, const ForwardOperands<T>* again, Rows<T> gradient, Rows<T> a,
+                MutableRows<T> out, DeltaRoom<T>& room, std::int64_t begin, std::int64_t end) {
+    const std::int64_t rows = end - begin, columns = arguments.columns;
+    MutableRows<Compute<T>> delta;
+    ForwardArgs<T> argument;
+    argument.activation = find_activation("identity");
+    if constexpr (computes_itself<T>) {
+        delta = argument.out = rows_from(out, begin);
+    } else {
+        room.delta.reserve(rows * columns);
+        delta = argument.wide = {room.delta.data(), columns};
+    }
+    // What g′ is taken of may lie in δ's own memory: it is read, element by element, before it is overwritten.
+    if (again) forward_rows(arguments, *again, argument, begin, end);
+    const Rows<Compute<T>> incoming = widened(rows, columns, rows_from(gradient, begin), room.gradient);
+    BackwardDataArgs<Compute<T>> args;
+    args.rows = rows;
+    args.columns = columns;
     args.identity = &incoming;
     args.n_identity = 1;
     args.activation = arguments.activation;
-    args.saved = {saved.data + begin * saved.stride, saved.stride};
-    args.saved_is_argument = activation_needs_argument(arguments.activation);
-    args.out = {delta.data + begin * delta.stride, delta.stride};
-    kernels<T>().backward_data(args);
+    args.saved = again ? delta : widened(rows, columns, rows_from(a, begin), room.delta);
+    args.saved_is_argument = again != nullptr;
+    args.out = delta;
+    kernels<Compute<T>>().backward_data(args);
+    if constexpr (!computes_itself<T>) kernels<T>().narrow(rows, columns, delta, rows_from(out, begin));
 }
 
 template <class T>
 void source_rows(const ResidualArguments<T>& arguments, std::size_t s, const PackedWeights<T>& transposed,
                  MutableRows<T> delta, MutableRows<T> out, std::int64_t begin, std::int64_t end) {
-    const Source<T> source{{delta.data + begin * delta.stride, delta.stride}, transposed[s].data(), arguments.columns};
+    const Source<T> source{rows_from(delta, begin), transposed[s].data(), arguments.columns};
     BackwardDataArgs<T> args;
     args.rows = end - begin;
     args.columns = arguments.sources[s].columns;
     args.sources = &source;
     args.n_sources = 1;
-    args.out = {out.data + begin * out.stride, out.stride};
+    args.out = rows_from(out, begin);
     kernels<T>().backward_data(args);
 }
 
@@ -121,36 +174,40 @@ template <class T>
 void weight_gradients(const ResidualArguments<T>& arguments, const ResidualGradients<T>& out, int threads) {
     const KernelTable<T>& table = kernels<T>();
     const std::int64_t panels = panel_count(arguments.columns, table.panel);
+    const auto n = static_cast<std::int64_t>(arguments.sources.size());
     std::int64_t inner = 1;
-    std::vector<AlignedArray<T>> packed;
+    std::vector<AlignedArray<Compute<T>>> packed;
     for (const Matrix<T>& w : arguments.weights) {
         packed.emplace_back(packed_size(w.rows, w.columns, table.panel));
         inner = std::max(inner, w.rows);
     }
-    std::vector<AlignedArray<T>> scratch;
-    scratch.reserve(static_cast<std::size_t>(threads));
-    for (int i = 0; i < threads; ++i) scratch.emplace_back(inner * table.panel);
+    std::vector<AlignedArray<T>> pairs;
+    pairs.reserve(static_cast<std::size_t>(threads));
+    for (int i = 0; i < threads; ++i) pairs.emplace_back(pair_elements<T>(inner, table.panel));
+    // What is done to the rows of A is done once for all panels of a unit; but all threads must have some units.
+    const std::int64_t of_a_unit = std::clamp<std::int64_t>(panels * n / 4 / threads, 1, 4);
+    const std::int64_t units = (panels + of_a_unit - 1) / of_a_unit;
     WorkQueue queue;
     queue.reserve(threads);
-    queue.reset(panels * static_cast<std::int64_t>(arguments.sources.size()), threads);
+    queue.reset(units * n, threads);
     run_on_team(
         [&](Team& team) {
             std::int64_t unit;
             while (queue.take(team.rank(), unit)) {
-                const std::size_t s = static_cast<std::size_t>(unit / panels);
+                const std::size_t s = static_cast<std::size_t>(unit / units);
                 const Matrix<T>& a = arguments.sources[s];
                 BackwardWeightsArgs<T> args;
                 args.rows = arguments.rows;
                 args.inner = a.columns;
                 args.columns = arguments.columns;
-                args.first_panel = unit % panels;
-                args.last_panel = args.first_panel + 1;
+                args.first_panel = unit % units * of_a_unit;
+                args.last_panel = std::min(args.first_panel + of_a_unit, panels);
                 args.a = {a.data, a.stride};
                 args.delta = out.delta;
                 args.gradient = packed[s].data();
                 args.has_bias = out.bias && s == 0;
                 args.bias_gradient = out.bias;
-                args.sums = scratch[team.rank()].data();
+                args.pairs = pairs[team.rank()].data();
                 table.backward_weights(args);
             }
         },
@@ -162,10 +219,14 @@ void weight_gradients(const ResidualArguments<T>& arguments, const ResidualGradi
 }  // namespace
 
 template <class T>
-void residual_forward(const ResidualArguments<T>& arguments, MutableRows<T> out) {
-    const PackedWeights<T> packed = pack_all(arguments, kernels<T>().pack, false);
-    for_row_tiles(arguments.rows, team_size(arguments), [&](std::int64_t begin, std::int64_t end) {
-        forward_rows(arguments, packed, out, begin, end, false);
+void residual_forward(const ResidualArguments<T>& arguments, MutableRows<T> out, MutableRows<Compute<T>> wide) {
+    const ForwardOperands<T> operands(arguments);
+    for_row_tiles(arguments.rows, team_size(arguments), [&](int, std::int64_t begin, std::int64_t end) {
+        ForwardArgs<T> args;
+        args.activation = arguments.activation;
+        args.out = rows_from(out, begin);
+        args.wide = rows_from(wide, begin);
+        forward_rows(arguments, operands, args, begin, end);
     });
 }
 
@@ -174,24 +235,25 @@ void residual_backward(const ResidualArguments<T>& arguments, Rows<T> gradient, 
                        const ResidualGradients<T>& out) {
     const int threads = team_size(arguments);
     const PackedWeights<T> transposed = pack_all(arguments, kernels<T>().pack_transposed, true);
-    const bool recompute = activation_needs_argument(arguments.activation);
-    PackedWeights<T> packed;
-    if (recompute) packed = pack_all(arguments, kernels<T>().pack, false);
-    for_row_tiles(arguments.rows, threads, [&](std::int64_t begin, std::int64_t end) {
-        // The argument of g is taken again into δ's own memory, row by row before it is overwritten.
-        if (recompute) forward_rows(arguments, packed, out.delta, begin, end, true);
-        delta_rows(arguments, gradient, recompute ? Rows<T>(out.delta) : a, out.delta, begin, end);
+    std::optional<ForwardOperands<T>> again;
+    if (activation_needs_argument(arguments.activation)) again.emplace(arguments);
+    std::vector<DeltaRoom<T>> rooms(static_cast<std::size_t>(threads));
+    for_row_tiles(arguments.rows, threads, [&](int rank, std::int64_t begin, std::int64_t end) {
+        delta_rows(arguments, again ? &*again : nullptr, gradient, a, out.delta, rooms[rank], begin, end);
         for (std::size_t s = 0; s < arguments.sources.size(); ++s)
             source_rows(arguments, s, transposed, out.delta, out.sources[s], begin, end);
     });
     weight_gradients(arguments, out, threads);
 }
 
-template void residual_forward(const ResidualArguments<float>&, MutableRows<float>);
-template void residual_forward(const ResidualArguments<double>&, MutableRows<double>);
+template void residual_forward(const ResidualArguments<float>&, MutableRows<float>, MutableRows<float>);
+template void residual_forward(const ResidualArguments<double>&, MutableRows<double>, MutableRows<double>);
+template void residual_forward(const ResidualArguments<bfloat16>&, MutableRows<bfloat16>, MutableRows<float>);
 template void residual_backward(const ResidualArguments<float>&, Rows<float>, Rows<float>,
                                 const ResidualGradients<float>&);
 template void residual_backward(const ResidualArguments<double>&, Rows<double>, Rows<double>,
                                 const ResidualGradients<double>&);
+template void residual_backward(const ResidualArguments<bfloat16>&, Rows<bfloat16>, Rows<bfloat16>,
+                                const ResidualGradients<bfloat16>&);
 
 }  // namespace resnetcore

@@ -1,6 +1,7 @@
 // The block as pure functions on row-major matrices, for embedding: nothing is kept between calls.
 //
-// Arguments are checked by the caller. Weights are packed once per call.
+// Arguments are checked by the caller. Weights are packed once per call. T is what every matrix is stored as; sums,
+// and what becomes of them until a result is stored, are of Compute<T>.
 #pragma once
 
 #include <cstdint>
@@ -26,28 +27,32 @@ struct ResidualArguments {
     int activation = 0;
 };
 
-// out = g(Σ A_s·W_s + bias + Σ identity).
+// out = g(Σ A_s·W_s + bias + Σ identity). `wide` takes it before it is rounded to T, where that is a difference; then
+// `out` may be null.
 template <class T>
-void residual_forward(const ResidualArguments<T>& arguments, MutableRows<T> out);
+void residual_forward(const ResidualArguments<T>& arguments, MutableRows<T> out, MutableRows<Compute<T>> wide = {});
 
 template <class T>
 struct ResidualGradients {
-    std::vector<MutableRows<T>> sources;  // (rows, K_s) each
-    std::vector<MutableRows<T>> weights;  // (K_s, columns) each
-    T* bias = nullptr;                    // null where there is no bias
-    MutableRows<T> delta;                 // (rows, columns): the gradient of every identity term
+    std::vector<MutableRows<T>> sources;           // (rows, K_s) each
+    std::vector<MutableRows<Compute<T>>> weights;  // (K_s, columns) each
+    Compute<T>* bias = nullptr;                    // null where there is no bias
+    MutableRows<T> delta;                          // (rows, columns): the gradient of every identity term
 };
 
-// From ∂E/∂a and a: ∂E/∂A_s = δ·W_sᵀ, ∂E/∂W_s = A_sᵀ·δ, ∂E/∂b = Σ_rows δ with δ = ∂E/∂a ⊙ g′.
+// From ∂E/∂a and a: ∂E/∂A_s = δ·W_sᵀ, ∂E/∂W_s = A_sᵀ·δ, ∂E/∂b = Σ_rows δ with δ = ∂E/∂a ⊙ g′, rounded to T once.
 template <class T>
 void residual_backward(const ResidualArguments<T>& arguments, Rows<T> gradient, Rows<T> a,
                        const ResidualGradients<T>& out);
 
-extern template void residual_forward(const ResidualArguments<float>&, MutableRows<float>);
-extern template void residual_forward(const ResidualArguments<double>&, MutableRows<double>);
+extern template void residual_forward(const ResidualArguments<float>&, MutableRows<float>, MutableRows<float>);
+extern template void residual_forward(const ResidualArguments<double>&, MutableRows<double>, MutableRows<double>);
+extern template void residual_forward(const ResidualArguments<bfloat16>&, MutableRows<bfloat16>, MutableRows<float>);
 extern template void residual_backward(const ResidualArguments<float>&, Rows<float>, Rows<float>,
                                        const ResidualGradients<float>&);
 extern template void residual_backward(const ResidualArguments<double>&, Rows<double>, Rows<double>,
                                        const ResidualGradients<double>&);
+extern template void residual_backward(const ResidualArguments<bfloat16>&, Rows<bfloat16>, Rows<bfloat16>,
+                                       const ResidualGradients<bfloat16>&);
 
 }  // namespace resnetcore

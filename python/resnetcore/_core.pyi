@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-# float32 or float64, as the network was made or as the function's suffix says.
+# float32 or float64, as the network was made or as the function's suffix says; bf16 is of bfloat16_dtype().
 _Array = NDArray[Any]
 
 class Network:
@@ -92,13 +92,16 @@ class Trainer:
 def activations() -> list[str]:
     """Names of the activations."""
 
+def bfloat16_dtype() -> np.dtype[np.void]:
+    """The dtype that stands for bfloat16, which NumPy lacks."""
+
 def build_info() -> dict[str, Any]:
     """Version, compiler and build type."""
 
 def cache_info() -> dict[str, int]:
     """Bytes of the caches that the cost models reckon with."""
 
-def from_dlpack(value: Any, what: str, widen: bool = True) -> _Array:
+def from_dlpack(value: Any, what: str, widen: bool = True, written: bool = False) -> _Array:
     """A NumPy array of the memory of any CPU array that speaks DLPack; bfloat16 becomes float32 where widened."""
 
 def get_num_threads() -> int:
@@ -135,6 +138,14 @@ def residual_forward_f64(
     activation: str,
     out: _Array,
 ) -> None: ...
+def residual_forward_bf16(
+    sources: list[_Array],
+    weights: list[_Array],
+    bias: _Array | None,
+    identity: list[_Array],
+    activation: str,
+    out: _Array,
+) -> None: ...
 def residual_backward_f32(
     grad: _Array,
     a: _Array,
@@ -145,6 +156,15 @@ def residual_backward_f32(
     activation: str,
 ) -> tuple[list[_Array], list[_Array], _Array | None, _Array]: ...
 def residual_backward_f64(
+    grad: _Array,
+    a: _Array,
+    sources: list[_Array],
+    weights: list[_Array],
+    bias: _Array | None,
+    identity: list[_Array],
+    activation: str,
+) -> tuple[list[_Array], list[_Array], _Array | None, _Array]: ...
+def residual_backward_bf16(
     grad: _Array,
     a: _Array,
     sources: list[_Array],
@@ -164,6 +184,16 @@ def residual_update_f32(
     lr: float,
 ) -> tuple[list[_Array], _Array]: ...
 def residual_update_f64(
+    grad: _Array,
+    a: _Array,
+    sources: list[_Array],
+    weights: list[_Array],
+    bias: _Array | None,
+    identity: list[_Array],
+    activation: str,
+    lr: float,
+) -> tuple[list[_Array], _Array]: ...
+def residual_update_bf16(
     grad: _Array,
     a: _Array,
     sources: list[_Array],

@@ -13,12 +13,14 @@ from ._errors import ArrayDeviceError, DTypeError, ShapeError
 
 _HOST_DEVICES = (1, 3, 11, 13)  # DLPack's CPU, and memory that CUDA and ROCm share with it
 _FLOATS = (np.dtype("float32"), np.dtype("float64"))
+# What stands for bfloat16 here, as NumPy has none; ml_dtypes, JAX and PyTorch each have their own.
+BFLOAT16 = _core.bfloat16_dtype()
 
 
 def as_array(operation: str, name: str, value: Any, *, widen: bool = True) -> np.ndarray:
     """`value` as a NumPy array of any dtype in native byte order: arrays, lists, frames, anything that speaks DLPack.
 
-    NumPy has no bfloat16: where `widen`, it becomes float32, exactly; else it is refused.
+    NumPy has no bfloat16: where `widen`, it becomes float32, exactly; else it is a view as `BFLOAT16`.
 
     Raises:
         DTypeError: no array, or not in native byte order.
@@ -39,22 +41,22 @@ def as_array(operation: str, name: str, value: Any, *, widen: bool = True) -> np
             raise ShapeError(f"{what} must be rectangular: {error}") from None
     else:
         raise DTypeError(f"{what} must be an array, got {type(value).__name__}")
-    return _plain(what, name, array)
+    return _plain(what, name, array, widen)
 
 
 def as_memory(operation: str, name: str, value: Any) -> np.ndarray:
-    """`value`'s own memory as a NumPy array, never a copy: for what is written to. It may be read-only.
+    """`value`'s own memory as a NumPy array, never a copy: for what is written to. bfloat16 is a view as `BFLOAT16`.
 
     Raises:
         DTypeError: a list, a frame, or another object that NumPy could only copy; not in native byte order.
-        ValueError: masked elements.
+        ValueError: masked elements; read-only.
         ArrayDeviceError, BufferError: as `as_array`; BufferError also from a producer that can only copy.
     """
     what = f"{operation}: {name}"
     if isinstance(value, np.ndarray):
         array = value
     elif hasattr(value, "__dlpack__"):
-        array = _from_dlpack(what, value, widen=False, copy=False)
+        array = _from_dlpack(what, value, widen=False, written=True)
     elif _has_buffer(value):
         array = np.asarray(memoryview(value))
     else:
@@ -62,11 +64,26 @@ def as_memory(operation: str, name: str, value: Any) -> np.ndarray:
             f"{what} is written to: it must be a NumPy array, or one that offers its memory by DLPack or the buffer "
             f"protocol, got {type(value).__name__}"
         )
-    return _plain(what, name, array)
+    if not array.flags.writeable:
+        raise ValueError(f"{what} is written to, and it is read-only")
+    return _plain(what, name, array, widen=False)
 
 
-def _plain(what: str, name: str, array: np.ndarray) -> np.ndarray:
-    """Without a mask, which only a MaskedArray's own functions would see, and in native byte order."""
+def dtype_name(dtype: np.dtype) -> str:
+    """As messages have it."""
+    return "bfloat16" if dtype == BFLOAT16 else str(dtype)
+
+
+def all_finite(array: np.ndarray) -> bool:
+    """Whether no element of an array of floating-point numbers is NaN or infinite."""
+    if array.dtype == BFLOAT16:
+        exponent = 0x7F80
+        return bool((array.view(np.uint16) & exponent != exponent).all())
+    return bool(np.isfinite(array).all())
+
+
+def _plain(what: str, name: str, array: np.ndarray, widen: bool) -> np.ndarray:
+    """Without a mask, which only a MaskedArray's own functions would see, in native byte order, bfloat16 as asked."""
     if isinstance(array, np.ma.MaskedArray):
         if np.ma.is_masked(array):
             raise ValueError(f"{what} has masked elements; fill them first, as with {name}.filled(0)")
@@ -76,6 +93,8 @@ def _plain(what: str, name: str, array: np.ndarray) -> np.ndarray:
             f"{what} must be in native byte order, got {array.dtype.str}; use "
             f"{name}.astype({name}.dtype.newbyteorder('='))"
         )
+    if array.dtype.name == "bfloat16":  # ml_dtypes', which its users alone import
+        return array.astype(np.float32) if widen else array.view(BFLOAT16)
     return array
 
 
@@ -113,13 +132,26 @@ def is_ready(array: np.ndarray, dtype: np.dtype) -> bool:
     return array.dtype == dtype and array.flags.c_contiguous and array.flags.aligned
 
 
+def _is_torch(original: Any) -> bool:
+    return type(original).__module__.partition(".")[0] == "torch" and "torch" in sys.modules
+
+
+def has_bfloat16(original: Any) -> bool:
+    """Whether `like` can give bfloat16 to the caller: as PyTorch's, or in the dtype of ml_dtypes, which JAX imports."""
+    return _is_torch(original) or "ml_dtypes" in sys.modules
+
+
 def like(result: np.ndarray, original: Any) -> Any:
     """`result` as the caller's kind of array: torch's and array-API libraries' own; NumPy's for everything else."""
+    if _is_torch(original):
+        torch = sys.modules["torch"]
+        if result.dtype == BFLOAT16:
+            return torch.from_dlpack(result.view(np.int16)).view(torch.bfloat16)
+        return torch.from_dlpack(result)
+    if result.dtype == BFLOAT16:
+        result = result.view(sys.modules["ml_dtypes"].bfloat16)
     if isinstance(original, np.ndarray):
         return result
-    module = type(original).__module__.partition(".")[0]
-    if module == "torch" and "torch" in sys.modules:
-        return sys.modules["torch"].from_dlpack(result)
     if hasattr(original, "__array_namespace__"):
         return original.__array_namespace__().asarray(result)
     return result
@@ -138,12 +170,12 @@ class _WithoutCopy:
             return self._value.__dlpack__(**arguments)
 
 
-def _from_dlpack(what: str, value: Any, widen: bool, copy: bool = True) -> np.ndarray:
+def _from_dlpack(what: str, value: Any, widen: bool, written: bool = False) -> np.ndarray:
     if hasattr(value, "__dlpack_device__") and int(value.__dlpack_device__()[0]) not in _HOST_DEVICES:
         raise ArrayDeviceError(
             f"{what} must be in the CPU's memory, got an array on another device; copy it to the CPU first"
         )
-    return _core.from_dlpack(value if copy else _WithoutCopy(value), what, widen)
+    return _core.from_dlpack(_WithoutCopy(value) if written else value, what, widen, written)
 
 
 def _has_buffer(value: Any) -> bool:

@@ -2,6 +2,9 @@
 
 Arrays are (batch, width), weights (in, out): they multiply from the right. NumPy arrays and CPU arrays of any library
 that speaks DLPack or the buffer protocol are read where they lie; results are of the kind of `sources[0]`.
+
+In bfloat16, PyTorch's, JAX's or that of ml_dtypes in NumPy's arrays, sums and what becomes of them are float32, and a
+result is rounded once, to nearest. Products of δ are of δ as rounded; so is a bias's gradient.
 """
 
 from __future__ import annotations
@@ -14,10 +17,10 @@ import numpy as np
 
 from . import _core
 from ._errors import DTypeError, ShapeError
-from .arrays import as_array, as_memory, like
+from .arrays import BFLOAT16, all_finite, as_array, as_memory, dtype_name, has_bfloat16, like
 from .checks import as_number
 
-_SUFFIX = {np.dtype("float32"): "f32", np.dtype("float64"): "f64"}
+_SUFFIX = {np.dtype("float32"): "f32", np.dtype("float64"): "f64", BFLOAT16: "bf16"}
 # Steps of NumPy's search for a common element. Blocks of one matrix need one; hostile strides, exponentially many.
 _OVERLAP_WORK = 10_000
 
@@ -34,22 +37,25 @@ def residual_forward(
     """The block's output, (batch, N): He et al. 2016, equation 1, with any number of weighted and identity terms.
 
     Args:
-        sources: non-empty, arrays of shape (batch, K_s), all float32 or all float64.
+        sources: non-empty, arrays of shape (batch, K_s), all float32, all float64 or all bfloat16.
         weights: as many arrays of shape (K_s, N).
         bias: (N,), or None.
         identity: arrays of shape (batch, N), added unweighted.
         activation: a name from `resnetcore.activations()`, or None for the identity.
         out: where to write the result, (batch, N) with contiguous rows, not overlapping an input; returned itself. A
-            NumPy array, or one that offers its memory by DLPack or the buffer protocol.
+            NumPy array, or one that offers its memory by DLPack or the buffer protocol. Of the inputs' dtype, or
+            float32 where that is bfloat16: the same numbers before they are rounded.
         check_finite: raise ValueError where an argument holds NaN or infinities.
 
     Raises:
         ShapeError: arrays that do not fit; the message names both.
-        DTypeError: a dtype other than float32 and float64, or several; an `out` that NumPy could only copy.
+        DTypeError: a dtype other than float32, float64 and bfloat16, or several; an `out` that NumPy could only copy;
+            bfloat16 results where nobody has imported ml_dtypes, and so NumPy has no dtype for them.
         ValueError: an unknown activation, a read-only or overlapping `out`.
     """
     block = _Block.of("residual_forward", sources, weights, bias, identity, activation, check_finite)
     if out is None:
+        block.check_results(sources[0])
         result = np.empty((block.rows, block.columns), block.dtype)
     else:
         result = block.checked_out(out)
@@ -73,13 +79,14 @@ def residual_backward(
 
     Args:
         grad: ∂E/∂a, (batch, N).
-        a: what `residual_forward` returned for the same arguments.
+        a: what `residual_forward` returned for the same arguments, in their dtype.
         sources, weights, bias, identity, activation, check_finite: as of `residual_forward`.
 
     Raises:
         ShapeError, DTypeError, ValueError: as `residual_forward`.
     """
     block = _Block.of("residual_backward", sources, weights, bias, identity, activation, check_finite)
+    block.check_results(sources[0])
     d_sources, d_weights, d_bias, delta = block.call("backward", *block.output_pair(grad, a), *block.arrays())
 
     def kind(array: Any) -> Any:
@@ -106,6 +113,8 @@ def residual_update(
 ) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     """Gradients first, then ΔW = −lr·Aᵀδ and Δb = −lr·Σ_batch δ in place; returns `(d_sources, d_identity)`.
 
+    In bfloat16 gradient, product and sum are float32, and W + ΔW is rounded: steps below half its last place are lost.
+
     Args:
         lr: η > 0. (The source article prints η < 0 beside Δw = −η·∂E/∂w; the two contradict each other, and this
             descends.)
@@ -118,11 +127,13 @@ def residual_update(
     operation = "residual_update"
     rate = as_number(f"{operation}: lr", lr)
     block = _Block.of(operation, sources, weights, bias, identity, activation, check_finite, trained=as_memory)
+    computed = np.dtype(np.float32) if block.dtype == BFLOAT16 else block.dtype
     with np.errstate(over="ignore"):
-        in_dtype = block.dtype.type(rate)
+        in_dtype = computed.type(rate)
     if not 0 < in_dtype < np.inf:
-        raise ValueError(f"{operation}: lr must be positive and finite in {block.dtype}, got {rate}")
+        raise ValueError(f"{operation}: lr must be positive and finite in {computed}, got {rate}")
     block.check_trained()
+    block.check_results(sources[0])
     d_sources, delta = block.call("update", *block.output_pair(grad, a), *block.arrays(), rate)
     return tuple(like(d, sources[0]) for d in d_sources), block.identity_gradients(delta, sources[0])
 
@@ -216,15 +227,22 @@ class _Block:
             self._check_array(name, array, (self.rows, self.columns))
         return pair
 
+    def check_results(self, original: Any) -> None:
+        """Results can be of the kind of `sources[0]`."""
+        if self.dtype == BFLOAT16 and not has_bfloat16(original):
+            raise DTypeError(
+                f"{self.operation}: sources[0] is bfloat16 in an array of type {type(original).__name__}, and NumPy has "
+                "none for the results; import ml_dtypes, whose bfloat16 they then are, or give PyTorch's tensors"
+            )
+
     def check_trained(self) -> None:
-        """The weights and the bias can be written to, each element once, and nothing else is written with them."""
+        """Each element of the weights and the bias is written to once, and nothing else is written with it."""
         trained = {f"weights[{i}]": weight for i, weight in enumerate(self.weights)}
         if self.bias is not None:
             trained["bias"] = self.bias
         others = [*self.sources, *self.identity]
         for name, array in trained.items():
             what = f"{self.operation}: {name}"
-            self._check_writeable(name, array)
             repeated = any(step == 0 and size > 1 for step, size in zip(array.strides, array.shape, strict=True))
             if repeated or not array.flags.aligned:
                 raise ShapeError(f"{what} must be aligned and have each element once, got strides {array.strides}")
@@ -234,12 +252,15 @@ class _Block:
 
     def checked_out(self, out: Any) -> np.ndarray:
         result = as_memory(self.operation, "out", out)
-        self._check_writeable("out", result)
         expected = (self.rows, self.columns)
         if result.shape != expected:
             raise ShapeError(f"{self.operation}: out must be {expected}, got {result.shape}")
-        if result.dtype != self.dtype:
-            raise DTypeError(f"{self.operation}: out must be {self.dtype} as the inputs are, got {result.dtype}")
+        if result.dtype != self.dtype and (self.dtype, result.dtype) != (BFLOAT16, np.float32):
+            unrounded = ", or float32" if self.dtype == BFLOAT16 else ""
+            raise DTypeError(
+                f"{self.operation}: out must be {dtype_name(self.dtype)} as the inputs are{unrounded}, "
+                f"got {dtype_name(result.dtype)}"
+            )
         item = result.itemsize
         rows_contiguous = result.shape[1] <= 1 or result.strides[1] == item
         rows_apart = result.shape[0] <= 1 or result.strides[0] >= result.shape[1] * item
@@ -253,14 +274,10 @@ class _Block:
             raise ValueError(f"{self.operation}: out must not overlap an input")
         return result
 
-    def _check_writeable(self, name: str, array: np.ndarray) -> None:
-        if not array.flags.writeable:
-            raise ValueError(f"{self.operation}: {name} is written to, and it is read-only")
-
     def _check(self) -> None:
         if self.dtype not in _SUFFIX:
             raise DTypeError(
-                f"{self.operation}: sources[0] must be float32 or float64, got {self.dtype}; "
+                f"{self.operation}: sources[0] must be float32, float64 or bfloat16, got {self.dtype}; "
                 "convert it with .astype('float32')"
             )
         for name, array in [("sources[0]", self.sources[0]), ("weights[0]", self.weights[0])]:
@@ -279,11 +296,12 @@ class _Block:
 
     def _check_array(self, name: str, array: np.ndarray, shape: tuple[int, ...]) -> None:
         if array.dtype != self.dtype:
+            expected = dtype_name(self.dtype)
             raise DTypeError(
-                f"{self.operation}: {name} must be {self.dtype} as sources[0] is, got {array.dtype}; "
-                f"convert it with .astype('{self.dtype}')"
+                f"{self.operation}: {name} must be {expected} as sources[0] is, got {dtype_name(array.dtype)}; "
+                f"convert it with .astype('{expected}')"
             )
         if array.shape != shape:
             raise ShapeError(f"{self.operation}: {name} must be {shape}, got {array.shape}")
-        if self.check_finite and not np.isfinite(array).all():
+        if self.check_finite and not all_finite(array):
             raise ValueError(f"{self.operation}: {name} holds NaN or infinite values")

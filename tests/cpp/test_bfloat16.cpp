@@ -6,9 +6,9 @@
 #include <vector>
 
 #include "check.h"
-#include "guarded.h"
 #include "kernels/select.h"
 #include "math/activation.h"
+#include "small_integers.h"
 
 #if defined(RC_SIMULATED_AMX)
 namespace resnetcore::amx_simulated {
@@ -16,33 +16,10 @@ const KernelTable<bfloat16>* bf16();
 }
 #endif
 using namespace resnetcore;
+using Narrow = Integers<bfloat16>;
+using Wide = Integers<float>;
 
 namespace {
-
-std::uint32_t noise = 1;
-float small_integer() {
-    return static_cast<float>(static_cast<int>((noise = noise * 1664525u + 1013904223u) >> 29) - 3);
-}
-
-// Rows of one kind of number against a forbidden page.
-template <class T>
-struct Array {
-    std::int64_t rows, columns;
-    Guarded<T> memory;
-    Array(std::int64_t rows, std::int64_t columns, Flush flush)
-        : rows(rows), columns(columns), memory(rows * columns, flush) {
-        for (std::int64_t i = 0; i < memory.size(); ++i) set(memory[i], small_integer());
-    }
-    static void set(float& to, float value) { to = value; }
-    static void set(bfloat16& to, float value) { to = to_bfloat16(value); }
-    static float get(float from) { return from; }
-    static float get(bfloat16 from) { return to_float(from); }
-    float at(std::int64_t i, std::int64_t j) { return get(memory[i * columns + j]); }
-    Rows<T> view() { return {memory.data(), columns}; }
-    MutableRows<T> mutable_view() { return {memory.data(), columns}; }
-};
-using Narrow = Array<bfloat16>;
-using Wide = Array<float>;
 
 struct Case {
     const KernelTable<bfloat16>& k;
@@ -197,7 +174,7 @@ void long_sums(const KernelTable<bfloat16>& k, const std::string& isa) {
     Narrow a(rows, inner, Flush::end);
     for (std::int64_t i = 0; i < w.memory.size(); ++i)
         w.memory[i] = to_float(to_bfloat16(1 + 0.0625f * small_integer()));
-    for (std::int64_t i = 0; i < a.memory.size(); ++i) Narrow::set(a.memory[i], 1 + 0.0625f * small_integer());
+    for (std::int64_t i = 0; i < a.memory.size(); ++i) set(a.memory[i], 1 + 0.0625f * small_integer());
     Guarded<bfloat16> panels(operand_size<bfloat16>(inner, columns, k.panel), Flush::end);
     k.pack_operand(inner, columns, w.view(), panels.data());
     const Source<bfloat16> source{a.view(), panels.data(), inner};
