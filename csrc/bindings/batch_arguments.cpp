@@ -198,5 +198,6 @@ NonFiniteError non_finite(const PassResult& result, const char* operation, std::
 template class Targets<float>;
 template class Targets<double>;
 template class Targets<bfloat16>;
+template class Targets<bfloat16x2>;
 
 }  // namespace resnetcore

@@ -62,5 +62,6 @@ NonFiniteError non_finite(const PassResult& result, const char* operation, std::
 extern template class Targets<float>;
 extern template class Targets<double>;
 extern template class Targets<bfloat16>;
+extern template class Targets<bfloat16x2>;
 
 }  // namespace resnetcore

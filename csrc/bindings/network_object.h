@@ -1,4 +1,5 @@
-// The network as Python holds it: a model in one of the precisions, shared with the trainers that train it.
+// The network as Python holds it: a model that stores what it computes with, or narrower numbers, shared with the trainers
+// that train it.
 #pragma once
 
 #include <pybind11/numpy.h>
@@ -16,7 +17,14 @@ template <class T>
 using ModelPtr = std::shared_ptr<Model<T>>;
 
 struct NetworkObject {
-    std::variant<ModelPtr<float>, ModelPtr<double>, ModelPtr<bfloat16>> model;
+    std::variant<ModelPtr<float>, ModelPtr<double>, ModelPtr<bfloat16>, ModelPtr<bfloat16x2>> model;
+    std::string dtype, matmul_precision;  // as asked for
+
+    // What products multiply.
+    const char* operands() const {
+        constexpr const char* names[] = {"float32", "float64", "bfloat16", "bfloat16x2"};
+        return names[model.index()];
+    }
 
     // Calls visit(Model<T>&) with the network's own T.
     template <class Visit>

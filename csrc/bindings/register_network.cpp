@@ -11,21 +11,34 @@
 #include "bindings/network_object.h"
 #include "bindings/register.h"
 #include "bindings/without_gil.h"
+#include "kernels/select.h"
 
 namespace py = pybind11;
 
 namespace resnetcore {
 namespace {
 
-NetworkObject make_network(py::handle inputs, const py::sequence& layers, std::uint64_t seed,
-                           const std::string& dtype) {
+MatmulPrecision matmul_precision(const std::string& name) {
+    if (name == "highest") return MatmulPrecision::highest;
+    if (name == "high") return MatmulPrecision::high;
+    if (name == "medium") return MatmulPrecision::medium;
+    throw ValueError("Network: matmul_precision must be \"highest\", \"high\" or \"medium\", got \"" + name + "\"");
+}
+
+NetworkObject make_network(py::handle inputs, const py::sequence& layers, std::uint64_t seed, const std::string& dtype,
+                           const std::string& matmul) {
+    const MatmulPrecision products = available(matmul_precision(matmul));
     Topology topology;
     topology.inputs = integer_argument(inputs, "Network: inputs");
     for (const py::handle layer : layers)
         topology.layers.push_back(layer_from_dict(layer.cast<py::dict>(), topology.depth() + 1));
-    if (dtype == "float32") return {std::make_shared<Model<float>>(std::move(topology), seed)};
-    if (dtype == "float64") return {std::make_shared<Model<double>>(std::move(topology), seed)};
-    if (dtype == "bfloat16") return {std::make_shared<Model<bfloat16>>(std::move(topology), seed)};
+    auto make = [&](auto element) {
+        return NetworkObject{std::make_shared<Model<decltype(element)>>(std::move(topology), seed), dtype, matmul};
+    };
+    if (dtype == "bfloat16" || (dtype == "float32" && products == MatmulPrecision::medium)) return make(bfloat16());
+    if (dtype == "float32" && products == MatmulPrecision::high) return make(bfloat16x2());
+    if (dtype == "float32") return make(float());
+    if (dtype == "float64") return make(double());
     throw DTypeError("Network: dtype must be \"float32\", \"float64\" or \"bfloat16\", got \"" + dtype + "\"");
 }
 
@@ -188,7 +201,7 @@ py::tuple evaluate(Model<T>& model, py::handle x, py::handle y, const py::dict& 
 void register_network(py::module_& m) {
     py::class_<NetworkObject>(m, "Network", "A checked topology and its arrays; see resnetcore.Network.")
         .def(py::init(&make_network), py::arg("inputs"), py::arg("layers"), py::arg("seed") = 0,
-             py::arg("dtype") = "float32")
+             py::arg("dtype") = "float32", py::arg("matmul_precision") = "highest")
         .def_property_readonly(
             "inputs",
             [](const NetworkObject& n) { return n.with([](const auto& model) { return model.topology().inputs; }); })
@@ -196,11 +209,9 @@ void register_network(py::module_& m) {
             "outputs", [](const NetworkObject& n) { return n.with([](const auto& model) { return model.outputs(); }); })
         .def_property_readonly(
             "seed", [](const NetworkObject& n) { return n.with([](const auto& model) { return model.seed(); }); })
-        .def_property_readonly("dtype",
-                               [](const NetworkObject& n) {
-                                   constexpr const char* names[] = {"float32", "float64", "bfloat16"};
-                                   return names[n.model.index()];
-                               })
+        .def_readonly("dtype", &NetworkObject::dtype)
+        .def_readonly("matmul_precision", &NetworkObject::matmul_precision)
+        .def_property_readonly("operands", &NetworkObject::operands, "What products multiply.")
         .def_property_readonly("layers",
                                [](const NetworkObject& n) {
                                    return n.with([](const auto& model) {
@@ -254,10 +265,10 @@ void register_network(py::module_& m) {
         .def(
             "clone",
             [](const NetworkObject& n) {
-                return n.with([](const auto& model) {
+                return n.with([&](const auto& model) {
                     using M = std::decay_t<decltype(model)>;
                     const WithoutGil release;
-                    return NetworkObject{std::make_shared<M>(model)};
+                    return NetworkObject{std::make_shared<M>(model), n.dtype, n.matmul_precision};
                 });
             },
             "A network with the same arrays that shares nothing with this one.")

@@ -19,7 +19,7 @@ namespace {
 
 struct TrainerObject {
     std::variant<std::shared_ptr<TrainerOf<float>>, std::shared_ptr<TrainerOf<double>>,
-                 std::shared_ptr<TrainerOf<bfloat16>>>
+                 std::shared_ptr<TrainerOf<bfloat16>>, std::shared_ptr<TrainerOf<bfloat16x2>>>
         trainer;
     template <class Visit>
     decltype(auto) with(Visit&& visit) const {

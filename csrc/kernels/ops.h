@@ -4,7 +4,7 @@
 // touches only the rows and panels it is given, so that any partition of the work gives the same bits.
 //
 // T is what activations, their gradients and the products' operands are stored as; Compute<T> what everything else is:
-// sums, parameters, statistics, losses. They differ for bfloat16 alone.
+// sums, parameters, statistics, losses. They differ for bfloat16 and bfloat16x2 alone.
 //
 // Packed weights. A matrix W (inner, columns) is cut into panels of `KernelTable::panel` columns; panel p is
 // contiguous, [inner][panel], and its last panel is padded with zeros. Parameters, gradients and optimizer states are
@@ -12,8 +12,9 @@
 //
 // Operands. What the products read is of T: the packed weight, and the packed Wᵀ (columns, inner). In float and double
 // the first is the parameter itself. In bfloat16 both are copies, and rows of a panel come in pairs, as the dot
-// instructions take them: [rows / 2][panel][2]. Rows of zeros make them a multiple of 32, the depth of a matrix unit's
-// tile, which is so read whole; `operand_size` counts them, `pack_*` write them, and nothing else does.
+// instructions take them: [rows / 2][panel][2]. In bfloat16x2 an activation is such a pair itself, and meets each half of
+// a weight in both places: [rows][high, low][panel][2]. Rows of zeros make them a multiple of 32, the depth of a matrix
+// unit's tile, which is so read whole; `operand_size` counts them, `pack_*` write them, and nothing else does.
 #pragma once
 
 #include <cstdint>
@@ -29,9 +30,12 @@ inline std::int64_t packed_size(std::int64_t inner, std::int64_t columns, std::i
     return panel_count(columns, panel) * inner * panel;
 }
 
+// Elements of T that an element of W takes in an operand.
+template <class T>
+constexpr std::int64_t operand_parts = std::is_same<T, bfloat16x2>::value ? 2 : 1;
 template <class T>
 RC_HD std::int64_t operand_rows(std::int64_t inner) {
-    return computes_itself<T> ? inner : (inner + 31) / 32 * 32;
+    return computes_itself<T> ? inner : (inner + 31) / 32 * 32 * operand_parts<T>;
 }
 template <class T>
 std::int64_t operand_size(std::int64_t inner, std::int64_t columns, std::int64_t panel) {
@@ -122,12 +126,13 @@ struct Operands {
 // bits whether one call sees all of it or each call one stretch.
 constexpr std::int64_t gradient_stretch = 128;
 
-// In bfloat16 a stretch's rows of A and of δ are interleaved first, two by two: room for that. The distance of two such
-// rows of A is no power of two, which would put them all into a few cache sets.
+// In bfloat16 a stretch's rows of A and of δ are interleaved first, two by two, and in bfloat16x2 the halves of δ are laid
+// out as a weight's: room for that. The distance of two such rows of A is no power of two, which would put them all into
+// a few cache sets.
 RC_HD std::int64_t pair_stride(std::int64_t inner) { return (inner + 15) / 16 * 16 + 16; }
 template <class T>
 std::int64_t pair_elements(std::int64_t inner, std::int64_t panel) {
-    return computes_itself<T> ? 0 : gradient_stretch * (pair_stride(inner) + panel);
+    return computes_itself<T> ? 0 : gradient_stretch * (pair_stride(inner) + operand_parts<T> * panel);
 }
 
 // dW = Aᵀ·δ over all rows, for the panels [first_panel, last_panel) of W, and db = Σ_rows δ for their columns.

@@ -7,18 +7,19 @@
 
 namespace resnetcore {
 
-// One pair of getters for each instruction set that is compiled in (kernels/cpu/isa.h).
-#define RC_DECLARE_ISA(isa)              \
-    namespace isa {                      \
-    const KernelTable<float>* f32();     \
-    const KernelTable<double>* f64();    \
-    const KernelTable<bfloat16>* bf16(); \
+// Getters of each instruction set that is compiled in (kernels/cpu/isa.h).
+#define RC_DECLARE_ISA(isa)                  \
+    namespace isa {                          \
+    const KernelTable<float>* f32();         \
+    const KernelTable<double>* f64();        \
+    const KernelTable<bfloat16>* bf16();     \
+    const KernelTable<bfloat16x2>* bf16x2(); \
     }
 RC_DECLARE_ISA(baseline)
 RC_DECLARE_ISA(avx2)
 RC_DECLARE_ISA(avx512)
-RC_DECLARE_ISA(avx512_bf16)  // bf16 alone
-RC_DECLARE_ISA(avx512_amx)   // bf16 alone
+RC_DECLARE_ISA(avx512_bf16)  // bf16 and bf16x2 alone, and alone they have the second
+RC_DECLARE_ISA(avx512_amx)
 RC_DECLARE_ISA(neon)
 #undef RC_DECLARE_ISA
 
@@ -39,11 +40,12 @@ std::vector<Isa> list_isas() {
     isas.push_back({"baseline", true, true, baseline::f32(), baseline::f64(), baseline::bf16()});
     isas.push_back({"avx2", true, has_avx2(), avx2::f32(), avx2::f64(), avx2::bf16()});
     isas.push_back({"avx512", true, has_avx512(), avx512::f32(), avx512::f64(), avx512::bf16()});
-    isas.push_back({"avx512_bf16", true, has_avx512_bf16(), avx512::f32(), avx512::f64(), avx512_bf16::bf16()});
+    isas.push_back({"avx512_bf16", true, has_avx512_bf16(), avx512::f32(), avx512::f64(), avx512_bf16::bf16(),
+                    avx512_bf16::bf16x2()});
     // Never run on a CPU that has it, and so never chosen unasked.
     const bool amx_permitted = has_avx512_bf16() && has_tiles() && may_use_tiles();
-    isas.push_back({"avx512_amx", true, amx_permitted, avx512::f32(), avx512::f64(), avx512_amx::bf16(), true,
-                    has_tiles() && !amx_permitted ? "not permitted by the operating system" : ""});
+    isas.push_back({"avx512_amx", true, amx_permitted, avx512::f32(), avx512::f64(), avx512_amx::bf16(),
+                    avx512_amx::bf16x2(), true, true, has_tiles() && !amx_permitted ? "not permitted by the operating system" : ""});
     isas.push_back({"neon", false, false, nullptr, nullptr, nullptr});
 #elif defined(__aarch64__)
     isas.push_back({"neon", true, true, neon::f32(), neon::f64(), neon::bf16()});
@@ -60,10 +62,15 @@ std::string choices() {
     return names;
 }
 
+// What RESNETCORE_ISA names, or null.
+const char* asked_for() {
+    const char* name = std::getenv("RESNETCORE_ISA");
+    return name && *name ? name : nullptr;
+}
+
 const Isa& choose() {
     const std::vector<Isa>& all = known_isas();
-    const char* forced = std::getenv("RESNETCORE_ISA");
-    if (forced && *forced) {
+    if (const char* forced = asked_for()) {
         std::string why;
         for (const Isa& isa : all) {
             if (isa.name != forced) continue;
@@ -89,6 +96,14 @@ const std::vector<Isa>& known_isas() {
 const Isa& current_isa() {
     static const Isa& isa = choose();
     return isa;
+}
+
+MatmulPrecision available(MatmulPrecision asked) {
+    static const bool by_name = asked_for() != nullptr;
+    const Isa& isa = current_isa();
+    if (!isa.bf16x2) return MatmulPrecision::highest;
+    const bool has_high = isa.multiplies_tiles || by_name;
+    return asked == MatmulPrecision::high && !has_high ? MatmulPrecision::highest : asked;
 }
 
 }  // namespace resnetcore

@@ -15,6 +15,8 @@ struct Isa {
     const KernelTable<float>* f32 = nullptr;
     const KernelTable<double>* f64 = nullptr;
     const KernelTable<bfloat16>* bf16 = nullptr;
+    const KernelTable<bfloat16x2>* bf16x2 = nullptr;  // null without instructions for bfloat16
+    bool multiplies_tiles = false;                    // so fast that four products in bfloat16 beat one in float32
     bool on_request = false;    // in use only where RESNETCORE_ISA names it
     const char* obstacle = "";  // why a CPU that has it may not run it, else empty
 };
@@ -24,6 +26,12 @@ const std::vector<Isa>& known_isas();
 
 // The one in use. Throws ValueError, naming the choices, where RESNETCORE_ISA names none or one that cannot run here.
 const Isa& current_isa();
+
+// What the products of float32 networks are made of: floats, bfloat16x2 or bfloat16.
+enum class MatmulPrecision { highest, high, medium };
+// The one asked for, or `highest` where this instruction set has nothing faster for it. One that RESNETCORE_ISA names is
+// used for all it has.
+MatmulPrecision available(MatmulPrecision asked);
 
 template <class T>
 const KernelTable<T>& kernels();
@@ -38,6 +46,10 @@ inline const KernelTable<double>& kernels<double>() {
 template <>
 inline const KernelTable<bfloat16>& kernels<bfloat16>() {
     return *current_isa().bf16;
+}
+template <>
+inline const KernelTable<bfloat16x2>& kernels<bfloat16x2>() {
+    return *current_isa().bf16x2;
 }
 
 }  // namespace resnetcore

@@ -1,8 +1,10 @@
-// bfloat16: the upper half of a float. A storage type only: whatever is computed with it is float.
+// bfloat16: the upper half of a float; and two of them for a float of 16 bits of precision. Storage types only:
+// whatever is computed with them is float.
 #pragma once
 
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #include "math/functions.h"
 
@@ -27,6 +29,23 @@ RC_HD bfloat16 to_bfloat16(float x) {
     return {static_cast<std::uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16)};
 }
 
+// A number as a sum of two: what `high` loses by rounding, `low` holds. Products of such numbers are sums of products of
+// bfloat16 (Henry, Tang & Heinecke 2019, "Leveraging the bfloat16 artificial intelligence datatype for higher-precision
+// computations").
+struct bfloat16x2 {
+    bfloat16 low, high;
+};
+static_assert(sizeof(bfloat16x2) == 4, "a word: two neighbours for an instruction that multiplies pairs");
+
+RC_HD float to_float(bfloat16x2 x) { return to_float(x.high) + to_float(x.low); }
+
+// What overflows is infinite, not infinity minus infinity.
+RC_HD bfloat16x2 to_bfloat16x2(float x) {
+    const bfloat16 high = to_bfloat16(x);
+    const bool finite = (high.bits & 0x7f80) != 0x7f80;
+    return {finite ? to_bfloat16(x - to_float(high)) : bfloat16{}, high};
+}
+
 // What is computed with elements that are stored as T: sums, parameters, statistics, losses.
 template <class T>
 struct ComputeOf {
@@ -36,13 +55,15 @@ template <>
 struct ComputeOf<bfloat16> {
     using Type = float;
 };
+template <>
+struct ComputeOf<bfloat16x2> {
+    using Type = float;
+};
 template <class T>
 using Compute = typename ComputeOf<T>::Type;
 
 // Whether what is stored is what is computed with.
 template <class T>
-constexpr bool computes_itself = true;
-template <>
-inline constexpr bool computes_itself<bfloat16> = false;
+constexpr bool computes_itself = std::is_same<T, Compute<T>>::value;
 
 }  // namespace resnetcore

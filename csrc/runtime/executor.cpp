@@ -210,8 +210,10 @@ void InferenceExecutor<T>::run(Team& team, Rows<Compute<T>> input, std::int64_t 
 template class BatchExecutor<float>;
 template class BatchExecutor<double>;
 template class BatchExecutor<bfloat16>;
+template class BatchExecutor<bfloat16x2>;
 template class InferenceExecutor<float>;
 template class InferenceExecutor<double>;
 template class InferenceExecutor<bfloat16>;
+template class InferenceExecutor<bfloat16x2>;
 
 }  // namespace resnetcore

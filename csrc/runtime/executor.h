@@ -96,8 +96,10 @@ private:
 extern template class BatchExecutor<float>;
 extern template class BatchExecutor<double>;
 extern template class BatchExecutor<bfloat16>;
+extern template class BatchExecutor<bfloat16x2>;
 extern template class InferenceExecutor<float>;
 extern template class InferenceExecutor<double>;
 extern template class InferenceExecutor<bfloat16>;
+extern template class InferenceExecutor<bfloat16x2>;
 
 }  // namespace resnetcore

@@ -99,5 +99,6 @@ void Norms<T>::combine_gradient(Norm<T>& norm, const PartialSums<T>& sums, std::
 template class Norms<float>;
 template class Norms<double>;
 template class Norms<bfloat16>;
+template class Norms<bfloat16x2>;
 
 }  // namespace resnetcore

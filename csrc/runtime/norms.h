@@ -60,5 +60,6 @@ private:
 extern template class Norms<float>;
 extern template class Norms<double>;
 extern template class Norms<bfloat16>;
+extern template class Norms<bfloat16x2>;
 
 }  // namespace resnetcore

@@ -76,5 +76,6 @@ void ParameterStore<T>::unpack_like(int id, const Compute<T>* packed, Compute<T>
 template class ParameterStore<float>;
 template class ParameterStore<double>;
 template class ParameterStore<bfloat16>;
+template class ParameterStore<bfloat16x2>;
 
 }  // namespace resnetcore

@@ -50,5 +50,6 @@ private:
 extern template class ParameterStore<float>;
 extern template class ParameterStore<double>;
 extern template class ParameterStore<bfloat16>;
+extern template class ParameterStore<bfloat16x2>;
 
 }  // namespace resnetcore

@@ -300,5 +300,6 @@ void StepRunner<T>::loss(const Step& step, const Frame<T>& frame, std::int64_t b
 template class StepRunner<float>;
 template class StepRunner<double>;
 template class StepRunner<bfloat16>;
+template class StepRunner<bfloat16x2>;
 
 }  // namespace resnetcore

@@ -102,5 +102,6 @@ private:
 extern template class StepRunner<float>;
 extern template class StepRunner<double>;
 extern template class StepRunner<bfloat16>;
+extern template class StepRunner<bfloat16x2>;
 
 }  // namespace resnetcore

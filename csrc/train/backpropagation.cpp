@@ -206,8 +206,10 @@ const Compute<T>* Backpropagation<T>::gradient(int id) const {
 template StepShape step_shape(const Model<float>&, std::int64_t);
 template StepShape step_shape(const Model<double>&, std::int64_t);
 template StepShape step_shape(const Model<bfloat16>&, std::int64_t);
+template StepShape step_shape(const Model<bfloat16x2>&, std::int64_t);
 template class Backpropagation<float>;
 template class Backpropagation<double>;
 template class Backpropagation<bfloat16>;
+template class Backpropagation<bfloat16x2>;
 
 }  // namespace resnetcore

@@ -85,5 +85,6 @@ private:
 extern template class Backpropagation<float>;
 extern template class Backpropagation<double>;
 extern template class Backpropagation<bfloat16>;
+extern template class Backpropagation<bfloat16x2>;
 
 }  // namespace resnetcore

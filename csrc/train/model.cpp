@@ -219,5 +219,6 @@ std::int64_t Model<T>::first_bad_layer(Frame<T> frame) {
 template class Model<float>;
 template class Model<double>;
 template class Model<bfloat16>;
+template class Model<bfloat16x2>;
 
 }  // namespace resnetcore

@@ -80,5 +80,6 @@ private:
 extern template class Model<float>;
 extern template class Model<double>;
 extern template class Model<bfloat16>;
+extern template class Model<bfloat16x2>;
 
 }  // namespace resnetcore

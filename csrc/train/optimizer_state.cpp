@@ -49,5 +49,6 @@ Slot<Compute<T>> OptimizerState<T>::slot(int id) {
 template class OptimizerState<float>;
 template class OptimizerState<double>;
 template class OptimizerState<bfloat16>;
+template class OptimizerState<bfloat16x2>;
 
 }  // namespace resnetcore

@@ -53,5 +53,6 @@ private:
 extern template class OptimizerState<float>;
 extern template class OptimizerState<double>;
 extern template class OptimizerState<bfloat16>;
+extern template class OptimizerState<bfloat16x2>;
 
 }  // namespace resnetcore

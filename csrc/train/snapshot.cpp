@@ -51,5 +51,6 @@ std::string Snapshot<T>::first_overflow() const {
 template class Snapshot<float>;
 template class Snapshot<double>;
 template class Snapshot<bfloat16>;
+template class Snapshot<bfloat16x2>;
 
 }  // namespace resnetcore

@@ -32,5 +32,6 @@ private:
 extern template class Snapshot<float>;
 extern template class Snapshot<double>;
 extern template class Snapshot<bfloat16>;
+extern template class Snapshot<bfloat16x2>;
 
 }  // namespace resnetcore

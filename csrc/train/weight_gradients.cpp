@@ -192,17 +192,22 @@ void update_norms(Model<T>& model, OptimizerState<T>& state) {
 template std::vector<WeightUnit> weight_units(const Model<float>&, const std::vector<WeightStep>&);
 template std::vector<WeightUnit> weight_units(const Model<double>&, const std::vector<WeightStep>&);
 template std::vector<WeightUnit> weight_units(const Model<bfloat16>&, const std::vector<WeightStep>&);
+template std::vector<WeightUnit> weight_units(const Model<bfloat16x2>&, const std::vector<WeightStep>&);
 template BackwardWeightsArgs<float> weight_args(const Model<float>&, const WeightStep&, Rows<float>, Rows<float>,
                                                 std::int64_t);
 template BackwardWeightsArgs<double> weight_args(const Model<double>&, const WeightStep&, Rows<double>, Rows<double>,
                                                  std::int64_t);
 template BackwardWeightsArgs<bfloat16> weight_args(const Model<bfloat16>&, const WeightStep&, Rows<bfloat16>,
                                                    Rows<bfloat16>, std::int64_t);
+template BackwardWeightsArgs<bfloat16x2> weight_args(const Model<bfloat16x2>&, const WeightStep&, Rows<bfloat16x2>,
+                                                   Rows<bfloat16x2>, std::int64_t);
 template void update_norms(Model<float>&, OptimizerState<float>&);
 template void update_norms(Model<double>&, OptimizerState<double>&);
 template void update_norms(Model<bfloat16>&, OptimizerState<bfloat16>&);
+template void update_norms(Model<bfloat16x2>&, OptimizerState<bfloat16x2>&);
 template class WeightGradients<float>;
 template class WeightGradients<double>;
 template class WeightGradients<bfloat16>;
+template class WeightGradients<bfloat16x2>;
 
 }  // namespace resnetcore

@@ -71,5 +71,6 @@ void update_norms(Model<T>& model, OptimizerState<T>& state);
 extern template class WeightGradients<float>;
 extern template class WeightGradients<double>;
 extern template class WeightGradients<bfloat16>;
+extern template class WeightGradients<bfloat16x2>;
 
 }  // namespace resnetcore

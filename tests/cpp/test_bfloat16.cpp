@@ -1,6 +1,6 @@
-// bfloat16 on every instruction set and every tail: integers of few bits, whose sums are exact in any order, must agree
-// to the last bit with plain loops; all arrays lie flush against forbidden pages. AMX's kernels are among them over a
-// simulated unit, on whatever machine.
+// bfloat16 and bfloat16x2 on every instruction set and every tail: integers of few bits, whose sums are exact in any
+// order, must agree to the last bit with plain loops; all arrays lie flush against forbidden pages. AMX's kernels are
+// among them over a simulated unit, on whatever machine.
 #include <cmath>
 #include <string>
 #include <vector>
@@ -13,33 +13,51 @@
 #if defined(RC_SIMULATED_AMX)
 namespace resnetcore::amx_simulated {
 const KernelTable<bfloat16>* bf16();
-}
+const KernelTable<bfloat16x2>* bf16x2();
+}  // namespace resnetcore::amx_simulated
 #endif
 using namespace resnetcore;
-using Narrow = Integers<bfloat16>;
 using Wide = Integers<float>;
 
 namespace {
 
+void poison(bfloat16& number, std::uint16_t bits) { number.bits = bits; }
+void poison(bfloat16x2& number, std::uint16_t bits) { number.low.bits = number.high.bits = bits; }
+
+// Digits that one bfloat16 has no room for.
+template <class T, class Matrix>
+void lengthen(Matrix& matrix) {
+    if constexpr (std::is_same<T, bfloat16x2>::value) matrix.lengthen();
+}
+
+template <class T>
 struct Case {
-    const KernelTable<bfloat16>& k;
+    using Narrow = Integers<T>;
+    const KernelTable<T>& k;
     std::string where;
     std::int64_t rows, inner, columns;
     Flush flush;
 
     Wide w{inner, columns, flush};
 
+    Case(const KernelTable<T>& k, std::string where, std::int64_t rows, std::int64_t inner, std::int64_t columns,
+         Flush flush)
+        : k(k), where(std::move(where)), rows(rows), inner(inner), columns(columns), flush(flush) {
+        lengthen<T>(w);
+    }
+
     void forward() {
         Narrow a(rows, inner, flush), b(rows, 5, flush), skip(rows, columns, flush), out(rows, columns, flush);
+        lengthen<T>(a);
         Wide v(5, columns, flush), bias(1, columns, flush), wide(rows, columns, flush);
-        Guarded<bfloat16> panels(operand_size<bfloat16>(inner, columns, k.panel), flush),
-            second(operand_size<bfloat16>(5, columns, k.panel), flush);
+        Guarded<T> panels(operand_size<T>(inner, columns, k.panel), flush),
+            second(operand_size<T>(5, columns, k.panel), flush);
         k.pack_operand(inner, columns, w.view(), panels.data());
         k.pack_operand(5, columns, v.view(), second.data());
-        const Source<bfloat16> sources[] = {
+        const Source<T> sources[] = {
             {a.view(), panels.data(), inner}, {b.view(), second.data(), 5}, {a.view(), panels.data(), inner}};
-        const Rows<bfloat16> identity = skip.view();
-        ForwardArgs<bfloat16> args;
+        const Rows<T> identity = skip.view();
+        ForwardArgs<T> args;
         args.rows = rows, args.columns = columns;
         args.sources = sources, args.n_sources = 3;
         args.bias = bias.memory.data();
@@ -54,16 +72,17 @@ struct Case {
                 for (std::int64_t s = 0; s < 5; ++s) z += b.at(i, s) * v.at(s, j);
                 z = z > 0 ? z : 0;
                 CHECK(wide.at(i, j) == z, "%s: wide at %d %d", where.c_str(), int(i), int(j));
-                CHECK(out.at(i, j) == to_float(to_bfloat16(z)), "%s: out at %d %d", where.c_str(), int(i), int(j));
+                CHECK(out.at(i, j) == rounded<T>(z), "%s: out at %d %d", where.c_str(), int(i), int(j));
             }
     }
 
     void backward_data() {
         Narrow delta(rows, columns, flush), saved(rows, inner, flush), out(rows, inner, flush);
-        Guarded<bfloat16> transposed(operand_size<bfloat16>(columns, inner, k.panel), flush);
+        lengthen<T>(delta);
+        Guarded<T> transposed(operand_size<T>(columns, inner, k.panel), flush);
         k.pack_transposed(inner, columns, w.view(), transposed.data());
-        const Source<bfloat16> source{delta.view(), transposed.data(), columns};
-        BackwardDataArgs<bfloat16> args;
+        const Source<T> source{delta.view(), transposed.data(), columns};
+        BackwardDataArgs<T> args;
         args.rows = rows, args.columns = inner;
         args.sources = &source, args.n_sources = 1;
         args.activation = find_activation("relu");
@@ -74,25 +93,27 @@ struct Case {
             for (std::int64_t s = 0; s < inner; ++s) {
                 float d = 0;
                 for (std::int64_t j = 0; j < columns; ++j) d += delta.at(i, j) * w.at(s, j);
-                d = saved.at(i, s) > 0 ? to_float(to_bfloat16(d)) : 0;
+                d = saved.at(i, s) > 0 ? rounded<T>(d) : 0;
                 CHECK(out.at(i, s) == d, "%s: data at %d %d", where.c_str(), int(i), int(s));
             }
     }
 
     void backward_weights() {
         Narrow a(rows, inner, flush), delta(rows, columns, flush);
+        lengthen<T>(a);
+        lengthen<T>(delta);
         Wide bias(1, columns, flush), start(1, columns, flush), after(inner, columns, flush);
         for (std::int64_t j = 0; j < columns; ++j) start.memory[j] = bias.memory[j];
         const std::int64_t size = packed_size(inner, columns, k.panel), panels = panel_count(columns, k.panel);
-        const std::int64_t straight = operand_size<bfloat16>(inner, columns, k.panel);
-        const std::int64_t turned = operand_size<bfloat16>(columns, inner, k.panel);
+        const std::int64_t straight = operand_size<T>(inner, columns, k.panel);
+        const std::int64_t turned = operand_size<T>(columns, inner, k.panel);
         Guarded<float> value(size, flush), sums(inner * k.panel * panels, flush);
-        Guarded<bfloat16> operand(straight, flush), transposed(turned, flush), expected(straight, flush),
-            expected_transposed(turned, flush), pairs(pair_elements<bfloat16>(inner, k.panel), flush);
+        Guarded<T> operand(straight, flush), transposed(turned, flush), expected(straight, flush),
+            expected_transposed(turned, flush), pairs(pair_elements<T>(inner, k.panel), flush);
         k.pack(inner, columns, w.view(), value.data());
         k.pack_operand(inner, columns, w.view(), operand.data());
         k.pack_transposed(inner, columns, w.view(), transposed.data());
-        BackwardWeightsArgs<bfloat16> args;
+        BackwardWeightsArgs<T> args;
         args.rows = rows, args.inner = inner, args.columns = columns;
         args.last_panel = panels;
         args.a = a.view(), args.delta = delta.view();
@@ -116,18 +137,19 @@ struct Case {
         }
         k.pack_operand(inner, columns, after.view(), expected.data());
         k.pack_transposed(inner, columns, after.view(), expected_transposed.data());
-        CHECK(std::memcmp(expected.data(), operand.data(), straight * 2) == 0, "%s: operand", where.c_str());
-        CHECK(std::memcmp(expected_transposed.data(), transposed.data(), turned * 2) == 0, "%s: transposed",
+        CHECK(std::memcmp(expected.data(), operand.data(), straight * sizeof(T)) == 0, "%s: operand", where.c_str());
+        CHECK(std::memcmp(expected_transposed.data(), transposed.data(), turned * sizeof(T)) == 0, "%s: transposed",
               where.c_str());
     }
 };
 
-void run(const KernelTable<bfloat16>& k, const std::string& isa) {
+template <class T>
+void run(const KernelTable<T>& k, const std::string& isa) {
     auto all = [&](std::int64_t rows, std::int64_t inner, std::int64_t columns) {
         for (Flush flush : {Flush::end, Flush::start}) {
             const std::string where =
                 isa + " " + std::to_string(rows) + " x " + std::to_string(inner) + " x " + std::to_string(columns);
-            Case one{k, where, rows, inner, columns, flush};
+            Case<T> one{k, where, rows, inner, columns, flush};
             one.forward();
             one.backward_data();
             one.backward_weights();
@@ -142,17 +164,19 @@ void run(const KernelTable<bfloat16>& k, const std::string& isa) {
 }
 
 // What is beyond a row, in A or in the panels, must not be met even by a zero: it may be infinite, or not a number.
-void strangers(const KernelTable<bfloat16>& k, const std::string& isa) {
+template <class T>
+void strangers(const KernelTable<T>& k, const std::string& isa) {
+    using Narrow = Integers<T>;
     constexpr std::int64_t rows = 19, stride = 40;
     for (std::int64_t inner = 1; inner < stride; ++inner) {
         Wide w(inner, 7, Flush::end), out(rows, 7, Flush::end);
         Narrow a(rows, stride, Flush::end);
         for (std::int64_t i = 0; i < rows; ++i)
-            for (std::int64_t s = inner; s < stride; ++s) a.memory[i * stride + s].bits = s % 2 ? 0x7f80 : 0x7fc0;
-        Guarded<bfloat16> panels(operand_size<bfloat16>(inner, 7, k.panel), Flush::end);
+            for (std::int64_t s = inner; s < stride; ++s) poison(a.memory[i * stride + s], s % 2 ? 0x7f80 : 0x7fc0);
+        Guarded<T> panels(operand_size<T>(inner, 7, k.panel), Flush::end);
         k.pack_operand(inner, 7, w.view(), panels.data());
-        const Source<bfloat16> source{a.view(), panels.data(), inner};
-        ForwardArgs<bfloat16> args;
+        const Source<T> source{a.view(), panels.data(), inner};
+        ForwardArgs<T> args;
         args.rows = rows, args.columns = 7;
         args.sources = &source, args.n_sources = 1;
         args.activation = find_activation("identity");
@@ -168,17 +192,18 @@ void strangers(const KernelTable<bfloat16>& k, const std::string& isa) {
 }
 
 // Rounding errors do not grow with the length of a sum, whose terms here have no sign to cancel by.
-void long_sums(const KernelTable<bfloat16>& k, const std::string& isa) {
+template <class T>
+void long_sums(const KernelTable<T>& k, const std::string& isa) {
+    using Narrow = Integers<T>;
     constexpr std::int64_t inner = 100'000, rows = 3, columns = 5;
     Wide w(inner, columns, Flush::end), out(rows, columns, Flush::end);
     Narrow a(rows, inner, Flush::end);
-    for (std::int64_t i = 0; i < w.memory.size(); ++i)
-        w.memory[i] = to_float(to_bfloat16(1 + 0.0625f * small_integer()));
+    for (std::int64_t i = 0; i < w.memory.size(); ++i) w.memory[i] = rounded<T>(1 + 0.0625f * small_integer());
     for (std::int64_t i = 0; i < a.memory.size(); ++i) set(a.memory[i], 1 + 0.0625f * small_integer());
-    Guarded<bfloat16> panels(operand_size<bfloat16>(inner, columns, k.panel), Flush::end);
+    Guarded<T> panels(operand_size<T>(inner, columns, k.panel), Flush::end);
     k.pack_operand(inner, columns, w.view(), panels.data());
-    const Source<bfloat16> source{a.view(), panels.data(), inner};
-    ForwardArgs<bfloat16> args;
+    const Source<T> source{a.view(), panels.data(), inner};
+    ForwardArgs<T> args;
     args.rows = rows, args.columns = columns;
     args.sources = &source, args.n_sources = 1;
     args.activation = find_activation("identity");
@@ -195,38 +220,46 @@ void long_sums(const KernelTable<bfloat16>& k, const std::string& isa) {
 }
 
 // Every rounding that a float can need, through a layer whose weight is 1.
-void rounding(const KernelTable<bfloat16>& k, const std::string& isa) {
+template <class T>
+void rounding(const KernelTable<T>& k, const std::string& isa) {
     for (std::uint32_t upper = 0x0080; upper < 0x7f80; upper += 7)
         for (std::uint32_t lower : {0u, 1u, 0x7fffu, 0x8000u, 0x8001u, 0xffffu}) {
             const std::uint32_t bits = upper << 16 | lower;
             float x[2];
             std::memcpy(x, &bits, sizeof bits);
             x[1] = -x[0];
-            bfloat16 got[2];
+            T got[2], expected;
             k.narrow(1, 2, {x, 2}, {got, 2});
-            for (int i = 0; i < 2; ++i)
-                CHECK(got[i].bits == to_bfloat16(x[i]).bits, "%s: %g is rounded to %x", isa.c_str(), double(x[i]),
-                      unsigned(got[i].bits));
+            for (int i = 0; i < 2; ++i) {
+                set(expected, x[i]);
+                CHECK(std::memcmp(&got[i], &expected, sizeof expected) == 0, "%s: %g is rounded to %g", isa.c_str(),
+                      double(x[i]), double(get(got[i])));
+            }
         }
+}
+
+template <class T>
+void all(const KernelTable<T>& k, const std::string& isa) {
+    run(k, isa);
+    strangers(k, isa);
+    long_sums(k, isa);
+    rounding(k, isa);
 }
 
 }  // namespace
 
 int main() {
-    auto all = [](const KernelTable<bfloat16>& k, const std::string& isa) {
-        run(k, isa);
-        strangers(k, isa);
-        long_sums(k, isa);
-        rounding(k, isa);
-    };
     for (const Isa& isa : known_isas()) {
-        if (isa.compiled && isa.supported)
+        if (isa.compiled && isa.supported) {
             all(*isa.bf16, isa.name);
-        else
+            if (isa.bf16x2) all(*isa.bf16x2, isa.name + " x 2");
+        } else {
             std::printf("skipped %s: %s\n", isa.name.c_str(), isa.compiled ? "this CPU lacks it" : "not compiled");
+        }
     }
 #if defined(RC_SIMULATED_AMX)
     all(*amx_simulated::bf16(), "avx512_amx, simulated");
+    all(*amx_simulated::bf16x2(), "avx512_amx x 2, simulated");
 #endif
     return summary("bfloat16");
 }

@@ -139,6 +139,26 @@ RC_HD void refresh_operands(const float* weight_panel, const Operands<bfloat16>&
         });
 }
 
+// The same into both halves of each element.
+RC_HD void refresh_operands(const float* weight_panel, const Operands<bfloat16x2>& operands, std::int64_t inner,
+                            std::int64_t columns, std::int64_t column) {
+    constexpr int width = 2 * Vec<float>::lanes;
+    auto write_halves = [](Vec<float> x, bfloat16x2* to) {
+        const Words words = halves_of(x);
+        write_words(high_twice(words), to);
+        write_words(low_twice(words), to + width);
+    };
+    bfloat16x2* panel = operands.panels + column * operand_rows<bfloat16x2>(inner);
+    visit_panel_blocks(
+        weight_panel, inner, columns, column, [&](auto& block, std::int64_t k, std::int64_t j, auto rows, auto outs) {
+            for (int i = 0; i < rows; ++i) write_halves(block[i], panel + 2 * (k + i) * width + j - column);
+            transpose<float>(block);
+            bfloat16x2* to =
+                operands.transposed + (k / width * operand_rows<bfloat16x2>(columns) + 2 * j) * width + k % width;
+            for (int i = 0; i < outs; ++i) write_halves(block[i], to + 2 * i * width);
+        });
+}
+
 // What is done around each register tile of a panel's share. No lambdas: one that only prefetches is pure to the
 // compiler, and so is dropped.
 template <class T, class Finish>

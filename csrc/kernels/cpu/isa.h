@@ -3,7 +3,8 @@
 //     RC_VECTOR_BYTES  the width of its vectors
 //     RC_TILE_ROWS     rows of the register tile: 2·rows accumulators and 3 more must fit its registers
 //     RC_TILE_UNIT     the header of a unit that multiplies tiles of bfloat16, where there is one
-//     RC_BFLOAT16_ONLY where it adds instructions for bfloat16 to a set that has a translation unit of its own
+//     RC_BFLOAT16_ONLY where it adds instructions for bfloat16 to a set that has a translation unit of its own: without
+//                      them bfloat16x2 is not worth having
 // and includes this once. Everything lands in an unnamed namespace: only the table getters leave the object file,
 // so that the linker can never give one instruction set's code to another.
 #include <cstdint>
@@ -30,10 +31,12 @@ namespace {
 #include "kernels/cpu/vector.h"
 #include "kernels/cpu/vector_bfloat16.h"
 #include "kernels/cpu/vector_functions.h"
-#include "kernels/cpu/micro_kernel.h"
+#include "kernels/cpu/register_tile.h"
 #if defined(RC_TILE_UNIT)
 #include RC_TILE_UNIT
 #include "kernels/cpu/tile_kernel.h"
+#else
+#include "kernels/cpu/micro_kernel.h"
 #endif
 #include "kernels/cpu/epilogue.h"
 #include "kernels/cpu/forward.h"
@@ -42,7 +45,7 @@ namespace {
 #if defined(RC_TILE_UNIT)
 #include "kernels/cpu/tile_stretch.h"
 #else
-#include "kernels/cpu/pair_stretch.h"
+#include "kernels/cpu/register_stretch.h"
 #endif
 #include "kernels/cpu/backward_weights.h"
 #include "kernels/cpu/normalisation.h"
@@ -76,7 +79,9 @@ constexpr KernelTable<T> table = {2 * lanes_of<T>,
 
 }  // namespace
 
-#if !defined(RC_BFLOAT16_ONLY)
+#if defined(RC_BFLOAT16_ONLY)
+const KernelTable<bfloat16x2>* bf16x2() { return &table<bfloat16x2>; }
+#else
 const KernelTable<float>* f32() { return &table<float>; }
 const KernelTable<double>* f64() { return &table<double>; }
 #endif

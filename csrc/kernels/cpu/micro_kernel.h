@@ -1,32 +1,15 @@
-// The register tile: MR rows × V vectors of columns, summed over every source before anything is written. V is two, a
-// panel's width, or one where the last panel has no more columns.
-// Included inside the namespace of one instruction set.
+// The micro-kernel: a register tile (register_tile.h) summed over every source before anything is written. Included inside
+// the namespace of one instruction set.
 //
 // Invariant: an element's sum depends on its row, its column and the sources alone, never on which rows share its tile.
-
-// Sums of more terms than this are cut and the parts added, so that rounding errors do not grow with the length. Even,
-// so that pairs stay whole.
-constexpr std::int64_t longest_sum = 512;
-
-// body(i) for each row of a tile. The rows are constants from the start, not a loop that is unrolled late: only so does
-// the compiler keep a tile in registers throughout.
-template <class Body, int... i>
-RC_HD void each_row(Body body, std::integer_sequence<int, i...>) {
-    (body(i), ...);
-}
-template <int MR, class Body>
-RC_HD void each_row(Body body) {
-    each_row(body, std::make_integer_sequence<int, MR>());
-}
 
 // What a kernel's call holds while it sums: nothing, where it sums in registers.
 template <class T>
 struct MatrixUnit {};
 
-template <class T, int MR, int V>
-struct Accumulators {
-    Vec<Compute<T>> at[MR][V];
-};
+// Sums of more terms than this are cut and the parts added, so that rounding errors do not grow with the length. Even,
+// so that pairs stay whole.
+constexpr std::int64_t longest_sum = 512;
 
 // How many elements beyond those in use what will be used next is, so that it is asked for meanwhile; 0 where it is
 // known to be near. The hardware foresees neither: the next panel begins when this one was read many times, and the
@@ -58,10 +41,9 @@ RC_HD void accumulate(const T* a, std::int64_t row_step, std::int64_t k_step, co
 }
 
 // The same on pairs along k: pair p of a is at a[i·row_step + p·k_step], pairs of w at w[p·w_step …].
-template <int MR, int V>
+template <int MR, int V, class T>
 RC_HD void accumulate_pairs(const bfloat16* a, std::int64_t row_step, std::int64_t k_step, const bfloat16* w,
-                            std::int64_t w_step, std::int64_t pairs, Accumulators<bfloat16, MR, V>& acc,
-                            Ahead ahead = {}) {
+                            std::int64_t w_step, std::int64_t pairs, Accumulators<T, MR, V>& acc, Ahead ahead = {}) {
     for (std::int64_t p = 0; p < pairs; ++p) {
         if constexpr (MR >= 4) {
 #pragma GCC unroll 2
@@ -89,44 +71,13 @@ RC_HD void accumulate(const bfloat16* a, std::int64_t row_step, std::int64_t, co
     accumulate_pairs<MR, V>(last[0], 2, 0, w + (length - 1) * w_step, 0, 1, acc);
 }
 
-// Rows of a tile, each as wide as a panel, to memory that is their own (`first`) or has sums already. Columns that do
-// not exist are zeros.
-template <class T, int MR, int V>
-RC_HD void into_memory(Accumulators<T, MR, V>& tile, Compute<T>* to, bool first) {
-    constexpr int lanes = lanes_of<T>;
-    each_row<MR>([&](int i) {
-        Compute<T>* row = to + i * 2 * lanes;
-        each_row<V>([&](int v) {
-            if (!first) tile.at[i][v] = read(row + v * lanes) + tile.at[i][v];
-            tile.at[i][v].store(row + v * lanes);
-        });
-        if (V == 1 && first) Vec<Compute<T>>().store(row + lanes);
-    });
+// A stretch of bfloat16x2, which are pairs themselves, against both halves of W (ops.h).
+template <int MR, int V>
+RC_HD void accumulate(const bfloat16x2* a, std::int64_t row_step, std::int64_t k_step, const bfloat16x2* w,
+                      std::int64_t w_step, std::int64_t length, Accumulators<bfloat16x2, MR, V>& acc, Ahead) {
+    for (int half = 0; half < 2; ++half, w += w_step)
+        accumulate_pairs<MR, V>(&a->low, 2 * row_step, 2 * k_step, &w->low, 4 * w_step, length, acc);
 }
-
-// A tile in memory: where the parts of a long sum wait, and where the epilogues that take a tile from memory find it.
-template <class T, int MR>
-struct StoredTile {
-    static constexpr int lanes = Vec<Compute<T>>::lanes;
-    alignas(64) Compute<T> at[MR][2 * lanes];
-
-    template <int V>
-    RC_HD void keep(const Accumulators<T, MR, V>& tile) {
-        each_row<MR>([&](int i) { each_row<V>([&](int v) { tile.at[i][v].store(at[i] + v * lanes); }); });
-    }
-    template <int V>
-    RC_HD void add_to(Accumulators<T, MR, V>& tile) const {
-        each_row<MR>(
-            [&](int i) { each_row<V>([&](int v) { tile.at[i][v] = read(at[i] + v * lanes) + tile.at[i][v]; }); });
-    }
-    // Rows [first, first + R), in registers.
-    template <int R>
-    RC_HD Accumulators<T, R, 2> rows(std::int64_t first) const {
-        Accumulators<T, R, 2> some;
-        each_row<R>([&](int i) { each_row<2>([&](int v) { some.at[i][v] = read(at[first + i] + v * lanes); }); });
-        return some;
-    }
-};
 
 // Σ_s A_s·W_s for rows [row, row + MR) and V vectors of one panel of every W_s. `parts` is room for a long sum's.
 template <class T, int MR, int V>
@@ -147,7 +98,7 @@ RC_HD Accumulators<T, MR, V> product(const Source<T>* sources, int n, std::int64
             left -= length;
             if (left == 0) break;
             a += length;
-            w += length * width;
+            w += length * width * operand_parts<T>;
             if (in_parts) parts.add_to(sum);
             parts.keep(sum);
             sum = Accumulators<T, MR, V>();
@@ -163,24 +114,6 @@ template <class T, int MR, int V>
 __attribute__((noinline)) void product_into(StoredTile<T, MR>& tile, const Source<T>* sources, int n, std::int64_t row,
                                             std::int64_t panel) {
     tile.keep(product<T, MR, V>(sources, n, row, panel, tile));
-}
-
-// Calls tile<n>(first) for blocks of at most MR rows, as equal as can be: 16 rows are 8 + 8, not 14 + 2.
-template <int MR, class Tile>
-RC_HD void visit_block(int rows, std::int64_t first, Tile& tile) {
-    if constexpr (MR >= 1) {
-        if (rows == MR) return tile.template run<MR>(first);
-        visit_block<MR - 1>(rows, first, tile);
-    }
-}
-template <int MR, class Tile>
-RC_HD void visit_blocks(std::int64_t begin, std::int64_t end, Tile& tile) {
-    const std::int64_t rows = end - begin, blocks = (rows + MR - 1) / MR;
-    for (std::int64_t b = 0, first = begin; b < blocks; ++b) {
-        const std::int64_t next = begin + rows * (b + 1) / blocks;
-        visit_block<MR>(static_cast<int>(next - first), first, tile);
-        first = next;
-    }
 }
 
 // One panel of the sums, a register tile at a time, each handed to the epilogue: in registers where it takes it there.

@@ -27,6 +27,12 @@ RC_HD void pack_elements(std::int64_t inner, std::int64_t columns, T* panels, At
         if constexpr (computes_itself<T>) {
             for (std::int64_t k = 0; k < inner; ++k)
                 for (std::int64_t j = first; j < first + width; ++j) *panels++ = j < columns ? at(k, j) : 0;
+        } else if constexpr (operand_parts<T> == 2) {
+            for (std::int64_t k = 0; k < operand_rows<T>(inner) / 2; ++k, panels += 2 * width)
+                for (std::int64_t j = 0; j < width; ++j) {
+                    const T x = to_bfloat16x2(first + j < columns && k < inner ? at(k, first + j) : 0);
+                    panels[j] = {x.high, x.high}, panels[width + j] = {x.low, x.low};
+                }
         } else {
             for (std::int64_t k = 0; k < operand_rows<T>(inner); k += 2)
                 for (std::int64_t j = first; j < first + width; ++j)

@@ -19,91 +19,36 @@ struct StretchRows {
     int lanes[2] = {0, 0};
 };
 
-// As the products take it: `take_rows` is called once for a stretch, `take_panel` once for each of its panels.
+// What the products take a stretch's rows as. In bfloat16, pairs along the rows: two rows are interleaved, and zeros stand
+// for rows and columns that are none. In bfloat16x2 numbers are pairs; only the halves of δ are laid out as a weight's.
 template <class T>
-struct Stretch : StretchRows<T> {
+struct PairedStretch : StretchRows<T> {
     using StretchRows<T>::args, StretchRows<T>::begin, StretchRows<T>::end, StretchRows<T>::column,
         StretchRows<T>::lanes;
+    static constexpr int rows_of_a_pair = 2 / operand_parts<T>;
 
-    explicit Stretch(const WeightsArgs<T>& args) : StretchRows<T>{args} {}
-
-    void take_rows() {}
-    void take_panel() {
-        delta_ = {args.delta.data + begin * args.delta.stride + column, args.delta.stride};
-        if (lanes[0] == Vec<T>::lanes && (lanes[1] == Vec<T>::lanes || lanes[1] == 0)) return;
-        // Columns beyond the last belong to someone else: a copy has zeros there.
-        T* to = padded_;
-        for (std::int64_t row = begin; row < end; ++row, to += 2 * Vec<T>::lanes)
-            for (int v = 0; v < 2; ++v)
-                read(args.delta.data + row * args.delta.stride + column + v * Vec<T>::lanes, lanes[v])
-                    .store(to + v * Vec<T>::lanes);
-        delta_ = {padded_, 2 * Vec<T>::lanes};
-    }
-    // acc += Σ_rows a(row, k + i)·δ(row, columns).
-    template <int MR, int V>
-    RC_HD void add_to(Accumulators<T, MR, V>& acc, std::int64_t k) const {
-        accumulate<MR, V>(args.a.data + begin * args.a.stride + k, 1, args.a.stride, delta_.data, delta_.stride,
-                          end - begin, acc, Ahead{MR, 0});
-    }
-
-private:
-    Rows<T> delta_;
-    alignas(64) T padded_[gradient_stretch * 2 * Vec<T>::lanes];
-};
-
-// In bfloat16, pairs along the rows: two rows are interleaved, and zeros stand for rows and columns that are none.
-struct PairedStretch : StretchRows<bfloat16> {
-    // Numbers [first, first + columns) of rows `row` and `row + 1`, or as many as a vector holds.
-    RC_HD Words pairs(Rows<bfloat16> from, std::int64_t row, std::int64_t first, std::int64_t columns) const {
+    // Numbers [first, first + columns) of the rows of a pair, or as many as a vector holds.
+    RC_HD Words pairs(Rows<T> from, std::int64_t row, std::int64_t first, std::int64_t columns) const {
         const int n = columns < word_lanes ? static_cast<int>(columns) : word_lanes;
-        const bfloat16* low = from.data + row * from.stride + first;
-        const Words above = row + 1 < end ? read_words(low + from.stride, n) : Words{};
-        return (row < end ? read_words(low, n) : Words{}) | above << 16;
+        const T* low = from.data + row * from.stride + first;
+        const Words words = row < end ? read_words(low, n) : Words{};
+        if constexpr (rows_of_a_pair == 1) return words;
+        return row + 1 < end ? words | read_words(low + from.stride, n) << 16 : words;
     }
-    // Rows up to `stop` and `width` columns of pairs, in whole vectors. Strides of `to` and widths count pairs.
-    RC_HD void interleave(Rows<bfloat16> from, std::int64_t first, std::int64_t columns, std::int64_t stop,
-                          std::int64_t width, bfloat16* to, std::int64_t stride) const {
-        for (std::int64_t row = begin; row < stop; row += 2, to += 2 * stride)
-            for (std::int64_t j = 0; j < width; j += word_lanes)
-                write_pairs(pairs(from, row, first + j, columns - j), to + 2 * j);
-    }
+    // The panel of δ, for rows up to `stop`.
     RC_HD void interleave_panel(std::int64_t stop) const {
-        interleave(args.delta, column, lanes[0] + lanes[1], stop, 2 * word_lanes, panel_pairs(), 2 * word_lanes);
+        T* to = panel_pairs();
+        for (std::int64_t row = begin; row < stop; row += rows_of_a_pair, to += 4 * word_lanes)
+            for (int half = 0; half < 2; ++half) {
+                const std::int64_t j = half * word_lanes;
+                const Words words = pairs(args.delta, row, column + j, lanes[half]);
+                if constexpr (operand_parts<T> == 2) {
+                    write_words(high_twice(words), to + j);
+                    write_words(low_twice(words), to + 2 * word_lanes + j);
+                } else {
+                    write_pairs(words, to + 2 * j);
+                }
+            }
     }
-    RC_HD bfloat16* panel_pairs() const { return args.pairs + gradient_stretch * pair_stride(args.inner); }
+    RC_HD T* panel_pairs() const { return args.pairs + gradient_stretch * pair_stride(args.inner); }
 };
-
-// MR rows of a panel's share, from row k on, into `sum`: written where the stretch is the first, else added. Once per
-// row count for all optimizers.
-template <class T, int MR, int V>
-__attribute__((noinline)) void add_rows(Compute<T>* sum, bool first, const Stretch<T>& stretch, std::int64_t k) {
-    // A sum may be as far as L3: asked for now, it is here when the stretch is done.
-    if (!first) prefetch_lines(sum, MR * 2 * lanes_of<T>);
-    Accumulators<T, MR, V> share;
-    stretch.template add_to<MR, V>(share, k);
-    into_memory(share, sum, first);
-}
-
-// A stretch of a panel, a register tile at a time: share.before(k, rows), the sum, share.after(k, rows).
-template <class T, class Share>
-struct StretchBlocks {
-    const Stretch<T>& stretch;
-    Compute<T>* sum;
-    bool first;
-    const Share& share;
-
-    template <int MR>
-    RC_HD void run(std::int64_t k) {
-        share.before(k, MR);
-        if (stretch.lanes[1] > 0)
-            add_rows<T, MR, 2>(sum + k * 2 * lanes_of<T>, first, stretch, k);
-        else
-            add_rows<T, MR, 1>(sum + k * 2 * lanes_of<T>, first, stretch, k);
-        share.after(k, MR);
-    }
-};
-template <class T, class Share>
-RC_HD void add_stretch(const Stretch<T>& stretch, Compute<T>* sum, bool first, const Share& share) {
-    StretchBlocks<T, Share> blocks{stretch, sum, first, share};
-    visit_blocks<RC_TILE_ROWS>(0, stretch.args.inner, blocks);
-}

@@ -1,4 +1,4 @@
-// bfloat16 in vectors: widened to floats, rounded from them, and multiplied in pairs. Included inside the namespace of
+// bfloat16 and bfloat16x2 in vectors: widened to floats, rounded from them, and multiplied in pairs. Included inside the namespace of
 // one instruction set.
 
 typedef std::uint32_t Words __attribute__((vector_size(RC_VECTOR_BYTES)));
@@ -54,18 +54,58 @@ RC_HD void write(Vec<float> x, bfloat16* p, int n) {
 #endif
 }
 
+RC_HD Vec<float> low_of(Words pairs) { return Vec<float>((Vec<float>::Native)(pairs << 16)); }
+RC_HD Vec<float> high_of(Words pairs) { return Vec<float>((Vec<float>::Native)(pairs & 0xffff0000u)); }
+
+// A bfloat16x2 is a word.
+RC_HD Words read_words(const bfloat16x2* p) { return *reinterpret_cast<const UnalignedWords*>(p); }
+RC_HD Words read_words(const bfloat16x2* p, int n) {
+    if (n >= word_lanes) return read_words(p);
+    if (n <= 0) return Words{};
+#if defined(__AVX512F__)
+    return (Words)_mm512_maskz_loadu_epi32(static_cast<__mmask16>((1u << n) - 1), p);
+#else
+    Words words{};
+    std::memcpy(&words, p, static_cast<std::size_t>(n) * sizeof *p);
+    return words;
+#endif
+}
+RC_HD void write_words(Words words, bfloat16x2* p) { *reinterpret_cast<UnalignedWords*>(p) = words; }
+RC_HD void write_words(Words words, bfloat16x2* p, int n) {
+    if (n <= 0) return;
+    if (n >= word_lanes) return write_words(words, p);
+#if defined(__AVX512F__)
+    _mm512_mask_storeu_epi32(p, static_cast<__mmask16>((1u << n) - 1), (__m512i)words);
+#else
+    std::memcpy(p, &words, static_cast<std::size_t>(n) * sizeof *p);
+#endif
+}
+
+// As to_float and to_bfloat16x2 of math/bfloat16.h.
+RC_HD Vec<float> sum_of_halves(Words words) { return high_of(words) + low_of(words); }
+RC_HD Words halves_of(Vec<float> x) {
+    const Words high = rounded(x) & 0xffff0000u;
+    const Words low = rounded(x - Vec<float>((Vec<float>::Native)high)) >> 16;
+    return ((high & 0x7f800000u) == 0x7f800000u) ? high : (high | low);
+}
+RC_HD Words high_twice(Words words) { return (words & 0xffff0000u) | words >> 16; }
+RC_HD Words low_twice(Words words) { return words << 16 | (words & 0xffffu); }
+
+RC_HD Vec<float> read(const bfloat16x2* p) { return sum_of_halves(read_words(p)); }
+RC_HD Vec<float> read(const bfloat16x2* p, int n) { return sum_of_halves(read_words(p, n)); }
+RC_HD void write(Vec<float> x, bfloat16x2* p) { write_words(halves_of(x), p); }
+RC_HD void write(Vec<float> x, bfloat16x2* p, int n) { write_words(halves_of(x), p, n); }
+
 // Two vectors as pairs: word i is `low` number i below `high` number i.
 RC_HD Words pairs_of(Vec<float> low, Vec<float> high) { return rounded(low) >> 16 | (rounded(high) & 0xffff0000u); }
 RC_HD void write_pairs(Words pairs, bfloat16* p) { *reinterpret_cast<UnalignedWords*>(p) = pairs; }
+RC_HD void write_pairs(Words pairs, bfloat16x2* p) { write_words(pairs, p); }
 RC_HD Words read_pairs(const bfloat16* p) { return *reinterpret_cast<const UnalignedWords*>(p); }
 RC_HD Words broadcast_pair(const bfloat16* p) {
     std::uint32_t pair;
     std::memcpy(&pair, p, sizeof pair);
     return pair - Words{};
 }
-
-RC_HD Vec<float> low_of(Words pairs) { return Vec<float>((Vec<float>::Native)(pairs << 16)); }
-RC_HD Vec<float> high_of(Words pairs) { return Vec<float>((Vec<float>::Native)(pairs & 0xffff0000u)); }
 
 // c + low(a)·low(b) + high(a)·high(b). The instruction flushes denormals, and fuses nothing.
 RC_HD Vec<float> dot_add(Words a, Words b, Vec<float> c) {
