@@ -240,9 +240,9 @@ BUGS = (
     ),
     Bug(
         "an odd last row is paired with the row after it",
-        "csrc/kernels/cpu/backward_weights.h",
-        "row + 1 < end ? read_words(high + j, n) : Words{}",
-        "read_words(high + j, n)",
+        "csrc/kernels/cpu/stretch.h",
+        "return row + 1 < end ? words | read_words(low + from.stride, n) << 16 : words;",
+        "return words | read_words(low + from.stride, n) << 16;",
         "cpp:bfloat16",
     ),
     Bug(
@@ -255,7 +255,7 @@ BUGS = (
     Bug(
         "a step of tiles reads beyond the end of a row",
         "csrc/kernels/cpu/tile_kernel.h",
-        "std::memset(at[i] + length, 0, static_cast<std::size_t>(tile_depth - length) * sizeof *a);",
+        "std::memset(at[i] + length, 0, static_cast<std::size_t>(step_length<T> - length) * sizeof *a);",
         "std::memcpy(at[i] + length, a + i * stride + length, static_cast<std::size_t>(length < 24 ? 16 : 0));",
         "cpp:bfloat16",
     ),
@@ -271,6 +271,27 @@ BUGS = (
         "csrc/kernels/cpu/tile_kernel.h",
         "if (rows > tile_height) {",
         "if (rows > tile_height + 1) {",
+        "cpp:bfloat16",
+    ),
+    Bug(
+        "the low halves of a weight are its high ones",
+        "csrc/kernels/cpu/packing.h",
+        "panels[width + j] = {x.low, x.low};",
+        "panels[width + j] = {x.high, x.high};",
+        "cpp:bfloat16",
+    ),
+    Bug(
+        "an update leaves the low halves of the weights",
+        "csrc/kernels/cpu/backward_weights.h",
+        "write_words(low_twice(words), to + width);",
+        "",
+        "cpp:bfloat16",
+    ),
+    Bug(
+        "what overflows bfloat16 is infinity minus infinity",
+        "csrc/kernels/cpu/vector_bfloat16.h",
+        "return ((high & 0x7f800000u) == 0x7f800000u) ? high : (high | low);",
+        "return high | low;",
         "cpp:bfloat16",
     ),
     Bug(

@@ -64,6 +64,12 @@ def rounded(a):
     return nearest.astype(np.uint32).view(np.float32).astype(np.float64)
 
 
+def halves(a):
+    """The sum of two bfloat16 that `a` is kept as where they are multiplied one by one: 16 bits of precision."""
+    high = rounded(a)
+    return high + rounded(np.asarray(a, np.float64) - high)
+
+
 def distance(got, exact):
     return np.linalg.norm(np.asarray(got, np.float64) - exact) / max(np.linalg.norm(exact), 1e-30)
 

@@ -414,10 +414,31 @@ def test_more_memory_than_there_is_names_what_takes_it():
         rc.Network(10**9, [rc.Layer(10**9)])
 
 
-def test_matmul_precision_is_said_plainly():
-    rc.set_matmul_precision("highest")
-    for name in ("high", "medium"):
-        with pytest.raises(rc.BuildFeatureError, match=name):
-            rc.set_matmul_precision(name)
-    with pytest.raises(ValueError, match=r"highest.*high.*medium"):
-        rc.set_matmul_precision("fast")
+def test_matmul_precision(tmp_path, capsys):
+    assert rc.get_matmul_precision() == "highest"
+    plain = rc.models.resnet(4, 3, width=8, depth=4)
+    x = np.random.default_rng(0).standard_normal((5, 4)).astype("float32")
+    for name, operands in {"high": ("float32", "bfloat16x2"), "medium": ("float32", "bfloat16")}.items():
+        rc.set_matmul_precision(name)
+        asked = rc.models.resnet(4, 3, width=8, depth=4)
+        rc.set_matmul_precision("highest")
+        told = plain.astype("float32", name)
+        used = rc._core.available_precision(name)
+        for net in (asked, told, asked.copy(), pickle.loads(pickle.dumps(asked)), told.astype("float32")):
+            assert (net.matmul_precision, net.precision, net.dtype) == (name, "float32", np.float32)
+            assert str(net.explain()).startswith("products of " + operands[used == name])
+            assert np.array_equal(net(x), told(x))
+        assert used == name or np.array_equal(told(x), plain(x))
+        told.save(tmp_path / "net.safetensors")
+        assert rc.load(tmp_path / "net.safetensors").matmul_precision == name
+        rc.show_config()
+        assert f"{name} runs" in capsys.readouterr().out
+        # Other dtypes take no notice.
+        assert str(plain.astype("float64", name).explain()).startswith("products of float64")
+        assert str(plain.astype("bfloat16", name).explain()).startswith("products of bfloat16\n")
+    for wrong in ("fast", None, 3):
+        with pytest.raises(ValueError, match=r"set_matmul_precision.*highest.*high.*medium"):
+            rc.set_matmul_precision(wrong)
+    with pytest.raises(ValueError, match=r"Network: matmul_precision.*highest.*high.*medium"):
+        rc.Network(4, [rc.Layer(3)], matmul_precision="fast")
+    assert rc.get_matmul_precision() == "highest"

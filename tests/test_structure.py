@@ -147,7 +147,7 @@ def test_an_instruction_sets_object_gives_its_tables_only():
     for path in objects:
         isa = path.name.split(".")[0].removeprefix("isa_")
         source = (ROOT / "csrc" / "kernels" / "cpu" / f"isa_{isa}.cpp").read_text()
-        precisions = ("4bf16",) if "#define RC_BFLOAT16_ONLY" in source else ("3f32", "3f64", "4bf16")
+        precisions = ("4bf16", "6bf16x2") if "#define RC_BFLOAT16_ONLY" in source else ("3f32", "3f64", "4bf16")
         tables = {f"_ZN10resnetcore{len(isa)}{isa}{precision}Ev" for precision in precisions}
         assert {name for name, _ in nm(path, "--extern-only", "--defined-only")} == tables, path
 

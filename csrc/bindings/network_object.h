@@ -1,5 +1,5 @@
-// The network as Python holds it: a model that stores what it computes with, or narrower numbers, shared with the trainers
-// that train it.
+// The network as Python holds it: a model that stores what it computes with, or narrower numbers, shared with the
+// trainers that train it.
 #pragma once
 
 #include <pybind11/numpy.h>

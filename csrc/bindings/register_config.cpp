@@ -87,6 +87,10 @@ void register_config(py::module_& m) {
     m.def("get_strategy", &get_strategy, "How steps take their weight gradients: auto, by_layer or by_tile.");
     m.def("set_strategy", &set_strategy, py::arg("name"), "Forces it for every later step; both give the same bits.");
     m.def("isa_info", &isa_info, "Instruction sets: in use, compiled, supported here.");
+    m.def(
+        "available_precision",
+        [](const std::string& asked) { return matmul_precision_name(available(find_matmul_precision(asked))); },
+        py::arg("asked"), "The matmul precision that float32 networks have here where this one is asked for.");
     m.def("build_info", &build_info, "Version, compiler and build type.");
     m.def("cache_info", &cache_info, "Bytes of the caches that the cost models reckon with.");
     m.def("activations", [] { return names(activation_count(), activation_name); }, "Names of the activations.");

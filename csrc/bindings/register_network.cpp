@@ -18,16 +18,9 @@ namespace py = pybind11;
 namespace resnetcore {
 namespace {
 
-MatmulPrecision matmul_precision(const std::string& name) {
-    if (name == "highest") return MatmulPrecision::highest;
-    if (name == "high") return MatmulPrecision::high;
-    if (name == "medium") return MatmulPrecision::medium;
-    throw ValueError("Network: matmul_precision must be \"highest\", \"high\" or \"medium\", got \"" + name + "\"");
-}
-
 NetworkObject make_network(py::handle inputs, const py::sequence& layers, std::uint64_t seed, const std::string& dtype,
                            const std::string& matmul) {
-    const MatmulPrecision products = available(matmul_precision(matmul));
+    const MatmulPrecision products = available(find_matmul_precision(matmul));
     Topology topology;
     topology.inputs = integer_argument(inputs, "Network: inputs");
     for (const py::handle layer : layers)
@@ -275,7 +268,8 @@ void register_network(py::module_& m) {
         .def(
             "plan",
             [](const NetworkObject& n, bool training, std::int64_t batch) {
-                return n.with([&](const auto& model) { return explain_plan(model, training, batch); });
+                const std::string products = std::string("products of ") + n.operands() + "\n";
+                return products + n.with([&](const auto& model) { return explain_plan(model, training, batch); });
             },
             py::arg("training") = false, py::arg("batch") = 128, "What runs in which order, on which memory, as text.");
 }

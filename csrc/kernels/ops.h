@@ -12,9 +12,9 @@
 //
 // Operands. What the products read is of T: the packed weight, and the packed Wᵀ (columns, inner). In float and double
 // the first is the parameter itself. In bfloat16 both are copies, and rows of a panel come in pairs, as the dot
-// instructions take them: [rows / 2][panel][2]. In bfloat16x2 an activation is such a pair itself, and meets each half of
-// a weight in both places: [rows][high, low][panel][2]. Rows of zeros make them a multiple of 32, the depth of a matrix
-// unit's tile, which is so read whole; `operand_size` counts them, `pack_*` write them, and nothing else does.
+// instructions take them: [rows / 2][panel][2]. In bfloat16x2 an activation is such a pair itself, and meets each half
+// of a weight in both places: [rows][high, low][panel][2]. Rows of zeros make them a multiple of 32, the depth of a
+// matrix unit's tile, which is so read whole; `operand_size` counts them, `pack_*` write them, and nothing else does.
 #pragma once
 
 #include <cstdint>
@@ -126,9 +126,9 @@ struct Operands {
 // bits whether one call sees all of it or each call one stretch.
 constexpr std::int64_t gradient_stretch = 128;
 
-// In bfloat16 a stretch's rows of A and of δ are interleaved first, two by two, and in bfloat16x2 the halves of δ are laid
-// out as a weight's: room for that. The distance of two such rows of A is no power of two, which would put them all into
-// a few cache sets.
+// In bfloat16 a stretch's rows of A and of δ are interleaved first, two by two, and in bfloat16x2 the halves of δ are
+// laid out as a weight's: room for that. The distance of two such rows of A is no power of two, which would put them
+// all into a few cache sets.
 RC_HD std::int64_t pair_stride(std::int64_t inner) { return (inner + 15) / 16 * 16 + 16; }
 template <class T>
 std::int64_t pair_elements(std::int64_t inner, std::int64_t panel) {

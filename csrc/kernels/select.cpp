@@ -45,7 +45,8 @@ std::vector<Isa> list_isas() {
     // Never run on a CPU that has it, and so never chosen unasked.
     const bool amx_permitted = has_avx512_bf16() && has_tiles() && may_use_tiles();
     isas.push_back({"avx512_amx", true, amx_permitted, avx512::f32(), avx512::f64(), avx512_amx::bf16(),
-                    avx512_amx::bf16x2(), true, true, has_tiles() && !amx_permitted ? "not permitted by the operating system" : ""});
+                    avx512_amx::bf16x2(), true, true,
+                    has_tiles() && !amx_permitted ? "not permitted by the operating system" : ""});
     isas.push_back({"neon", false, false, nullptr, nullptr, nullptr});
 #elif defined(__aarch64__)
     isas.push_back({"neon", true, true, neon::f32(), neon::f64(), neon::bf16()});
@@ -96,6 +97,17 @@ const std::vector<Isa>& known_isas() {
 const Isa& current_isa() {
     static const Isa& isa = choose();
     return isa;
+}
+
+const char* matmul_precision_name(MatmulPrecision precision) {
+    constexpr const char* names[] = {"highest", "high", "medium"};
+    return names[static_cast<int>(precision)];
+}
+
+MatmulPrecision find_matmul_precision(const std::string& name) {
+    for (const auto precision : {MatmulPrecision::highest, MatmulPrecision::high, MatmulPrecision::medium})
+        if (name == matmul_precision_name(precision)) return precision;
+    throw ValueError("matmul_precision must be \"highest\", \"high\" or \"medium\", got \"" + name + "\"");
 }
 
 MatmulPrecision available(MatmulPrecision asked) {

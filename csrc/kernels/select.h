@@ -17,8 +17,8 @@ struct Isa {
     const KernelTable<bfloat16>* bf16 = nullptr;
     const KernelTable<bfloat16x2>* bf16x2 = nullptr;  // null without instructions for bfloat16
     bool multiplies_tiles = false;                    // so fast that four products in bfloat16 beat one in float32
-    bool on_request = false;    // in use only where RESNETCORE_ISA names it
-    const char* obstacle = "";  // why a CPU that has it may not run it, else empty
+    bool on_request = false;                          // in use only where RESNETCORE_ISA names it
+    const char* obstacle = "";                        // why a CPU that has it may not run it, else empty
 };
 
 // All instruction sets this library knows, slowest first.
@@ -29,8 +29,10 @@ const Isa& current_isa();
 
 // What the products of float32 networks are made of: floats, bfloat16x2 or bfloat16.
 enum class MatmulPrecision { highest, high, medium };
-// The one asked for, or `highest` where this instruction set has nothing faster for it. One that RESNETCORE_ISA names is
-// used for all it has.
+const char* matmul_precision_name(MatmulPrecision precision);
+MatmulPrecision find_matmul_precision(const std::string& name);  // throws ValueError
+// The one asked for, or `highest` where this instruction set has nothing faster for it. One that RESNETCORE_ISA names
+// is used for all it has.
 MatmulPrecision available(MatmulPrecision asked);
 
 template <class T>

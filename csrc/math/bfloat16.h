@@ -29,9 +29,9 @@ RC_HD bfloat16 to_bfloat16(float x) {
     return {static_cast<std::uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16)};
 }
 
-// A number as a sum of two: what `high` loses by rounding, `low` holds. Products of such numbers are sums of products of
-// bfloat16 (Henry, Tang & Heinecke 2019, "Leveraging the bfloat16 artificial intelligence datatype for higher-precision
-// computations").
+// A number as a sum of two: what `high` loses by rounding, `low` holds. Products of such numbers are sums of products
+// of bfloat16 (Henry, Tang & Heinecke 2019, "Leveraging the bfloat16 artificial intelligence datatype for
+// higher-precision computations").
 struct bfloat16x2 {
     bfloat16 low, high;
 };

@@ -200,7 +200,7 @@ template BackwardWeightsArgs<double> weight_args(const Model<double>&, const Wei
 template BackwardWeightsArgs<bfloat16> weight_args(const Model<bfloat16>&, const WeightStep&, Rows<bfloat16>,
                                                    Rows<bfloat16>, std::int64_t);
 template BackwardWeightsArgs<bfloat16x2> weight_args(const Model<bfloat16x2>&, const WeightStep&, Rows<bfloat16x2>,
-                                                   Rows<bfloat16x2>, std::int64_t);
+                                                     Rows<bfloat16x2>, std::int64_t);
 template void update_norms(Model<float>&, OptimizerState<float>&);
 template void update_norms(Model<double>&, OptimizerState<double>&);
 template void update_norms(Model<bfloat16>&, OptimizerState<bfloat16>&);

@@ -27,7 +27,13 @@ if TYPE_CHECKING:
     )
     from .callbacks import Callback, Checkpoint, CSVLogger, EarlyStopping, JSONLLogger
     from .checkpoint import load_network as load
-    from .config import get_num_threads, set_matmul_precision, set_num_threads, show_config
+    from .config import (
+        get_matmul_precision,
+        get_num_threads,
+        set_matmul_precision,
+        set_num_threads,
+        show_config,
+    )
     from .diagnostics import Diagnosis
     from .history import History
     from .layers import Layer
@@ -62,7 +68,13 @@ _EXPORTS = {
     "load": (".checkpoint", "load_network"),
     **{
         name: (".config", name)
-        for name in ("get_num_threads", "set_matmul_precision", "set_num_threads", "show_config")
+        for name in (
+            "get_matmul_precision",
+            "get_num_threads",
+            "set_matmul_precision",
+            "set_num_threads",
+            "show_config",
+        )
     },
     "Diagnosis": (".diagnostics", "Diagnosis"),
     "History": (".history", "History"),
@@ -101,6 +113,7 @@ __all__ = [
     "__version__",
     "activations",
     "callbacks",
+    "get_matmul_precision",
     "get_num_threads",
     "load",
     "losses",

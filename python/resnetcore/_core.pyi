@@ -17,7 +17,12 @@ class Network:
     """A checked topology and its arrays; see resnetcore.Network."""
 
     def __init__(
-        self, inputs: int, layers: Sequence[dict[str, Any]], seed: int = 0, dtype: str = "float32"
+        self,
+        inputs: int,
+        layers: Sequence[dict[str, Any]],
+        seed: int = 0,
+        dtype: str = "float32",
+        matmul_precision: str = "highest",
     ) -> None: ...
     @property
     def dtype(self) -> str: ...
@@ -25,6 +30,12 @@ class Network:
     def inputs(self) -> int: ...
     @property
     def layers(self) -> list[dict[str, Any]]: ...
+    @property
+    def matmul_precision(self) -> str: ...
+    @property
+    def operands(self) -> str:
+        """What products multiply."""
+
     @property
     def outputs(self) -> int: ...
     @property
@@ -94,6 +105,9 @@ def activations() -> list[str]:
 
 def bfloat16_dtype() -> np.dtype[np.void]:
     """The dtype that stands for bfloat16, which NumPy lacks."""
+
+def available_precision(asked: str) -> str:
+    """The matmul precision that float32 networks have here where this one is asked for."""
 
 def build_info() -> dict[str, Any]:
     """Version, compiler and build type."""

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ._errors import CheckpointError
-from .checks import DTYPES, as_integer
+from .checks import DTYPES, as_integer, check_matmul_precision
 from .layers import Layer
 from .network import Network
 
@@ -33,6 +33,7 @@ class Topology:
 
     inputs: int
     dtype: str
+    matmul_precision: str | None
     seed: int
     layers: tuple[Layer, ...]
     fixed: tuple[tuple[int, int], ...]
@@ -49,7 +50,10 @@ class Topology:
         for layer in net.layers:
             skips = {str(back): kind if isinstance(kind, str) else "fixed" for back, kind in layer.skips.items()}
             layers.append({**layer.to_dict(), "skips": skips})
-        return encode({"inputs": net.inputs, "dtype": net.precision, "seed": net.seed, "layers": layers})
+        value = {"inputs": net.inputs, "dtype": net.precision, "seed": net.seed, "layers": layers}
+        if net.matmul_precision != "highest":
+            value["matmul_precision"] = net.matmul_precision
+        return encode(value)
 
     def build(self, arrays: Mapping[str, np.ndarray]) -> Network:
         """The network with these parameters and buffers. Raises CheckpointError."""
@@ -61,7 +65,7 @@ class Topology:
             matrix = arrays[f"{number}.skip.{back}.weight"]
             layer = layers[number - 1]
             layers[number - 1] = replace(layer, skips={**layer.skips, back: matrix})
-        net = Network(self.inputs, layers, self.seed, self.dtype)
+        net = Network(self.inputs, layers, self.seed, self.dtype, matmul_precision=self.matmul_precision)
         net.set_parameters(arrays)
         return net
 
@@ -119,10 +123,13 @@ def expected_shapes(inputs: int, layers: Sequence[Layer]) -> dict[str, tuple[int
 
 
 def _parse(value: dict[str, Any]) -> Topology:
-    if value.keys() != {"inputs", "dtype", "seed", "layers"}:
+    if value.keys() - {"matmul_precision"} != {"inputs", "dtype", "seed", "layers"}:
         raise ValueError(f"must have inputs, dtype, seed and layers, got {sorted(value)}")
     if value["dtype"] not in DTYPES:
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {value['dtype']!r}")
+    precision = value.get("matmul_precision")
+    if precision is not None:
+        check_matmul_precision("matmul_precision", precision)
     layers, fixed = [], []
     for number, description in enumerate(value["layers"], 1):
         if description.keys() != _KEYS:
@@ -134,7 +141,7 @@ def _parse(value: dict[str, Any]) -> Topology:
             raise ValueError(f"layer {number}: a skip must be 'identity', 'learned' or 'fixed'")
         layers.append(Layer(**{**description, "skips": named}))
     inputs, seed = as_integer("inputs", value["inputs"]), as_integer("seed", value["seed"])
-    return Topology(inputs, value["dtype"], seed, tuple(layers), tuple(fixed))
+    return Topology(inputs, value["dtype"], precision, seed, tuple(layers), tuple(fixed))
 
 
 def _back(key: str) -> int:

@@ -77,6 +77,13 @@ def check_dtype(operation: str, dtype: Any) -> str:
     return name
 
 
+def check_matmul_precision(what: str, precision: Any) -> str:
+    """One of PyTorch's three names."""
+    if precision not in ("highest", "high", "medium"):
+        raise ValueError(f'{what} must be "highest", "high" or "medium", got {precision!r}')
+    return precision
+
+
 def check_device(operation: str, device: Any) -> None:
     """DeviceError for anything but the CPU."""
     name = str(device)

@@ -91,7 +91,7 @@ def _without_dropout(net: Network) -> Network:
     from .network import Network
 
     layers = [replace(layer, dropout=0.0, branch_dropout=0.0) for layer in net.layers]
-    still = Network(net.inputs, layers, net.seed, net.precision)
+    still = Network(net.inputs, layers, net.seed, net.precision, matmul_precision=net.matmul_precision)
     still.set_parameters({**net.parameters(), **net.buffers()})
     return still
 

@@ -11,7 +11,8 @@ import numpy as np
 from . import _core
 from ._errors import DTypeError, ShapeError
 from .arrays import as_array, as_rows, is_ready, like
-from .checks import as_integer, check_device, check_dtype, check_seed, require_finite
+from .checks import as_integer, check_device, check_dtype, check_matmul_precision, check_seed, require_finite
+from .config import get_matmul_precision
 from .layers import Layer
 from .tables import Text
 
@@ -33,6 +34,8 @@ class Network:
             bfloat16, half the memory and, where the CPU has the instructions, twice the speed; parameters, sums,
             statistics, losses and outputs in float32, which `net.dtype` then is.
         device: "cpu".
+        matmul_precision: of a float32 network's products, "highest", "high" or "medium"; None for what
+            `resnetcore.set_matmul_precision` says. Files keep one that is not "highest".
 
     Example:
         >>> net = Network(4, [Layer(8), Layer(8), Layer(8, skips={2: "identity"}), Layer(3, activation=None)])
@@ -41,12 +44,18 @@ class Network:
 
     Raises:
         ShapeError: widths that do not fit together; the message names both layers and both widths.
-        ValueError: no layers, or a skip that reaches before the input.
+        ValueError: no layers, a skip that reaches before the input, or an unknown precision.
         BuildFeatureError, DeviceError: a dtype or a device that this build has not.
     """
 
     def __init__(
-        self, inputs: int, layers: Iterable[Layer], seed: int = 0, dtype: Any = "float32", device: str = "cpu"
+        self,
+        inputs: int,
+        layers: Iterable[Layer],
+        seed: int = 0,
+        dtype: Any = "float32",
+        device: str = "cpu",
+        matmul_precision: str | None = None,
     ) -> None:
         check_device("Network", device)
         inputs = as_integer("Network: inputs", inputs)
@@ -62,7 +71,15 @@ class Network:
             if not isinstance(layer, Layer):
                 raise DTypeError(f"Network: layer {number} must be a Layer, got {layer!r}")
             descriptions.append(layer.to_dict())
-        self._core = _core.Network(inputs, descriptions, check_seed("Network", seed), check_dtype("Network", dtype))
+        if matmul_precision is None:
+            matmul_precision = get_matmul_precision()
+        self._core = _core.Network(
+            inputs,
+            descriptions,
+            check_seed("Network", seed),
+            check_dtype("Network", dtype),
+            check_matmul_precision("Network: matmul_precision", matmul_precision),
+        )
         self._layers = layers
 
     @classmethod
@@ -99,6 +116,11 @@ class Network:
     def precision(self) -> str:
         """What the network was asked for as `dtype`: "float32", "float64" or "bfloat16"."""
         return self._core.dtype
+
+    @property
+    def matmul_precision(self) -> str:
+        """What the network was asked for: "highest", "high" or "medium". `explain` says what its products are made of."""
+        return self._core.matmul_precision
 
     @property
     def device(self) -> str:
@@ -214,12 +236,14 @@ class Network:
         """A network with the same arrays that shares nothing with this one."""
         return Network._from_core(self._core.clone(), self._layers)
 
-    def astype(self, dtype: Any) -> Network:
-        """A new network of another dtype, as `Network` takes it, with this one's parameters and buffers, rounded."""
+    def astype(self, dtype: Any, matmul_precision: str | None = None) -> Network:
+        """A new network with this one's parameters and buffers, rounded to another dtype, as `Network` takes it; and with
+        this one's `matmul_precision` where none is given."""
         name = check_dtype("astype", dtype)
-        if name == self.precision:
+        precision = self.matmul_precision if matmul_precision is None else matmul_precision
+        if (name, precision) == (self.precision, self.matmul_precision):
             return self.copy()
-        other = Network(self.inputs, self._layers, self.seed, name)
+        other = Network(self.inputs, self._layers, self.seed, name, matmul_precision=precision)
         other.set_parameters({**self.parameters(), **self.buffers()})
         return other
 
@@ -273,14 +297,20 @@ class Network:
             [layer.to_dict() for layer in self._layers],
             self.seed,
             self.precision,
+            self.matmul_precision,
             {**self.parameters(), **self.buffers()},
         )
 
 
 def _rebuild(
-    inputs: int, layers: list[dict[str, Any]], seed: int, dtype: str, arrays: dict[str, np.ndarray]
+    inputs: int,
+    layers: list[dict[str, Any]],
+    seed: int,
+    dtype: str,
+    matmul_precision: str,
+    arrays: dict[str, np.ndarray],
 ) -> Network:
-    net = Network(inputs, [Layer(**layer) for layer in layers], seed, dtype)
+    net = Network(inputs, [Layer(**layer) for layer in layers], seed, dtype, matmul_precision=matmul_precision)
     net.set_parameters(arrays)
     return net
 

@@ -1,5 +1,5 @@
-// The micro-kernel: a register tile (register_tile.h) summed over every source before anything is written. Included inside
-// the namespace of one instruction set.
+// The micro-kernel: a register tile (register_tile.h) summed over every source before anything is written. Included
+// inside the namespace of one instruction set.
 //
 // Invariant: an element's sum depends on its row, its column and the sources alone, never on which rows share its tile.
 

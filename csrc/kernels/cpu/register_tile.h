@@ -1,5 +1,5 @@
-// A tile of sums: MR rows × V vectors of columns in registers, or in memory. V is two, a panel's width, or one where the
-// last panel has no more columns. Included inside the namespace of one instruction set.
+// A tile of sums: MR rows × V vectors of columns in registers, or in memory. V is two, a panel's width, or one where
+// the last panel has no more columns. Included inside the namespace of one instruction set.
 
 // body(i) for each row of a tile. The rows are constants from the start, not a loop that is unrolled late: only so does
 // the compiler keep a tile in registers throughout.

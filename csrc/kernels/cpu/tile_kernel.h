@@ -1,5 +1,5 @@
-// Sums of products of bfloat16 or bfloat16x2 by tiles (tile_unit.h), in place of micro_kernel.h's: 32 rows × one panel at
-// a time. Included inside an ISA's namespace.
+// Sums of products of bfloat16 or bfloat16x2 by tiles (tile_unit.h), in place of micro_kernel.h's: 32 rows × one panel
+// at a time. Included inside an ISA's namespace.
 //
 // Invariant: as micro_kernel.h's. A row of sums comes of the same row of A's tile alone, so rows beyond the last may
 // hold anything. Numbers beyond the last k are zeros in both operands: a zero times infinity would be NaN.

@@ -9,8 +9,8 @@ struct Stretch : PairedStretch<T> {
 
     explicit Stretch(const WeightsArgs<T>& args) : PairedStretch<T>{{args}} {}
 
-    // A's pairs lie along its rows; the left operand wants them along its columns. Tiles of 16 of A's columns × a step of
-    // its rows follow one another, each contiguous; a stretch has room for a whole number of such steps.
+    // A's pairs lie along its rows; the left operand wants them along its columns. Tiles of 16 of A's columns × a step
+    // of its rows follow one another, each contiguous; a stretch has room for a whole number of such steps.
     void take_rows() const {
         for (std::int64_t k = 0; k < args.inner; k += tile_height)
             for (std::int64_t row = begin; row < end; row += depth) {

@@ -1,5 +1,5 @@
-// bfloat16 and bfloat16x2 in vectors: widened to floats, rounded from them, and multiplied in pairs. Included inside the namespace of
-// one instruction set.
+// bfloat16 and bfloat16x2 in vectors: widened to floats, rounded from them, and multiplied in pairs. Included inside
+// the namespace of one instruction set.
 
 typedef std::uint32_t Words __attribute__((vector_size(RC_VECTOR_BYTES)));
 typedef std::uint32_t UnalignedWords __attribute__((vector_size(RC_VECTOR_BYTES), aligned(2), may_alias));
