@@ -48,7 +48,7 @@ def machine(threads: int) -> dict:
     from resnetcore import _core
 
     versions = [f"Python {platform.python_version()}"]
-    for package in ("resnetcore", "numpy", "torch", "jax", "scikit-learn"):
+    for package in ("resnetcore", "numpy", "torch", "jax", "onnxruntime", "scikit-learn"):
         try:
             versions.append(f"{package} {importlib.metadata.version(package)}")
         except importlib.metadata.PackageNotFoundError:
@@ -66,9 +66,12 @@ def commit() -> str:
 
 
 def run(arguments: argparse.Namespace) -> None:
+    from resnetcore import _core
+
+    from .limits import limits
     from .measure import measure
     from .memory import peak_memory
-    from .report import line, picture, table
+    from .report import line, picture, roofline, table
 
     chosen = [SHAPES[i - 1] for i in arguments.shapes] if arguments.shapes else SHAPES
     kind = {name: getattr(arguments, name) for name in ("variant", "mode", "optimizer", "precision")}
@@ -77,9 +80,10 @@ def run(arguments: argparse.Namespace) -> None:
         "commit": commit(),
         **kind,
         "machine": machine(arguments.threads),
+        "limits": limits(arguments.threads, _core.cache_info()["last"]),
         "rows": [],
     }
-    print(", ".join(f"{key}: {value}" for key, value in result["machine"].items()), flush=True)
+    print(", ".join(f"{key}: {value}" for key, value in {**result["machine"], **result["limits"]}.items()), flush=True)
     for shape in chosen:
         case = Case(shape, **kind)
         row = measure(case, tuple(arguments.rivals), arguments.threads, 2.0 if arguments.quick else arguments.seconds)
@@ -92,7 +96,9 @@ def run(arguments: argparse.Namespace) -> None:
     stem = arguments.out / f"{result['date']}-cpu{suffix(kind)}"
     stem.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
     picture(result, stem.with_suffix(".png"))
-    print(f"\n{table(result)}\n\nWritten: {stem}.json and {stem}.png")
+    if result["limits"] and arguments.precision == "float32":
+        roofline(result, stem.with_name(f"{stem.name}-roofline.png"))
+    print(f"\n{table(result)}\n\nWritten: {stem}.json and its pictures")
 
 
 def suffix(kind: dict) -> str:

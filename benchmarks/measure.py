@@ -52,6 +52,8 @@ def measure(case: Case, rivals: tuple[str, ...], threads: int, seconds: float) -
         }
     return {
         "shape": case.to_dict()["shape"],
+        "operations": case.operations,
+        "traffic": case.traffic,
         "gflops": case.operations / result["resnetcore"]["ms"] / 1e6,
         "rivals": result,
     }

@@ -82,6 +82,17 @@ class Case:
         weights = sum(layer.inputs * layer.width * _matrices(layer) for layer in self.layers)
         return 2.0 * self.shape.batch * weights * (3 if self.mode == "train" else 1)
 
+    @property
+    def traffic(self) -> float:
+        """Bytes that cannot but move where nothing stays in a cache: the batch, every weight as often as the work passes
+        over it (to update, it is read forward and backward, and written), and to train, every activation there and back."""
+        training = self.mode == "train"
+        weights = sum(layer.inputs * layer.width * _matrices(layer) for layer in self.layers)
+        activations = self.shape.batch * sum(layer.width for layer in self.layers)
+        size = 4 if self.precision == "float32" else 2
+        batch = self.shape.batch * self.shape.width
+        return size * (batch + weights * (3 if training else 1) + activations * (2 if training else 0))
+
     def problem(self) -> Problem:
         """Random, the same for every rival. Weights are small enough that no skip makes the sums explode."""
         rng = np.random.default_rng(0)

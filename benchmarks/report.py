@@ -11,9 +11,10 @@ LABELS = {
     "torch_compile": "PyTorch compile",
     "torch_onednn": "PyTorch oneDNN",
     "jax_jit": "JAX jit",
+    "onnxruntime": "ONNX Runtime",
     "sklearn_mlp": "scikit-learn (no skips)",
 }
-COLOURS = dict(zip(LABELS, ("#000000", "#d55e00", "#0072b2", "#56b4e9", "#009e73", "#cc79a7"), strict=False))
+COLOURS = dict(zip(LABELS, ("#000000", "#d55e00", "#0072b2", "#56b4e9", "#009e73", "#e69f00", "#cc79a7"), strict=False))
 NETWORKS = {
     "identity": "identity skips",
     "norm": "identity skips and batch normalisation",
@@ -96,13 +97,12 @@ def put_tables(runs: list[dict], document: Path) -> None:
 
 
 def picture(run: dict, path: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+    """How many times our time every rival takes, a group of bars for each shape."""
+    from matplotlib.figure import Figure
 
     rivals = [n for n in LABELS if n != "resnetcore" and any("ratio" in r["rivals"].get(n, {}) for r in run["rows"])]
-    figure, axes = plt.subplots(figsize=(9, 4), layout="constrained")
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    axes = figure.subplots()
     slot = 0.8 / max(len(rivals), 1)
     for index, name in enumerate(rivals):
         places = [i + (index - (len(rivals) - 1) / 2) * slot for i in range(len(run["rows"]))]
@@ -122,4 +122,40 @@ def picture(run: dict, path: Path) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     if rivals:
         axes.legend(frameon=False)
+    figure.savefig(path, dpi=150)
+
+
+def roofline(run: dict, path: Path) -> None:
+    """GFLOP/s of every program over the work's operations a byte (Williams, Waterman & Patterson 2009), and the limits."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 4.5), layout="constrained")
+    axes = figure.subplots()
+    intensities = [row["operations"] / row["traffic"] for row in run["rows"]]
+    ends = min(intensities) / 2, max(intensities) * 2
+    top = run["limits"]["gflops"]
+    for name, label, style in (("memory_gb_s", "memory", "--"), ("cache_gb_s", "last cache", ":")):
+        bend = top / run["limits"][name]
+        points = [ends[0], min(max(bend, ends[0]), ends[1]), ends[1]]
+        roof = [min(top, x * run["limits"][name]) for x in points]
+        axes.plot(points, roof, style, color="grey", label=f"limit, data in {label}")
+    for name in LABELS:
+        seen = [
+            (i, row) for i, row in zip(intensities, run["rows"], strict=True) if "ms" in row["rivals"].get(name, {})
+        ]
+        if not seen or any("note" in row["rivals"][name] for _, row in seen):
+            continue
+        reached = [row["operations"] / row["rivals"][name]["ms"] / 1e6 for _, row in seen]
+        axes.plot(
+            [i for i, _ in seen], reached, "o" if name != "resnetcore" else "s", label=LABELS[name], color=COLOURS[name]
+        )
+    for intensity, row in zip(intensities, run["rows"], strict=True):
+        axes.annotate(
+            "{batch}, {width}, {depth}".format(**row["shape"]), (intensity, top * 1.08), rotation=30, fontsize=8
+        )
+    axes.set(xscale="log", yscale="log", xlim=ends, ylim=(top / 30, top * 2))
+    axes.set(xlabel="operations a byte that must move", ylabel="GFLOP/s")
+    axes.set_title(f"{title(run)}: what is reached, and what could be", loc="left")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=8, loc="lower right")
     figure.savefig(path, dpi=150)

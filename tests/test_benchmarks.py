@@ -10,7 +10,7 @@ import pytest
 
 import resnetcore as rc
 from benchmarks import __main__ as program
-from benchmarks import measure, memory, report
+from benchmarks import limits, measure, memory, report
 from benchmarks.networks import OPTIMIZERS, VARIANTS, Case
 from benchmarks.rivals import resnetcore as ours
 from benchmarks.shapes import Shape
@@ -29,12 +29,12 @@ def number_of_threads():
 
 
 def require(rival):
-    library = "torch" if rival.startswith("torch") else "jax"
+    library = "torch" if rival.startswith("torch") else rival.removesuffix("_jit")
     pytest.importorskip(library, reason=f"{library} is not installed")
 
 
 @pytest.mark.parametrize("kind", KINDS + NARROW, ids="-".join)
-@pytest.mark.parametrize("rival", ["torch_eager", "torch_onednn", "jax_jit"])
+@pytest.mark.parametrize("rival", ["torch_eager", "torch_onednn", "jax_jit", "onnxruntime"])
 def test_rivals_compute_the_same(rival, kind):
     require(rival)
     case = Case(TINY, *kind)
@@ -154,3 +154,20 @@ def test_memory_is_the_peak_of_building_and_of_steps(monkeypatch):
 def test_results_of_before_variants_still_fill_the_table():
     for file in (program.HERE / "results").glob("*.json"):
         assert "| batch, width, layers |" in report.table(json.loads(file.read_text()))
+
+
+def test_limits_and_roofline(tmp_path):
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    found = limits.limits(1, 1 << 20)
+    if not found:
+        pytest.skip("there is no C++ compiler")
+    assert all(found[name] > 0 for name in ("gflops", "memory_gb_s", "cache_gb_s"))
+    case = Case(TINY)
+    row = measure.measure(case, ("resnetcore",), 1, 0.0)
+    assert row["operations"] / row["rivals"]["resnetcore"]["ms"] / 1e6 < found["gflops"]
+    weights, rows = 5 * 16 * 16 + 16 * 10, 24
+    assert case.operations == 2 * rows * weights * 3
+    assert case.traffic == 4 * (rows * 16 + 3 * weights + 2 * rows * (5 * 16 + 10))
+    run = {"limits": found, "rows": [row]}
+    report.roofline(run, tmp_path / "roofline.png")
+    assert (tmp_path / "roofline.png").stat().st_size > 10_000

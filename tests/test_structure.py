@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import planted_bugs
 from resnetcore import _core
 
 ROOT = Path(__file__).parent.parent
@@ -157,6 +158,12 @@ def test_no_flag_depends_on_this_cpu_or_changes_arithmetic():
         code = re.sub(r"#.*", "", path.read_text())
         assert "-march=native" not in code
         assert "-ffast-math" not in code
+
+
+def test_every_planted_bug_has_its_place_and_is_listed():
+    listed = (ROOT / "tests" / "README.md").read_text()
+    assert planted_bugs.stale() == []
+    assert [bug.name for bug in planted_bugs.BUGS if f"| {bug.name} |" not in listed] == []
 
 
 def test_every_test_file_is_explained():

@@ -5,7 +5,7 @@ returns the logits. `arrays()` gives what training has changed, by name, as NumP
 compared before any time is taken. ImportError means that the library is not there, `Unable` that it lacks this network.
 """
 
-NAMES = ("resnetcore", "torch_eager", "torch_compile", "torch_onednn", "jax_jit", "sklearn_mlp")
+NAMES = ("resnetcore", "torch_eager", "torch_compile", "torch_onednn", "jax_jit", "onnxruntime", "sklearn_mlp")
 # Sides that do other work: nothing to compare results with, and never among the rivals that a ratio is taken to.
 UNCOMPARED = {"sklearn_mlp": "no skips"}
 
