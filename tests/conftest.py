@@ -1,5 +1,6 @@
 """Settings of the whole suite."""
 
+import os
 import signal
 import sys
 from pathlib import Path
@@ -7,6 +8,9 @@ from pathlib import Path
 from hypothesis import settings
 
 sys.path.insert(0, str(Path(__file__).parent))
+
+# What this machine's user has tuned is no matter of the tests'.
+os.environ["RESNETCORE_TUNING"] = ""
 
 # The same examples every time: a failure seen once is seen again.
 settings.register_profile("repeatable", derandomize=True, deadline=None)

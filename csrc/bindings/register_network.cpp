@@ -164,12 +164,30 @@ template <class T>
 std::string explain_plan(const Model<T>& model, bool training, std::int64_t batch) {
     if (batch < 1) throw ValueError("explain: batch must be at least 1, got " + std::to_string(batch));
     if (!training) return explain(model.inference_plan(), model.parameters());
-    const StepShape shape = step_shape(model, batch);
-    const Choice choice = choose_strategy(shape);
+    const Choice choice = choose_strategy(step_shape(model, batch));
     const bool by_tile = choice.strategy == Strategy::by_tile;
-    return "a step on " + std::to_string(batch) + " rows, on " + std::to_string(shape.threads) +
+    return "a step on " + std::to_string(batch) + " rows, on " + std::to_string(choice.threads) +
            " threads: weight gradients " + (by_tile ? "by tile" : "by layer") + " (" + choice.reason + ")\n" +
            explain(model.training_plan(by_tile), model.parameters());
+}
+
+// As Python keeps it in a file.
+py::dict shape_dict(const StepShape& s) {
+    py::dict d;
+    d["rows"] = s.rows, d["weights"] = s.weights, d["row_width"] = s.row_width;
+    d["element_size"] = s.element_size, d["one_phase"] = s.one_phase, d["threads"] = s.threads;
+    return d;
+}
+
+void remember_choice(const py::dict& d, const std::string& strategy, int threads) {
+    StepShape s;
+    s.rows = d["rows"].cast<std::int64_t>(), s.weights = d["weights"].cast<std::int64_t>();
+    s.row_width = d["row_width"].cast<std::int64_t>(), s.element_size = d["element_size"].cast<std::int64_t>();
+    s.one_phase = d["one_phase"].cast<bool>(), s.threads = d["threads"].cast<int>();
+    if (threads < 1 || threads > s.threads)
+        throw ValueError("remember_choice: threads must be from 1 to " + std::to_string(s.threads) + ", got " +
+                         std::to_string(threads));
+    remember(s, find_strategy(strategy), threads);
 }
 
 template <class T>
@@ -271,7 +289,15 @@ void register_network(py::module_& m) {
                 const std::string products = std::string("products of ") + n.operands() + "\n";
                 return products + n.with([&](const auto& model) { return explain_plan(model, training, batch); });
             },
-            py::arg("training") = false, py::arg("batch") = 128, "What runs in which order, on which memory, as text.");
+            py::arg("training") = false, py::arg("batch") = 128, "What runs in which order, on which memory, as text.")
+        .def(
+            "step_shape",
+            [](const NetworkObject& n, std::int64_t batch) {
+                return n.with([&](const auto& model) { return shape_dict(step_shape(model, batch)); });
+            },
+            py::arg("batch"), "What the way to do a step on so many rows is chosen and remembered by.");
+    m.def("remember_choice", &remember_choice, py::arg("shape"), py::arg("strategy"), py::arg("threads"),
+          "Steps of this shape are done so from now on.");
 }
 
 }  // namespace resnetcore

@@ -51,9 +51,9 @@ StepShape step_shape(const Model<T>& model, std::int64_t rows) {
 template <class T>
 void Backpropagation<T>::prepare(const Batch<T>& batch, const PassOptions& options) {
     const std::int64_t rows = (batch.rows + options.micro_batches - 1) / options.micro_batches;
-    const StepShape shape = step_shape(model_, rows);
-    threads_ = shape.threads;
-    strategy_ = choose_strategy(shape).strategy;
+    const Choice choice = choose_strategy(step_shape(model_, rows));
+    threads_ = choice.threads;
+    strategy_ = choice.strategy;
     executor(strategy_).prepare(rows, threads_);
     gradients_.prepare(threads_, materialises(options) || strategy_ == Strategy::by_tile);
     row_loss_.resize(batch.rows);

@@ -11,22 +11,27 @@ enum class Strategy {
     by_tile,   // each tile of rows adds its share right after its δ, in the order of the tiles; then the update
 };
 
-// What the choice depends on.
+// What the choice depends on, and what a tuning is remembered by.
 struct StepShape {
     std::int64_t rows = 0;
     std::int64_t weights = 0;    // trained matrix elements
     std::int64_t row_width = 0;  // elements of all activations of one row
     std::int64_t element_size = 4;
     bool one_phase = true;  // no barrier between forward and backward: tiles can keep their activations in cache
-    int threads = 1;
+    int threads = 1;        // that pay by the cost model
 };
 
 struct Choice {
     Strategy strategy;
+    int threads;
     const char* reason;
 };
 Choice choose_strategy(const StepShape& shape);
 
+// What was measured to be fastest for such steps: chosen from now on, instead of what the cost model says.
+void remember(const StepShape& shape, Strategy strategy, int threads);
+
+Strategy find_strategy(const std::string& name);  // "by_layer" or "by_tile"; throws ValueError
 // "auto", "by_layer" or "by_tile"; forces every later step. Throws ValueError for other names.
 void set_strategy(const std::string& name);
 // RESNETCORE_STRATEGY at the start.

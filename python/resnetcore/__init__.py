@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from .progress import Progress
     from .schedules import Schedule
     from .trainer import Trainer
+    from .tuning import tune
 
 # Public name: (module, name in it). A module itself has no name.
 _EXPORTS = {
@@ -84,6 +85,7 @@ _EXPORTS = {
     **{name: (".optimizers", name) for name in ("SGD", "Adam", "AdamW")},
     "Schedule": (".schedules", "Schedule"),
     "Trainer": (".trainer", "Trainer"),
+    "tune": (".tuning", "tune"),
 }
 
 __all__ = [
@@ -125,6 +127,7 @@ __all__ = [
     "set_matmul_precision",
     "set_num_threads",
     "show_config",
+    "tune",
 ]
 
 

@@ -62,6 +62,9 @@ class Network:
     def plan(self, training: bool = False, batch: int = 128) -> str:
         """What runs in which order, on which memory, as text."""
 
+    def step_shape(self, batch: int) -> dict[str, int]:
+        """What the way to do a step on so many rows is chosen and remembered by."""
+
     def predict(self, x: _Array) -> _Array:
         """Outputs in inference mode, (n, outputs)."""
 
@@ -105,6 +108,9 @@ def activations() -> list[str]:
 
 def bfloat16_dtype() -> np.dtype[np.void]:
     """The dtype that stands for bfloat16, which NumPy lacks."""
+
+def remember_choice(shape: dict[str, int], strategy: str, threads: int) -> None:
+    """Steps of this shape are done so from now on."""
 
 def available_precision(asked: str) -> str:
     """The matmul precision that float32 networks have here where this one is asked for."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from . import _core, optimizers, schedules
+from . import _core, optimizers, schedules, tuning
 from ._errors import DTypeError
 from .arrays import is_ready
 from .best import Best, Key
@@ -88,6 +88,7 @@ class Trainer:
         self._seed = check_seed("Trainer", seed)
         self._clip_norm = _check_clip_norm(clip_norm)
         self._net = net
+        tuning.load()
         self._turns = Turns()
         self._core = _core.Trainer(
             net._core,

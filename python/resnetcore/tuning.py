@@ -1,0 +1,154 @@
+"""Which way to do a training step is fastest here: measured once, where asked for, and kept in a file.
+
+A cost model chooses without measuring. All ways give the same bits, so this is a matter of time alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import _core
+from ._atomic import replace_file
+from ._errors import DTypeError
+from .checks import as_integer, as_number
+from .losses import Loss
+from .network import Network
+from .optimizers import SGD
+from .tables import Text, table
+
+__all__ = ["tune"]
+
+_VERSION = 1
+_DECIDED = ("strategy", "use_threads")  # by a tuning; the rest of a choice is what it was for
+_TURN = 0.02  # seconds of steps that are timed together
+_loaded: list[Path] = []
+
+
+def tune(net: Network, batch: int, seconds: float = 2.0) -> Text:
+    """Times the ways to train `net` on batches of `batch` rows, here and with these threads, and keeps the fastest.
+
+    It holds for this process, and by a file for later ones: for every network and batch of the same sizes. `net` is left
+    as it is. The file is RESNETCORE_TUNING, or resnetcore/tuning.json in the user's cache folder; an empty
+    RESNETCORE_TUNING means none. Delete it to forget.
+
+    Args:
+        net: the network.
+        batch: rows of a step (of a micro-batch, where the trainer accumulates).
+        seconds: of timing, the ways in turns.
+
+    Returns:
+        A table of the ways: milliseconds a step, the fastest one first.
+
+    Raises:
+        DTypeError, ValueError: `net` is no network, or a number is out of range.
+        OSError: the file cannot be written; the choice holds for this process all the same.
+    """
+    if not isinstance(net, Network):
+        raise DTypeError(f"tune: net must be a Network, got {type(net).__name__}")
+    batch = as_integer("tune: batch", batch, at_least=1)
+    seconds = as_number("tune: seconds", seconds)
+    if not 0 < seconds < float("inf"):
+        raise ValueError(f"tune: seconds must be positive and finite, got {seconds}")
+    if _core.get_strategy() != "auto":
+        raise ValueError(f"tune: RESNETCORE_STRATEGY forces {_core.get_strategy()}: there is nothing to choose")
+    load()
+    shape = net._core.step_shape(batch)
+    counts = sorted({1, shape["threads"]}, reverse=True)
+    ways = [(strategy, threads) for strategy in ("by_layer", "by_tile") for threads in counts]
+    times = _times(net, batch, shape, ways, seconds)
+    ranking = sorted(ways, key=times.__getitem__)
+    _core.remember_choice(shape, *ranking[0])
+    _keep({**shape, "strategy": ranking[0][0], "use_threads": ranking[0][1]})
+    rows = [(strategy, threads, f"{1e3 * times[strategy, threads]:.3f}") for strategy, threads in ranking]
+    return table(("weight gradients", "threads", "ms a step"), rows)
+
+
+def _times(
+    net: Network, batch: int, shape: dict[str, int], ways: list[tuple[str, int]], seconds: float
+) -> dict[tuple[str, int], float]:
+    """Median seconds of a step, by way; the ways take turns."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((batch, net.inputs)).astype(net.dtype)
+    y = rng.standard_normal((batch, net.outputs)).astype(net.dtype)
+    copy = net.copy()
+    core = _core.Trainer(copy._core, Loss("mse").to_core(net.outputs), SGD(lr=1e-30, momentum=0.0).to_core())
+    taken: dict[tuple[str, int], list[float]] = {way: [] for way in ways}
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or len(taken[ways[0]]) < 3:
+        for way in ways:
+            _core.remember_choice(shape, *way)
+            core.step(x, y, 1e-30)
+            start, steps = time.perf_counter(), 0
+            while steps == 0 or time.perf_counter() - start < _TURN:
+                core.step(x, y, 1e-30)
+                steps += 1
+            taken[way].append((time.perf_counter() - start) / steps)
+    return {way: float(np.median(times)) for way, times in taken.items()}
+
+
+def load() -> None:
+    """Takes over what was kept for this machine. Once for a file; one that cannot be used is passed over, with a warning."""
+    path = _path()
+    if path is None or path in _loaded:
+        return
+    _loaded.append(path)
+    try:
+        for choice in _read(path):
+            strategy, threads = choice.pop("strategy"), choice.pop("use_threads")
+            _core.remember_choice(choice, strategy, threads)
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
+        warnings.warn(f"{path} is passed over: {error}; delete it, and tune again", RuntimeWarning, stacklevel=3)
+
+
+def _path() -> Path | None:
+    given = os.environ.get("RESNETCORE_TUNING")
+    if given is not None:
+        return Path(given) if given else None
+    folder = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(folder, "resnetcore", "tuning.json")
+
+
+def _machine() -> dict[str, Any]:
+    """What choices are kept apart by: a home may be shared by several machines."""
+    return {"isa": _core.isa_info()["current"], **_core.cache_info(), "cpus": os.cpu_count()}
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    """The choices kept for this machine."""
+    kept = json.loads(path.read_text())
+    if not isinstance(kept, dict) or kept.get("version") != _VERSION:
+        raise ValueError(f"it is not of version {_VERSION}")
+    return [dict(entry["choice"]) for entry in kept["choices"] if entry["machine"] == _machine()]
+
+
+def _keep(choice: dict[str, Any]) -> None:
+    """Adds a choice to the file, in place of one for the same steps."""
+    path = _path()
+    if path is None:
+        return
+    try:
+        entries = json.loads(path.read_text())["choices"]
+    except (OSError, ValueError, TypeError, KeyError):
+        entries = []  # none yet, or load() has warned of what was there
+    new = {"machine": _machine(), "choice": choice}
+
+    def superseded(entry: Any) -> bool:
+        """By the new one; or it is none at all."""
+        try:
+            same = all(entry["choice"][name] == value for name, value in choice.items() if name not in _DECIDED)
+            return same and entry["machine"] == new["machine"]
+        except (TypeError, KeyError):
+            return True
+
+    kept = {"version": _VERSION, "choices": [*(e for e in entries if not superseded(e)), new]}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(path, [json.dumps(kept, indent=1).encode()])

@@ -1,0 +1,132 @@
+"""rc.tune: what was measured is chosen, kept, found again by another process, and changes no result."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import resnetcore as rc
+from resnetcore import _core, tuning
+
+
+@pytest.fixture
+def file(tmp_path, monkeypatch):
+    path = tmp_path / "cache" / "tuning.json"
+    monkeypatch.setenv("RESNETCORE_TUNING", str(path))
+    return path
+
+
+def network(width):
+    return rc.models.resnet(9, 4, width=width, depth=5, seed=1)
+
+
+def explained(net, batch):
+    return str(net.explain(training=True, batch=batch)).split("\n")[1]
+
+
+def test_the_fastest_is_chosen_and_kept(file):
+    net = network(21)  # of sizes that no other test here has: choices hold for the process
+    before = net.parameters()
+    assert "tuned" not in explained(net, 300)
+    result = rc.tune(net, 300, seconds=0.2)
+    assert all(np.array_equal(before[name], now) for name, now in net.parameters().items())
+    strategy, threads, time = result.split("\n")[2].split()
+    assert float(time) == min(float(line.split()[2]) for line in result.split("\n")[2:])
+    line = explained(net, 300)
+    assert f"on {threads} thread" in line and strategy.replace("_", " ") in line and "(tuned)" in line
+    assert "tuned" not in explained(net, 301)
+    entry = json.loads(file.read_text())["choices"][0]["choice"]
+    assert (entry["rows"], entry["strategy"], str(entry["use_threads"])) == (300, strategy, threads)
+    # Another network of these sizes in another process; and tuning again replaces the entry.
+    rc.tune(network(22), 40, seconds=0.01)
+    rc.tune(net, 300, seconds=0.01)
+    assert len(json.loads(file.read_text())["choices"]) == 2
+    program = (
+        "import resnetcore as rc; net = rc.models.resnet(9, 4, width=21, depth=5, seed=2)\n"
+        "rc.Trainer(net); print(net.explain(training=True, batch=300))"
+    )
+    run = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=True)
+    assert "(tuned)" in run.stdout
+
+
+@pytest.mark.parametrize("strategy", ["by_layer", "by_tile"])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_no_choice_changes_a_bit(strategy, threads):
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((1200, 9)).astype("float32"), rng.integers(0, 4, 1200)
+
+    def trained():
+        net = network(64)
+        trainer = rc.Trainer(net)
+        losses = [trainer.step(x, y) for _ in range(3)]
+        return [np.array(losses), *net.parameters().values()]
+
+    before = rc.get_num_threads()
+    rc.set_num_threads(2)
+    expected = trained()
+    shape = network(64)._core.step_shape(1200)
+    assert shape["threads"] == 2
+    _core.remember_choice(shape, strategy, threads)
+    assert f"on {threads} thread" in explained(network(64), 1200)
+    assert all(a.tobytes() == b.tobytes() for a, b in zip(expected, trained(), strict=True))
+    rc.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "{", '{"version": 2, "choices": []}', '{"version": 1}', '{"version": 1, "choices": [3]}']
+    + ['{"version": 1, "choices": [{"machine": MACHINE, "choice": CHOICE}]}'.replace("CHOICE", c) for c in ("3", "{}")],
+)
+def test_a_file_that_cannot_be_used_is_passed_over(file, text):
+    file.parent.mkdir()
+    file.write_text(text.replace("MACHINE", json.dumps(tuning._machine())))
+    with pytest.warns(RuntimeWarning, match="passed over"):
+        rc.Trainer(network(8))
+    rc.Trainer(network(8))  # it is said once
+    rc.tune(network(8), 10, seconds=0.01)
+    assert len(json.loads(file.read_text())["choices"]) == 1
+
+
+def test_choices_of_another_machine_are_left(file):
+    other = {"machine": {"isa": "none"}, "choice": {**network(8)._core.step_shape(11), "strategy": "by_tile"}}
+    file.parent.mkdir()
+    file.write_text(json.dumps({"version": 1, "choices": [other]}))
+    rc.tune(network(8), 11, seconds=0.01)
+    assert json.loads(file.read_text())["choices"][0] == other
+
+
+def test_no_file_is_written_where_none_is_wanted(tmp_path, monkeypatch):
+    monkeypatch.setenv("RESNETCORE_TUNING", "")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    rc.tune(network(8), 12, seconds=0.01)
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.delenv("RESNETCORE_TUNING")
+    rc.tune(network(8), 12, seconds=0.01)
+    assert (tmp_path / "resnetcore" / "tuning.json").exists()
+
+
+def test_bad_arguments(file):
+    net = network(8)
+    for bad, error in {"net": rc.DTypeError, 0: ValueError, 2.5: rc.DTypeError}.items():
+        with pytest.raises(error, match="tune:"):
+            rc.tune(bad, 8) if bad == "net" else rc.tune(net, bad)
+    for seconds in (0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="tune: seconds"):
+            rc.tune(net, 8, seconds)
+    _core.set_strategy("by_layer")
+    try:
+        with pytest.raises(ValueError, match="RESNETCORE_STRATEGY"):
+            rc.tune(net, 8)
+    finally:
+        _core.set_strategy("auto")
+    with pytest.raises(ValueError, match="threads"):
+        _core.remember_choice(net._core.step_shape(8), "by_tile", 1000)
+    with pytest.raises(ValueError, match="strategy"):
+        _core.remember_choice(net._core.step_shape(8), "auto", 1)
+    if os.geteuid() != 0:
+        file.parent.mkdir(mode=0o500)
+        with pytest.raises(OSError):
+            rc.tune(net, 8, 0.01)
