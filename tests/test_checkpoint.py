@@ -1,7 +1,9 @@
 """What is loaded is what was saved, to the bit; everything else is a CheckpointError before arrays are made."""
 
 import json
+import math
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -292,9 +294,28 @@ def test_numbers_of_numpy_in_settings_are_saved(path):
 
 def test_infinite_metrics_are_saved(path):
     trainer = make_trainer()
-    trainer.history.append({"loss": float("inf")})
+    for loss in (math.inf, -math.inf):
+        trainer.history.append({"loss": loss})
     trainer.save(path)
-    assert rc.Trainer.resume(path).history["loss"][-1] == float("inf")
+    text = safetensors.read(path)[1][TRAINER]
+    json.loads(text, parse_constant=pytest.fail)  # Infinity and NaN are no JSON
+    assert rc.Trainer.resume(path).history["loss"][-2:] == [math.inf, -math.inf]
+
+
+def test_infinite_metrics_of_older_files_are_read(path):
+    trainer = make_trainer()
+    trainer.save(path)
+    rewrite(path, lambda value: value["history"]["loss"].__setitem__(0, math.inf), key=TRAINER)
+    assert ":[Infinity," in safetensors.read(path)[1][TRAINER].replace(" ", "")
+    assert rc.Trainer.resume(path).history["loss"][0] == math.inf
+
+
+def test_the_best_epoch_may_have_an_infinite_value(path):
+    trainer = make_stopped_trainer()
+    (key, best), *_ = trainer._best.items()
+    trainer._best[key] = replace(best, value=-math.inf)
+    trainer.save(path)
+    assert rc.Trainer.resume(path)._best[key].value == -math.inf
 
 
 def test_a_schedule_of_the_users_own_is_refused_and_the_old_file_kept(path):
