@@ -477,6 +477,52 @@ def test_check_finite():
             assert all(np.array_equal(before[name], a) for name, a in net.parameters().items())
 
 
+HUGE = X + 1e300 * np.eye(ROWS, 4)  # beyond float32
+SIGNALLING = X.astype(np.float64)
+SIGNALLING.view(np.uint64)[3, 1] = 0x7FF0000000000001
+
+
+@pytest.mark.parametrize("bad", [HUGE, SIGNALLING], ids=["beyond float32", "signalling NaN"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_conversions_warn_of_nothing(bad, dtype):
+    # pytest makes errors of warnings.
+    net = rc.models.plain(4, 2, 8, 3, dtype=dtype)
+    for predict in (net.predict, net.predict_proba):
+        assert not np.isfinite(predict(bad)).all()
+        with pytest.raises(ValueError, match=r"finite in float32 \(check_finite=True\)"):
+            predict(bad, check_finite=True)
+    trainer = rc.Trainer(net, "mse")
+    good, targets = X.astype(np.float32), X[:, :2].astype(np.float64)
+    assert not math.isfinite(trainer.evaluate(bad, targets)["rmse"])
+    assert not math.isfinite(trainer.evaluate(X, bad[:, :2])["rmse"])
+    for x, y in [(bad, targets), (good, bad[:, :2])]:
+        for call in (trainer.step, trainer.fit, lambda x, y: trainer.fit([(x, y)])):
+            with pytest.raises(FloatingPointError, match="the loss became"):
+                call(x, y)
+        for fit in (trainer.step, trainer.fit):
+            with pytest.raises(ValueError, match="finite in float32"):
+                fit(x, y, check_finite=True)
+        with pytest.raises(FloatingPointError, match="the loss became"):
+            net.gradients(x, y, "mse")
+    with pytest.raises(ValueError, match="x must be finite in float32"):
+        net.gradients(bad, targets, "mse", check_finite=True)
+
+
+def test_metrics_beyond_float64_are_infinite():
+    net = rc.models.plain(4, 2, 8, 3, dtype="float64")
+    assert rc.Trainer(net, "mse").evaluate(X, np.full((ROWS, 2), 1e300))["rmse"] == math.inf
+    net.set_parameters({"3.weight": np.full((8, 2), 1e300)})
+    assert net.diagnose(X, Y % 2).activation_norm[-1] == math.inf
+
+
+@pytest.mark.parametrize("name", ["1.weight", "1.norm.running_var", "6.bias"])
+def test_parameters_beyond_the_networks_dtype(unchanged, name):
+    net = unchanged.net
+    shape = {**net.parameters(), **net.buffers()}[name].shape
+    with pytest.raises(ValueError, match=f"set_parameters: '{name}' .*beyond the range of float32"):
+        net.set_parameters({"2.weight": np.zeros((8, 8)), name: np.full(shape, 1e39)})
+
+
 def test_integer_targets_of_a_regression():
     targets = np.arange(ROWS * 3).reshape(ROWS, 3) % 5
     losses = []

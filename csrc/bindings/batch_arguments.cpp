@@ -4,7 +4,6 @@
 #include <cmath>
 
 #include "base/error.h"
-#include "bindings/array.h"
 #include "math/loss.h"
 
 namespace py = pybind11;
@@ -24,14 +23,6 @@ py::array as_array(py::handle value, const std::string& what) {
     const char order = array.dtype().byteorder();
     if (order == '>') throw DTypeError(what + " must be in native byte order, got " + dtype_of(array));
     return array;
-}
-
-// The array itself where it is one of T in C order.
-template <class T>
-Dense<T> dense(const py::array& array) {
-    auto same = Dense<T>::ensure(array);
-    if (!same) throw py::error_already_set();
-    return reinterpret_cast<std::uintptr_t>(same.data()) % alignof(T) == 0 ? same : Dense<T>(same.attr("copy")());
 }
 
 bool takes_labels(int loss) { return std::string(loss_name(loss)) == "cross_entropy"; }

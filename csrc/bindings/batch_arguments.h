@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "bindings/array.h"
 #include "train/backpropagation.h"
 
 namespace resnetcore {
@@ -19,9 +20,6 @@ struct LossSettings {
     std::vector<double> class_weight;
 };
 LossSettings loss_settings(const pybind11::dict& description, std::int64_t outputs, const char* operation);
-
-template <class T>
-using Dense = pybind11::array_t<T, pybind11::array::c_style | pybind11::array::forcecast>;
 
 // Targets of `rows` rows; keeps alive what it reads, a copy where the caller's array is not of its kind. Labels where
 // the loss takes them, else values (rows, outputs).

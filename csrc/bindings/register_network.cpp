@@ -59,8 +59,7 @@ py::object get(const Model<T>& model, const std::string& name) {
 
 template <class T>
 void set(Model<T>& model, const py::dict& given) {
-    using Dense = py::array_t<Compute<T>, py::array::c_style | py::array::forcecast>;
-    std::vector<Dense> kept;
+    std::vector<Dense<Compute<T>>> kept;
     std::vector<std::pair<int, const Compute<T>*>> values;
     for (const auto& [key, value] : given) {
         if (!py::isinstance<py::str>(key)) throw DTypeError("set_parameters: names must be strings");
@@ -73,7 +72,7 @@ void set(Model<T>& model, const py::dict& given) {
         if (array.shape != expected)
             throw ShapeError("set_parameters: '" + name + "' must have shape " + shape_text(expected) + ", got " +
                              shape_text(array.shape));
-        kept.push_back(Dense::ensure(array.numpy));
+        kept.push_back(dense<Compute<T>>(array.numpy));
         values.push_back({id, kept.back().data()});
     }
     const WithoutGil release;

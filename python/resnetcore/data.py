@@ -10,7 +10,7 @@ import numpy as np
 
 from . import _core
 from ._errors import DTypeError, ShapeError
-from .arrays import as_rows, is_memory_map, is_ready
+from .arrays import as_dense, as_rows, is_memory_map, is_ready
 from .checks import require_finite
 from .losses import Loss, check_sample_weight, check_targets
 from .network import Network, chunks
@@ -44,12 +44,11 @@ class ArrayData:
         self._dtype = net.dtype
         self._y = check_targets(operation, y, loss, self.rows, net.outputs, self._dtype)
         self._weight = _check_weight(operation, sample_weight, self.rows, self._dtype)
+        self._X = rows if is_memory_map(rows) else as_dense(rows, self._dtype)
         if check_finite:
-            for _, chunk in chunks(rows, rows.dtype):
+            for _, chunk in chunks(self._X, self._dtype):
                 require_finite(operation, "X", chunk)
             require_finite(operation, "y", self._y)
-        mapped = is_memory_map(rows)
-        self._X = rows if mapped or is_ready(rows, self._dtype) else np.ascontiguousarray(rows, self._dtype)
 
     def length(self, batch_size: int, accumulate: int) -> int | None:
         """Batches in an epoch."""
@@ -74,7 +73,7 @@ class ArrayData:
         """One update on the given rows; the loss of before it."""
         if is_ready(self._X, self._dtype):
             return core.step_rows(self._X, self._y, rows, lr, self._weight)
-        x = np.ascontiguousarray(self._X[rows], self._dtype)
+        x = as_dense(self._X[rows], self._dtype)
         return core.step(x, self._y[rows], lr, None if self._weight is None else self._weight[rows])
 
     def chunks(self) -> Iterator[Batch]:
@@ -158,10 +157,11 @@ def check_batch(
         raise ShapeError(f"{operation}: x must have at least one row, got 0")
     targets = check_targets(operation, y, loss, len(rows), net.outputs, net.dtype)
     weight = _check_weight(operation, sample_weight, len(rows), net.dtype)
+    x = as_dense(rows, net.dtype)
     if check_finite:
-        require_finite(operation, "x", rows)
+        require_finite(operation, "x", x)
         require_finite(operation, "y", targets)
-    return (rows if is_ready(rows, net.dtype) else np.ascontiguousarray(rows, net.dtype)), targets, weight
+    return x, targets, weight
 
 
 def _check_weight(operation: str, weight: Any, rows: int, dtype: np.dtype) -> np.ndarray | None:

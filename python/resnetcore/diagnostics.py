@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ._errors import ShapeError
-from .arrays import as_rows
+from .arrays import as_dense, as_rows
 from .layers import Layer
 from .losses import Loss
 from .tables import table
@@ -71,20 +71,21 @@ def diagnose(net: Network, X: Any, y: Any, loss: str | Loss = "cross_entropy") -
         raise ShapeError("diagnose: X must have at least one row, got 0")
     still = _without_dropout(net)
     value, gradients, _ = still.gradients(rows, y, loss)
-    values = still._core.activations(np.ascontiguousarray(rows, net.dtype), True)
+    values = still._core.activations(as_dense(rows, net.dtype), True)
     arrays = {**still.parameters(), **still.buffers()}
     count = len(net.layers)
     outputs = [values[str(number)].astype(np.float64) for number in range(count + 1)]
-    return Diagnosis(
-        loss=value,
-        layer=np.arange(1, count + 1),
-        gradient_norm=np.array(
-            [np.linalg.norm(gradients[f"{n}.weight"].astype(np.float64)) for n in range(1, count + 1)]
-        ),
-        skip_ratio=np.array([_skip_ratio(n, still.layers[n - 1], outputs, arrays) for n in range(1, count + 1)]),
-        dead=np.array([(a == 0).all(axis=0).mean() for a in outputs[1:]]),
-        activation_norm=np.array([np.sqrt(np.mean(a * a)) for a in outputs[1:]]),
-    )
+    with np.errstate(over="ignore", invalid="ignore"):  # numbers near the end of the range: theirs are infinite or NaN
+        return Diagnosis(
+            loss=value,
+            layer=np.arange(1, count + 1),
+            gradient_norm=np.array(
+                [np.linalg.norm(gradients[f"{n}.weight"].astype(np.float64)) for n in range(1, count + 1)]
+            ),
+            skip_ratio=np.array([_skip_ratio(n, still.layers[n - 1], outputs, arrays) for n in range(1, count + 1)]),
+            dead=np.array([(a == 0).all(axis=0).mean() for a in outputs[1:]]),
+            activation_norm=np.array([np.sqrt(np.mean(a * a)) for a in outputs[1:]]),
+        )
 
 
 def _without_dropout(net: Network) -> Network:

@@ -32,7 +32,8 @@ def evaluate(net: Network, loss: Loss, data: ArrayData | IterableData, operation
         rows += float(row_weight.sum())
         weight_sum += weight
         total += weight * value
-        score += float((row_weight * _row_scores(loss, outputs, y)).sum())
+        with np.errstate(over="ignore", invalid="ignore"):  # of outputs without bounds: the metric is infinite or NaN
+            score += float((row_weight * _row_scores(loss, outputs, y)).sum())
     if not rows:
         raise ValueError(f"{operation}: there must be at least one row, with a weight above 0")
     mean = score / rows

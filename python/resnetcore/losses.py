@@ -10,7 +10,7 @@ import numpy as np
 
 from ._core import losses as _known_losses
 from ._errors import DTypeError, ShapeError
-from .arrays import as_array, is_memory_map
+from .arrays import as_array, as_dense, is_memory_map
 from .checks import as_number
 
 
@@ -79,7 +79,7 @@ class Loss:
             weights = as_array("loss", "class_weight", self.class_weight)
             if weights.dtype.kind not in "fiu":
                 raise DTypeError(f"class_weight must be numbers, got dtype {weights.dtype}")
-            weights = weights.astype(np.float64)
+            weights = as_dense(weights, np.float64)
         if weights.shape != (classes,):
             raise ShapeError(f"class_weight must have shape ({classes},), one weight a class, got {weights.shape}")
         if not (np.isfinite(weights).all() and (weights >= 0).all()):
@@ -164,7 +164,7 @@ def _values(what: str, y: np.ndarray, rows: int, outputs: int, dtype: np.dtype, 
         raise ValueError(f"{what} must hold probabilities in [0, 1], got values from {y.min()} to {y.max()}")
     if is_memory_map(y) and y.dtype == dtype:
         return y
-    return np.ascontiguousarray(y, dtype=dtype)
+    return as_dense(y, dtype)
 
 
 def check_sample_weight(operation: str, weight: Any, rows: int) -> np.ndarray | None:
@@ -183,7 +183,7 @@ def check_sample_weight(operation: str, weight: Any, rows: int) -> np.ndarray | 
         raise DTypeError(f"{what} must hold numbers, got dtype {array.dtype}")
     if array.shape != (rows,):
         raise ShapeError(f"{what} must have shape ({rows},), one weight a row, got {array.shape}")
-    array = np.ascontiguousarray(array, dtype=np.float64)
+    array = as_dense(array, np.float64)
     if not (np.isfinite(array).all() and (array >= 0).all()):
         raise ValueError(f"{what} must be finite and not negative")
     if rows and not array.any():

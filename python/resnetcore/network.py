@@ -10,7 +10,7 @@ import numpy as np
 
 from . import _core
 from ._errors import DTypeError, ShapeError
-from .arrays import as_array, as_rows, is_ready, like
+from .arrays import as_array, as_dense, as_rows, like
 from .checks import as_integer, check_device, check_dtype, check_seed, require_finite
 from .layers import Layer
 from .tables import Text
@@ -118,9 +118,9 @@ class Network:
         """Outputs (logits) in inference mode, (n, outputs), of the network's dtype and the caller's kind of array.
 
         Args:
-            X: (n, inputs) of float32 or float64, converted to the network's dtype some rows at a time. Memory maps may
-                be larger than memory. n may be 0.
-            check_finite: raise ValueError for a NaN or an infinity in X; otherwise they propagate.
+            X: (n, inputs) of float32 or float64, converted to the network's dtype some rows at a time; numbers beyond
+                its range become infinite. Memory maps may be larger than memory. n may be 0.
+            check_finite: raise ValueError where X, so converted, has a NaN or an infinity; otherwise they propagate.
         """
         rows = as_rows("predict", "X", X, self.inputs)
         out = np.empty((len(rows), self.outputs), self.dtype)
@@ -172,14 +172,14 @@ class Network:
         rows = as_rows("gradients", "x", x, self.inputs)
         if len(rows) == 0:
             raise ShapeError("gradients: x must have at least one row, got 0")
+        dense = as_dense(rows, self.dtype)
         if check_finite:
-            require_finite("gradients", "x", rows)
+            require_finite("gradients", "x", dense)
         if not 0 <= as_integer("gradients: step", step) < 2**32:
             raise ValueError(f"gradients: step must be from 0 to 2**32 - 1, got {step}")
         loss = as_loss(loss)
         targets = check_targets("gradients", y, loss, len(rows), self.outputs, self.dtype)
         weight = check_sample_weight("gradients", sample_weight, len(rows))
-        dense = rows if is_ready(rows, self.dtype) else np.ascontiguousarray(rows, self.dtype)
         value, by_name, d_x = self._core.gradients(dense, targets, loss.to_core(self.outputs, weight), step)
         return value, by_name, like(d_x, x)
 
@@ -195,7 +195,7 @@ class Network:
         """Replaces parameters or buffers, any subset of them, all or nothing.
 
         Raises:
-            ValueError: a name that the network has not.
+            ValueError: a name that the network has not, or a number beyond the range of its dtype.
             ShapeError: another shape than the one it has.
             DTypeError: no floats.
         """
@@ -206,7 +206,11 @@ class Network:
             array = as_array("set_parameters", repr(name), value)
             if array.dtype.kind != "f":
                 raise DTypeError(f"set_parameters: {name!r} must hold floats, got {array.dtype}")
-            arrays[name] = array if is_ready(array, self.dtype) else np.ascontiguousarray(array, self.dtype)
+            try:
+                with np.errstate(over="raise", invalid="ignore"):
+                    arrays[name] = np.ascontiguousarray(array, self.dtype)
+            except FloatingPointError:
+                raise ValueError(f"set_parameters: {name!r} has numbers beyond the range of {self.dtype}") from None
         self._core.set(arrays)
         self._layers = tuple(_with_matrices(number, layer, arrays) for number, layer in enumerate(self._layers, 1))
 
@@ -303,4 +307,4 @@ def chunks(rows: np.ndarray, dtype: np.dtype) -> Iterator[tuple[int, np.ndarray]
     step = max(1, min(16384, _CHUNK_BYTES // max(1, rows.shape[1] * dtype.itemsize)))
     for begin in range(0, len(rows), step):
         chunk = rows[begin : begin + step]
-        yield begin, chunk if is_ready(chunk, dtype) else np.ascontiguousarray(chunk, dtype)
+        yield begin, as_dense(chunk, dtype)
