@@ -240,6 +240,22 @@ ARRAYS = {
 }
 
 
+VALUES = {
+    "negative variance": ("batch norm", "1.norm.running_var", -1.0),
+    "variance NaN": ("pre-activation", "2.norm.running_var", math.nan),
+    "fixed matrix infinite": ("fixed matrices", "2.skip.2.weight", math.inf),
+}
+
+
+@pytest.mark.parametrize("kind", VALUES)
+def test_values_no_network_has_are_checkpoint_errors(path, kind):
+    network, name, value = VALUES[kind]
+    make_network(network).save(path)
+    rewrite(path, change_arrays=lambda arrays: arrays[name].__setitem__(-1, value))
+    with pytest.raises(rc.CheckpointError, match=r"net\.safetensors.*(at least 0|must be finite)"):
+        rc.load(path)
+
+
 @pytest.mark.parametrize("kind", ARRAYS)
 def test_arrays_that_do_not_fit_are_checkpoint_errors(path, kind):
     make_network("batch norm").save(path)
@@ -395,6 +411,7 @@ BEST_ARRAYS = {
     "wrong dtype": lambda arrays: arrays.update({"best.0.1.weight": np.zeros((5, 5), "f8")}),
     "of no layer": lambda arrays: arrays.update({"best.0.9.weight": np.zeros((5, 5), "f4")}),
     "of no rule": lambda arrays: arrays.update({"best.7.1.weight": arrays["best.0.1.weight"]}),
+    "variance negative": lambda arrays: arrays["best.0.1.norm.running_var"].__setitem__(0, -1),
     "of an optimizer": lambda arrays: arrays.update({"best.0.optimizer.step": np.zeros(1, "i8")}),
     "numbered otherwise": lambda arrays: arrays.update({"best.00.1.weight": arrays["best.0.1.weight"]}),
 }

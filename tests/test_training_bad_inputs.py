@@ -415,6 +415,7 @@ def test_gates_need_equal_widths():
         ({"skips": {2: None}}, rc.DTypeError, "matrix"),
         ({"skips": {2: np.ones((4, 4), int)}}, rc.DTypeError, "floats"),
         ({"skips": {2: np.ones(4)}}, rc.ShapeError, "2 dimensions"),
+        ({"skips": {2: np.full((4, 4), np.nan)}}, ValueError, r"skips\[2\].*finite"),
         ({"skips": ["identity"]}, rc.DTypeError, "dict"),
         ({"dropout": 1.0}, ValueError, r"\[0, 1\)"),
         ({"dropout": -0.1}, ValueError, r"\[0, 1\)"),
@@ -443,6 +444,8 @@ def test_bad_layers(arguments, error, words):
         ({"dtype": "int8"}, rc.DTypeError),
         ({"dtype": None}, rc.DTypeError),
         ({"dtype": "float16"}, rc.BuildFeatureError),
+        ({"layers": [rc.Layer(4), rc.Layer(4, skips={2: np.full((4, 4), 1e39)})]}, ValueError),
+        ({"layers": [rc.Layer(4, norm="batch", norm_init=-1e39)]}, ValueError),
         ({"device": "cuda"}, rc.DeviceError),
         ({"device": "tpu"}, rc.DeviceError),
     ],
@@ -521,6 +524,27 @@ def test_parameters_beyond_the_networks_dtype(unchanged, name):
     shape = {**net.parameters(), **net.buffers()}[name].shape
     with pytest.raises(ValueError, match=f"set_parameters: '{name}' .*beyond the range of float32"):
         net.set_parameters({"2.weight": np.zeros((8, 8)), name: np.full(shape, 1e39)})
+
+
+@pytest.mark.parametrize("bad", [-1e-30, math.nan])
+def test_running_variances_that_are_none(unchanged, bad):
+    net = unchanged.net
+    name = next(name for name in net.buffers() if name.endswith("running_var"))
+    variance = np.where(np.arange(8) == 5, bad, 1.0)
+    with pytest.raises(ValueError, match=f"set_parameters: '{name}', a variance, must be at least 0, got"):
+        net.set_parameters({"1.bias": np.zeros(8), name: variance})
+
+
+@pytest.mark.parametrize("bad", [math.inf, math.nan])
+def test_matrices_of_fixed_skips_are_finite(bad):
+    net = rc.Network(4, [rc.Layer(4), rc.Layer(4, skips={2: np.eye(4)}), rc.Layer(4, skips={2: "learned"})])
+    before = {**net.parameters(), **net.buffers()}
+    with pytest.raises(ValueError, match=r"'2\.skip\.2\.weight', the matrix of a fixed skip, must be finite"):
+        net.set_parameters({"1.weight": np.zeros((4, 4)), "2.skip.2.weight": np.full((4, 4), bad)})
+    after = {**net.parameters(), **net.buffers()}
+    assert all((before[name] == after[name]).all() for name in before)
+    # A trained weight may be anything: it shows in the loss.
+    net.set_parameters({"3.skip.2.weight": np.full((4, 4), bad)})
 
 
 def test_integer_targets_of_a_regression():

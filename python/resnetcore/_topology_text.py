@@ -56,7 +56,7 @@ class Topology:
 
     def build(self, arrays: Mapping[str, np.ndarray]) -> Network:
         """The network with these parameters and buffers. Raises CheckpointError."""
-        return rejecting("the topology", lambda: self._build(arrays))
+        return rejecting("the network", lambda: self._build(arrays))
 
     def _build(self, arrays: Mapping[str, np.ndarray]) -> Network:
         layers = list(self.layers)

@@ -195,7 +195,8 @@ class Network:
         """Replaces parameters or buffers, any subset of them, all or nothing.
 
         Raises:
-            ValueError: a name that the network has not, or a number beyond the range of its dtype.
+            ValueError: a name that the network has not, or a number beyond the range of its dtype; a running variance
+                below 0 or NaN; a fixed skip's matrix that is not finite.
             ShapeError: another shape than the one it has.
             DTypeError: no floats.
         """
@@ -211,8 +212,17 @@ class Network:
                     arrays[name] = np.ascontiguousarray(array, self.dtype)
             except FloatingPointError:
                 raise ValueError(f"set_parameters: {name!r} has numbers beyond the range of {self.dtype}") from None
+        self._check_buffers("set_parameters", arrays)
         self._core.set(arrays)
         self._layers = tuple(_with_matrices(number, layer, arrays) for number, layer in enumerate(self._layers, 1))
+
+    def _check_buffers(self, operation: str, arrays: Mapping[str, np.ndarray]) -> None:
+        for name in arrays.keys() & self._core.buffer_names():
+            array = arrays[name]
+            if name.endswith(".running_var") and not (array >= 0).all():
+                raise ValueError(f"{operation}: {name!r}, a variance, must be at least 0, got {array.min()}")
+            if ".skip." in name and not np.isfinite(array).all():
+                raise ValueError(f"{operation}: {name!r}, the matrix of a fixed skip, must be finite")
 
     def copy(self) -> Network:
         """A network with the same arrays that shares nothing with this one."""

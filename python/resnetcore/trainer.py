@@ -337,6 +337,8 @@ class Trainer:
         optimizer = with_names("set_state: optimizer", state["optimizer"])
         arrays = {**self._net.parameters(), **self._net.buffers()}
         found = [Best.from_dict(one, arrays, history.epochs) for one in state.get("best", ())]
+        for best in found:
+            self._net._check_buffers("set_state", best.arrays)
         with self._turns.held():
             self._turns.check("set_state")
             self._core.set_state(optimizer)
