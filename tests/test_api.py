@@ -6,6 +6,7 @@ import os
 import pickle
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -421,3 +422,11 @@ def test_matmul_precision_is_said_plainly():
             rc.set_matmul_precision(name)
     with pytest.raises(ValueError, match=r"highest.*high.*medium"):
         rc.set_matmul_precision("fast")
+
+
+def test_public_modules_say_what_is_public():
+    modules = [value for name in rc.__all__ if isinstance(value := getattr(rc, name), types.ModuleType)]
+    assert len(modules) == 7
+    for module in modules:
+        for name in module.__all__:
+            assert getattr(module, name).__module__ == module.__name__ and getattr(module, name).__doc__, name

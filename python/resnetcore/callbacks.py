@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from .fit_plan import FitPlan
     from .trainer import Trainer
 
+__all__ = ["CSVLogger", "Callback", "Checkpoint", "EarlyStopping", "JSONLLogger"]
+
 
 class Callback:
     """Base of all callbacks: override what is needed. An exception ends the `fit`; the trainer can go on from there.

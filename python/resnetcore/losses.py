@@ -13,6 +13,8 @@ from ._errors import DTypeError, ShapeError
 from .arrays import as_array, as_dense, is_memory_map
 from .checks import as_number
 
+__all__ = ["Loss"]
+
 
 @dataclass(frozen=True, eq=False)
 class Loss:
