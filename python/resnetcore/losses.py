@@ -25,7 +25,9 @@ class Loss:
             probabilities), "mse", "mae" or "huber" (targets (n, outputs)). With one output, targets may be (n,).
         label_smoothing: of cross_entropy, in [0, 1).
         class_weight: of the cross entropies: an array of one weight a class, or a dict from label to weight (1 for
-            labels that are not in it). binary_cross_entropy has two classes.
+            labels that are not in it). binary_cross_entropy has two classes. Of labels the loss is a weighted mean, so
+            that ratios count; of probabilities and of binary_cross_entropy it is not, and larger weights are a larger
+            loss.
         delta: of huber, where squares turn into lines.
 
     Example:
