@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import os
 import pickle
+import re
 import subprocess
 import sys
 import types
@@ -231,6 +232,33 @@ def test_explain_names_every_layer():
         for number in range(1, 8):
             assert f"{number}.weight" in text, (training, number)
     assert "loss.gradient" in text and "7.delta" not in str(small().explain())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("training", [False, True])
+def test_explain_says_what_each_step_reads_and_writes(training, dtype):
+    net = rc.Network(4, [*small().layers[:2], rc.Layer(6, gate=True), rc.Layer(2)], dtype=dtype)
+    lines = [line.strip() for line in net.explain(training).splitlines()]
+    steps = [line for line in lines if " layer " in line and ":" in line and not line.startswith("a step on")]
+    for line in steps:
+        assert re.fullmatch(r"\w+ layer \d: ((\[[\w.]+\] )+<- )?[^ ]+((, | \+ )[^ ]+)*(, g' of \[[\w.]+\])?", line), (
+            line
+        )
+    assert "gate layer 3: [3] <- [3.hidden], [3.gate], [2]" in lines
+    assert ("loss layer 4: [loss.gradient] <- [4]" in lines) == training
+    assert ("input layer 0: [0] <- X" in lines) == (dtype == "bfloat16") == any(line[:4] == "[0] " for line in lines)
+    assert lines[-1]
+
+
+def test_explain_counts_in_english():
+    threads = rc.get_num_threads()
+    try:
+        rc.set_num_threads(1)
+        assert str(small().explain(True, batch=1)).startswith("a step on 1 row, on 1 thread: ")
+        rc.set_num_threads(2)
+        assert str(small().explain(True, batch=30000)).startswith("a step on 30000 rows, on 2 threads: ")
+    finally:
+        rc.set_num_threads(threads)
 
 
 def test_diagnose(X):

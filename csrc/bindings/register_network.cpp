@@ -159,9 +159,13 @@ std::string explain_plan(const Model<T>& model, bool training, std::int64_t batc
     if (!training) return explain(model.inference_plan(), model.parameters());
     const StepShape shape = step_shape(model, batch);
     const Choice choice = choose_strategy(shape);
+std::string counted(std::int64_t count, const std::string& what) {
+    return std::to_string(count) + " " + what + (count == 1 ? "" : "s");
+}
+
     const bool by_tile = choice.strategy == Strategy::by_tile;
-    return "a step on " + std::to_string(batch) + " rows, on " + std::to_string(shape.threads) +
-           " threads: weight gradients " + (by_tile ? "by tile" : "by layer") + " (" + choice.reason + ")\n" +
+    return "a step on " + counted(batch, "row") + ", on " + counted(shape.threads, "thread") + ": weight gradients " +
+           (by_tile ? "by tile" : "by layer") + " (" + choice.reason + ")\n" +
            explain(model.training_plan(by_tile), model.parameters());
 }
 
