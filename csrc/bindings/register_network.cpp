@@ -46,15 +46,20 @@ int find_parameter(const ParameterList& list, const std::string& name, const cha
 }
 
 template <class T>
-py::object get(const Model<T>& model, const std::string& name) {
-    const int id = find_parameter(model.parameters(), name, "Network.get");
-    auto array = parameter_array<Compute<T>>(model.parameters().all[id]);
-    Compute<T>* data = array.mutable_data();
+py::dict get(const Model<T>& model, const std::vector<std::string>& names) {
+    py::dict arrays;
+    std::vector<std::pair<int, Compute<T>*>> wanted;
+    for (const std::string& name : names) {
+        const int id = find_parameter(model.parameters(), name, "Network.get");
+        auto array = parameter_array<Compute<T>>(model.parameters().all[id]);
+        wanted.push_back({id, array.mutable_data()});
+        arrays[py::str(name)] = array;
+    }
     {
         const WithoutGil release;
-        model.read(id, data);
+        model.read(wanted);
     }
-    return array;
+    return arrays;
 }
 
 template <class T>
@@ -223,10 +228,10 @@ void register_network(py::module_& m) {
              })
         .def(
             "get",
-            [](const NetworkObject& n, const std::string& name) {
-                return n.with([&](const auto& model) { return get(model, name); });
+            [](const NetworkObject& n, const std::vector<std::string>& names) {
+                return n.with([&](const auto& model) { return get(model, names); });
             },
-            py::arg("name"), "A copy of one parameter or buffer.")
+            py::arg("names"), "{name: a copy of that parameter or buffer}, all of one moment.")
         .def(
             "set",
             [](const NetworkObject& n, const py::dict& values) { n.with([&](auto& model) { set(model, values); }); },

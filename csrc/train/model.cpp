@@ -60,9 +60,9 @@ Model<T>::Model(const Model& other)
 }
 
 template <class T>
-void Model<T>::read(int id, Compute<T>* values) const {
+void Model<T>::read(const std::vector<std::pair<int, Compute<T>*>>& values) const {
     std::lock_guard<ForkSafeMutex> lock(mutex_);
-    store_.read(id, values);
+    for (const auto& [id, value] : values) store_.read(id, value);
 }
 
 template <class T>

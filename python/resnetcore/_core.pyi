@@ -39,8 +39,8 @@ class Network:
     def evaluate(self, x: _Array, y: _Array, loss: dict[str, Any]) -> tuple[float, float, _Array]:
         """(loss, outputs) in inference mode."""
 
-    def get(self, name: str) -> _Array:
-        """A copy of one parameter or buffer."""
+    def get(self, names: Sequence[str]) -> dict[str, _Array]:
+        """{name: a copy of that parameter or buffer}, all of one moment."""
 
     def gradients(
         self, x: _Array, y: _Array, loss: dict[str, Any], step: int = 0

@@ -124,7 +124,7 @@ class EarlyStopping(Callback):
         arrays: dict[str, np.ndarray] = {}
         there = epoch == trainer.epoch and not trainer.position.batch  # or a later step has changed its weights
         if best.restore and there and best.is_beaten_by(value):
-            arrays = {**trainer.net.parameters(), **trainer.net.buffers()}
+            arrays = trainer.net._arrays()
         trainer._best[best.key] = best.after(epoch, value, arrays)
 
     def _stop_or_not(self, trainer: Trainer) -> None:

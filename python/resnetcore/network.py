@@ -184,12 +184,15 @@ class Network:
         return value, by_name, like(d_x, x)
 
     def parameters(self) -> dict[str, np.ndarray]:
-        """Copies of everything that is trained: `1.weight`, `1.bias`, `3.skip.2.weight`, `2.norm.weight`, …"""
-        return {name: self._core.get(name) for name in self._core.parameter_names()}
+        """Copies of everything that is trained: `1.weight`, `1.bias`, `3.skip.2.weight`, `2.norm.weight`, …
+
+        All are of one moment between two steps, also while another thread trains the network.
+        """
+        return self._core.get(self._core.parameter_names())
 
     def buffers(self) -> dict[str, np.ndarray]:
-        """Copies of running statistics and of the matrices of fixed skips."""
-        return {name: self._core.get(name) for name in self._core.buffer_names()}
+        """Copies of running statistics and of the matrices of fixed skips, all of one moment."""
+        return self._core.get(self._core.buffer_names())
 
     def set_parameters(self, values: Mapping[str, Any]) -> None:
         """Replaces parameters or buffers, any subset of them, all or nothing.
@@ -231,10 +234,14 @@ class Network:
     def astype(self, dtype: Any) -> Network:
         """A new network of another dtype, as `Network` takes it, with this one's parameters and buffers, rounded."""
         name = check_dtype("astype", dtype)
+    def _arrays(self) -> dict[str, np.ndarray]:
+        """Parameters and buffers of one moment."""
+        return self._core.get([*self._core.parameter_names(), *self._core.buffer_names()])
+
         if name == self.precision:
             return self.copy()
         other = Network(self.inputs, self._layers, self.seed, name)
-        other.set_parameters({**self.parameters(), **self.buffers()})
+        other.set_parameters(self._arrays())
         return other
 
     def to(self, device: str) -> Network:
@@ -243,7 +250,10 @@ class Network:
         return self.copy()
 
     def save(self, path: Any) -> None:
-        """Writes topology and arrays to a safetensors file, whole or not at all; `resnetcore.load` reads it."""
+        """Writes topology and arrays to a safetensors file, whole or not at all; `resnetcore.load` reads it.
+
+        While another thread trains the network, it holds what is there between two steps.
+        """
         from .checkpoint import save_network
 
         save_network(self, path)
@@ -287,7 +297,7 @@ class Network:
             [layer.to_dict() for layer in self._layers],
             self.seed,
             self.precision,
-            {**self.parameters(), **self.buffers()},
+            self._arrays(),
         )
 
 

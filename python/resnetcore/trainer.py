@@ -335,7 +335,7 @@ class Trainer:
         position = Position.from_dict(state["position"])
         history = History(with_names("set_state: history", state["history"]))
         optimizer = with_names("set_state: optimizer", state["optimizer"])
-        arrays = {**self._net.parameters(), **self._net.buffers()}
+        arrays = self._net._arrays()
         found = [Best.from_dict(one, arrays, history.epochs) for one in state.get("best", ())]
         for best in found:
             self._net._check_buffers("set_state", best.arrays)
