@@ -284,6 +284,33 @@ def test_diagnose_measures_skips_against_branches():
         assert diagnosis.skip_ratio[1] == pytest.approx(1 / 6, rel=1e-5)
 
 
+def test_diagnose_measures_the_norm_that_the_network_has(X):
+    # Variances of the size of the norm's epsilon: another one would give another ratio.
+    net = rc.Network(
+        4, [rc.Layer(4, activation=None), rc.Layer(4, norm="batch", skips={2: "identity"})], dtype="float64"
+    )
+    net.set_parameters({"2.weight": 1e-3 * np.eye(4), "2.norm.weight": np.full(4, 2.0)})
+    X = X.astype(np.float64)
+    z = 1e-3 * X @ net.parameters()["1.weight"]
+    branch = 2 * (z - z.mean(axis=0)) / np.sqrt(z.var(axis=0) + 1e-5)
+    ratio = net.diagnose(X, np.arange(9) % 3).skip_ratio[1]
+    assert ratio == pytest.approx(np.linalg.norm(X) / np.linalg.norm(branch), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "words"),
+    [
+        (np.ones((1, 4)), [0], "batch normalisation needs at least 2 rows"),
+        (np.ones((0, 4)), [], "X must have at least one row"),
+        (np.ones((2, 4)), [0, 3], "y must hold labels from 0 to 2"),
+        (np.full((2, 4), np.inf), [0, 1], "the loss became nan"),
+    ],
+)
+def test_diagnose_names_itself(x, y, words):
+    with pytest.raises((ValueError, FloatingPointError), match=f"^diagnose: {words}"):
+        small().diagnose(x, np.array(y, int))
+
+
 def test_diagnose_sees_a_branch_that_starts_at_zero(X):
     net = rc.models.resnet(4, 3, 6, 6, norm="batch")
     diagnosis = net.diagnose(X, np.arange(9) % 3)

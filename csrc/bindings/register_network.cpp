@@ -11,6 +11,7 @@
 #include "bindings/network_object.h"
 #include "bindings/register.h"
 #include "bindings/without_gil.h"
+#include "runtime/norms.h"
 
 namespace py = pybind11;
 
@@ -129,8 +130,8 @@ PassResult gradients_into(Model<T>& model, const Batch<T>& batch,
 }
 
 template <class T>
-py::tuple gradients(Model<T>& model, py::handle x, py::handle y, const py::dict& loss, std::uint32_t step) {
-    const char* operation = "gradients";
+py::tuple gradients(Model<T>& model, py::handle x, py::handle y, const py::dict& loss, std::uint32_t step,
+                    const char* operation) {
     const InputMatrix<Compute<T>> input = input_matrix<Compute<T>>(x, operation, "x", model.topology().inputs);
     check_training_rows(model.topology(), input.rows, 1, operation);
     const LossSettings settings = loss_settings(loss, model.outputs(), operation);
@@ -158,16 +159,16 @@ py::tuple gradients(Model<T>& model, py::handle x, py::handle y, const py::dict&
     return py::make_tuple(result.loss, by_name, d_x);
 }
 
+std::string counted(std::int64_t count, const std::string& what) {
+    return std::to_string(count) + " " + what + (count == 1 ? "" : "s");
+}
+
 template <class T>
 std::string explain_plan(const Model<T>& model, bool training, std::int64_t batch) {
     if (batch < 1) throw ValueError("explain: batch must be at least 1, got " + std::to_string(batch));
     if (!training) return explain(model.inference_plan(), model.parameters());
     const StepShape shape = step_shape(model, batch);
     const Choice choice = choose_strategy(shape);
-std::string counted(std::int64_t count, const std::string& what) {
-    return std::to_string(count) + " " + what + (count == 1 ? "" : "s");
-}
-
     const bool by_tile = choice.strategy == Strategy::by_tile;
     return "a step on " + counted(batch, "row") + ", on " + counted(shape.threads, "thread") + ": weight gradients " +
            (by_tile ? "by tile" : "by layer") + " (" + choice.reason + ")\n" +
@@ -194,6 +195,7 @@ py::tuple evaluate(Model<T>& model, py::handle x, py::handle y, const py::dict& 
 }  // namespace
 
 void register_network(py::module_& m) {
+    m.def("norm_eps", [] { return norm_eps; }, "What a batch norm adds to a variance.");
     py::class_<NetworkObject>(m, "Network", "A checked topology and its arrays; see resnetcore.Network.")
         .def(py::init(&make_network), py::arg("inputs"), py::arg("layers"), py::arg("seed") = 0,
              py::arg("dtype") = "float32")
@@ -248,10 +250,11 @@ void register_network(py::module_& m) {
             py::arg("x"), py::arg("training") = false, "Layer outputs by number, and stored normal paths.")
         .def(
             "gradients",
-            [](const NetworkObject& n, py::handle x, py::handle y, const py::dict& loss, std::uint32_t step) {
-                return n.with([&](auto& model) { return gradients(model, x, y, loss, step); });
+            [](const NetworkObject& n, py::handle x, py::handle y, const py::dict& loss, std::uint32_t step,
+               const std::string& operation) {
+                return n.with([&](auto& model) { return gradients(model, x, y, loss, step, operation.c_str()); });
             },
-            py::arg("x"), py::arg("y"), py::arg("loss"), py::arg("step") = 0,
+            py::arg("x"), py::arg("y"), py::arg("loss"), py::arg("step") = 0, py::arg("operation") = "gradients",
             "(loss, {name: gradient}, d_x); nothing is updated.")
         .def(
             "evaluate",

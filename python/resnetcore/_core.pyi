@@ -43,7 +43,7 @@ class Network:
         """{name: a copy of that parameter or buffer}, all of one moment."""
 
     def gradients(
-        self, x: _Array, y: _Array, loss: dict[str, Any], step: int = 0
+        self, x: _Array, y: _Array, loss: dict[str, Any], step: int = 0, operation: str = "gradients"
     ) -> tuple[float, dict[str, _Array], _Array]:
         """(loss, {name: gradient}, d_x); nothing is updated."""
 
@@ -115,6 +115,9 @@ def isa_info() -> dict[str, Any]:
 
 def losses() -> list[str]:
     """Names of the losses."""
+
+def norm_eps() -> float:
+    """What a batch norm adds to a variance."""
 
 def num_threads_origin() -> str:
     """Where the number of threads came from."""

@@ -167,20 +167,35 @@ class Network:
         Returns:
             The loss, `{name: ∂E/∂parameter}` for every trained parameter, and ∂E/∂x, (n, inputs).
         """
-        from .losses import as_loss, check_sample_weight, check_targets
-
-        rows = as_rows("gradients", "x", x, self.inputs)
-        if len(rows) == 0:
-            raise ShapeError("gradients: x must have at least one row, got 0")
-        dense = as_dense(rows, self.dtype)
-        if check_finite:
-            require_finite("gradients", "x", dense)
         if not 0 <= as_integer("gradients: step", step) < 2**32:
             raise ValueError(f"gradients: step must be from 0 to 2**32 - 1, got {step}")
+        return self._gradients("gradients", "x", x, y, loss, sample_weight, step, check_finite)
+
+    def _gradients(
+        self,
+        operation: str,
+        name: str,
+        x: Any,
+        y: Any,
+        loss: str | Loss,
+        sample_weight: Any = None,
+        step: int = 0,
+        check_finite: bool = False,
+    ) -> tuple[float, dict[str, np.ndarray], Any]:
+        """`gradients`, in whose messages the operation and x have these names."""
+        from .losses import as_loss, check_sample_weight, check_targets
+
+        rows = as_rows(operation, name, x, self.inputs)
+        if len(rows) == 0:
+            raise ShapeError(f"{operation}: {name} must have at least one row, got 0")
+        dense = as_dense(rows, self.dtype)
+        if check_finite:
+            require_finite(operation, name, dense)
         loss = as_loss(loss)
-        targets = check_targets("gradients", y, loss, len(rows), self.outputs, self.dtype)
-        weight = check_sample_weight("gradients", sample_weight, len(rows))
-        value, by_name, d_x = self._core.gradients(dense, targets, loss.to_core(self.outputs, weight), step)
+        targets = check_targets(operation, y, loss, len(rows), self.outputs, self.dtype)
+        weight = check_sample_weight(operation, sample_weight, len(rows))
+        described = loss.to_core(self.outputs, weight)
+        value, by_name, d_x = self._core.gradients(dense, targets, described, step, operation)
         return value, by_name, like(d_x, x)
 
     def parameters(self) -> dict[str, np.ndarray]:
@@ -219,6 +234,10 @@ class Network:
         self._core.set(arrays)
         self._layers = tuple(_with_matrices(number, layer, arrays) for number, layer in enumerate(self._layers, 1))
 
+    def _arrays(self) -> dict[str, np.ndarray]:
+        """Parameters and buffers of one moment."""
+        return self._core.get([*self._core.parameter_names(), *self._core.buffer_names()])
+
     def _check_buffers(self, operation: str, arrays: Mapping[str, np.ndarray]) -> None:
         for name in arrays.keys() & self._core.buffer_names():
             array = arrays[name]
@@ -234,10 +253,6 @@ class Network:
     def astype(self, dtype: Any) -> Network:
         """A new network of another dtype, as `Network` takes it, with this one's parameters and buffers, rounded."""
         name = check_dtype("astype", dtype)
-    def _arrays(self) -> dict[str, np.ndarray]:
-        """Parameters and buffers of one moment."""
-        return self._core.get([*self._core.parameter_names(), *self._core.buffer_names()])
-
         if name == self.precision:
             return self.copy()
         other = Network(self.inputs, self._layers, self.seed, name)
