@@ -139,6 +139,8 @@ def test_sample_weights_beyond_the_networks_dtype(unchanged, call, scale):
     calls = {**CALLS, "batches": lambda t, x, y, w: t.fit([(x, y, w)], epochs=9)}
     with pytest.raises(ValueError, match=r"sample_weight must have its largest.*float32"):
         calls[call](unchanged, X, Y, weight)
+    with pytest.raises(ValueError, match=r"gradients: sample_weight must have its largest.*float32"):
+        unchanged.net.gradients(X, Y, sample_weight=weight)
     wide = rc.Trainer(make_net().astype("float64"))
     assert wide.evaluate(X, Y, weight) == pytest.approx(wide.evaluate(X, Y, weight / scale))
 
@@ -313,6 +315,8 @@ def test_types_of_settings(make):
         ({"class_weight": [1, 1, -1]}, "class_weight"),
         ({"class_weight": [1, 1, math.nan]}, "class_weight"),
         ({"class_weight": {3: 1.0}}, "0 to 2"),
+        ({"class_weight": [1, 1, 1e39]}, r"class_weight must have its largest.*network's float32, got 1e\+39"),
+        ({"class_weight": [0, 1e-60, 0]}, r"class_weight must have its largest.*network's float32, got 1e-60"),
     ],
 )
 def test_settings_of_a_trainer(settings, words):

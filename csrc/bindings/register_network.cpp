@@ -134,7 +134,7 @@ py::tuple gradients(Model<T>& model, py::handle x, py::handle y, const py::dict&
                     const char* operation) {
     const InputMatrix<Compute<T>> input = input_matrix<Compute<T>>(x, operation, "x", model.topology().inputs);
     check_training_rows(model.topology(), input.rows, 1, operation);
-    const LossSettings settings = loss_settings(loss, model.outputs(), operation);
+    const LossSettings settings = loss_settings(loss);
     const Targets<T> targets(y, sample_weight_of(loss), settings, input.rows, model.outputs(), operation);
     Batch<T> batch;
     batch.x = {input.data, input.stride};
@@ -180,7 +180,7 @@ py::tuple evaluate(Model<T>& model, py::handle x, py::handle y, const py::dict& 
     const char* operation = "evaluate";
     const InputMatrix<Compute<T>> input = input_matrix<Compute<T>>(x, operation, "x", model.topology().inputs);
     if (input.rows == 0) throw ShapeError("evaluate: x must have at least one row, got 0");
-    const LossSettings settings = loss_settings(loss, model.outputs(), operation);
+    const LossSettings settings = loss_settings(loss);
     const Targets<T> targets(y, sample_weight_of(loss), settings, input.rows, model.outputs(), operation);
     py::array_t<Compute<T>> out({input.rows, model.outputs()});
     Compute<T>* outputs = out.mutable_data();

@@ -75,8 +75,8 @@ TrainerObject make_trainer(const NetworkObject& network, const py::dict& loss, c
             using Trainer = TrainerOf<typename M::Scalar>;
             check(static_cast<Compute<typename M::Scalar>>(settings.eps) > 0, "eps",
                   "above zero in the network's precision", settings.eps);
-            return TrainerObject{std::make_shared<Trainer>(model, loss_settings(loss, model->outputs(), "Trainer"),
-                                                           settings, seed, clip_norm.value_or(0), accumulate)};
+            return TrainerObject{std::make_shared<Trainer>(model, loss_settings(loss), settings, seed,
+                                                           clip_norm.value_or(0), accumulate)};
         },
         network.model);
 }

@@ -43,7 +43,7 @@ class ArrayData:
             raise ShapeError(f"{operation}: X must have at least one row, got 0")
         self._dtype = net.dtype
         self._y = check_targets(operation, y, loss, self.rows, net.outputs, self._dtype)
-        self._weight = _check_weight(operation, sample_weight, self.rows, self._dtype)
+        self._weight = check_sample_weight(operation, sample_weight, self.rows, self._dtype)
         self._X = rows if is_memory_map(rows) else as_dense(rows, self._dtype)
         if check_finite:
             for _, chunk in chunks(self._X, self._dtype):
@@ -156,26 +156,12 @@ def check_batch(
     if len(rows) == 0:
         raise ShapeError(f"{operation}: x must have at least one row, got 0")
     targets = check_targets(operation, y, loss, len(rows), net.outputs, net.dtype)
-    weight = _check_weight(operation, sample_weight, len(rows), net.dtype)
+    weight = check_sample_weight(operation, sample_weight, len(rows), net.dtype)
     x = as_dense(rows, net.dtype)
     if check_finite:
         require_finite(operation, "x", x)
         require_finite(operation, "y", targets)
     return x, targets, weight
-
-
-def _check_weight(operation: str, weight: Any, rows: int, dtype: np.dtype) -> np.ndarray | None:
-    """`check_sample_weight`, and ValueError for weights that are infinite or all 0 in the network's dtype."""
-    array = check_sample_weight(operation, weight, rows)
-    if array is None or dtype == array.dtype:
-        return array
-    low, high = float(np.finfo(dtype).smallest_subnormal), float(np.finfo(dtype).max)
-    if not low <= array.max() <= high:
-        raise ValueError(
-            f"{operation}: sample_weight must have its largest weight from {low:.2g} to {high:.2g}, the range of the "
-            f"network's {dtype}, got {array.max():.2g}; only ratios matter: divide the weights by their mean"
-        )
-    return array
 
 
 def as_data(

@@ -28,7 +28,7 @@ def evaluate(net: Network, loss: Loss, data: ArrayData | IterableData, operation
     total = weight_sum = score = rows = 0.0
     for x, y, sample_weight in data.chunks():
         row_weight = np.ones(len(x)) if sample_weight is None else sample_weight
-        value, weight, outputs = net._core.evaluate(x, y, loss.to_core(net.outputs, sample_weight))
+        value, weight, outputs = net._core.evaluate(x, y, loss.to_core(net.outputs, net.dtype, sample_weight))
         rows += float(row_weight.sum())
         weight_sum += weight
         total += weight * value

@@ -90,13 +90,16 @@ class Loss:
             raise ValueError(f"class_weight must be finite and not negative, got {weights.tolist()}")
         return weights
 
-    def to_core(self, outputs: int, sample_weight: np.ndarray | None = None) -> dict[str, Any]:
-        """As the compiled network and trainer take it."""
+    def to_core(self, outputs: int, dtype: np.dtype, sample_weight: np.ndarray | None = None) -> dict[str, Any]:
+        """As the compiled network and trainer take it; ValueError for class weights beyond the network's dtype."""
+        weights = self.class_weights(outputs)
+        if weights is not None:
+            _check_range("class_weight", weights, dtype)
         return {
             "name": self.name,
             "label_smoothing": float(self.label_smoothing),
             "delta": float(self.delta),
-            "class_weight": self.class_weights(outputs),
+            "class_weight": weights,
             "sample_weight": sample_weight,
         }
 
@@ -171,13 +174,13 @@ def _values(what: str, y: np.ndarray, rows: int, outputs: int, dtype: np.dtype, 
     return as_dense(y, dtype)
 
 
-def check_sample_weight(operation: str, weight: Any, rows: int) -> np.ndarray | None:
+def check_sample_weight(operation: str, weight: Any, rows: int, dtype: np.dtype) -> np.ndarray | None:
     """One weight a row, (rows,) float64, or None.
 
     Raises:
         ShapeError: not one weight a row.
         DTypeError: no numbers.
-        ValueError: a weight that is negative or not finite, or none above 0.
+        ValueError: a weight that is negative or not finite, or none above 0, or none that the network's dtype has.
     """
     if weight is None:
         return None
@@ -192,4 +195,15 @@ def check_sample_weight(operation: str, weight: Any, rows: int) -> np.ndarray | 
         raise ValueError(f"{what} must be finite and not negative")
     if rows and not array.any():
         raise ValueError(f"{what} must hold a weight above 0")
+    _check_range(what, array, dtype)
     return array
+
+
+def _check_range(what: str, weights: np.ndarray, dtype: np.dtype) -> None:
+    """ValueError where `dtype` makes the largest weight infinite or 0."""
+    low, high = float(np.finfo(dtype).smallest_subnormal), float(np.finfo(dtype).max)
+    if weights.any() and not low <= weights.max() <= high:
+        raise ValueError(
+            f"{what} must have its largest weight from {low:.2g} to {high:.2g}, the range of the network's {dtype}, "
+            f"got {weights.max():.2g}; divide the weights by their mean"
+        )

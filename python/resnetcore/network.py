@@ -193,8 +193,8 @@ class Network:
             require_finite(operation, name, dense)
         loss = as_loss(loss)
         targets = check_targets(operation, y, loss, len(rows), self.outputs, self.dtype)
-        weight = check_sample_weight(operation, sample_weight, len(rows))
-        described = loss.to_core(self.outputs, weight)
+        weight = check_sample_weight(operation, sample_weight, len(rows), self.dtype)
+        described = loss.to_core(self.outputs, self.dtype, weight)
         value, by_name, d_x = self._core.gradients(dense, targets, described, step, operation)
         return value, by_name, like(d_x, x)
 

@@ -91,7 +91,7 @@ class Trainer:
         self._turns = Turns()
         self._core = _core.Trainer(
             net._core,
-            self._loss.to_core(net.outputs),
+            self._loss.to_core(net.outputs, net.dtype),
             self._optimizer.to_core(),
             self._seed,
             self._clip_norm,
