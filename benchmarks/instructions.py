@@ -2,7 +2,7 @@
 
 Counts repeat, to 1 in 1000, where times on a shared machine do not: a loop that lost its registers or its unrolling shows.
 Valgrind has no AVX-512; what is counted are the same loops compiled for AVX2. One thread; a run of more steps less a run of
-few leaves out all that is not a step. `--check` fails where a count exceeds by 3 % what `results/instructions.json` has of
+few leaves out all that is not a step. `--check` fails where a count exceeds by 3 % what `instructions.json` has of
 the same compiler; another compiler's counts say nothing of ours.
 """
 
@@ -22,7 +22,7 @@ from .networks import Case
 from .rivals import resnetcore
 from .shapes import Shape
 
-EXPECTED = Path(__file__).parent / "results" / "instructions.json"
+EXPECTED = Path(__file__).with_suffix(".json")
 TOLERANCE = 0.03
 CASES = {
     "train": Case(Shape(96, 64, 6)),
@@ -68,7 +68,7 @@ def collected(name: str | None) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.instructions", description=__doc__)
     parser.add_argument("--check", action="store_true", help="fail where a count has grown")
-    parser.add_argument("--update", action="store_true", help="write the counts to the results")
+    parser.add_argument("--update", action="store_true", help="write the counts to it")
     arguments = parser.parse_args()
     if shutil.which("valgrind") is None:
         sys.exit("there is no valgrind (Debian: valgrind)")

@@ -4,8 +4,10 @@ import copy
 import dataclasses
 import os
 import pickle
+import re
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -232,6 +234,33 @@ def test_explain_names_every_layer():
     assert "loss.gradient" in text and "7.delta" not in str(small().explain())
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("training", [False, True])
+def test_explain_says_what_each_step_reads_and_writes(training, dtype):
+    net = rc.Network(4, [*small().layers[:2], rc.Layer(6, gate=True), rc.Layer(2)], dtype=dtype)
+    lines = [line.strip() for line in net.explain(training).splitlines()]
+    steps = [line for line in lines if " layer " in line and ":" in line and not line.startswith("a step on")]
+    for line in steps:
+        assert re.fullmatch(r"\w+ layer \d: ((\[[\w.]+\] )+<- )?[^ ]+((, | \+ )[^ ]+)*(, g' of \[[\w.]+\])?", line), (
+            line
+        )
+    assert "gate layer 3: [3] <- [3.hidden], [3.gate], [2]" in lines
+    assert ("loss layer 4: [loss.gradient] <- [4]" in lines) == training
+    assert ("input layer 0: [0] <- X" in lines) == (dtype == "bfloat16") == any(line[:4] == "[0] " for line in lines)
+    assert lines[-1]
+
+
+def test_explain_counts_in_english():
+    threads = rc.get_num_threads()
+    try:
+        rc.set_num_threads(1)
+        assert "\na step on 1 row, on 1 thread: " in str(small().explain(True, batch=1))
+        rc.set_num_threads(2)
+        assert "\na step on 30000 rows, on 2 threads: " in str(small().explain(True, batch=30000))
+    finally:
+        rc.set_num_threads(threads)
+
+
 def test_diagnose(X):
     net = small()
     before = {**net.parameters(), **net.buffers()}
@@ -253,6 +282,33 @@ def test_diagnose_measures_skips_against_branches():
         net.set_parameters({"1.weight": 3 * eye, "2.weight": 2 * eye})
         diagnosis = net.diagnose(np.abs(np.random.default_rng(0).standard_normal((5, 4))), np.zeros(5, int))
         assert diagnosis.skip_ratio[1] == pytest.approx(1 / 6, rel=1e-5)
+
+
+def test_diagnose_measures_the_norm_that_the_network_has(X):
+    # Variances of the size of the norm's epsilon: another one would give another ratio.
+    net = rc.Network(
+        4, [rc.Layer(4, activation=None), rc.Layer(4, norm="batch", skips={2: "identity"})], dtype="float64"
+    )
+    net.set_parameters({"2.weight": 1e-3 * np.eye(4), "2.norm.weight": np.full(4, 2.0)})
+    X = X.astype(np.float64)
+    z = 1e-3 * X @ net.parameters()["1.weight"]
+    branch = 2 * (z - z.mean(axis=0)) / np.sqrt(z.var(axis=0) + 1e-5)
+    ratio = net.diagnose(X, np.arange(9) % 3).skip_ratio[1]
+    assert ratio == pytest.approx(np.linalg.norm(X) / np.linalg.norm(branch), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "words"),
+    [
+        (np.ones((1, 4)), [0], "batch normalisation needs at least 2 rows"),
+        (np.ones((0, 4)), [], "X must have at least one row"),
+        (np.ones((2, 4)), [0, 3], "y must hold labels from 0 to 2"),
+        (np.full((2, 4), np.inf), [0, 1], "the loss became nan"),
+    ],
+)
+def test_diagnose_names_itself(x, y, words):
+    with pytest.raises((ValueError, FloatingPointError), match=f"^diagnose: {words}"):
+        small().diagnose(x, np.array(y, int))
 
 
 def test_diagnose_sees_a_branch_that_starts_at_zero(X):
@@ -442,3 +498,11 @@ def test_matmul_precision(tmp_path, capsys):
     with pytest.raises(ValueError, match=r"Network: matmul_precision.*highest.*high.*medium"):
         rc.Network(4, [rc.Layer(3)], matmul_precision="fast")
     assert rc.get_matmul_precision() == "highest"
+
+
+def test_public_modules_say_what_is_public():
+    modules = [value for name in rc.__all__ if isinstance(value := getattr(rc, name), types.ModuleType)]
+    assert len(modules) == 7
+    for module in modules:
+        for name in module.__all__:
+            assert getattr(module, name).__module__ == module.__name__ and getattr(module, name).__doc__, name

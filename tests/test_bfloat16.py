@@ -233,3 +233,9 @@ def test_resumed_is_uninterrupted(tmp_path):
     resumed.fit(x, y, epochs=4)
     for name, value in whole.net.parameters().items():
         assert np.array_equal(value, resumed.net.parameters()[name])
+
+
+def test_the_summary_says_what_is_in_which_precision():
+    net = rc.Network(2, [rc.Layer(2)], dtype="bfloat16")
+    assert net.summary().splitlines()[-1] == "6 trained parameters, float32; activations in bfloat16"
+    assert net.astype("float64").summary().splitlines()[-1] == "6 trained parameters, float64"

@@ -1,7 +1,9 @@
 """What is loaded is what was saved, to the bit; everything else is a CheckpointError before arrays are made."""
 
 import json
+import math
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -238,6 +240,22 @@ ARRAYS = {
 }
 
 
+VALUES = {
+    "negative variance": ("batch norm", "1.norm.running_var", -1.0),
+    "variance NaN": ("pre-activation", "2.norm.running_var", math.nan),
+    "fixed matrix infinite": ("fixed matrices", "2.skip.2.weight", math.inf),
+}
+
+
+@pytest.mark.parametrize("kind", VALUES)
+def test_values_no_network_has_are_checkpoint_errors(path, kind):
+    network, name, value = VALUES[kind]
+    make_network(network).save(path)
+    rewrite(path, change_arrays=lambda arrays: arrays[name].__setitem__(-1, value))
+    with pytest.raises(rc.CheckpointError, match=r"net\.safetensors.*(at least 0|must be finite)"):
+        rc.load(path)
+
+
 @pytest.mark.parametrize("kind", ARRAYS)
 def test_arrays_that_do_not_fit_are_checkpoint_errors(path, kind):
     make_network("batch norm").save(path)
@@ -292,9 +310,28 @@ def test_numbers_of_numpy_in_settings_are_saved(path):
 
 def test_infinite_metrics_are_saved(path):
     trainer = make_trainer()
-    trainer.history.append({"loss": float("inf")})
+    for loss in (math.inf, -math.inf):
+        trainer.history.append({"loss": loss})
     trainer.save(path)
-    assert rc.Trainer.resume(path).history["loss"][-1] == float("inf")
+    text = safetensors.read(path)[1][TRAINER]
+    json.loads(text, parse_constant=pytest.fail)  # Infinity and NaN are no JSON
+    assert rc.Trainer.resume(path).history["loss"][-2:] == [math.inf, -math.inf]
+
+
+def test_infinite_metrics_of_older_files_are_read(path):
+    trainer = make_trainer()
+    trainer.save(path)
+    rewrite(path, lambda value: value["history"]["loss"].__setitem__(0, math.inf), key=TRAINER)
+    assert ":[Infinity," in safetensors.read(path)[1][TRAINER].replace(" ", "")
+    assert rc.Trainer.resume(path).history["loss"][0] == math.inf
+
+
+def test_the_best_epoch_may_have_an_infinite_value(path):
+    trainer = make_stopped_trainer()
+    (key, best), *_ = trainer._best.items()
+    trainer._best[key] = replace(best, value=-math.inf)
+    trainer.save(path)
+    assert rc.Trainer.resume(path)._best[key].value == -math.inf
 
 
 def test_a_schedule_of_the_users_own_is_refused_and_the_old_file_kept(path):
@@ -374,6 +411,7 @@ BEST_ARRAYS = {
     "wrong dtype": lambda arrays: arrays.update({"best.0.1.weight": np.zeros((5, 5), "f8")}),
     "of no layer": lambda arrays: arrays.update({"best.0.9.weight": np.zeros((5, 5), "f4")}),
     "of no rule": lambda arrays: arrays.update({"best.7.1.weight": arrays["best.0.1.weight"]}),
+    "variance negative": lambda arrays: arrays["best.0.1.norm.running_var"].__setitem__(0, -1),
     "of an optimizer": lambda arrays: arrays.update({"best.0.optimizer.step": np.zeros(1, "i8")}),
     "numbered otherwise": lambda arrays: arrays.update({"best.00.1.weight": arrays["best.0.1.weight"]}),
 }

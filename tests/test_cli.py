@@ -200,7 +200,9 @@ def test_ctrl_c_saves_and_says_how_to_go_on(table, tmp_path):
     "text, message",
     [
         ("a,b\n", "the table has no rows"),
-        ("a,a\n1,2\n", "must name each column, each once"),
+        ("a,a\n1,2\n", "must name each column, each once, got a, a\n"),
+        ("a,\n1,2\n", "must name each column, each once, got a, ''\n"),
+        (",a\n0,2\n", "got '', a; the first is unnamed, as an index is that pandas wrote"),
         ("a,b\n1\n", "row 1 has 1 cells, the header names 2"),
         ("a,b\n1,0\nx,1\n1,1\n", "column 'a' has 'x' in row 2, no number; encode it"),
         ("a,b\n1,0\n,1\n1,1\n", "column 'a' has '' in row 2, no number; fill it in"),

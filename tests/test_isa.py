@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from comparison import BOUND, OPTIMIZERS
 from resnetcore import _core
 
 HERE = Path(__file__).parent
@@ -22,8 +23,18 @@ def test_the_forced_one_is_in_use():
 @pytest.mark.parametrize("isa", RUNS)
 @pytest.mark.skipif(FORCED in os.environ, reason="already within the run of one instruction set")
 def test_the_selection(isa):
-    files = [
+    reference = "test_network_reference.py::test_"
+    tests = [
         "test_isa.py",
+        *(f"{reference}outputs_and_gradients[{seed}-{dtype}]" for seed in range(12) for dtype in BOUND),
+        *(
+            f"{reference}five_steps[{seed}-{rule}-{dtype}]"
+            for seed in range(3)
+            for rule in OPTIMIZERS
+            for dtype in BOUND
+        ),
+        "test_updates.py",
+        "test_ops.py",
         "test_exact_integers.py",
         "test_batch_independence.py",
         "test_central_differences.py",
@@ -32,7 +43,7 @@ def test_the_selection(isa):
         "test_ops_bfloat16.py",
     ]
     run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *(str(HERE / name) for name in files)],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *(str(HERE / name) for name in tests)],
         env={**os.environ, "RESNETCORE_ISA": isa, FORCED: isa},
         capture_output=True,
         text=True,

@@ -46,6 +46,7 @@ def test_resnet_bottleneck():
 def test_sliding_skips():
     expected = [{}, {}, {2: "identity"}, {2: "identity"}, {2: "identity"}, {}]
     assert skips(rc.models.resnet(7, 3, 8, 6, pattern="sliding")) == expected
+    assert skips(rc.models.resnet(7, 3, 8, 3, block=3, pattern="sliding")) == [{}, {}, {}]
 
 
 def test_skips_of_the_same_origin():

@@ -90,7 +90,7 @@ def test_the_stub_is_the_modules():
     [
         ("def losses() -> list[str]", "def loses() -> list[str]", "losses is not in the stub"),
         ("seed: int, step: int = 0)", "seed: int, step: int = 1)", "random_permutation has"),
-        ("def get(self, name: str)", "def get(self, key: str)", "Network.get has"),
+        ("def get(self, names: ", "def get(self, keys: ", "Network.get has"),
         ("def steps(self) -> int", "def steps(self) -> float", "Trainer.steps gives int"),
         ("    def clone(self)", "    def copied(self)", "Network.copied is in the stub only"),
     ],

@@ -139,6 +139,8 @@ def test_sample_weights_beyond_the_networks_dtype(unchanged, call, scale):
     calls = {**CALLS, "batches": lambda t, x, y, w: t.fit([(x, y, w)], epochs=9)}
     with pytest.raises(ValueError, match=r"sample_weight must have its largest.*float32"):
         calls[call](unchanged, X, Y, weight)
+    with pytest.raises(ValueError, match=r"gradients: sample_weight must have its largest.*float32"):
+        unchanged.net.gradients(X, Y, sample_weight=weight)
     wide = rc.Trainer(make_net().astype("float64"))
     assert wide.evaluate(X, Y, weight) == pytest.approx(wide.evaluate(X, Y, weight / scale))
 
@@ -313,6 +315,8 @@ def test_types_of_settings(make):
         ({"class_weight": [1, 1, -1]}, "class_weight"),
         ({"class_weight": [1, 1, math.nan]}, "class_weight"),
         ({"class_weight": {3: 1.0}}, "0 to 2"),
+        ({"class_weight": [1, 1, 1e39]}, r"class_weight must have its largest.*network's float32, got 1e\+39"),
+        ({"class_weight": [0, 1e-60, 0]}, r"class_weight must have its largest.*network's float32, got 1e-60"),
     ],
 )
 def test_settings_of_a_trainer(settings, words):
@@ -415,6 +419,7 @@ def test_gates_need_equal_widths():
         ({"skips": {2: None}}, rc.DTypeError, "matrix"),
         ({"skips": {2: np.ones((4, 4), int)}}, rc.DTypeError, "floats"),
         ({"skips": {2: np.ones(4)}}, rc.ShapeError, "2 dimensions"),
+        ({"skips": {2: np.full((4, 4), np.nan)}}, ValueError, r"skips\[2\].*finite"),
         ({"skips": ["identity"]}, rc.DTypeError, "dict"),
         ({"dropout": 1.0}, ValueError, r"\[0, 1\)"),
         ({"dropout": -0.1}, ValueError, r"\[0, 1\)"),
@@ -443,6 +448,8 @@ def test_bad_layers(arguments, error, words):
         ({"dtype": "int8"}, rc.DTypeError),
         ({"dtype": None}, rc.DTypeError),
         ({"dtype": "float16"}, rc.BuildFeatureError),
+        ({"layers": [rc.Layer(4), rc.Layer(4, skips={2: np.full((4, 4), 1e39)})]}, ValueError),
+        ({"layers": [rc.Layer(4, norm="batch", norm_init=-1e39)]}, ValueError),
         ({"device": "cuda"}, rc.DeviceError),
         ({"device": "tpu"}, rc.DeviceError),
     ],
@@ -475,6 +482,73 @@ def test_check_finite():
                     call()
             assert trainer.steps == 0
             assert all(np.array_equal(before[name], a) for name, a in net.parameters().items())
+
+
+HUGE = X + 1e300 * np.eye(ROWS, 4)  # beyond float32
+SIGNALLING = X.astype(np.float64)
+SIGNALLING.view(np.uint64)[3, 1] = 0x7FF0000000000001
+
+
+@pytest.mark.parametrize("bad", [HUGE, SIGNALLING], ids=["beyond float32", "signalling NaN"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_conversions_warn_of_nothing(bad, dtype):
+    # pytest makes errors of warnings.
+    net = rc.models.plain(4, 2, 8, 3, dtype=dtype)
+    for predict in (net.predict, net.predict_proba):
+        assert not np.isfinite(predict(bad)).all()
+        with pytest.raises(ValueError, match=r"finite in float32 \(check_finite=True\)"):
+            predict(bad, check_finite=True)
+    trainer = rc.Trainer(net, "mse")
+    good, targets = X.astype(np.float32), X[:, :2].astype(np.float64)
+    assert not math.isfinite(trainer.evaluate(bad, targets)["rmse"])
+    assert not math.isfinite(trainer.evaluate(X, bad[:, :2])["rmse"])
+    for x, y in [(bad, targets), (good, bad[:, :2])]:
+        for call in (trainer.step, trainer.fit, lambda x, y: trainer.fit([(x, y)])):
+            with pytest.raises(FloatingPointError, match="the loss became"):
+                call(x, y)
+        for fit in (trainer.step, trainer.fit):
+            with pytest.raises(ValueError, match="finite in float32"):
+                fit(x, y, check_finite=True)
+        with pytest.raises(FloatingPointError, match="the loss became"):
+            net.gradients(x, y, "mse")
+    with pytest.raises(ValueError, match="x must be finite in float32"):
+        net.gradients(bad, targets, "mse", check_finite=True)
+
+
+def test_metrics_beyond_float64_are_infinite():
+    net = rc.models.plain(4, 2, 8, 3, dtype="float64")
+    assert rc.Trainer(net, "mse").evaluate(X, np.full((ROWS, 2), 1e300))["rmse"] == math.inf
+    net.set_parameters({"3.weight": np.full((8, 2), 1e300)})
+    assert net.diagnose(X, Y % 2).activation_norm[-1] == math.inf
+
+
+@pytest.mark.parametrize("name", ["1.weight", "1.norm.running_var", "6.bias"])
+def test_parameters_beyond_the_networks_dtype(unchanged, name):
+    net = unchanged.net
+    shape = {**net.parameters(), **net.buffers()}[name].shape
+    with pytest.raises(ValueError, match=f"set_parameters: '{name}' .*beyond the range of float32"):
+        net.set_parameters({"2.weight": np.zeros((8, 8)), name: np.full(shape, 1e39)})
+
+
+@pytest.mark.parametrize("bad", [-1e-30, math.nan])
+def test_running_variances_that_are_none(unchanged, bad):
+    net = unchanged.net
+    name = next(name for name in net.buffers() if name.endswith("running_var"))
+    variance = np.where(np.arange(8) == 5, bad, 1.0)
+    with pytest.raises(ValueError, match=f"set_parameters: '{name}', a variance, must be at least 0, got"):
+        net.set_parameters({"1.bias": np.zeros(8), name: variance})
+
+
+@pytest.mark.parametrize("bad", [math.inf, math.nan])
+def test_matrices_of_fixed_skips_are_finite(bad):
+    net = rc.Network(4, [rc.Layer(4), rc.Layer(4, skips={2: np.eye(4)}), rc.Layer(4, skips={2: "learned"})])
+    before = {**net.parameters(), **net.buffers()}
+    with pytest.raises(ValueError, match=r"'2\.skip\.2\.weight', the matrix of a fixed skip, must be finite"):
+        net.set_parameters({"1.weight": np.zeros((4, 4)), "2.skip.2.weight": np.full((4, 4), bad)})
+    after = {**net.parameters(), **net.buffers()}
+    assert all((before[name] == after[name]).all() for name in before)
+    # A trained weight may be anything: it shows in the loss.
+    net.set_parameters({"3.skip.2.weight": np.full((4, 4), bad)})
 
 
 def test_integer_targets_of_a_regression():

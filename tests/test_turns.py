@@ -58,6 +58,26 @@ class Running:
         self.thread.join()
 
 
+def bits(arrays):
+    return hashlib.sha256(b"".join(array.tobytes() for array in arrays.values())).hexdigest()
+
+
+def test_the_arrays_of_a_network_in_training_are_of_one_moment():
+    trainer, alone, steps = make(), make(), 300
+    names = [lambda net: net.parameters(), lambda net: net.buffers(), lambda net: net.__reduce__()[1][-1]]
+    moments = {bits(copies(alone.net)) for copies in names}
+    for _ in range(steps):
+        alone.step(X, Y)
+        moments |= {bits(copies(alone.net)) for copies in names}
+    thread = threading.Thread(target=lambda: [trainer.step(X, Y) for _ in range(steps)])
+    thread.start()
+    seen = set()
+    while thread.is_alive():
+        seen |= {bits(copies(trainer.net)) for copies in names}
+    thread.join()
+    assert seen <= moments and len(seen) > 10
+
+
 @pytest.mark.parametrize(
     "call",
     [

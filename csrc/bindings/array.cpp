@@ -70,6 +70,15 @@ InputArray input_array(py::handle value, const char* operation, const char* argu
 }
 
 template <class T>
+Dense<T> dense(const py::array& array) {
+    const bool aligned = reinterpret_cast<std::uintptr_t>(array.data()) % alignof(T) == 0;
+    if (aligned && py::isinstance<Dense<T>>(array)) return Dense<T>(array);
+    const py::module_ numpy = py::module_::import("numpy");
+    const py::object quiet = numpy.attr("errstate")(py::arg("over") = "ignore", py::arg("invalid") = "ignore");
+    return quiet(numpy.attr("array"))(array, py::dtype::of<T>(), py::arg("order") = "C");
+}
+
+template <class T>
 InputMatrix<T> input_matrix(py::handle value, const char* operation, const char* argument, std::int64_t columns) {
     const InputArray input = computes_itself<T>
                                  ? input_array(value, operation, argument)
@@ -79,10 +88,7 @@ InputMatrix<T> input_matrix(py::handle value, const char* operation, const char*
                          (columns >= 0 ? std::to_string(columns) : "width") + "), got " + shape_text(input.shape));
     InputMatrix<T> matrix;
     matrix.owner = input.numpy;
-    if (!readable_in_place<T>(matrix.owner)) {
-        matrix.owner = py::array_t<T, py::array::c_style | py::array::forcecast>::ensure(input.numpy);
-        if (!matrix.owner) throw py::error_already_set();
-    }
+    if (!readable_in_place<T>(matrix.owner)) matrix.owner = dense<T>(input.numpy);
     matrix.data = static_cast<const T*>(matrix.owner.data());
     matrix.rows = input.shape[0];
     matrix.columns = input.shape[1];
@@ -90,6 +96,10 @@ InputMatrix<T> input_matrix(py::handle value, const char* operation, const char*
     return matrix;
 }
 
+template Dense<float> dense<float>(const py::array&);
+template Dense<double> dense<double>(const py::array&);
+template Dense<bfloat16> dense<bfloat16>(const py::array&);
+template Dense<std::int64_t> dense<std::int64_t>(const py::array&);
 template InputMatrix<float> input_matrix<float>(py::handle, const char*, const char*, std::int64_t);
 template InputMatrix<double> input_matrix<double>(py::handle, const char*, const char*, std::int64_t);
 template InputMatrix<bfloat16> input_matrix<bfloat16>(py::handle, const char*, const char*, std::int64_t);

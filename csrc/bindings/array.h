@@ -24,6 +24,13 @@ std::string shape_text(const std::vector<std::int64_t>& shape);
 // As few digits as tell the number; without the GIL too.
 std::string number_text(double value);
 
+template <class T>
+using Dense = pybind11::array_t<T, pybind11::array::c_style | pybind11::array::forcecast>;
+
+// The array itself where it is one of T, aligned and in C order; else a copy, in which what T cannot hold is infinite.
+template <class T>
+Dense<T> dense(const pybind11::array& array);
+
 // An array of floating-point numbers in native byte order, of any shape.
 struct InputArray {
     pybind11::array numpy;
@@ -43,6 +50,10 @@ struct InputMatrix {
 template <class T>
 InputMatrix<T> input_matrix(pybind11::handle value, const char* operation, const char* argument, std::int64_t columns);
 
+extern template Dense<float> dense<float>(const pybind11::array&);
+extern template Dense<double> dense<double>(const pybind11::array&);
+extern template Dense<bfloat16> dense<bfloat16>(const pybind11::array&);
+extern template Dense<std::int64_t> dense<std::int64_t>(const pybind11::array&);
 extern template InputMatrix<float> input_matrix<float>(pybind11::handle, const char*, const char*, std::int64_t);
 extern template InputMatrix<double> input_matrix<double>(pybind11::handle, const char*, const char*, std::int64_t);
 extern template InputMatrix<bfloat16> input_matrix<bfloat16>(pybind11::handle, const char*, const char*, std::int64_t);

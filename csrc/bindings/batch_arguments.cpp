@@ -4,7 +4,6 @@
 #include <cmath>
 
 #include "base/error.h"
-#include "bindings/array.h"
 #include "math/loss.h"
 
 namespace py = pybind11;
@@ -24,14 +23,6 @@ py::array as_array(py::handle value, const std::string& what) {
     const char order = array.dtype().byteorder();
     if (order == '>') throw DTypeError(what + " must be in native byte order, got " + dtype_of(array));
     return array;
-}
-
-// The array itself where it is one of T in C order.
-template <class T>
-Dense<T> dense(const py::array& array) {
-    auto same = Dense<T>::ensure(array);
-    if (!same) throw py::error_already_set();
-    return reinterpret_cast<std::uintptr_t>(same.data()) % alignof(T) == 0 ? same : Dense<T>(same.attr("copy")());
 }
 
 bool takes_labels(int loss) { return std::string(loss_name(loss)) == "cross_entropy"; }
@@ -73,38 +64,15 @@ void check_range(const Dense<T>& values, const std::string& what) {
 
 }  // namespace
 
-LossSettings loss_settings(const py::dict& description, std::int64_t outputs, const char* operation) {
-    const std::string where = std::string(operation) + ": ";
+LossSettings loss_settings(const py::dict& description) {
     LossSettings settings;
-    const std::string name = description["name"].cast<std::string>();
-    settings.loss = find_loss(name);
-    if (settings.loss < 0) {
-        std::string known;
-        for (int i = 0; i < loss_count(); ++i) known += std::string(i ? ", " : "") + loss_name(i);
-        throw ValueError(where + "unknown loss '" + name + "'; known are " + known);
+    settings.loss = find_loss(description["name"].cast<std::string>());
+    settings.label_smoothing = description["label_smoothing"].cast<double>();
+    settings.delta = description["delta"].cast<double>();
+    if (const py::object weights = description["class_weight"]; !weights.is_none()) {
+        const Dense<double> values = dense<double>(weights);
+        settings.class_weight.assign(values.data(), values.data() + values.size());
     }
-    if (description.contains("label_smoothing"))
-        settings.label_smoothing = description["label_smoothing"].cast<double>();
-    if (!(settings.label_smoothing >= 0 && settings.label_smoothing < 1))
-        throw ValueError(where + "label_smoothing must be in [0, 1), got " + number_text(settings.label_smoothing));
-    if (settings.label_smoothing > 0 && !takes_labels(settings.loss))
-        throw ValueError(where + "label_smoothing belongs to cross_entropy, not to " + name);
-    if (description.contains("delta")) settings.delta = description["delta"].cast<double>();
-    if (!(settings.delta > 0 && std::isfinite(settings.delta)))
-        throw ValueError(where + "delta must be positive and finite, got " + number_text(settings.delta));
-    if (!description.contains("class_weight") || description["class_weight"].is_none()) return settings;
-    const py::array weights = as_array(description["class_weight"], where + "class_weight");
-    const std::int64_t classes = is_binary(settings.loss) ? 2 : outputs;
-    if (!takes_labels(settings.loss) && !is_binary(settings.loss))
-        throw ValueError(where + "class_weight belongs to cross_entropy and binary_cross_entropy, not to " + name);
-    if (weights.ndim() != 1 || weights.shape(0) != classes)
-        throw ShapeError(where + "class_weight must have shape (" + std::to_string(classes) + ",), got " +
-                         shape_of(weights));
-    const Dense<double> values = dense<double>(weights);
-    settings.class_weight.assign(values.data(), values.data() + values.size());
-    for (double w : settings.class_weight)
-        if (!(w >= 0 && std::isfinite(w)))
-            throw ValueError(where + "class_weight must be finite and not negative, got " + number_text(w));
     return settings;
 }
 

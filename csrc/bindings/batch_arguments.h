@@ -8,20 +8,18 @@
 #include <vector>
 
 #include "base/error.h"
+#include "bindings/array.h"
 #include "train/backpropagation.h"
 
 namespace resnetcore {
 
-// The loss as Python describes it: {"name", "label_smoothing", "class_weight", "delta"}, checked for `outputs` outputs.
+// The loss as resnetcore.losses.Loss, which checks it, describes it.
 struct LossSettings {
     int loss = 0;
     double label_smoothing = 0, delta = 1;
     std::vector<double> class_weight;
 };
-LossSettings loss_settings(const pybind11::dict& description, std::int64_t outputs, const char* operation);
-
-template <class T>
-using Dense = pybind11::array_t<T, pybind11::array::c_style | pybind11::array::forcecast>;
+LossSettings loss_settings(const pybind11::dict& description);
 
 // Targets of `rows` rows; keeps alive what it reads, a copy where the caller's array is not of its kind. Labels where
 // the loss takes them, else values (rows, outputs).

@@ -1,11 +1,10 @@
 #include "bindings/layer_dict.h"
 
-#include <pybind11/numpy.h>
-
 #include <algorithm>
 #include <string>
 
 #include "base/error.h"
+#include "bindings/array.h"
 #include "math/activation.h"
 
 namespace py = pybind11;
@@ -74,13 +73,12 @@ Skip fixed_skip(py::handle value, std::int64_t number, const std::string& what) 
         throw DTypeError(at(number) + what + " must be a matrix of floats, got dtype " + text(any.dtype()));
     if (any.ndim() != 2)
         throw ShapeError(at(number) + what + " must have 2 dimensions, got " + std::to_string(any.ndim()));
-    const auto dense = py::array_t<double, py::array::c_style | py::array::forcecast>::ensure(any);
-    if (!dense) throw py::error_already_set();
+    const Dense<double> values = dense<double>(any);
     Skip skip;
     skip.kind = SkipKind::fixed;
-    skip.rows = dense.shape(0);
-    skip.columns = dense.shape(1);
-    skip.matrix.assign(dense.data(), dense.data() + dense.size());
+    skip.rows = values.shape(0);
+    skip.columns = values.shape(1);
+    skip.matrix.assign(values.data(), values.data() + values.size());
     return skip;
 }
 

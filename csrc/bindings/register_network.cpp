@@ -12,6 +12,7 @@
 #include "bindings/register.h"
 #include "bindings/without_gil.h"
 #include "kernels/select.h"
+#include "runtime/norms.h"
 
 namespace py = pybind11;
 
@@ -52,21 +53,25 @@ int find_parameter(const ParameterList& list, const std::string& name, const cha
 }
 
 template <class T>
-py::object get(const Model<T>& model, const std::string& name) {
-    const int id = find_parameter(model.parameters(), name, "Network.get");
-    auto array = parameter_array<Compute<T>>(model.parameters().all[id]);
-    Compute<T>* data = array.mutable_data();
+py::dict get(const Model<T>& model, const std::vector<std::string>& names) {
+    py::dict arrays;
+    std::vector<std::pair<int, Compute<T>*>> wanted;
+    for (const std::string& name : names) {
+        const int id = find_parameter(model.parameters(), name, "Network.get");
+        auto array = parameter_array<Compute<T>>(model.parameters().all[id]);
+        wanted.push_back({id, array.mutable_data()});
+        arrays[py::str(name)] = array;
+    }
     {
         const WithoutGil release;
-        model.read(id, data);
+        model.read(wanted);
     }
-    return array;
+    return arrays;
 }
 
 template <class T>
 void set(Model<T>& model, const py::dict& given) {
-    using Dense = py::array_t<Compute<T>, py::array::c_style | py::array::forcecast>;
-    std::vector<Dense> kept;
+    std::vector<Dense<Compute<T>>> kept;
     std::vector<std::pair<int, const Compute<T>*>> values;
     for (const auto& [key, value] : given) {
         if (!py::isinstance<py::str>(key)) throw DTypeError("set_parameters: names must be strings");
@@ -79,7 +84,7 @@ void set(Model<T>& model, const py::dict& given) {
         if (array.shape != expected)
             throw ShapeError("set_parameters: '" + name + "' must have shape " + shape_text(expected) + ", got " +
                              shape_text(array.shape));
-        kept.push_back(Dense::ensure(array.numpy));
+        kept.push_back(dense<Compute<T>>(array.numpy));
         values.push_back({id, kept.back().data()});
     }
     const WithoutGil release;
@@ -131,11 +136,11 @@ PassResult gradients_into(Model<T>& model, const Batch<T>& batch,
 }
 
 template <class T>
-py::tuple gradients(Model<T>& model, py::handle x, py::handle y, const py::dict& loss, std::uint32_t step) {
-    const char* operation = "gradients";
+py::tuple gradients(Model<T>& model, py::handle x, py::handle y, const py::dict& loss, std::uint32_t step,
+                    const char* operation) {
     const InputMatrix<Compute<T>> input = input_matrix<Compute<T>>(x, operation, "x", model.topology().inputs);
     check_training_rows(model.topology(), input.rows, 1, operation);
-    const LossSettings settings = loss_settings(loss, model.outputs(), operation);
+    const LossSettings settings = loss_settings(loss);
     const Targets<T> targets(y, sample_weight_of(loss), settings, input.rows, model.outputs(), operation);
     Batch<T> batch;
     batch.x = {input.data, input.stride};
@@ -160,14 +165,18 @@ py::tuple gradients(Model<T>& model, py::handle x, py::handle y, const py::dict&
     return py::make_tuple(result.loss, by_name, d_x);
 }
 
+std::string counted(std::int64_t count, const std::string& what) {
+    return std::to_string(count) + " " + what + (count == 1 ? "" : "s");
+}
+
 template <class T>
 std::string explain_plan(const Model<T>& model, bool training, std::int64_t batch) {
     if (batch < 1) throw ValueError("explain: batch must be at least 1, got " + std::to_string(batch));
     if (!training) return explain(model.inference_plan(), model.parameters());
     const Choice choice = choose_strategy(step_shape(model, batch));
     const bool by_tile = choice.strategy == Strategy::by_tile;
-    return "a step on " + std::to_string(batch) + " rows, on " + std::to_string(choice.threads) +
-           " threads: weight gradients " + (by_tile ? "by tile" : "by layer") + " (" + choice.reason + ")\n" +
+    return "a step on " + counted(batch, "row") + ", on " + counted(choice.threads, "thread") + ": weight gradients " +
+           (by_tile ? "by tile" : "by layer") + " (" + choice.reason + ")\n" +
            explain(model.training_plan(by_tile), model.parameters());
 }
 
@@ -195,7 +204,7 @@ py::tuple evaluate(Model<T>& model, py::handle x, py::handle y, const py::dict& 
     const char* operation = "evaluate";
     const InputMatrix<Compute<T>> input = input_matrix<Compute<T>>(x, operation, "x", model.topology().inputs);
     if (input.rows == 0) throw ShapeError("evaluate: x must have at least one row, got 0");
-    const LossSettings settings = loss_settings(loss, model.outputs(), operation);
+    const LossSettings settings = loss_settings(loss);
     const Targets<T> targets(y, sample_weight_of(loss), settings, input.rows, model.outputs(), operation);
     py::array_t<Compute<T>> out({input.rows, model.outputs()});
     Compute<T>* outputs = out.mutable_data();
@@ -210,6 +219,7 @@ py::tuple evaluate(Model<T>& model, py::handle x, py::handle y, const py::dict& 
 }  // namespace
 
 void register_network(py::module_& m) {
+    m.def("norm_eps", [] { return norm_eps; }, "What a batch norm adds to a variance.");
     py::class_<NetworkObject>(m, "Network", "A checked topology and its arrays; see resnetcore.Network.")
         .def(py::init(&make_network), py::arg("inputs"), py::arg("layers"), py::arg("seed") = 0,
              py::arg("dtype") = "float32", py::arg("matmul_precision") = "highest")
@@ -242,10 +252,10 @@ void register_network(py::module_& m) {
              })
         .def(
             "get",
-            [](const NetworkObject& n, const std::string& name) {
-                return n.with([&](const auto& model) { return get(model, name); });
+            [](const NetworkObject& n, const std::vector<std::string>& names) {
+                return n.with([&](const auto& model) { return get(model, names); });
             },
-            py::arg("name"), "A copy of one parameter or buffer.")
+            py::arg("names"), "{name: a copy of that parameter or buffer}, all of one moment.")
         .def(
             "set",
             [](const NetworkObject& n, const py::dict& values) { n.with([&](auto& model) { set(model, values); }); },
@@ -262,10 +272,11 @@ void register_network(py::module_& m) {
             py::arg("x"), py::arg("training") = false, "Layer outputs by number, and stored normal paths.")
         .def(
             "gradients",
-            [](const NetworkObject& n, py::handle x, py::handle y, const py::dict& loss, std::uint32_t step) {
-                return n.with([&](auto& model) { return gradients(model, x, y, loss, step); });
+            [](const NetworkObject& n, py::handle x, py::handle y, const py::dict& loss, std::uint32_t step,
+               const std::string& operation) {
+                return n.with([&](auto& model) { return gradients(model, x, y, loss, step, operation.c_str()); });
             },
-            py::arg("x"), py::arg("y"), py::arg("loss"), py::arg("step") = 0,
+            py::arg("x"), py::arg("y"), py::arg("loss"), py::arg("step") = 0, py::arg("operation") = "gradients",
             "(loss, {name: gradient}, d_x); nothing is updated.")
         .def(
             "evaluate",

@@ -41,8 +41,7 @@ Inputs<T> inputs(const char* operation, const py::list& sources, const py::list&
     for (py::handle w : weights) arguments.weights.push_back(in.matrix(w, operation, "weights"));
     for (py::handle a : identity) arguments.identity.push_back(in.matrix(a, operation, "identity"));
     if (!bias.is_none()) {
-        in.bias = py::array_t<T, py::array::c_style | py::array::forcecast>::ensure(bias);
-        if (!in.bias) throw py::error_already_set();
+        in.bias = dense<T>(bias);
         arguments.bias = static_cast<const T*>(in.bias.data());
     }
     arguments.rows = arguments.sources.at(0).rows;

@@ -75,8 +75,8 @@ TrainerObject make_trainer(const NetworkObject& network, const py::dict& loss, c
             using Trainer = TrainerOf<typename M::Scalar>;
             check(static_cast<Compute<typename M::Scalar>>(settings.eps) > 0, "eps",
                   "above zero in the network's precision", settings.eps);
-            return TrainerObject{std::make_shared<Trainer>(model, loss_settings(loss, model->outputs(), "Trainer"),
-                                                           settings, seed, clip_norm.value_or(0), accumulate)};
+            return TrainerObject{std::make_shared<Trainer>(model, loss_settings(loss), settings, seed,
+                                                           clip_norm.value_or(0), accumulate)};
         },
         network.model);
 }
@@ -177,10 +177,9 @@ py::dict state(TrainerOf<T>& trainer) {
 
 template <class T>
 void set_state(TrainerOf<T>& trainer, const py::dict& given) {
-    using Dense = py::array_t<Compute<T>, py::array::c_style | py::array::forcecast>;
     Model<T>& model = *trainer.model;
     const auto& all = model.parameters().all;
-    std::vector<std::pair<Dense, Compute<T>*>> values;
+    std::vector<std::pair<Dense<Compute<T>>, Compute<T>*>> values;
     std::vector<int> ids;
     auto take = [&](const std::string& name) {
         if (!given.contains(name)) throw ValueError("set_state: '" + name + "' is missing");
@@ -189,8 +188,7 @@ void set_state(TrainerOf<T>& trainer, const py::dict& given) {
     for (std::size_t id = 0; id < all.size(); ++id)
         for (int i = 0; all[id].trained && i < trainer.state.arrays(); ++i) {
             const auto expected = parameter_array<Compute<T>>(all[id]);
-            const Dense value = Dense::ensure(take(state_name(all[id], i)));
-            if (!value) throw py::error_already_set();
+            const auto value = dense<Compute<T>>(py::object(take(state_name(all[id], i))));
             if (value.ndim() != expected.ndim() ||
                 !std::equal(value.shape(), value.shape() + value.ndim(), expected.shape()))
                 throw ShapeError("set_state: '" + state_name(all[id], i) + "' has the wrong shape");

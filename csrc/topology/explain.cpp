@@ -32,25 +32,51 @@ const char* kind_name(StepKind kind) {
     return "";
 }
 
-void print(std::ostream& out, const WeightStep& w, const Plan& plan, const ParameterList& parameters) {
-    out << " " << parameters.all[w.weight].name << ": [" << plan.buffers[w.a].name << "]^T*["
-        << plan.buffers[w.delta].name << "]";
-}
+class Printer {
+public:
+    Printer(const Plan& plan, const ParameterList& parameters) : plan_(plan), parameters_(parameters) {}
 
-void print(std::ostream& out, const Step& step, const Plan& plan, const ParameterList& parameters) {
-    auto buffer = [&](BufferId id) { return "[" + plan.buffers[id].name + "]"; };
-    out << "    " << kind_name(step.kind) << " layer " << step.layer << ":";
-    if (step.out >= 0) out << " " << buffer(step.out) << " <-";
-    const char* transposed = step.kind == StepKind::backward_data ? "^T" : "";
-    for (const Product& p : step.products)
-        out << " " << buffer(p.rows) << "*" << parameters.all[p.weight].name << transposed;
-    if (step.bias >= 0) out << " + " << parameters.all[step.bias].name;
-    for (BufferId id : step.identities) out << " + " << buffer(id);
-    if (step.branch.z >= 0) out << " + " << (step.branch.norm >= 0 ? "norm" : "") << buffer(step.branch.z);
-    if (step.delta >= 0) out << " " << buffer(step.delta);
-    if (step.weights >= 0) print(out, plan.weights[step.weights], plan, parameters);
-    out << "\n";
-}
+    std::string text(const WeightStep& w) const {
+        return name(w.weight) + ": " + buffer(w.a) + "^T*" + buffer(w.delta);
+    }
+    std::string text(const Step& step) const {
+        std::string line = std::string(kind_name(step.kind)) + " layer " + std::to_string(step.layer) + ":";
+        if (step.weights >= 0) return line + " " + text(plan_.weights[step.weights]);
+        for (BufferId id : {step.out, step.argument, step.d_h, step.d_t, step.d_x})
+            if (id >= 0) line += " " + buffer(id);
+        if (step.out >= 0 || step.d_h >= 0) line += " <-";
+        const bool sum = step.kind == StepKind::forward || step.kind == StepKind::backward_data;
+        const char* separator = " ";
+        for (const std::string& operand : operands(step)) {
+            line += separator + operand;
+            separator = sum ? " + " : ", ";
+        }
+        return step.saved >= 0 ? line + ", g' of " + buffer(step.saved) : line;
+    }
+
+private:
+    std::string buffer(BufferId id) const { return "[" + plan_.buffers[id].name + "]"; }
+    const std::string& name(int parameter) const { return parameters_.all[parameter].name; }
+
+    std::vector<std::string> operands(const Step& step) const {
+        if (step.kind == StepKind::input) return {"X"};
+        if (step.kind == StepKind::loss) return {buffer(plan_.output)};
+        std::vector<std::string> found;
+        found.reserve(step.products.size() + step.identities.size() + 3);
+        for (const Product& p : step.products)
+            found.push_back(buffer(p.rows) + "*" + name(p.weight) + (step.kind == StepKind::forward ? "" : "^T"));
+        if (step.bias >= 0) found.push_back(name(step.bias));
+        for (BufferId id : step.identities) found.push_back(buffer(id));
+        const bool normalised = step.branch.norm >= 0 && step.kind != StepKind::moments;
+        if (step.branch.z >= 0) found.push_back((normalised ? "norm" : "") + buffer(step.branch.z));
+        for (BufferId id : {step.delta, step.gate_h, step.gate_t, step.gate_x})
+            if (id >= 0) found.push_back(buffer(id));
+        return found;
+    }
+
+    const Plan& plan_;
+    const ParameterList& parameters_;
+};
 
 bool takes_weights(const Plan& plan) {
     for (const Phase& phase : plan.phases)
@@ -62,21 +88,24 @@ bool takes_weights(const Plan& plan) {
 }  // namespace
 
 std::string explain(const Plan& plan, const ParameterList& parameters) {
+    const Printer printer(plan, parameters);
     std::ostringstream out;
     for (std::size_t p = 0; p < plan.phases.size(); ++p) {
         out << "phase " << p << " (row tiles, depth first)\n";
-        for (const Step& step : plan.phases[p].steps) print(out, step, plan, parameters);
+        for (const Step& step : plan.phases[p].steps) out << "    " << printer.text(step) << "\n";
     }
-    const bool after = !plan.weights.empty() && !takes_weights(plan);
-    if (after) out << "weights (after the last phase)\n";
-    for (const WeightStep& w : plan.weights)
-        if (after) out << "   ", print(out, w, plan, parameters), out << "\n";
+    if (!plan.weights.empty() && !takes_weights(plan)) {
+        out << "weights (after the last phase)\n";
+        for (const WeightStep& w : plan.weights) out << "    " << printer.text(w) << "\n";
+    }
     out << "arena: " << plan.row_elements << " elements per row of "
-        << (plan.tile_local ? "each thread's tile" : "the batch") << "\n";
-    for (std::size_t id = 1; id < plan.buffers.size(); ++id) {
+        << (plan.tile_local ? "each thread's tile" : "the batch");
+    const char* const time = plan.tile_local ? "steps" : "phases";
+    const bool stores_input = plan.phases.front().steps.front().kind == StepKind::input;
+    for (std::size_t id = stores_input ? 0 : 1; id < plan.buffers.size(); ++id) {
         const BufferInfo& b = plan.buffers[id];
-        out << "    [" << b.name << "] width " << b.width << ", offset " << b.offset << ", alive " << b.first_use
-            << " to " << b.last_use << "\n";
+        out << "\n    [" << b.name << "] width " << b.width << ", offset " << b.offset << ", alive in " << time << " "
+            << b.first_use << " to " << b.last_use;
     }
     return out.str();
 }

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <mutex>
 
+#include "base/error.h"
 #include "kernels/select.h"
 #include "runtime/tiles.h"
 #include "topology/check.h"
@@ -33,6 +34,8 @@ Model<T>::Model(Topology topology, std::uint64_t seed)
     for (std::size_t id = 0; id < list_.all.size(); ++id) {
         const std::vector<double> value = initial_value(topology_, list_, static_cast<int>(id), seed);
         narrow.assign(value.begin(), value.end());
+        if (!std::all_of(narrow.begin(), narrow.end(), [](Compute<T> v) { return std::isfinite(v); }))
+            throw ValueError("Network: the initial '" + list_.all[id].name + "' must be finite in the network's dtype");
         store_.write(static_cast<int>(id), narrow.data());
     }
 }
@@ -57,9 +60,9 @@ Model<T>::Model(const Model& other)
 }
 
 template <class T>
-void Model<T>::read(int id, Compute<T>* values) const {
+void Model<T>::read(const std::vector<std::pair<int, Compute<T>*>>& values) const {
     std::lock_guard<ForkSafeMutex> lock(mutex_);
-    store_.read(id, values);
+    for (const auto& [id, value] : values) store_.read(id, value);
 }
 
 template <class T>

@@ -33,8 +33,9 @@ public:
     std::uint64_t seed() const { return seed_; }
     std::int64_t outputs() const { return topology_.layers.back().width; }
 
-    void read(int id, Compute<T>* values) const;
-    // Several parameters, row-major; nothing can fail once it begins.
+    // Several parameters of one moment, row-major.
+    void read(const std::vector<std::pair<int, Compute<T>*>>& values) const;
+    // Likewise; nothing can fail once it begins.
     void write(const std::vector<std::pair<int, const Compute<T>*>>& values);
 
     // out: (rows, outputs), dense.

@@ -32,9 +32,7 @@ std::atomic<int>& forced() {
 }
 
 using Key = std::tuple<std::int64_t, std::int64_t, std::int64_t, std::int64_t, bool, int>;
-Key key(const StepShape& s) {
-    return {s.rows, s.weights, s.row_width, s.element_size, s.one_phase, s.threads};
-}
+Key key(const StepShape& s) { return {s.rows, s.weights, s.row_width, s.element_size, s.one_phase, s.threads}; }
 
 struct Tuned {
     ForkSafeMutex mutex;
@@ -64,7 +62,8 @@ Choice by_cost(const StepShape& shape) {
         return {Strategy::by_layer, shape.threads, "the weights are larger than the activations of some tiles"};
     // Barriers part forward from backward: a tile's activations are not in its own cache any more, at best in the last.
     if (!shape.one_phase && 3 * shape.rows * shape.row_width * shape.element_size < last_cache)
-        return {Strategy::by_layer, shape.threads, "batch normalisation stores every activation, and they fit into the last cache"};
+        return {Strategy::by_layer, shape.threads,
+                "batch normalisation stores every activation, and they fit into the last cache"};
     return {Strategy::by_tile, shape.threads, "a tile's activations are smaller than what the weights cost"};
 }
 

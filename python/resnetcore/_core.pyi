@@ -50,11 +50,11 @@ class Network:
     def evaluate(self, x: _Array, y: _Array, loss: dict[str, Any]) -> tuple[float, float, _Array]:
         """(loss, outputs) in inference mode."""
 
-    def get(self, name: str) -> _Array:
-        """A copy of one parameter or buffer."""
+    def get(self, names: Sequence[str]) -> dict[str, _Array]:
+        """{name: a copy of that parameter or buffer}, all of one moment."""
 
     def gradients(
-        self, x: _Array, y: _Array, loss: dict[str, Any], step: int = 0
+        self, x: _Array, y: _Array, loss: dict[str, Any], step: int = 0, operation: str = "gradients"
     ) -> tuple[float, dict[str, _Array], _Array]:
         """(loss, {name: gradient}, d_x); nothing is updated."""
 
@@ -135,6 +135,9 @@ def isa_info() -> dict[str, Any]:
 
 def losses() -> list[str]:
     """Names of the losses."""
+
+def norm_eps() -> float:
+    """What a batch norm adds to a variance."""
 
 def num_threads_origin() -> str:
     """Where the number of threads came from."""

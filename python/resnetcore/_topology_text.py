@@ -1,11 +1,13 @@
 """A network's topology as JSON, and back; every array that it needs is known by name and shape before any exists.
 
 Only what the arrays of the file do not say is in the text: a fixed skip is marked "fixed" and its matrix is an array.
+JSON has no numbers for infinity and NaN: they are the texts "Infinity", "-Infinity" and "NaN".
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
@@ -23,6 +25,7 @@ _VERSION = 1
 # Far above any real topology or history; a general JSON parser can make text into thirty times as much memory.
 _MAX_TEXT = 1 << 25
 _KEYS = {field.name for field in fields(Layer)}
+_NOT_FINITE = {"Infinity": math.inf, "-Infinity": -math.inf, "NaN": math.nan}
 
 Result = TypeVar("Result")
 
@@ -57,7 +60,7 @@ class Topology:
 
     def build(self, arrays: Mapping[str, np.ndarray]) -> Network:
         """The network with these parameters and buffers. Raises CheckpointError."""
-        return rejecting("the topology", lambda: self._build(arrays))
+        return rejecting("the network", lambda: self._build(arrays))
 
     def _build(self, arrays: Mapping[str, np.ndarray]) -> Network:
         layers = list(self.layers)
@@ -72,7 +75,7 @@ class Topology:
 
 def encode(value: Mapping[str, Any]) -> str:
     """JSON of `value` and the version of this format; ValueError where it is too long to be read again."""
-    text = json.dumps({"version": _VERSION, **value}, default=_number, separators=(",", ":"))
+    text = json.dumps(_to_json({"version": _VERSION, **value}), allow_nan=False, separators=(",", ":"))
     if len(text) > _MAX_TEXT:
         raise ValueError(f"save: topology, settings and history take {len(text)} characters, and {_MAX_TEXT} fit")
     return text
@@ -82,7 +85,7 @@ def decode(text: str) -> dict[str, Any]:
     """What `encode` was given. Raises ValueError or RecursionError."""
     if len(text) > _MAX_TEXT:
         raise ValueError(f"must have at most {_MAX_TEXT} characters, got {len(text)}")
-    value: dict[str, Any] = json.loads(text)
+    value: dict[str, Any] = _from_json(json.loads(text))  # which also takes the bare NaN of older files
     version = value.pop("version")
     if type(version) is not int or version != _VERSION:
         raise ValueError(f"must be of version {_VERSION}, got {version!r}; a newer resnetcore may read it")
@@ -152,7 +155,21 @@ def _back(key: str) -> int:
     return back
 
 
-def _number(value: Any) -> Any:
+def _to_json(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _to_json(one) for name, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_to_json(one) for one in value]
     if isinstance(value, np.generic):
-        return value.item()
-    raise TypeError(f"save: {value!r} cannot be written as JSON")
+        return _to_json(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value
+
+
+def _from_json(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _from_json(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_from_json(one) for one in value]
+    return _NOT_FINITE.get(value, value) if isinstance(value, str) else value

@@ -132,6 +132,15 @@ def is_ready(array: np.ndarray, dtype: np.dtype) -> bool:
     return array.dtype == dtype and array.flags.c_contiguous and array.flags.aligned
 
 
+def as_dense(array: np.ndarray, dtype: Any) -> np.ndarray:
+    """`array` as the core reads it: itself where it is ready, else a copy, in which what `dtype` cannot hold is infinite."""
+    dtype = np.dtype(dtype)
+    if is_ready(array, dtype):
+        return array
+    with np.errstate(over="ignore", invalid="ignore"):  # invalid: of a signalling NaN, which becomes a quiet one
+        return np.ascontiguousarray(array, dtype)
+
+
 def _is_torch(original: Any) -> bool:
     return type(original).__module__.partition(".")[0] == "torch" and "torch" in sys.modules
 

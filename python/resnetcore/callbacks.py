@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from .fit_plan import FitPlan
     from .trainer import Trainer
 
+__all__ = ["CSVLogger", "Callback", "Checkpoint", "EarlyStopping", "JSONLLogger"]
+
 
 class Callback:
     """Base of all callbacks: override what is needed. An exception ends the `fit`; the trainer can go on from there.
@@ -122,7 +124,7 @@ class EarlyStopping(Callback):
         arrays: dict[str, np.ndarray] = {}
         there = epoch == trainer.epoch and not trainer.position.batch  # or a later step has changed its weights
         if best.restore and there and best.is_beaten_by(value):
-            arrays = {**trainer.net.parameters(), **trainer.net.buffers()}
+            arrays = trainer.net._arrays()
         trainer._best[best.key] = best.after(epoch, value, arrays)
 
     def _stop_or_not(self, trainer: Trainer) -> None:

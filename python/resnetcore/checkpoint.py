@@ -37,7 +37,7 @@ def save_network(net: Network, path: str | os.PathLike[str]) -> None:
 
     An existing file is replaced and keeps its mode. Raises OSError with the old file as it was.
     """
-    write(path, _arrays(net), {_NETWORK: Topology.to_json(net)})
+    write(path, net._arrays(), {_NETWORK: Topology.to_json(net)})
 
 
 def load_network(path: str | os.PathLike[str]) -> Network:
@@ -62,7 +62,7 @@ def save_trainer(trainer: Trainer, path: str | os.PathLike[str]) -> None:
         OSError: the file cannot be written; the old one is as it was.
     """
     with trainer._turns.held():  # all of one moment between two steps; the file is written while others go on
-        config, state, network = trainer.config(), trainer.state(), _arrays(trainer.net)
+        config, state, network = trainer.config(), trainer.state(), trainer.net._arrays()
     try:
         schedules.from_dict(config["schedule"])
     except (ValueError, TypeError) as error:
@@ -83,10 +83,6 @@ def load_trainer(path: str | os.PathLike[str]) -> Trainer:
     """
     with Reader(path) as reader:
         return _naming(reader, lambda: _read_trainer(reader))
-
-
-def _arrays(net: Network) -> dict[str, np.ndarray]:
-    return {**net.parameters(), **net.buffers()}
 
 
 def _naming(reader: Reader, make: Callable[[], Loaded]) -> Loaded:

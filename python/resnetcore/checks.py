@@ -56,7 +56,9 @@ def require_finite(operation: str, name: str, array: np.ndarray) -> None:
     """ValueError where an array, (rows, …), holds a NaN or an infinity."""
     bad = np.flatnonzero(~np.isfinite(array).all(axis=tuple(range(1, array.ndim))))
     if len(bad):
-        raise ValueError(f"{operation}: {name} must be finite (check_finite=True), got NaN or Inf in {len(bad)} rows")
+        raise ValueError(
+            f"{operation}: {name} must be finite in {array.dtype} (check_finite=True), got NaN or Inf in {len(bad)} rows"
+        )
 
 
 DTYPES = ("float32", "float64", "bfloat16")

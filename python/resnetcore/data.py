@@ -10,7 +10,7 @@ import numpy as np
 
 from . import _core
 from ._errors import DTypeError, ShapeError
-from .arrays import as_rows, is_memory_map, is_ready
+from .arrays import as_dense, as_rows, is_memory_map, is_ready
 from .checks import require_finite
 from .losses import Loss, check_sample_weight, check_targets
 from .network import Network, chunks
@@ -43,13 +43,12 @@ class ArrayData:
             raise ShapeError(f"{operation}: X must have at least one row, got 0")
         self._dtype = net.dtype
         self._y = check_targets(operation, y, loss, self.rows, net.outputs, self._dtype)
-        self._weight = _check_weight(operation, sample_weight, self.rows, self._dtype)
+        self._weight = check_sample_weight(operation, sample_weight, self.rows, self._dtype)
+        self._X = rows if is_memory_map(rows) else as_dense(rows, self._dtype)
         if check_finite:
-            for _, chunk in chunks(rows, rows.dtype):
+            for _, chunk in chunks(self._X, self._dtype):
                 require_finite(operation, "X", chunk)
             require_finite(operation, "y", self._y)
-        mapped = is_memory_map(rows)
-        self._X = rows if mapped or is_ready(rows, self._dtype) else np.ascontiguousarray(rows, self._dtype)
 
     def length(self, batch_size: int, accumulate: int) -> int | None:
         """Batches in an epoch."""
@@ -74,7 +73,7 @@ class ArrayData:
         """One update on the given rows; the loss of before it."""
         if is_ready(self._X, self._dtype):
             return core.step_rows(self._X, self._y, rows, lr, self._weight)
-        x = np.ascontiguousarray(self._X[rows], self._dtype)
+        x = as_dense(self._X[rows], self._dtype)
         return core.step(x, self._y[rows], lr, None if self._weight is None else self._weight[rows])
 
     def chunks(self) -> Iterator[Batch]:
@@ -157,25 +156,12 @@ def check_batch(
     if len(rows) == 0:
         raise ShapeError(f"{operation}: x must have at least one row, got 0")
     targets = check_targets(operation, y, loss, len(rows), net.outputs, net.dtype)
-    weight = _check_weight(operation, sample_weight, len(rows), net.dtype)
+    weight = check_sample_weight(operation, sample_weight, len(rows), net.dtype)
+    x = as_dense(rows, net.dtype)
     if check_finite:
-        require_finite(operation, "x", rows)
+        require_finite(operation, "x", x)
         require_finite(operation, "y", targets)
-    return (rows if is_ready(rows, net.dtype) else np.ascontiguousarray(rows, net.dtype)), targets, weight
-
-
-def _check_weight(operation: str, weight: Any, rows: int, dtype: np.dtype) -> np.ndarray | None:
-    """`check_sample_weight`, and ValueError for weights that are infinite or all 0 in the network's dtype."""
-    array = check_sample_weight(operation, weight, rows)
-    if array is None or dtype == array.dtype:
-        return array
-    low, high = float(np.finfo(dtype).smallest_subnormal), float(np.finfo(dtype).max)
-    if not low <= array.max() <= high:
-        raise ValueError(
-            f"{operation}: sample_weight must have its largest weight from {low:.2g} to {high:.2g}, the range of the "
-            f"network's {dtype}, got {array.max():.2g}; only ratios matter: divide the weights by their mean"
-        )
-    return array
+    return x, targets, weight
 
 
 def as_data(

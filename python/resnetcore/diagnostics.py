@@ -7,16 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ._errors import ShapeError
-from .arrays import as_rows
+from ._core import norm_eps
+from .arrays import as_dense, as_rows
 from .layers import Layer
 from .losses import Loss
 from .tables import table
 
 if TYPE_CHECKING:
     from .network import Network
-
-_NORM_EPS = 1e-5
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -66,25 +64,25 @@ def diagnose(net: Network, X: Any, y: Any, loss: str | Loss = "cross_entropy") -
     Example:
         >>> print(net.diagnose(X[:256], y[:256]))
     """
-    rows = as_rows("diagnose", "X", X, net.inputs)
-    if len(rows) == 0:
-        raise ShapeError("diagnose: X must have at least one row, got 0")
     still = _without_dropout(net)
-    value, gradients, _ = still.gradients(rows, y, loss)
-    values = still._core.activations(np.ascontiguousarray(rows, net.dtype), True)
-    arrays = {**still.parameters(), **still.buffers()}
+    value, gradients, _ = still._gradients("diagnose", "X", X, y, loss)
+    rows = as_rows("diagnose", "X", X, net.inputs)
+    found = still._core.activations(as_dense(rows, net.dtype), True)
+    values = {name: array.astype(np.float64) for name, array in found.items()}
+    arrays = still._arrays()
     count = len(net.layers)
-    outputs = [values[str(number)].astype(np.float64) for number in range(count + 1)]
-    return Diagnosis(
-        loss=value,
-        layer=np.arange(1, count + 1),
-        gradient_norm=np.array(
-            [np.linalg.norm(gradients[f"{n}.weight"].astype(np.float64)) for n in range(1, count + 1)]
-        ),
-        skip_ratio=np.array([_skip_ratio(n, still.layers[n - 1], outputs, arrays) for n in range(1, count + 1)]),
-        dead=np.array([(a == 0).all(axis=0).mean() for a in outputs[1:]]),
-        activation_norm=np.array([np.sqrt(np.mean(a * a)) for a in outputs[1:]]),
-    )
+    outputs = [values[str(number)] for number in range(1, count + 1)]
+    with np.errstate(over="ignore", invalid="ignore"):  # numbers near the end of the range: theirs are infinite or NaN
+        return Diagnosis(
+            loss=value,
+            layer=np.arange(1, count + 1),
+            gradient_norm=np.array(
+                [np.linalg.norm(gradients[f"{n}.weight"].astype(np.float64)) for n in range(1, count + 1)]
+            ),
+            skip_ratio=np.array([_skip_ratio(n, still.layers[n - 1], values, arrays) for n in range(1, count + 1)]),
+            dead=np.array([(a == 0).all(axis=0).mean() for a in outputs]),
+            activation_norm=np.array([np.sqrt(np.mean(a * a)) for a in outputs]),
+        )
 
 
 def _without_dropout(net: Network) -> Network:
@@ -92,30 +90,30 @@ def _without_dropout(net: Network) -> Network:
 
     layers = [replace(layer, dropout=0.0, branch_dropout=0.0) for layer in net.layers]
     still = Network(net.inputs, layers, net.seed, net.precision, matmul_precision=net.matmul_precision)
-    still.set_parameters({**net.parameters(), **net.buffers()})
+    still.set_parameters(net._arrays())
     return still
 
 
-def _skip_ratio(number: int, layer: Layer, outputs: list[np.ndarray], arrays: dict[str, np.ndarray]) -> float:
+def _skip_ratio(number: int, layer: Layer, values: dict[str, np.ndarray], arrays: dict[str, np.ndarray]) -> float:
     if not layer.skips:
         return float("nan")
-    skips = np.zeros_like(outputs[number])
+    skips = np.zeros_like(values[str(number)])
     for back, kind in layer.skips.items():
-        source = outputs[number - back]
+        source = values[str(number - back)]
         skips += (
             source if isinstance(kind, str) and kind == "identity" else source @ arrays[f"{number}.skip.{back}.weight"]
         )
-    branch = np.linalg.norm(_branch(number, layer, outputs, skips, arrays))
+    branch = np.linalg.norm(_branch(number, layer, values, skips, arrays))
     return float(np.linalg.norm(skips) / branch) if branch else float("inf")
 
 
 def _branch(
-    number: int, layer: Layer, outputs: list[np.ndarray], skips: np.ndarray, arrays: dict[str, np.ndarray]
+    number: int, layer: Layer, values: dict[str, np.ndarray], skips: np.ndarray, arrays: dict[str, np.ndarray]
 ) -> np.ndarray:
     if layer.pre:  # a = branch + skips: nothing follows the sum
-        return outputs[number] - skips
-    z = outputs[number - 1] @ arrays[f"{number}.weight"].astype(np.float64)
+        return values[str(number)] - skips
     if layer.norm is None:
-        return z + arrays.get(f"{number}.bias", 0.0)
-    scale = arrays[f"{number}.norm.weight"] / np.sqrt(z.var(axis=0) + _NORM_EPS)
+        return values[str(number - 1)] @ arrays[f"{number}.weight"] + arrays.get(f"{number}.bias", 0.0)
+    z = values[f"{number}.branch"]  # what the norm had before it
+    scale = arrays[f"{number}.norm.weight"] / np.sqrt(z.var(axis=0) + norm_eps())
     return (z - z.mean(axis=0)) * scale + arrays[f"{number}.norm.bias"]

@@ -28,11 +28,12 @@ def evaluate(net: Network, loss: Loss, data: ArrayData | IterableData, operation
     total = weight_sum = score = rows = 0.0
     for x, y, sample_weight in data.chunks():
         row_weight = np.ones(len(x)) if sample_weight is None else sample_weight
-        value, weight, outputs = net._core.evaluate(x, y, loss.to_core(net.outputs, sample_weight))
+        value, weight, outputs = net._core.evaluate(x, y, loss.to_core(net.outputs, net.dtype, sample_weight))
         rows += float(row_weight.sum())
         weight_sum += weight
         total += weight * value
-        score += float((row_weight * _row_scores(loss, outputs, y)).sum())
+        with np.errstate(over="ignore", invalid="ignore"):  # of outputs without bounds: the metric is infinite or NaN
+            score += float((row_weight * _row_scores(loss, outputs, y)).sum())
     if not rows:
         raise ValueError(f"{operation}: there must be at least one row, with a weight above 0")
     mean = score / rows

@@ -45,7 +45,7 @@ class Layer:
     Raises:
         ShapeError: a width below 1, or a skip matrix that has not two dimensions.
         DTypeError: an argument of the wrong type.
-        ValueError: an unknown name, a skip below 2, or a rate outside [0, 1).
+        ValueError: an unknown name, a skip below 2, a skip matrix that is not finite, or a rate outside [0, 1).
     """
 
     width: int
@@ -186,6 +186,8 @@ def _skip_kind(back: int, kind: Any) -> Any:
         raise DTypeError(f"Layer: skips[{back}] must be 'identity', 'learned' or a matrix of floats, got {kind!r}")
     if matrix.ndim != 2:
         raise ShapeError(f"Layer: skips[{back}], a matrix, must have 2 dimensions, got shape {matrix.shape}")
+    if not np.isfinite(matrix).all():
+        raise ValueError(f"Layer: skips[{back}], a matrix, must be finite")
     matrix = np.array(matrix, order="C")
     matrix.flags.writeable = False
     return matrix

@@ -10,8 +10,10 @@ import numpy as np
 
 from ._core import losses as _known_losses
 from ._errors import DTypeError, ShapeError
-from .arrays import as_array, is_memory_map
+from .arrays import as_array, as_dense, is_memory_map
 from .checks import as_number
+
+__all__ = ["Loss"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +25,9 @@ class Loss:
             probabilities), "mse", "mae" or "huber" (targets (n, outputs)). With one output, targets may be (n,).
         label_smoothing: of cross_entropy, in [0, 1).
         class_weight: of the cross entropies: an array of one weight a class, or a dict from label to weight (1 for
-            labels that are not in it). binary_cross_entropy has two classes.
+            labels that are not in it). binary_cross_entropy has two classes. Of labels the loss is a weighted mean, so
+            that ratios count; of probabilities and of binary_cross_entropy it is not, and larger weights are a larger
+            loss.
         delta: of huber, where squares turn into lines.
 
     Example:
@@ -79,20 +83,23 @@ class Loss:
             weights = as_array("loss", "class_weight", self.class_weight)
             if weights.dtype.kind not in "fiu":
                 raise DTypeError(f"class_weight must be numbers, got dtype {weights.dtype}")
-            weights = weights.astype(np.float64)
+            weights = as_dense(weights, np.float64)
         if weights.shape != (classes,):
             raise ShapeError(f"class_weight must have shape ({classes},), one weight a class, got {weights.shape}")
         if not (np.isfinite(weights).all() and (weights >= 0).all()):
             raise ValueError(f"class_weight must be finite and not negative, got {weights.tolist()}")
         return weights
 
-    def to_core(self, outputs: int, sample_weight: np.ndarray | None = None) -> dict[str, Any]:
-        """As the compiled network and trainer take it."""
+    def to_core(self, outputs: int, dtype: np.dtype, sample_weight: np.ndarray | None = None) -> dict[str, Any]:
+        """As the compiled network and trainer take it; ValueError for class weights beyond the network's dtype."""
+        weights = self.class_weights(outputs)
+        if weights is not None:
+            _check_range("class_weight", weights, dtype)
         return {
             "name": self.name,
             "label_smoothing": float(self.label_smoothing),
             "delta": float(self.delta),
-            "class_weight": self.class_weights(outputs),
+            "class_weight": weights,
             "sample_weight": sample_weight,
         }
 
@@ -164,16 +171,16 @@ def _values(what: str, y: np.ndarray, rows: int, outputs: int, dtype: np.dtype, 
         raise ValueError(f"{what} must hold probabilities in [0, 1], got values from {y.min()} to {y.max()}")
     if is_memory_map(y) and y.dtype == dtype:
         return y
-    return np.ascontiguousarray(y, dtype=dtype)
+    return as_dense(y, dtype)
 
 
-def check_sample_weight(operation: str, weight: Any, rows: int) -> np.ndarray | None:
+def check_sample_weight(operation: str, weight: Any, rows: int, dtype: np.dtype) -> np.ndarray | None:
     """One weight a row, (rows,) float64, or None.
 
     Raises:
         ShapeError: not one weight a row.
         DTypeError: no numbers.
-        ValueError: a weight that is negative or not finite, or none above 0.
+        ValueError: a weight that is negative or not finite, or none above 0, or none that the network's dtype has.
     """
     if weight is None:
         return None
@@ -183,9 +190,20 @@ def check_sample_weight(operation: str, weight: Any, rows: int) -> np.ndarray | 
         raise DTypeError(f"{what} must hold numbers, got dtype {array.dtype}")
     if array.shape != (rows,):
         raise ShapeError(f"{what} must have shape ({rows},), one weight a row, got {array.shape}")
-    array = np.ascontiguousarray(array, dtype=np.float64)
+    array = as_dense(array, np.float64)
     if not (np.isfinite(array).all() and (array >= 0).all()):
         raise ValueError(f"{what} must be finite and not negative")
     if rows and not array.any():
         raise ValueError(f"{what} must hold a weight above 0")
+    _check_range(what, array, dtype)
     return array
+
+
+def _check_range(what: str, weights: np.ndarray, dtype: np.dtype) -> None:
+    """ValueError where `dtype` makes the largest weight infinite or 0."""
+    low, high = float(np.finfo(dtype).smallest_subnormal), float(np.finfo(dtype).max)
+    if weights.any() and not low <= weights.max() <= high:
+        raise ValueError(
+            f"{what} must have its largest weight from {low:.2g} to {high:.2g}, the range of the network's {dtype}, "
+            f"got {weights.max():.2g}; divide the weights by their mean"
+        )

@@ -10,6 +10,7 @@ the block's last weight is scaled by 1/√blocks, which keeps the sum of all bra
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,9 @@ from .checks import as_integer
 from .layers import Layer
 from .network import Network
 
-PATTERNS = ("blocks", "sliding", "same_origin")
+__all__ = ["densenet", "gated_highway", "highway", "plain", "preact_resnet", "resnet", "tabular_resnet"]
+
+_PATTERNS = ("blocks", "sliding", "same_origin")
 
 
 def plain(
@@ -79,22 +82,9 @@ def resnet(
     Example:
         >>> net = resnet(64, 10, width=64, depth=50, norm="batch")
     """
-    return _post_activation(
-        "resnet",
-        "identity",
-        inputs,
-        outputs,
-        width,
-        depth,
-        block,
-        pattern,
-        bottleneck,
-        norm,
-        activation,
-        dropout,
-        seed,
-        dtype,
-    )
+    layer = Layer(width, norm=norm, activation=activation, dropout=dropout)
+    layers = _post_activation("resnet", "identity", layer, depth, block, pattern, bottleneck)
+    return Network(inputs, [*layers, Layer(outputs, activation=None)], seed, dtype)
 
 
 def highway(
@@ -117,22 +107,9 @@ def highway(
     The gated layers published under that name are `gated_highway`. Arguments are those of `resnet`. Skip weights start
     as the identity, so the network starts as that ResNet and is as stable: random ones would be a deep plain network.
     """
-    net = _post_activation(
-        "highway",
-        "learned",
-        inputs,
-        outputs,
-        width,
-        depth,
-        block,
-        pattern,
-        bottleneck,
-        norm,
-        activation,
-        dropout,
-        seed,
-        dtype,
-    )
+    layer = Layer(width, norm=norm, activation=activation, dropout=dropout)
+    layers = _post_activation("highway", "learned", layer, depth, block, pattern, bottleneck)
+    net = Network(inputs, [*layers, Layer(outputs, activation=None)], seed, dtype)
     skips = (name for name in net.parameters() if ".skip." in name)
     net.set_parameters({name: np.eye(width) for name in skips})
     return net
@@ -279,50 +256,28 @@ def tabular_resnet(
 
 
 def _post_activation(
-    name: str,
-    kind: str,
-    inputs: int,
-    outputs: int,
-    width: int,
-    depth: int,
-    block: int,
-    pattern: str,
-    bottleneck: int | None,
-    norm: str | None,
-    activation: str,
-    dropout: float,
-    seed: int,
-    dtype: Any,
-) -> Network:
+    name: str, kind: str, layer: Layer, depth: int, block: int, pattern: str, bottleneck: int | None
+) -> list[Layer]:
+    """All layers but the output layer: `layer`, with and without a skip of this kind."""
     _check_depth(name, depth, 3)
-    if pattern not in PATTERNS:
-        raise ValueError(f"{name}: unknown pattern {pattern!r}; known are {', '.join(PATTERNS)}")
-    inner = _inner_width(name, block, bottleneck, width)
-    if pattern != "blocks" and inner != width:
+    if pattern not in _PATTERNS:
+        raise ValueError(f"{name}: unknown pattern {pattern!r}; known are {', '.join(_PATTERNS)}")
+    inner = _inner_width(name, block, bottleneck, layer.width)
+    if pattern != "blocks" and inner != layer.width:
         raise ShapeError(
-            f"{name}: bottleneck={bottleneck} needs pattern='blocks'; with {pattern!r} every layer is {width} wide"
+            f"{name}: bottleneck={bottleneck} needs pattern='blocks'; with {pattern!r} every layer is {layer.width} wide"
         )
-    common: dict[str, Any] = {"norm": norm, "activation": activation, "dropout": dropout}
     hidden = depth - 2
-    plain_layer = Layer(width, **common)
     if pattern == "blocks":
         blocks, rest = _divide(name, hidden, block)
-        last = Layer(width, skips={block: kind}, **common, **_start(norm, blocks))
-        body = [plain_layer] * rest + ([Layer(inner, **common)] * (block - 1) + [last]) * blocks
-    elif pattern == "sliding":
-        start = _start(norm, hidden - block + 1)
-        body = [
-            Layer(width, skips={block: kind}, **common, **start) if number > block else plain_layer
-            for number in range(2, depth)
-        ]
-    else:
-        # A layer here is the only way to the one before it: γ = 0 would cut that off, so only the weight is scaled.
-        start = _start(None, hidden - 1)
-        body = [
-            Layer(width, skips={number - 1: kind}, **common, **start) if number > 2 else plain_layer
-            for number in range(2, depth)
-        ]
-    return Network(inputs, [plain_layer, *body, Layer(outputs, activation=None)], seed, dtype)
+        last = replace(layer, skips={block: kind}, **_start(layer.norm, blocks))
+        return [layer] * (1 + rest) + ([replace(layer, width=inner)] * (block - 1) + [last]) * blocks
+    if pattern == "sliding":
+        skipping = replace(layer, skips={block: kind}, **_start(layer.norm, hidden - block + 1))
+        return [skipping if number > block else layer for number in range(1, depth)]
+    # A layer here is the only way to the one before it: γ = 0 would cut that off, so only the weight is scaled.
+    start = _start(None, hidden - 1)
+    return [replace(layer, skips={n - 1: kind}, **start) if n > 2 else layer for n in range(1, depth)]
 
 
 def _start(norm: str | None, blocks: int) -> dict[str, Any]:

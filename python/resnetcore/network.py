@@ -10,7 +10,7 @@ import numpy as np
 
 from . import _core
 from ._errors import DTypeError, ShapeError
-from .arrays import as_array, as_rows, is_ready, like
+from .arrays import as_array, as_dense, as_rows, like
 from .checks import as_integer, check_device, check_dtype, check_matmul_precision, check_seed, require_finite
 from .config import get_matmul_precision
 from .layers import Layer
@@ -140,9 +140,9 @@ class Network:
         """Outputs (logits) in inference mode, (n, outputs), of the network's dtype and the caller's kind of array.
 
         Args:
-            X: (n, inputs) of float32 or float64, converted to the network's dtype some rows at a time. Memory maps may
-                be larger than memory. n may be 0.
-            check_finite: raise ValueError for a NaN or an infinity in X; otherwise they propagate.
+            X: (n, inputs) of float32 or float64, converted to the network's dtype some rows at a time; numbers beyond
+                its range become infinite. Memory maps may be larger than memory. n may be 0.
+            check_finite: raise ValueError where X, so converted, has a NaN or an infinity; otherwise they propagate.
         """
         rows = as_rows("predict", "X", X, self.inputs)
         out = np.empty((len(rows), self.outputs), self.dtype)
@@ -189,35 +189,54 @@ class Network:
         Returns:
             The loss, `{name: ∂E/∂parameter}` for every trained parameter, and ∂E/∂x, (n, inputs).
         """
-        from .losses import as_loss, check_sample_weight, check_targets
-
-        rows = as_rows("gradients", "x", x, self.inputs)
-        if len(rows) == 0:
-            raise ShapeError("gradients: x must have at least one row, got 0")
-        if check_finite:
-            require_finite("gradients", "x", rows)
         if not 0 <= as_integer("gradients: step", step) < 2**32:
             raise ValueError(f"gradients: step must be from 0 to 2**32 - 1, got {step}")
+        return self._gradients("gradients", "x", x, y, loss, sample_weight, step, check_finite)
+
+    def _gradients(
+        self,
+        operation: str,
+        name: str,
+        x: Any,
+        y: Any,
+        loss: str | Loss,
+        sample_weight: Any = None,
+        step: int = 0,
+        check_finite: bool = False,
+    ) -> tuple[float, dict[str, np.ndarray], Any]:
+        """`gradients`, in whose messages the operation and x have these names."""
+        from .losses import as_loss, check_sample_weight, check_targets
+
+        rows = as_rows(operation, name, x, self.inputs)
+        if len(rows) == 0:
+            raise ShapeError(f"{operation}: {name} must have at least one row, got 0")
+        dense = as_dense(rows, self.dtype)
+        if check_finite:
+            require_finite(operation, name, dense)
         loss = as_loss(loss)
-        targets = check_targets("gradients", y, loss, len(rows), self.outputs, self.dtype)
-        weight = check_sample_weight("gradients", sample_weight, len(rows))
-        dense = rows if is_ready(rows, self.dtype) else np.ascontiguousarray(rows, self.dtype)
-        value, by_name, d_x = self._core.gradients(dense, targets, loss.to_core(self.outputs, weight), step)
+        targets = check_targets(operation, y, loss, len(rows), self.outputs, self.dtype)
+        weight = check_sample_weight(operation, sample_weight, len(rows), self.dtype)
+        described = loss.to_core(self.outputs, self.dtype, weight)
+        value, by_name, d_x = self._core.gradients(dense, targets, described, step, operation)
         return value, by_name, like(d_x, x)
 
     def parameters(self) -> dict[str, np.ndarray]:
-        """Copies of everything that is trained: `1.weight`, `1.bias`, `3.skip.2.weight`, `2.norm.weight`, …"""
-        return {name: self._core.get(name) for name in self._core.parameter_names()}
+        """Copies of everything that is trained: `1.weight`, `1.bias`, `3.skip.2.weight`, `2.norm.weight`, …
+
+        All are of one moment between two steps, also while another thread trains the network.
+        """
+        return self._core.get(self._core.parameter_names())
 
     def buffers(self) -> dict[str, np.ndarray]:
-        """Copies of running statistics and of the matrices of fixed skips."""
-        return {name: self._core.get(name) for name in self._core.buffer_names()}
+        """Copies of running statistics and of the matrices of fixed skips, all of one moment."""
+        return self._core.get(self._core.buffer_names())
 
     def set_parameters(self, values: Mapping[str, Any]) -> None:
         """Replaces parameters or buffers, any subset of them, all or nothing.
 
         Raises:
-            ValueError: a name that the network has not.
+            ValueError: a name that the network has not, or a number beyond the range of its dtype; a running variance
+                below 0 or NaN; a fixed skip's matrix that is not finite.
             ShapeError: another shape than the one it has.
             DTypeError: no floats.
         """
@@ -228,9 +247,26 @@ class Network:
             array = as_array("set_parameters", repr(name), value)
             if array.dtype.kind != "f":
                 raise DTypeError(f"set_parameters: {name!r} must hold floats, got {array.dtype}")
-            arrays[name] = array if is_ready(array, self.dtype) else np.ascontiguousarray(array, self.dtype)
+            try:
+                with np.errstate(over="raise", invalid="ignore"):
+                    arrays[name] = np.ascontiguousarray(array, self.dtype)
+            except FloatingPointError:
+                raise ValueError(f"set_parameters: {name!r} has numbers beyond the range of {self.dtype}") from None
+        self._check_buffers("set_parameters", arrays)
         self._core.set(arrays)
         self._layers = tuple(_with_matrices(number, layer, arrays) for number, layer in enumerate(self._layers, 1))
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        """Parameters and buffers of one moment."""
+        return self._core.get([*self._core.parameter_names(), *self._core.buffer_names()])
+
+    def _check_buffers(self, operation: str, arrays: Mapping[str, np.ndarray]) -> None:
+        for name in arrays.keys() & self._core.buffer_names():
+            array = arrays[name]
+            if name.endswith(".running_var") and not (array >= 0).all():
+                raise ValueError(f"{operation}: {name!r}, a variance, must be at least 0, got {array.min()}")
+            if ".skip." in name and not np.isfinite(array).all():
+                raise ValueError(f"{operation}: {name!r}, the matrix of a fixed skip, must be finite")
 
     def copy(self) -> Network:
         """A network with the same arrays that shares nothing with this one."""
@@ -244,7 +280,7 @@ class Network:
         if (name, precision) == (self.precision, self.matmul_precision):
             return self.copy()
         other = Network(self.inputs, self._layers, self.seed, name, matmul_precision=precision)
-        other.set_parameters({**self.parameters(), **self.buffers()})
+        other.set_parameters(self._arrays())
         return other
 
     def to(self, device: str) -> Network:
@@ -253,7 +289,10 @@ class Network:
         return self.copy()
 
     def save(self, path: Any) -> None:
-        """Writes topology and arrays to a safetensors file, whole or not at all; `resnetcore.load` reads it."""
+        """Writes topology and arrays to a safetensors file, whole or not at all; `resnetcore.load` reads it.
+
+        While another thread trains the network, it holds what is there between two steps.
+        """
         from .checkpoint import save_network
 
         save_network(self, path)
@@ -298,7 +337,7 @@ class Network:
             self.seed,
             self.precision,
             self.matmul_precision,
-            {**self.parameters(), **self.buffers()},
+            self._arrays(),
         )
 
 
@@ -333,4 +372,4 @@ def chunks(rows: np.ndarray, dtype: np.dtype) -> Iterator[tuple[int, np.ndarray]
     step = max(1, min(16384, _CHUNK_BYTES // max(1, rows.shape[1] * dtype.itemsize)))
     for begin in range(0, len(rows), step):
         chunk = rows[begin : begin + step]
-        yield begin, chunk if is_ready(chunk, dtype) else np.ascontiguousarray(chunk, dtype)
+        yield begin, as_dense(chunk, dtype)

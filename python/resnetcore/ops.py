@@ -20,6 +20,8 @@ from ._errors import DTypeError, ShapeError
 from .arrays import BFLOAT16, all_finite, as_array, as_memory, dtype_name, has_bfloat16, like
 from .checks import as_number
 
+__all__ = ["residual_backward", "residual_forward", "residual_update"]
+
 _SUFFIX = {np.dtype("float32"): "f32", np.dtype("float64"): "f64", BFLOAT16: "bf16"}
 # Steps of NumPy's search for a common element. Blocks of one matrix need one; hostile strides, exponentially many.
 _OVERLAP_WORK = 10_000

@@ -8,6 +8,8 @@ from typing import Any, ClassVar
 from ._errors import DTypeError
 from .checks import as_number
 
+__all__ = ["SGD", "Adam", "AdamW", "Optimizer"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Optimizer:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from .diagnostics import Diagnosis
 
+__all__ = ["gradient_norm", "history", "skip_usage"]
+
 
 def history(values: Mapping[str, Sequence[float]], path: Any = None) -> Figure:
     """Loss and metrics by epoch: one panel for each quantity, training and validation in the same one.

@@ -10,6 +10,8 @@ from ._errors import DTypeError
 from .checks import as_integer, as_number
 from .descriptions import with_names
 
+__all__ = ["Constant", "Cosine", "OneCycle", "Schedule", "StepDecay", "WarmUp"]
+
 
 @dataclass(frozen=True)
 class Schedule:

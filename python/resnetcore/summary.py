@@ -22,7 +22,8 @@ def summary(net: Network) -> Text:
     ]
     headers = ["layer", "width", "computes", "skips", "parameters"]
     body = table(headers, [[0, net.inputs, "input", "", ""], *rows], left=4)
-    return Text(f"{body}\n{sum(counts.values()):,} trained parameters, {net.dtype}")
+    narrow = "" if net.precision == net.dtype.name else f"; activations in {net.precision}"
+    return Text(f"{body}\n{sum(counts.values()):,} trained parameters, {net.dtype}{narrow}")
 
 
 def _describe(layer: Layer) -> str:

@@ -92,7 +92,7 @@ class Trainer:
         self._turns = Turns()
         self._core = _core.Trainer(
             net._core,
-            self._loss.to_core(net.outputs),
+            self._loss.to_core(net.outputs, net.dtype),
             self._optimizer.to_core(),
             self._seed,
             self._clip_norm,
@@ -336,8 +336,10 @@ class Trainer:
         position = Position.from_dict(state["position"])
         history = History(with_names("set_state: history", state["history"]))
         optimizer = with_names("set_state: optimizer", state["optimizer"])
-        arrays = {**self._net.parameters(), **self._net.buffers()}
+        arrays = self._net._arrays()
         found = [Best.from_dict(one, arrays, history.epochs) for one in state.get("best", ())]
+        for best in found:
+            self._net._check_buffers("set_state", best.arrays)
         with self._turns.held():
             self._turns.check("set_state")
             self._core.set_state(optimizer)

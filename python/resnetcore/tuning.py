@@ -78,7 +78,7 @@ def _times(
     x = rng.standard_normal((batch, net.inputs)).astype(net.dtype)
     y = rng.standard_normal((batch, net.outputs)).astype(net.dtype)
     copy = net.copy()
-    core = _core.Trainer(copy._core, Loss("mse").to_core(net.outputs), SGD(lr=1e-30, momentum=0.0).to_core())
+    core = _core.Trainer(copy._core, Loss("mse").to_core(net.outputs, net.dtype), SGD(lr=1e-30, momentum=0.0).to_core())
     taken: dict[tuple[str, int], list[float]] = {way: [] for way in ways}
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or len(taken[ways[0]]) < 3:

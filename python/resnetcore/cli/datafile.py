@@ -81,7 +81,11 @@ def _read_csv(path: str) -> dict[str, np.ndarray]:
         except (UnicodeDecodeError, csv.Error) as error:
             raise ValueError(f"{path}: not a CSV file in UTF-8: {error}") from None
     if len(set(names)) < len(names) or not all(names):
-        raise ValueError(f"{path}: the first line must name each column, each once, got {_listed(names)}")
+        index = "; the first is unnamed, as an index is that pandas wrote: leave it out with to_csv(index=False)"
+        raise ValueError(
+            f"{path}: the first line must name each column, each once, got {_listed(names)}"
+            + (index if names[:1] == [""] else "")
+        )
     for number, row in enumerate(rows, 1):
         if len(row) != len(names):
             raise ValueError(f"{path}: row {number} has {len(row)} cells, the header names {len(names)} columns")
@@ -141,4 +145,4 @@ def _shapes(arrays: dict[str, Any]) -> str:
 
 
 def _listed(names: list[str]) -> str:
-    return ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
+    return ", ".join(name or "''" for name in names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
