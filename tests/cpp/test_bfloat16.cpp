@@ -1,6 +1,7 @@
 // bfloat16 and bfloat16x2 on every instruction set and every tail: integers of few bits, whose sums are exact in any
 // order, must agree to the last bit with plain loops; all arrays lie flush against forbidden pages. AMX's kernels are
 // among them over a simulated unit, on whatever machine.
+#include <algorithm>
 #include <cmath>
 #include <string>
 #include <vector>
@@ -246,20 +247,64 @@ void all(const KernelTable<T>& k, const std::string& isa) {
     rounding(k, isa);
 }
 
+// The bits of the simulated unit are those of the real one, also where sums round and denormals are taken for zero.
+template <class T>
+void simulation(const KernelTable<T>& real, const KernelTable<T>& simulated, const std::string& isa) {
+    constexpr std::int64_t rows = 40, inner = 70, columns = 45;
+    const auto number = [] {
+        const std::uint32_t noise = next_noise(), exponent = noise >> 28 ? 50 + (noise >> 8) % 136 : 0;
+        const std::uint32_t bits = (noise & 0x80000000u) | exponent << 23 | next_noise() >> 9;
+        float value;
+        std::memcpy(&value, &bits, sizeof value);
+        return value;
+    };
+    Integers<T> a(rows, inner, Flush::end);
+    Wide w(inner, columns, Flush::end), first(rows, columns, Flush::end), second(rows, columns, Flush::end);
+    for (std::int64_t i = 0; i < a.memory.size(); ++i) set(a.memory[i], number());
+    for (std::int64_t i = 0; i < w.memory.size(); ++i) w.memory[i] = number();
+    for (const KernelTable<T>* k : {&real, &simulated}) {
+        Guarded<T> panels(operand_size<T>(inner, columns, k->panel), Flush::end);
+        k->pack_operand(inner, columns, w.view(), panels.data());
+        const Source<T> source{a.view(), panels.data(), inner};
+        ForwardArgs<T> args;
+        args.rows = rows, args.columns = columns;
+        args.sources = &source, args.n_sources = 1;
+        args.activation = find_activation("identity");
+        args.wide = (k == &real ? first : second).mutable_view();
+        k->forward(args);
+    }
+    for (std::int64_t i = 0; i < first.memory.size(); ++i)
+        CHECK(std::memcmp(&first.memory[i], &second.memory[i], sizeof(float)) == 0, "%s: %a is simulated as %a",
+              isa.c_str(), double(first.memory[i]), double(second.memory[i]));
+}
+
 }  // namespace
 
-int main() {
+// All instruction sets, or those that are named.
+int main(int count, char** names) {
+    const auto wanted = [&](const std::string& name) {
+        return count == 1 || std::find(names + 1, names + count, name) != names + count;
+    };
     for (const Isa& isa : known_isas()) {
-        if (isa.compiled && isa.supported) {
-            all(*isa.bf16, isa.name);
-            if (isa.bf16x2) all(*isa.bf16x2, isa.name + " x 2");
-        } else {
+        if (!wanted(isa.name)) continue;
+        if (!isa.compiled || !isa.supported) {
             std::printf("skipped %s: %s\n", isa.name.c_str(), isa.compiled ? "this CPU lacks it" : "not compiled");
+            continue;
         }
+        all(*isa.bf16, isa.name);
+        if (isa.bf16x2) all(*isa.bf16x2, isa.name + " x 2");
+#if defined(RC_SIMULATED_AMX)
+        if (isa.multiplies_tiles) {
+            simulation(*isa.bf16, *amx_simulated::bf16(), isa.name);
+            simulation(*isa.bf16x2, *amx_simulated::bf16x2(), isa.name + " x 2");
+        }
+#endif
     }
 #if defined(RC_SIMULATED_AMX)
-    all(*amx_simulated::bf16(), "avx512_amx, simulated");
-    all(*amx_simulated::bf16x2(), "avx512_amx x 2, simulated");
+    if (wanted("amx_simulated")) {
+        all(*amx_simulated::bf16(), "avx512_amx, simulated");
+        all(*amx_simulated::bf16x2(), "avx512_amx x 2, simulated");
+    }
 #endif
     return summary("bfloat16");
 }
