@@ -37,7 +37,6 @@ py::dict isa_info() {
         one["name"] = isa.name;
         one["compiled"] = isa.compiled;
         one["supported"] = isa.supported;
-        one["on_request"] = isa.on_request;
         one["obstacle"] = isa.obstacle;
         known.append(one);
     }

@@ -42,10 +42,9 @@ std::vector<Isa> list_isas() {
     isas.push_back({"avx512", true, has_avx512(), avx512::f32(), avx512::f64(), avx512::bf16()});
     isas.push_back({"avx512_bf16", true, has_avx512_bf16(), avx512::f32(), avx512::f64(), avx512_bf16::bf16(),
                     avx512_bf16::bf16x2()});
-    // Never run on a CPU that has it, and so never chosen unasked.
     const bool amx_permitted = has_avx512_bf16() && has_tiles() && may_use_tiles();
     isas.push_back({"avx512_amx", true, amx_permitted, avx512::f32(), avx512::f64(), avx512_amx::bf16(),
-                    avx512_amx::bf16x2(), true, true,
+                    avx512_amx::bf16x2(), true,
                     has_tiles() && !amx_permitted ? "not permitted by the operating system" : ""});
     isas.push_back({"neon", false, false, nullptr, nullptr, nullptr});
 #elif defined(__aarch64__)
@@ -83,7 +82,7 @@ const Isa& choose() {
     }
     const Isa* best = &all.front();  // compiled and supported everywhere
     for (const Isa& isa : all)
-        if (isa.compiled && isa.supported && !isa.on_request) best = &isa;
+        if (isa.compiled && isa.supported) best = &isa;
     return *best;
 }
 

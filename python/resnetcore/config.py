@@ -65,8 +65,7 @@ def config() -> dict[str, str]:
     def state(one: dict[str, object]) -> str:
         compiled = "compiled" if one["compiled"] else "not compiled"
         runs = "runs here" if one["supported"] else one["obstacle"] or "does not run here"
-        asked = ", only where RESNETCORE_ISA asks for it" if one["on_request"] else ""
-        return f"{one['name']} ({compiled}, {runs}{asked})"
+        return f"{one['name']} ({compiled}, {runs})"
 
     forced = os.environ.get("RESNETCORE_ISA")
     return {
