@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from .rivals import NOT_OFFERED
+
 LABELS = {
     "resnetcore": "resnetcore",
     "torch_eager": "PyTorch eager",
@@ -31,20 +33,22 @@ def table(run: dict) -> str:
     machine = run["machine"]
     has_memory = any("memory_mib" in entry for row in run["rows"] for entry in row["rivals"].values())
     memory = " / peak memory in MiB above imports and data" if has_memory else ""
+    hidden = [n for n in measured if n in NOT_OFFERED]
+    ratios = ["times the fastest rival", *(f"without {LABELS[n]}" for n in hidden)]
+    last = "columns" if hidden else "column"
     lines = [
         f"{title(run)}: medians in ms{memory}, {machine['threads']} threads of {machine['cpu']}, "
         f"{machine['isa']}, {run['date']}, commit {run['commit']}; {machine['versions']}. How many times faster than the "
-        f"fastest rival that computes the same, the median of paired ratios, is in the last column. Made by `{command(run)}`.",
+        f"fastest rival that computes the same, the median of paired ratios, is in the last {last}. Made by `{command(run)}`.",
         "",
-        "| batch, width, layers | " + " | ".join(LABELS[n] for n in measured) + " | times the fastest rival |",
-        "|---|" + "---|" * (len(measured) + 1),
+        "| batch, width, layers | " + " | ".join([LABELS[n] for n in measured] + ratios) + " |",
+        "|---|" + "---|" * (len(measured) + len(ratios)),
     ]
     for row in run["rows"]:
         shape, rivals = row["shape"], row["rivals"]
         cells = [cell(rivals.get(n, {})) for n in measured]
-        lines.append(
-            f"| {shape['batch']}, {shape['width']}, {shape['depth']} | " + " | ".join(cells) + f" | {best_ratio(row)} |"
-        )
+        cells += [best_ratio(row), *(best_ratio(row, without=n) for n in hidden)]
+        lines.append(f"| {shape['batch']}, {shape['width']}, {shape['depth']} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
@@ -79,11 +83,11 @@ def command(run: dict) -> str:
     return "python -m benchmarks" + "".join(f" --{n} {run[n]}" for n, v in default.items() if run.get(n, v) != v)
 
 
-def best_ratio(row: dict) -> str:
+def best_ratio(row: dict, without: str = "resnetcore") -> str:
     ratios = [
         (r["ratio"], LABELS[name])
         for name, r in row["rivals"].items()
-        if name != "resnetcore" and "ratio" in r and "note" not in r
+        if name not in ("resnetcore", without) and "ratio" in r and "note" not in r
     ]
     return "{:.2f} ({})".format(*min(ratios)) if ratios else "–"
 

@@ -8,6 +8,8 @@ compared before any time is taken. ImportError means that the library is not the
 NAMES = ("resnetcore", "torch_eager", "torch_compile", "torch_onednn", "jax_jit", "onnxruntime", "sklearn_mlp")
 # Sides that do other work: nothing to compare results with, and never among the rivals that a ratio is taken to.
 UNCOMPARED = {"sklearn_mlp": "no skips"}
+# Sides that their library does not offer: what it could do, by an operator that is not public.
+NOT_OFFERED = ("torch_onednn",)
 
 
 class Unable(Exception):
