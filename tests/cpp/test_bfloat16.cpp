@@ -220,10 +220,10 @@ void long_sums(const KernelTable<T>& k, const std::string& isa) {
     CHECK(std::sqrt(error / norm) < 2e-6, "%s: a sum of 100,000 terms is %g off", isa.c_str(), std::sqrt(error / norm));
 }
 
-// Every rounding that a float can need, through a layer whose weight is 1.
+// Every rounding that a float can need, from the largest, some of which overflow, to the smallest normal ones.
 template <class T>
 void rounding(const KernelTable<T>& k, const std::string& isa) {
-    for (std::uint32_t upper = 0x0080; upper < 0x7f80; upper += 7)
+    for (std::uint32_t upper = 0x7f7f; upper >= 0x0080; upper -= 7)
         for (std::uint32_t lower : {0u, 1u, 0x7fffu, 0x8000u, 0x8001u, 0xffffu}) {
             const std::uint32_t bits = upper << 16 | lower;
             float x[2];
