@@ -57,6 +57,20 @@ BUGS = (
         "cpp:kernels",
     ),
     Bug(
+        "a column summed along k starts each vector of k at the first",
+        "csrc/kernels/cpu/narrow.h",
+        "read(w + k / width * columns * width + k % width)",
+        "read(w + k / width * columns * width)",
+        "cpp:kernels",
+    ),
+    Bug(
+        "the vector beside a weight gradient's last columns is left as it was",
+        "csrc/kernels/cpu/register_stretch.h",
+        "k < args.inner && first && at == 0; ++k)",
+        "k < 0; ++k)",
+        "cpp:kernels",
+    ),
+    Bug(
         "a weight gradient forgets its earlier stretches of rows",
         "csrc/kernels/cpu/backward_weights.h",
         "add_stretch(stretch, share.sum(), stretch.begin == 0 && !args.accumulate, share);",

@@ -56,12 +56,14 @@ struct MutableRows {
     operator Rows<T>() const { return {data, stride}; }
 };
 
-// One term A·W of the sum: rows of A, (rows, inner), and W packed, (inner, columns).
+// One term A·W of the sum: rows of A, (rows, inner), and W packed, (inner, columns). `across` is Wᵀ packed, where it is
+// at hand: in float and double the last columns of W are summed along it where they fill little of a vector.
 template <class T>
 struct Source {
     Rows<T> rows;
     const T* panels = nullptr;
     std::int64_t inner = 0;
+    const T* across = nullptr;
 };
 
 // mask ⊙ ((z − center) ⊙ scale + shift): a normal path whose product was stored, because statistics or dropout stand

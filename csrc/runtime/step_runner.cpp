@@ -107,7 +107,8 @@ int StepRunner<T>::gather_sources(const Step& step, const Frame<T>& frame, std::
         const T* panels = transposed ? store_.transposed(p.weight)
                           : folded   ? (*folded_)[p.weight].panels.data()
                                      : store_.panels(p.weight);
-        sources_[n++] = {read(p.rows, frame, row), panels, plan_.buffers[p.rows].width};
+        const T* across = transposed ? store_.panels(p.weight) : folded ? nullptr : store_.transposed(p.weight);
+        sources_[n++] = {read(p.rows, frame, row), panels, plan_.buffers[p.rows].width, across};
     }
     return n;
 }

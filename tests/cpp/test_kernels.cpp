@@ -30,7 +30,14 @@ struct Case {
             panels2(packed_size(3, columns, k.panel), flush);
         k.pack(inner, columns, w.view(), panels.data());
         k.pack(3, columns, w2.view(), panels2.data());
-        const Source<T> sources[] = {{a.view(), panels.data(), inner}, {second.view(), panels2.data(), 3}};
+        Guarded<T> across(packed_size(columns, inner, k.panel), flush),
+            across2(packed_size(columns, 3, k.panel), flush);
+        k.pack_transposed(inner, columns, w.view(), across.data());
+        k.pack_transposed(3, columns, w2.view(), across2.data());
+        // Every other case has no transposes at hand.
+        const bool both = (rows + columns) % 2 == 0;
+        const Source<T> sources[] = {{a.view(), panels.data(), inner, both ? across.data() : nullptr},
+                                     {second.view(), panels2.data(), 3, both ? across2.data() : nullptr}};
         const Rows<T> identity = skip.view();
         ForwardArgs<T> args;
         args.rows = rows, args.columns = columns;
@@ -55,7 +62,9 @@ struct Case {
         MatrixOf<T> before(rows, inner, flush), out(rows, inner, flush);
         Guarded<T> transposed(packed_size(columns, inner, k.panel), flush);
         k.pack_transposed(inner, columns, w.view(), transposed.data());
-        const Source<T> source{delta.view(), transposed.data(), columns};
+        Guarded<T> panels(packed_size(inner, columns, k.panel), flush);
+        k.pack(inner, columns, w.view(), panels.data());
+        const Source<T> source{delta.view(), transposed.data(), columns, panels.data()};
         BackwardDataArgs<T> args;
         args.rows = rows, args.columns = inner;
         args.sources = &source, args.n_sources = 1;
@@ -117,7 +126,8 @@ template <class T>
 void run(const KernelTable<T>& table, const char* isa) {
     for (Flush flush : {Flush::end, Flush::start}) {
         for (std::int64_t rows = 1; rows <= 30; ++rows)
-            for (std::int64_t columns : {1, 2, 7, 8, 15, 16, 17, 31, 32, 33, 47, 48, 63, 65, 70}) {
+            for (std::int64_t columns :
+                 {1, 2, 3, 4, 5, 7, 8, 9, 12, 15, 16, 17, 18, 21, 31, 32, 33, 35, 37, 47, 48, 52, 63, 65, 70}) {
                 Case<T> one{table, isa, rows, 1 + (rows * 7 + columns) % 37, columns, flush};
                 one.forward_and_data();
                 one.weights();

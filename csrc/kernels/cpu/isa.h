@@ -9,6 +9,7 @@
 // so that the linker can never give one instruction set's code to another.
 #include <cstdint>
 #include <cstring>
+#include <initializer_list>
 #include <limits>
 #include <type_traits>
 #include <utility>
@@ -36,6 +37,7 @@ namespace {
 #include RC_TILE_UNIT
 #include "kernels/cpu/tile_kernel.h"
 #else
+#include "kernels/cpu/narrow.h"
 #include "kernels/cpu/micro_kernel.h"
 #endif
 #include "kernels/cpu/epilogue.h"

@@ -7,24 +7,25 @@ double largest(std::int64_t rows, std::int64_t columns, Rows<T> x) {
     typedef Bits Magnitudes __attribute__((vector_size(RC_VECTOR_BYTES)));
     constexpr int lanes = lanes_of<T>;
     constexpr Bits without_sign = std::numeric_limits<Bits>::max();
-    Magnitudes most[2] = {};
-    auto take = [&](Magnitudes& so_far, Vec<Compute<T>> v) {
+    // Variables, no array: that would lie in memory, and each maximum wait for the last to come back from there.
+    Magnitudes even = {}, odd = {}, rest = {};
+    auto take = [&](Magnitudes& most, Vec<Compute<T>> v) {
         const Magnitudes magnitude = (Magnitudes)v.v & without_sign;
-        so_far = magnitude > so_far ? magnitude : so_far;
+        most = magnitude > most ? magnitude : most;
     };
     for (std::int64_t i = 0; i < rows; ++i) {
         const T* row = x.data + i * x.stride;
         std::int64_t j = 0;
         for (; j + 2 * lanes <= columns; j += 2 * lanes) {
-            take(most[0], read(row + j));
-            take(most[1], read(row + j + lanes));
+            take(even, read(row + j));
+            take(odd, read(row + j + lanes));
         }
         for (; j < columns; j += lanes)
-            take(most[0], read(row + j, columns - j < lanes ? static_cast<int>(columns - j) : lanes));
+            take(rest, read(row + j, columns - j < lanes ? static_cast<int>(columns - j) : lanes));
     }
     Bits result = 0;
-    for (const Magnitudes& m : most)
-        for (int i = 0; i < lanes; ++i) result = m[i] > result ? m[i] : result;
+    for (const Magnitudes& most : {even, odd, rest})
+        for (int i = 0; i < lanes; ++i) result = most[i] > result ? most[i] : result;
     Compute<T> value;
     std::memcpy(&value, &result, sizeof value);
     return static_cast<double>(value);

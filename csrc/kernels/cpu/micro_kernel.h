@@ -7,10 +7,6 @@
 template <class T>
 struct MatrixUnit {};
 
-// Sums of more terms than this are cut and the parts added, so that rounding errors do not grow with the length. Even,
-// so that pairs stay whole.
-constexpr std::int64_t longest_sum = 512;
-
 // How many elements beyond those in use what will be used next is, so that it is asked for meanwhile; 0 where it is
 // known to be near. The hardware foresees neither: the next panel begins when this one was read many times, and the
 // next columns of A lie in the lines of other pages.
@@ -122,13 +118,14 @@ struct PanelSums {
     const Source<T>* sources;
     int n;
     std::int64_t panel;
+    PanelSplit split;
     Epilogue& epilogue;
 
     template <int MR>
     __attribute__((noinline)) void run(std::int64_t row) {
         StoredTile<T, MR> tile;
-        if (epilogue.half_empty()) {
-            product_into<T, MR, 1>(tile, sources, n, row, panel);
+        if (split.vectors < 2) {
+            if (split.vectors == 1) product_into<T, MR, 1>(tile, sources, n, row, panel);
         } else if constexpr (Epilogue::in_registers) {
             Accumulators<T, MR, 2> sum = product<T, MR, 2>(sources, n, row, panel, tile);
             if (epilogue.whole()) return epilogue.finish_whole(sum, row);
@@ -136,12 +133,16 @@ struct PanelSums {
         } else {
             product_into<T, MR, 2>(tile, sources, n, row, panel);
         }
+        if constexpr (computes_itself<T>)
+            if (split.tail > 0) dot_tail(tile, split, sources, n, row, epilogue.args.columns, epilogue.column);
         epilogue.finish_from_memory(tile.at[0], MR, row);
     }
 };
 template <class T, class Epilogue>
 RC_HD void sum_panel(std::int64_t begin, std::int64_t end, const Source<T>* sources, int n, std::int64_t panel,
                      Epilogue& epilogue) {
-    PanelSums<T, Epilogue> sums{sources, n, panel, epilogue};
+    const PanelSplit split = split_panel<T>(
+        epilogue.lanes, [&](int columns) { return computes_itself<T> && worth_dots(sources, n, columns); });
+    PanelSums<T, Epilogue> sums{sources, n, panel, split, epilogue};
     visit_blocks<RC_TILE_ROWS>(begin, end, sums);
 }

@@ -11,8 +11,9 @@ struct Stretch : StretchRows<T> {
 
     void take_rows() {}
     void take_panel() {
+        split_ = split_panel<T>(lanes, [](int columns) { return columns <= TailShare<T>::widest; });
         delta_ = {args.delta.data + begin * args.delta.stride + column, args.delta.stride};
-        if (lanes[0] == Vec<T>::lanes && (lanes[1] == Vec<T>::lanes || lanes[1] == 0)) return;
+        if (split_.vectors == 0 || lanes[split_.vectors - 1] == Vec<T>::lanes) return;
         // Columns beyond the last belong to someone else: a copy has zeros there.
         T* to = padded_;
         for (std::int64_t row = begin; row < end; ++row, to += 2 * Vec<T>::lanes)
@@ -21,14 +22,29 @@ struct Stretch : StretchRows<T> {
                     .store(to + v * Vec<T>::lanes);
         delta_ = {padded_, 2 * Vec<T>::lanes};
     }
+    PanelSplit split() const { return split_; }
     // acc += Σ_rows a(row, k + i)·δ(row, columns).
     template <int MR, int V>
     RC_HD void add_to(Accumulators<T, MR, V>& acc, std::int64_t k) const {
         accumulate<MR, V>(args.a.data + begin * args.a.stride + k, 1, args.a.stride, delta_.data, delta_.stride,
                           end - begin, acc, Ahead{MR, 0});
     }
+    // The tail's columns of all rows of W, and zeros in the vector beside it where that has none.
+    void add_tail(T* sum, bool first) const {
+        constexpr int width = 2 * Vec<T>::lanes;
+        const int at = split_.vectors * Vec<T>::lanes;
+        for (std::int64_t k = 0; k < args.inner && first && at == 0; ++k) Vec<T>().store(sum + k * width + width / 2);
+        const std::int64_t row = begin * args.delta.stride;
+        const TailShare<T> tail{{args.a.data + begin * args.a.stride, args.a.stride},
+                                {args.delta.data + row + column + at, args.delta.stride},
+                                end - begin,
+                                sum + at,
+                                first};
+        visit_block<TailShare<T>::widest>(split_.tail, args.inner, tail);
+    }
 
 private:
+    PanelSplit split_;
     Rows<T> delta_;
     alignas(64) T padded_[gradient_stretch * 2 * Vec<T>::lanes];
 };
@@ -45,6 +61,7 @@ struct Stretch<bfloat16> : PairedStretch<bfloat16> {
                 write_pairs(pairs(args.a, row, k, args.inner - k), to + 2 * k);
     }
     void take_panel() const { interleave_panel(end); }
+    PanelSplit split() const { return {lanes[1] > 0 ? 2 : 1, 0}; }
     template <int MR, int V>
     RC_HD void add_to(Accumulators<bfloat16, MR, V>& acc, std::int64_t k) const {
         accumulate_pairs<MR, V>(args.pairs + 2 * k, 2, 2 * pair_stride(args.inner), panel_pairs(), 4 * word_lanes,
@@ -58,6 +75,7 @@ struct Stretch<bfloat16x2> : PairedStretch<bfloat16x2> {
 
     void take_rows() const {}
     void take_panel() const { interleave_panel(end); }
+    PanelSplit split() const { return {lanes[1] > 0 ? 2 : 1, 0}; }
     template <int MR, int V>
     RC_HD void add_to(Accumulators<bfloat16x2, MR, V>& acc, std::int64_t k) const {
         accumulate<MR, V>(args.a.data + begin * args.a.stride + k, 1, args.a.stride, panel_pairs(), 2 * word_lanes,
@@ -73,7 +91,7 @@ __attribute__((noinline)) void add_rows(Compute<T>* sum, bool first, const Stret
     if (!first) prefetch_lines(sum, MR * 2 * lanes_of<T>);
     Accumulators<T, MR, V> share;
     stretch.template add_to<MR, V>(share, k);
-    into_memory(share, sum, first);
+    into_memory(share, sum, first, stretch.split().tail == 0);
 }
 
 // A stretch of a panel, a register tile at a time: share.before(k, rows), the sum, share.after(k, rows).
@@ -87,15 +105,17 @@ struct StretchBlocks {
     template <int MR>
     RC_HD void run(std::int64_t k) {
         share.before(k, MR);
-        if (stretch.lanes[1] > 0)
+        if (stretch.split().vectors == 2)
             add_rows<T, MR, 2>(sum + k * 2 * lanes_of<T>, first, stretch, k);
-        else
+        else if (stretch.split().vectors == 1)
             add_rows<T, MR, 1>(sum + k * 2 * lanes_of<T>, first, stretch, k);
         share.after(k, MR);
     }
 };
 template <class T, class Share>
 RC_HD void add_stretch(const Stretch<T>& stretch, Compute<T>* sum, bool first, const Share& share) {
+    if constexpr (computes_itself<T>)
+        if (stretch.split().tail > 0) stretch.add_tail(sum, first);
     StretchBlocks<T, Share> blocks{stretch, sum, first, share};
     visit_blocks<RC_TILE_ROWS>(0, stretch.args.inner, blocks);
 }

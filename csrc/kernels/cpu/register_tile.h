@@ -18,9 +18,9 @@ struct Accumulators {
 };
 
 // Rows of a tile, each as wide as a panel, to memory that is their own (`first`) or has sums already. Columns that do
-// not exist are zeros.
+// not exist are zeros, unless someone else writes them (`alone`).
 template <class T, int MR, int V>
-RC_HD void into_memory(Accumulators<T, MR, V>& tile, Compute<T>* to, bool first) {
+RC_HD void into_memory(Accumulators<T, MR, V>& tile, Compute<T>* to, bool first, bool alone = true) {
     constexpr int lanes = lanes_of<T>;
     each_row<MR>([&](int i) {
         Compute<T>* row = to + i * 2 * lanes;
@@ -28,7 +28,7 @@ RC_HD void into_memory(Accumulators<T, MR, V>& tile, Compute<T>* to, bool first)
             if (!first) tile.at[i][v] = read(row + v * lanes) + tile.at[i][v];
             tile.at[i][v].store(row + v * lanes);
         });
-        if (V == 1 && first) Vec<Compute<T>>().store(row + lanes);
+        if (V == 1 && first && alone) Vec<Compute<T>>().store(row + lanes);
     });
 }
 

@@ -25,6 +25,13 @@ struct Vec {
             return Vec((Native)_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << n) - 1), p));
         if constexpr (sizeof(T) == 8)
             return Vec((Native)_mm512_maskz_loadu_pd(static_cast<__mmask8>((1u << n) - 1), p));
+#elif defined(__AVX2__)
+        if constexpr (sizeof(T) == 4)
+            return Vec((Native)_mm256_maskload_ps(
+                p, _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7))));
+        if constexpr (sizeof(T) == 8)
+            return Vec((Native)_mm256_maskload_pd(
+                p, _mm256_cmpgt_epi64(_mm256_set1_epi64x(n), _mm256_setr_epi64x(0, 1, 2, 3))));
 #endif
         Vec r;
         for (int i = 0; i < lanes; ++i)
