@@ -89,6 +89,7 @@ struct Case {
         Guarded<T> expected(packed_size(columns, inner, k.panel), flush);
         // Scratch is 64-byte aligned, and so ends where its vectors end.
         Guarded<T> sums(size, flush);
+        for (std::int64_t i = 0; i < size; ++i) sums[i] = 7;
         k.pack(inner, columns, w.view(), panels.data());
         k.pack_transposed(inner, columns, w.view(), transposed.data());
         MatrixOf<T> before(1, columns, flush);
@@ -116,6 +117,10 @@ struct Case {
                 CHECK(after.at(s, j) == w.at(s, j) - g, "weights %s at %d %d", where().c_str(), int(s), int(j));
             }
         }
+        // What a panel has beyond the last column stays zero: norms of gradients are taken over whole panels.
+        Guarded<T> padded(size, flush);
+        k.pack(inner, columns, after.view(), padded.data());
+        for (std::int64_t i = 0; i < size; ++i) CHECK(panels[i] == padded[i], "padding %s", where().c_str());
         k.pack_transposed(inner, columns, after.view(), expected.data());
         for (std::int64_t i = 0; i < expected.size(); ++i)
             CHECK(transposed[i] == expected[i], "transposed copy %s", where().c_str());
