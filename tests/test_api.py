@@ -502,7 +502,7 @@ def test_matmul_precision(tmp_path, capsys):
 
 def test_public_modules_say_what_is_public():
     modules = [value for name in rc.__all__ if isinstance(value := getattr(rc, name), types.ModuleType)]
-    assert len(modules) == 7
+    assert len(modules) == 8
     for module in modules:
         for name in module.__all__:
             assert getattr(module, name).__module__ == module.__name__ and getattr(module, name).__doc__, name

@@ -80,7 +80,9 @@ py::array_t<std::int64_t> random_permutation(std::int64_t n, std::uint64_t seed,
 }  // namespace
 
 void register_config(py::module_& m) {
-    m.def("get_num_threads", &get_num_threads, "Threads that kernels run on.");
+    m.def("get_num_threads", &threads_of_process, "Threads that kernels run on.");
+    m.def("limit_threads", &limit_threads, py::arg("count"),
+          "Kernels called by this thread use at most so many from now on (0: no limit); the limit of before.");
     m.def("set_num_threads", &set_num_threads, py::arg("threads"), "Sets the threads that kernels run on, 1 to 1024.");
     m.def("num_threads_origin", &num_threads_origin, "Where the number of threads came from.");
     m.def("get_strategy", &get_strategy, "How steps take their weight gradients: auto, by_layer or by_tile.");

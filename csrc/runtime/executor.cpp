@@ -57,7 +57,7 @@ void BatchExecutor<T>::prepare(std::int64_t rows, int threads) {
     sums_.reserve(sums);
     const std::int64_t tile = tile_for(rows);
     if (tile > largest_tile_) runners_.clear(), tile_arenas_.clear(), largest_tile_ = tile;
-    if (!plan_.tile_local) arena_.reserve(plan_.row_elements * rows);
+    if (!plan_.tile_local) arena_.reserve((plan_.row_elements - plan_.kept_elements) * rows);
     if (!computes_itself<T>) logits_.reserve(plan_.buffers[plan_.output].width * rows);
     while (plan_.tile_local && static_cast<int>(tile_arenas_.size()) < threads)
         tile_arenas_.emplace_back(plan_.row_elements * largest_tile_);
@@ -81,12 +81,13 @@ PartialSums<T> BatchExecutor<T>::sums_of(const Phase& phase, std::int64_t rows) 
 }
 
 template <class T>
-void BatchExecutor<T>::run(Team& team, const Frame<T>& batch, GradientSink<T>* sink) {
+void BatchExecutor<T>::run_phases(Team& team, const Frame<T>& batch, GradientSink<T>* sink, std::size_t first,
+                                  std::size_t last) {
     Frame<T> whole = batch;
     whole.arena = arena_.data();
     if (!computes_itself<T>) whole.logits = {logits_.data(), plan_.buffers[plan_.output].width};
     StepRunner<T>& runner = *runners_[team.rank()];
-    for (std::size_t p = 0; p < plan_.phases.size(); ++p) {
+    for (std::size_t p = first; p < last; ++p) {
         const Phase& phase = plan_.phases[p];
         const PartialSums<T> sums = sums_of(phase, batch.rows);
         std::int64_t tile;

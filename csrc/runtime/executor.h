@@ -34,7 +34,14 @@ public:
     // Before each run, by one thread, with a barrier between: cuts `rows` rows into tiles for a team of `threads`.
     void begin(std::int64_t rows, int threads);
     // All phases over batch.rows rows; called by every thread of a team. `batch.arena` is filled in.
-    void run(Team& team, const Frame<T>& batch, GradientSink<T>* sink = nullptr);
+    void run(Team& team, const Frame<T>& batch, GradientSink<T>* sink = nullptr) {
+        run_phases(team, batch, sink, 0, plan_.phases.size());
+    }
+    // Of a plan with a given gradient, whose kept elements the caller provides: either half.
+    void run_forward(Team& team, const Frame<T>& batch) { run_phases(team, batch, nullptr, 0, plan_.backward_phase); }
+    void run_backward(Team& team, const Frame<T>& batch) {
+        run_phases(team, batch, nullptr, plan_.backward_phase, plan_.phases.size());
+    }
 
     const Plan& plan() const { return plan_; }
     // No element of a weight gradient is larger than this times the rows, of all runs since `prepare`; NaN if there was
@@ -48,6 +55,7 @@ private:
         std::atomic<std::int64_t> tile{0};  // the next to add its share
     };
 
+    void run_phases(Team& team, const Frame<T>& batch, GradientSink<T>* sink, std::size_t first, std::size_t last);
     Frame<T> tile_frame(const Frame<T>& frame, std::int64_t begin, int rank);
     void add_share(Team& team, const Step& step, const Frame<T>& frame, std::int64_t begin, std::int64_t end,
                    std::int64_t tile, GradientSink<T>& sink);

@@ -61,6 +61,7 @@ void Norms<T>::commit_running_statistics() {
 // batch, unbiased in the running statistics (Ioffe & Szegedy 2015, algorithm 2).
 template <class T>
 void Norms<T>::combine_moments(Norm<T>& norm, const PartialSums<T>& sums, std::int64_t begin, std::int64_t end) {
+    if (frozen_) return;
     const double n = static_cast<double>(sums.rows);
     for (std::int64_t j = begin; j < end; ++j) {
         double mean = 0, squares = 0;
@@ -89,8 +90,8 @@ void Norms<T>::combine_gradient(Norm<T>& norm, const PartialSums<T>& sums, std::
             sum += sums.first(c)[j];
             sum_xhat += sums.second(c)[j];
         }
-        norm.mean_d[j] = static_cast<Compute<T>>(sum / n);
-        norm.mean_dx[j] = static_cast<Compute<T>>(sum_xhat / n);
+        norm.mean_d[j] = static_cast<Compute<T>>(frozen_ ? 0 : sum / n);
+        norm.mean_dx[j] = static_cast<Compute<T>>(frozen_ ? 0 : sum_xhat / n);
         norm.d_bias[j] += static_cast<Compute<T>>(sum);
         norm.d_weight[j] += static_cast<Compute<T>>(sum_xhat);
     }

@@ -46,6 +46,9 @@ public:
     void use_running_statistics();  // coefficients for inference
     void begin_step();              // running statistics to be carried forward, gradients zeroed
     void commit_running_statistics();
+    // From now on the statistics are numbers that do not depend on the batch, and running ones are not carried on.
+    void freeze() { frozen_ = true; }
+    bool frozen() const { return frozen_; }
 
     // Columns [begin, end) of a finished phase; chunks are combined in order, in double.
     void combine_moments(Norm<T>& norm, const PartialSums<T>& sums, std::int64_t begin, std::int64_t end);
@@ -55,6 +58,7 @@ private:
     void set_coefficients(Norm<T>& norm, std::int64_t column, double mean, double variance);
     ParameterStore<T>& store_;
     std::vector<Norm<T>> norms_;
+    bool frozen_ = false;
 };
 
 extern template class Norms<float>;

@@ -34,6 +34,23 @@ void ParameterStore<T>::write(int id, const Compute<T>* values) {
     pack_operands(id, values);
 }
 
+// What packs Wᵀ of W packs W of Wᵀ.
+template <class T>
+void ParameterStore<T>::write_forward(int id, const Compute<T>* transposed) {
+    const Parameter& p = list_.all[id];
+    if (!p.is_matrix()) return write(id, transposed);
+    T* panels = operands(id).panels;
+    if constexpr (computes_itself<T>) panels = values(id);
+    kernels_.pack_transposed(p.columns, p.rows, {transposed, p.rows}, panels);
+}
+
+template <class T>
+void ParameterStore<T>::write_backward(int id, const Compute<T>* transposed) {
+    const Parameter& p = list_.all[id];
+    if (!p.is_matrix()) return write(id, transposed);
+    kernels_.pack_operand(p.columns, p.rows, {transposed, p.rows}, stored_[id].transposed.data());
+}
+
 template <class T>
 void ParameterStore<T>::refresh_operands(int id) {
     std::vector<Compute<T>> dense(list_.all[id].size());

@@ -31,6 +31,13 @@ public:
     // Row-major, (rows, columns), or a vector of `columns`.
     void write(int id, const Compute<T>* values);
     void read(int id, Compute<T>* values) const;
+    // The halves of `write`, of a matrix given as (columns, rows), for a store that is filled anew for each pass: what
+    // forward reads of it, and what backward does. A vector is the same to both. `fill_by_halves` comes first: from
+    // then on the halves may be of different moments, and nobody reads one beside the other.
+    void fill_by_halves() { by_halves_ = true; }
+    bool by_halves() const { return by_halves_; }
+    void write_forward(int id, const Compute<T>* transposed);
+    void write_backward(int id, const Compute<T>* transposed);
     // After `values` were written to directly.
     void refresh_operands(int id);
     std::int64_t packed_elements(int id) const { return stored_[id].values.size(); }
@@ -45,6 +52,7 @@ private:
     const ParameterList& list_;
     const KernelTable<T>& kernels_;
     std::vector<StoredParameter<T>> stored_;
+    bool by_halves_ = false;
 };
 
 extern template class ParameterStore<float>;

@@ -39,7 +39,9 @@ MutableRows<T> StepRunner<T>::write(BufferId id, const Frame<T>& frame, std::int
     if (id < 0) return {};
     if constexpr (computes_itself<T>)
         if (id == frame.output) return from(frame.output_rows, row);
-    return {frame.arena + plan_.buffers[id].offset * frame.rows + row * strides_[id], strides_[id]};
+    const std::int64_t offset = plan_.buffers[id].offset, kept = plan_.kept_elements;
+    T* base = offset < kept ? frame.kept + offset * frame.rows : frame.arena + (offset - kept) * frame.rows;
+    return {base + row * strides_[id], strides_[id]};
 }
 
 template <class T>
@@ -62,6 +64,8 @@ void StepRunner<T>::run(const Step& step, const Frame<T>& frame, std::int64_t be
     switch (step.kind) {
         case StepKind::input:
             return kernels_.narrow(end - begin, step.width, from(frame.input, begin), write(step.out, frame, begin));
+        case StepKind::given:
+            return kernels_.narrow(end - begin, step.width, from(frame.given, begin), write(step.out, frame, begin));
         case StepKind::forward:
             return forward(step, frame, begin, end);
         case StepKind::backward_data:
@@ -107,7 +111,9 @@ int StepRunner<T>::gather_sources(const Step& step, const Frame<T>& frame, std::
         const T* panels = transposed ? store_.transposed(p.weight)
                           : folded   ? (*folded_)[p.weight].panels.data()
                                      : store_.panels(p.weight);
-        const T* across = transposed ? store_.panels(p.weight) : folded ? nullptr : store_.transposed(p.weight);
+        const T* across = folded || store_.by_halves() ? nullptr
+                          : transposed                 ? store_.panels(p.weight)
+                                                       : store_.transposed(p.weight);
         sources_[n++] = {read(p.rows, frame, row), panels, plan_.buffers[p.rows].width, across};
     }
     return n;

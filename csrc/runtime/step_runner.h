@@ -35,6 +35,8 @@ template <class T>
 struct Frame {
     Rows<Compute<T>> input;
     T* arena = nullptr;
+    T* kept = nullptr;       // where the plan's kept elements lie instead, of a plan that has them
+    Rows<Compute<T>> given;  // ∂E/∂outputs, of a plan that is given it
     std::int64_t rows = 0;
     BufferId output =
         -1;  // this buffer lies in `output_rows` instead of the arena, or is copied there if it is narrower

@@ -182,6 +182,7 @@ ForkSafeMutex& turn() {
 }
 
 std::atomic<int> threads{0};
+thread_local int limit = 0;
 std::atomic<const char*> origin{""};
 
 }  // namespace
@@ -194,6 +195,13 @@ void run_on_team(TeamBody body, int max_threads) {
 }
 
 int get_num_threads() {
+    const int all = threads_of_process();
+    return limit > 0 && limit < all ? limit : all;
+}
+
+int limit_threads(int count) { return std::exchange(limit, count); }
+
+int threads_of_process() {
     if (threads.load() == 0) {
         const ThreadCount count = default_thread_count();
         origin.store(count.origin);
@@ -210,7 +218,7 @@ void set_num_threads(int count) {
 }
 
 const char* num_threads_origin() {
-    get_num_threads();
+    threads_of_process();
     return origin.load();
 }
 

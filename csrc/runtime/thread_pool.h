@@ -48,6 +48,9 @@ void run_on_team(TeamBody body, int max_threads = 0);
 
 // At start: RESNETCORE_NUM_THREADS, else OMP_NUM_THREADS, else the CPUs that affinity and cgroup quota leave us.
 int get_num_threads();
+int threads_of_process();  // without the calling thread's limit
+// The calling thread's runs use at most so many from now on; 0: no limit. Returns the limit of before.
+int limit_threads(int count);
 void set_num_threads(int count);  // throws ValueError below 1 and above 1024
 // Where the number came from, in words.
 const char* num_threads_origin();

@@ -18,6 +18,8 @@ const char* kind_name(StepKind kind) {
             return "gate";
         case StepKind::loss:
             return "loss";
+        case StepKind::given:
+            return "given";
         case StepKind::backward_data:
             return "backward_data";
         case StepKind::norm_sums:

@@ -40,22 +40,35 @@ void set_lifetimes(Plan& plan, const std::vector<BufferId>& read_afterwards) {
 // First fit.
 void lay_out(Plan& plan, const std::vector<BufferId>& read_afterwards, std::int64_t element_size, bool stores_input) {
     set_lifetimes(plan, read_afterwards);
+    const int end_of_time = static_cast<int>(plan.phases.size());
     std::vector<const BufferInfo*> placed;  // by offset
-    for (std::size_t id = stores_input ? 0 : 1; id < plan.buffers.size(); ++id) {
-        BufferInfo& mine = plan.buffers[id];
-        const std::int64_t size = padded_width(mine.width, element_size);
-        mine.offset = 0;
-        for (const BufferInfo* other : placed) {
-            const bool apart = other->last_use < mine.first_use || mine.last_use < other->first_use;
-            const std::int64_t end = other->offset + padded_width(other->width, element_size);
-            if (apart || end <= mine.offset) continue;
-            if (other->offset >= mine.offset + size) break;
-            mine.offset = end;
+    const auto place = [&](bool kept) {
+        const std::int64_t start = plan.row_elements;
+        placed.clear();
+        for (std::size_t id = stores_input ? 0 : 1; id < plan.buffers.size(); ++id) {
+            BufferInfo& mine = plan.buffers[id];
+            if ((plan.backward_phase > 0 && mine.first_use < plan.backward_phase) != kept) continue;
+            // Backward may run again on what forward left.
+            if (kept && mine.last_use >= plan.backward_phase) mine.last_use = end_of_time;
+            const std::int64_t size = padded_width(mine.width, element_size);
+            mine.offset = start;
+            for (const BufferInfo* other : placed) {
+                const bool apart = other->last_use < mine.first_use || mine.last_use < other->first_use;
+                const std::int64_t end = other->offset + padded_width(other->width, element_size);
+                if (apart || end <= mine.offset) continue;
+                if (other->offset >= mine.offset + size) break;
+                mine.offset = end;
+            }
+            plan.row_elements = std::max(plan.row_elements, mine.offset + size);
+            auto below = [](const BufferInfo* x, const BufferInfo* y) { return x->offset < y->offset; };
+            placed.insert(std::upper_bound(placed.begin(), placed.end(), &mine, below), &mine);
         }
-        plan.row_elements = std::max(plan.row_elements, mine.offset + size);
-        auto below = [](const BufferInfo* x, const BufferInfo* y) { return x->offset < y->offset; };
-        placed.insert(std::upper_bound(placed.begin(), placed.end(), &mine, below), &mine);
+    };
+    if (plan.backward_phase > 0) {
+        place(true);
+        plan.kept_elements = plan.row_elements;
     }
+    place(false);
 }
 
 std::int64_t padded_width(std::int64_t width, std::int64_t element_size) {

@@ -180,7 +180,12 @@ private:
 
     void backward_all() {
         const std::int64_t depth = topology_.depth();
-        Step loss = step_of(StepKind::loss, depth, topology_.width(depth));
+        if (options_.given_gradient) {
+            end_phase();
+            plan_.backward_phase = static_cast<int>(plan_.phases.size()) - 1;
+        }
+        const StepKind source = options_.given_gradient ? StepKind::given : StepKind::loss;
+        Step loss = step_of(source, depth, topology_.width(depth));
         const BufferId out = loss.out = buffer("loss.gradient", loss.width);
         add(std::move(loss));
         gradients_[depth].identities.push_back(out);

@@ -38,13 +38,14 @@ struct BranchInfo {
     std::uint32_t dropout_site = 0;
 };
 
-// `input` stores the caller's input as the network stores everything.
+// `input` stores the caller's input as the network stores everything; `given` does the gradient of the outputs.
 enum class StepKind {
     input,
     forward,
     moments,
     gate,
     loss,
+    given,
     backward_data,
     norm_sums,
     norm_backward,
@@ -92,15 +93,18 @@ struct Plan {
     BufferId output = -1;             // of the last layer
     BufferId input_gradient = -1;     // only where it was asked for
     std::int64_t row_elements = 0;    // arena elements per row
-    int max_terms = 1;                // the longest list of products or identities of a step
+    std::int64_t kept_elements = 0;  // with a given gradient: those that forward leaves for backward, the arena's first
+    int backward_phase = 0;          // likewise: the first that reads the gradient
+    int max_terms = 1;               // the longest list of products or identities of a step
 };
 
 struct PlanOptions {
     bool training = false;  // batch statistics and dropout, rather than the running statistics
     bool backward = false;  // loss, backward and weight steps; everything they read is kept
     bool input_gradient = false;
-    bool weights_by_tile = false;   // weight gradients as steps of the phases, rather than after them
-    bool stores_input = false;      // the caller's memory is not in the network's own precision
+    bool given_gradient = false;   // instead of a loss: backward is a run of its own, which changes nothing kept for it
+    bool weights_by_tile = false;  // weight gradients as steps of the phases, rather than after them
+    bool stores_input = false;     // the caller's memory is not in the network's own precision
     bool keep_activations = false;  // give every activation memory of its own, to be read afterwards
     std::int64_t element_size = 4;
 };

@@ -14,7 +14,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import callbacks, losses, models, ops, optimizers, plots, schedules
+    from . import callbacks, losses, models, onnx, ops, optimizers, plots, schedules
     from ._core import activations
     from ._errors import (
         BuildFeatureError,
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 _EXPORTS = {
     **{
         name: (f".{name}", None)
-        for name in ("callbacks", "losses", "models", "ops", "optimizers", "plots", "schedules")
+        for name in ("callbacks", "losses", "models", "onnx", "ops", "optimizers", "plots", "schedules")
     },
     "activations": ("._core", "activations"),
     **{
@@ -120,6 +120,7 @@ __all__ = [
     "load",
     "losses",
     "models",
+    "onnx",
     "ops",
     "optimizers",
     "plots",

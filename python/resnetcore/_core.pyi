@@ -103,6 +103,27 @@ class Trainer:
     ) -> float:
         """One update on the chosen rows of x and y."""
 
+class Vjp:
+    """A stack of layers for a framework with gradients of its own; parameters come with each call, in order."""
+
+    def __init__(
+        self, inputs: int, layers: list[dict[str, Any]], dtype: str, training: bool, input_gradient: bool
+    ) -> None: ...
+    @property
+    def outputs(self) -> int:
+        """Width of the last layer."""
+    @property
+    def parameters(self) -> list[tuple[str, tuple[int, ...], bool]]:
+        """Name, shape, (out, in) for a matrix, and whether it is trained."""
+    def tape_bytes(self, rows: int) -> int:
+        """What a forward pass leaves for backward."""
+    def forward(self, x: _Array, values: list[_Array], seed: int, tape: _Array, out: _Array) -> list[_Array]:
+        """Fills `tape` and `out`; the running statistics carried on, in order."""
+    def backward(
+        self, x: _Array, values: list[_Array], seed: int, tape: _Array, d_out: _Array, gradients: list[_Array]
+    ) -> _Array | None:
+        """Fills `gradients`, of what is trained, in order; returns the input's, where it was asked for."""
+
 def activations() -> list[str]:
     """Names of the activations."""
 
@@ -132,6 +153,9 @@ def get_strategy() -> str:
 
 def isa_info() -> dict[str, Any]:
     """Instruction sets: in use, compiled, supported here."""
+
+def limit_threads(count: int) -> int:
+    """Kernels called by this thread use at most so many from now on (0: no limit); the limit of before."""
 
 def losses() -> list[str]:
     """Names of the losses."""

@@ -297,6 +297,12 @@ class Network:
 
         save_network(self, path)
 
+    def export_onnx(self, path: Any, *, fold_norm: bool = True, opset: int | None = None) -> None:
+        """Writes the network in inference to an ONNX file, whole or not at all; see `resnetcore.onnx.export`."""
+        from .onnx import export
+
+        export(self, path, fold_norm=fold_norm, **({} if opset is None else {"opset": opset}))
+
     def diagnose(self, X: Any, y: Any, loss: str | Loss = "cross_entropy") -> Diagnosis:
         """Per layer: norm of ∂E/∂W, strength of its skips against its own branch, dead units. See `Diagnosis`."""
         from .diagnostics import diagnose

@@ -1,0 +1,187 @@
+#include "train/vjp.h"
+
+#include <algorithm>
+#include <mutex>
+
+#include "runtime/tiles.h"
+
+namespace resnetcore {
+namespace {
+
+template <class T>
+Plan plan_of(const Model<T>& model, bool input_gradient) {
+    PlanOptions options;
+    // Frozen norms are steps of their own too: their weights have gradients.
+    options.training = options.backward = options.given_gradient = true;
+    options.input_gradient = input_gradient;
+    options.element_size = sizeof(T);
+    options.stores_input = !computes_itself<T>;
+    return make_plan(model.topology(), model.parameters(), options);
+}
+
+Topology without_dropout(Topology topology) {
+    for (Layer& layer : topology.layers) layer.dropout = layer.branch_dropout = 0;
+    return topology;
+}
+
+}  // namespace
+
+template <class T>
+Vjp<T>::Vjp(const Topology& topology, const VjpOptions& options)
+    : options_(options),
+      model_(options.training ? topology : without_dropout(topology), 0),
+      executor_(plan_of(model_, options.input_gradient), model_.kernels(), model_.store(), model_.norms(), nullptr,
+                2 * model_.weight_bytes()),
+      units_(weight_units(model_, executor_.plan().weights)),
+      gradients_(model_, units_) {
+    model_.store().fill_by_halves();
+    if (!options.training) model_.norms().freeze();
+    for (const Norm<T>& norm : model_.norms().all()) norm_bytes_ += 4 * norm.width * std::int64_t{sizeof(Compute<T>)};
+    norm_bytes_ = (norm_bytes_ + 63) / 64 * 64;
+}
+
+template <class T>
+Frame<T> Vjp<T>::frame_of(const VjpPass<T>& pass) const {
+    Frame<T> frame;
+    frame.input = pass.x;
+    frame.kept = reinterpret_cast<T*>(static_cast<char*>(pass.tape) + norm_bytes_);
+    frame.rows = pass.rows;
+    frame.dropout = {pass.seed, 0, 0};
+    return frame;
+}
+
+// Room, and the number of threads that pay.
+template <class T>
+int Vjp<T>::prepare(const VjpPass<T>& pass) {
+    const int threads = useful_threads(pass.rows * 2 * model_.weight_elements(), get_num_threads());
+    executor_.prepare(pass.rows, threads);
+    gradients_.prepare(threads, true);
+    for (WorkQueue* queue : {&unit_queue_, &parameter_queue_}) queue->reserve(threads);
+    unit_queue_.reset(static_cast<std::int64_t>(units_.size()), threads);
+    parameter_queue_.reset(static_cast<std::int64_t>(parameters().all.size()), threads);
+    return threads;
+}
+
+template <class T>
+void Vjp<T>::write_parameters(Team& team, const VjpPass<T>& pass, Half half) {
+    std::int64_t id;
+    while (parameter_queue_.take(team.rank(), id)) {
+        if (half == Half::forward)
+            model_.store().write_forward(static_cast<int>(id), pass.values[id]);
+        else
+            model_.store().write_backward(static_cast<int>(id), pass.values[id]);
+    }
+    team.barrier();
+    if (team.rank() == 0) {
+        if (half == Half::forward && model_.norms().frozen()) model_.norms().use_running_statistics();
+        model_.norms().begin_step();
+        executor_.begin(pass.rows, team.size());
+        parameter_queue_.reset(static_cast<std::int64_t>(parameters().all.size()), team.size());
+    }
+    team.barrier();
+}
+
+// The norms' coefficients of a pass to its tape, or from it.
+template <class T>
+void Vjp<T>::visit_norms(void* tape, bool restore) {
+    auto* at = static_cast<Compute<T>*>(tape);
+    for (Norm<T>& norm : model_.norms().all())
+        for (auto* array : {&norm.mean, &norm.inverse_deviation, &norm.scale, &norm.shift}) {
+            if (norm.width == 0) continue;
+            if (restore)
+                std::copy_n(at, norm.width, array->data());
+            else
+                std::copy_n(array->data(), norm.width, at);
+            at += norm.width;
+        }
+}
+
+template <class T>
+void Vjp<T>::forward(const VjpPass<T>& pass, Compute<T>* out, const std::vector<Compute<T>*>& statistics) {
+    std::lock_guard<ForkSafeMutex> lock(model_.mutex());
+    if (pass.rows == 0) return;
+    const Frame<T> frame = frame_of(pass);
+    run_on_team(
+        [&](Team& team) {
+            write_parameters(team, pass, Half::forward);
+            executor_.run_forward(team, frame);
+        },
+        prepare(pass));
+    const Plan& plan = executor_.plan();
+    model_.kernels().widen(pass.rows, outputs(), executor_.rows(plan.output, frame), {out, outputs()});
+    visit_norms(pass.tape, false);
+    for (const Norm<T>& norm : model_.norms().all()) {
+        if (norm.width == 0) continue;
+        const auto give = [&](int id, const AlignedArray<Compute<T>>& from) {
+            if (statistics[id]) std::copy_n(from.data(), norm.width, statistics[id]);
+        };
+        give(norm.parameters->running_mean, norm.next_mean);
+        give(norm.parameters->running_var, norm.next_var);
+    }
+}
+
+template <class T>
+void Vjp<T>::backward(const VjpPass<T>& pass, const Compute<T>* d_out, Compute<T>* d_x,
+                      const std::vector<Compute<T>*>& gradients) {
+    std::lock_guard<ForkSafeMutex> lock(model_.mutex());
+    if (pass.rows == 0) {
+        for (std::size_t id = 0; id < gradients.size(); ++id)
+            if (gradients[id]) std::fill_n(gradients[id], parameters().all[id].size(), Compute<T>(0));
+        return;
+    }
+    Frame<T> frame = frame_of(pass);
+    frame.given = {d_out, outputs()};
+    if (d_x) {
+        frame.output = executor_.plan().input_gradient;
+        frame.output_rows = {d_x, topology().inputs};
+    }
+    run_on_team(
+        [&](Team& team) {
+            write_parameters(team, pass, Half::backward);
+            if (team.rank() == 0) visit_norms(pass.tape, true);
+            team.barrier();
+            executor_.run_backward(team, frame);
+            weight_gradients(team, frame);
+            team.barrier();
+            std::int64_t id;
+            while (parameter_queue_.take(team.rank(), id))
+                if (gradients[id]) unpack_gradient(static_cast<int>(id), gradients[id]);
+        },
+        prepare(pass));
+}
+
+template <class T>
+void Vjp<T>::weight_gradients(Team& team, const Frame<T>& frame) {
+    std::int64_t index;
+    while (unit_queue_.take(team.rank(), index)) {
+        const WeightUnit& unit = units_[index];
+        const WeightStep& step = executor_.plan().weights[unit.step];
+        BackwardWeightsArgs<T> args =
+            weight_args(model_, step, executor_.rows(step.a, frame), executor_.rows(step.delta, frame), frame.rows);
+        args.first_panel = unit.first_panel;
+        args.last_panel = unit.last_panel;
+        gradients_.direct(args, step, true, team.rank());
+        model_.kernels().backward_weights(args);
+    }
+}
+
+template <class T>
+void Vjp<T>::unpack_gradient(int id, Compute<T>* out) const {
+    const Parameter& p = parameters().all[id];
+    auto& norms = const_cast<Model<T>&>(model_).norms();
+    if (p.role == Role::norm_weight) return void(std::copy_n(norms.of_layer(p.layer).d_weight.data(), p.columns, out));
+    if (p.role == Role::norm_bias) return void(std::copy_n(norms.of_layer(p.layer).d_bias.data(), p.columns, out));
+    const Compute<T>* packed = gradients_.array(id);
+    if (!p.is_matrix()) return void(std::copy_n(packed, p.columns, out));
+    const std::int64_t panel = model_.kernels().panel;
+    for (std::int64_t j = 0; j < p.columns; ++j) {
+        const Compute<T>* column = packed + j / panel * p.rows * panel + j % panel;
+        for (std::int64_t i = 0; i < p.rows; ++i) out[j * p.rows + i] = column[i * panel];
+    }
+}
+
+template class Vjp<float>;
+template class Vjp<double>;
+template class Vjp<bfloat16>;
+
+}  // namespace resnetcore

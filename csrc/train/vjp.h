@@ -1,0 +1,77 @@
+// A stack of layers for a framework with gradients of its own: forward, and backward from a given ∂E/∂outputs.
+//
+// Invariant: nothing is kept from call to call but room. Parameters come with each call, matrices as (out, in), and are
+// packed anew; what backward needs of a forward pass is in a tape, memory of the caller's that backward only reads.
+// One call at a time: both lock.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "train/model.h"
+#include "train/weight_gradients.h"
+
+namespace resnetcore {
+
+struct VjpOptions {
+    bool training = true;        // batch statistics and dropout, rather than the running statistics
+    bool input_gradient = true;  // whether backward gives ∂E/∂x
+};
+
+// One forward pass, as both calls take it.
+template <class T>
+struct VjpPass {
+    Rows<Compute<T>> x;
+    std::int64_t rows = 0;
+    std::uint64_t seed = 0;                 // of the dropout masks
+    std::vector<const Compute<T>*> values;  // by parameter, buffers included
+    void* tape = nullptr;                   // Vjp::tape_bytes, on a boundary of 64
+};
+
+template <class T>
+class Vjp {
+public:
+    using Scalar = T;
+
+    // Checks the topology.
+    Vjp(const Topology& topology, const VjpOptions& options);
+
+    const Topology& topology() const { return model_.topology(); }
+    const ParameterList& parameters() const { return model_.parameters(); }
+    const VjpOptions& options() const { return options_; }
+    std::int64_t outputs() const { return model_.outputs(); }
+    // Bytes of a tape: so many, and so many for each row.
+    std::int64_t tape_bytes() const { return norm_bytes_; }
+    std::int64_t tape_bytes_of_row() const { return executor_.plan().kept_elements * std::int64_t{sizeof(T)}; }
+
+    // out: (rows, outputs), dense. `statistics`, by parameter, takes the running statistics carried on, where not null.
+    void forward(const VjpPass<T>& pass, Compute<T>* out, const std::vector<Compute<T>*>& statistics);
+    // d_out and d_x: (rows, width), dense; d_x is null without input_gradient. `gradients` by parameter: a matrix's as
+    // (out, in), null of one that is not trained.
+    void backward(const VjpPass<T>& pass, const Compute<T>* d_out, Compute<T>* d_x,
+                  const std::vector<Compute<T>*>& gradients);
+
+private:
+    enum class Half { forward, backward };
+
+    Frame<T> frame_of(const VjpPass<T>& pass) const;
+    int prepare(const VjpPass<T>& pass);
+    void write_parameters(Team& team, const VjpPass<T>& pass, Half half);
+    void visit_norms(void* tape, bool restore);
+    void weight_gradients(Team& team, const Frame<T>& frame);
+    void unpack_gradient(int id, Compute<T>* out) const;
+
+    const VjpOptions options_;
+    Model<T> model_;
+    BatchExecutor<T> executor_;
+    const std::vector<WeightUnit> units_;
+    WeightGradients<T> gradients_;
+    WorkQueue unit_queue_, parameter_queue_;
+    std::int64_t norm_bytes_ = 0;
+};
+
+extern template class Vjp<float>;
+extern template class Vjp<double>;
+extern template class Vjp<bfloat16>;
+
+}  // namespace resnetcore

@@ -1,0 +1,21 @@
+"""The fused block inside PyTorch: a differentiable function, modules and their operators.
+
+Needs the extra `torch`. Gradients are PyTorch's to see: its optimizers, hooks and `torch.compile` work as they do with
+its own operations. Memory is shared with PyTorch's CPU tensors, not copied; threads are as many as PyTorch has.
+"""
+
+from __future__ import annotations
+
+try:
+    import torch as _torch  # noqa: F401
+except ModuleNotFoundError as error:
+    if error.name != "torch":
+        raise
+    raise ModuleNotFoundError(
+        "resnetcore.torch needs PyTorch, which is not installed: pip install 'resnetcore[torch]'", name="torch"
+    ) from None
+
+from .block import residual
+from .stack import ResidualLayer, ResidualStack
+
+__all__ = ["ResidualLayer", "ResidualStack", "residual"]

@@ -1,0 +1,212 @@
+"""The block `a = g(Σ A·W + b + Σ identity)` on tensors, and its gradient.
+
+There are two routes with the same kernels: registered operators, which torch.compile and other tracers see through, and
+an autograd function, which costs less for each call. Checks and results are those of `resnetcore.ops`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from .. import ops
+from .._errors import DTypeError, ShapeError
+from .shared import autocast, is_direct, no_double_backward, refuse_second_derivative, torchs_threads
+
+Tensor = torch.Tensor
+
+
+def residual(
+    sources: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    bias: Tensor | None = None,
+    identity: Sequence[Tensor] = (),
+    activation: str | None = "relu",
+) -> Tensor:
+    """The block's output, (batch, N), differentiable by every tensor: `resnetcore.ops.residual_forward` for PyTorch.
+
+    Args:
+        sources: non-empty, tensors of shape (batch, K_s), all float32, float64 or bfloat16.
+        weights: as many tensors of shape (K_s, N): they multiply from the right. Of an `nn.Linear`, `weight.t()`.
+        bias: (N,), or None.
+        identity: tensors of shape (batch, N), added unweighted.
+        activation: a name from `resnetcore.activations()`, or None for the identity.
+
+    Under autocast, tensors are cast to its precision as for PyTorch's own products. While torch.compile traces, and for
+    tensors that are not plain ones, this is `torch.ops.resnetcore.residual_forward`.
+
+    Raises:
+        ShapeError, DTypeError, ValueError: as `resnetcore.ops.residual_forward`.
+        DeviceError: tensors that are not in the CPU's memory.
+        RuntimeError: a second derivative is asked for.
+    """
+    for name, value in (("sources", sources), ("weights", weights), ("identity", identity)):
+        if not isinstance(value, (list, tuple)) or not all(isinstance(t, Tensor) for t in value):
+            raise DTypeError(f"residual: {name} must be a list or tuple of tensors, got {value!r:.80}")
+    if bias is not None and not isinstance(bias, Tensor):
+        raise DTypeError(f"residual: bias must be a tensor or None, got {type(bias).__name__}")
+    if not sources or len(sources) != len(weights):
+        raise ShapeError(
+            f"residual: there must be at least one source and as many weights, got {len(sources)} sources and "
+            f"{len(weights)} weights"
+        )
+    name = "identity" if activation is None else activation
+    tensors = autocast([*sources, *weights, *identity, *([] if bias is None else [bias])])
+    if is_direct(tensors):
+        return _Direct.apply(len(sources), len(identity), name, *tensors)
+    parts = _split(len(sources), len(identity), tensors)
+    return torch.ops.resnetcore.residual_forward(parts[0], parts[1], parts[3], parts[2], name)
+
+
+Parts = tuple[list[Tensor], list[Tensor], list[Tensor], Tensor | None]
+
+
+def _split(n: int, n_identity: int, tensors: Sequence[Tensor]) -> Parts:
+    """Sources, weights, identity terms and the bias of one flat list."""
+    given = list(tensors)
+    rest = given[2 * n + n_identity :]
+    return given[:n], given[n : 2 * n], given[2 * n : 2 * n + n_identity], rest[0] if rest else None
+
+
+def _detached(tensors: Sequence[Tensor]) -> list[Tensor]:
+    return [t.detach() for t in tensors]
+
+
+def _forward(
+    sources: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    bias: Tensor | None,
+    identity: Sequence[Tensor],
+    activation: str,
+) -> Tensor:
+    with torchs_threads():
+        return ops.residual_forward(
+            _detached(sources),
+            _detached(weights),
+            None if bias is None else bias.detach(),
+            _detached(identity),
+            activation,
+        )
+
+
+def _backward(
+    grad: Tensor,
+    a: Tensor,
+    sources: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    bias: Tensor | None,
+    identity: Sequence[Tensor],
+    activation: str,
+) -> list[Tensor]:
+    """Gradients of the sources, the weights, of every identity term alike if there is one, of the bias likewise."""
+    with torchs_threads():
+        d_sources, d_weights, d_bias, d_identity = ops.residual_backward(
+            grad.detach(),
+            a.detach(),
+            _detached(sources),
+            _detached(weights),
+            None if bias is None else bias.detach(),
+            _detached(identity),
+            activation,
+        )
+    return [*d_sources, *d_weights, *d_identity[:1], *([] if bias is None else [d_bias])]
+
+
+def _arranged(n: int, n_identity: int, has_bias: bool, gradients: Sequence[Tensor]) -> Parts:
+    """What `_backward` returned, by argument. Identity terms share one tensor, as autograd allows."""
+    given = list(gradients)
+    identity = [given[2 * n]] * n_identity if n_identity else []
+    return given[:n], given[n : 2 * n], identity, given[-1] if has_bias else None
+
+
+class _Direct(torch.autograd.Function):
+    @staticmethod
+    def forward(n: int, n_identity: int, activation: str, *tensors: Tensor) -> Tensor:
+        sources, weights, identity, bias = _split(n, n_identity, tensors)
+        return _forward(sources, weights, bias, identity, activation)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.n, ctx.n_identity, ctx.activation, *tensors = inputs
+        ctx.save_for_backward(output, *tensors)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+        gradients = _DirectGradient.apply(ctx.n, ctx.n_identity, ctx.activation, grad, *ctx.saved_tensors)
+        has_bias = len(ctx.saved_tensors) > 1 + 2 * ctx.n + ctx.n_identity
+        *lists, d_bias = _arranged(ctx.n, ctx.n_identity, has_bias, gradients)
+        return None, None, None, *(d for one in lists for d in one), *([d_bias] if has_bias else [])
+
+
+class _DirectGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(n: int, n_identity: int, activation: str, grad: Tensor, a: Tensor, *tensors: Tensor) -> Any:
+        sources, weights, identity, bias = _split(n, n_identity, tensors)
+        return tuple(_backward(grad, a, sources, weights, bias, identity, activation))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None: ...
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        no_double_backward("residual")
+
+
+residual_forward = torch.library.custom_op(
+    "resnetcore::residual_forward",
+    _forward,
+    mutates_args=(),
+    schema="(Tensor[] sources, Tensor[] weights, Tensor? bias, Tensor[] identity, str activation) -> Tensor",
+)
+residual_backward = torch.library.custom_op(
+    "resnetcore::residual_backward",
+    _backward,
+    mutates_args=(),
+    schema="(Tensor grad, Tensor a, Tensor[] sources, Tensor[] weights, Tensor? bias, Tensor[] identity, str activation)"
+    " -> Tensor[]",
+)
+
+
+@residual_forward.register_fake
+def _(
+    sources: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    bias: Tensor | None,
+    identity: Sequence[Tensor],
+    activation: str,
+) -> Tensor:
+    return sources[0].new_empty((sources[0].shape[0], weights[0].shape[1]))
+
+
+@residual_backward.register_fake
+def _(
+    grad: Tensor,
+    a: Tensor,
+    sources: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    bias: Tensor | None,
+    identity: Sequence[Tensor],
+    activation: str,
+) -> list[Tensor]:
+    # As NumPy lays results out: in C order, whatever the strides of the arguments.
+    return [t.new_empty(t.shape) for t in [*sources, *weights, *identity[:1], *([] if bias is None else [bias])]]
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    sources, weights, bias, identity, ctx.activation = inputs
+    ctx.n, ctx.n_identity = len(sources), len(identity)
+    ctx.save_for_backward(output, *sources, *weights, *identity, *([] if bias is None else [bias]))
+
+
+def _derive(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    a, *tensors = ctx.saved_tensors
+    sources, weights, identity, bias = _split(ctx.n, ctx.n_identity, tensors)
+    gradients = torch.ops.resnetcore.residual_backward(grad, a, sources, weights, bias, identity, ctx.activation)
+    d_sources, d_weights, d_identity, d_bias = _arranged(ctx.n, ctx.n_identity, bias is not None, gradients)
+    return d_sources, d_weights, d_bias, d_identity, None
+
+
+residual_forward.register_autograd(_derive, setup_context=_save)
+residual_backward.register_autograd(refuse_second_derivative("residual"))

@@ -1,0 +1,55 @@
+"""What every operator here asks of PyTorch: threads, autocast, and which route is open. Nothing here computes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+import torch
+
+from .. import _core
+
+_PLAIN = (torch.Tensor, torch.nn.Parameter)
+
+
+@contextmanager
+def torchs_threads() -> Iterator[None]:
+    """Kernels called by this thread use as many threads as PyTorch does, or resnetcore's own number if it is lower."""
+    before = _core.limit_threads(torch.get_num_threads())
+    try:
+        yield
+    finally:
+        _core.limit_threads(before)
+
+
+def is_direct(tensors: Iterable[torch.Tensor]) -> bool:
+    """Whether the cheap route is open: real CPU tensors, and nobody who traces or intercepts operators."""
+    return not torch.compiler.is_compiling() and all(type(t) in _PLAIN and t.device.type == "cpu" for t in tensors)
+
+
+def autocast(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
+    """As PyTorch does for its own products: under autocast float32 and lower become the precision it asks for."""
+    device = tensors[0].device.type
+    if device == "meta" or not torch.is_autocast_enabled(device):
+        return tensors
+    to = torch.get_autocast_dtype(device)
+    return [t.to(to) if t.is_floating_point() and t.dtype != torch.float64 else t for t in tensors]
+
+
+def no_double_backward(operation: str) -> NoReturn:
+    """Raises what a second derivative gets."""
+    raise RuntimeError(
+        f"{operation}: its gradient cannot be differentiated again (double backward); call backward() or "
+        "torch.autograd.grad() without create_graph=True, or use PyTorch's own operations where second derivatives are "
+        "needed"
+    )
+
+
+def refuse_second_derivative(operation: str) -> Any:
+    """A backward formula, for `register_autograd`, of an operator that is a gradient itself."""
+
+    def formula(ctx: Any, *grads: Any) -> NoReturn:
+        no_double_backward(operation)
+
+    return formula

@@ -1,0 +1,183 @@
+"""Residual layers as `nn.Module`s: parameters that PyTorch owns, in its conventions, and one operator for a whole stack.
+
+Weights are (out, in) as an `nn.Linear`'s, and norms have the names and the running statistics of `nn.BatchNorm1d`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from .._errors import DTypeError, ShapeError
+from ..layers import Layer
+from ..network import Network
+from .block import residual
+from .shared import autocast
+from .stack_operators import describe, stack, values_of
+
+Tensor = torch.Tensor
+_NAMES = {torch.float32: "float32", torch.float64: "float64", torch.bfloat16: "bfloat16"}
+
+
+class ResidualLayer(nn.Module):
+    """`a = g(Σ A·Wᵀ + b + Σ identity)` with a weight for every source: `residual` with parameters.
+
+    Args:
+        in_features: the sources' width, or a sequence of widths, one for each source.
+        out_features: N.
+        activation: a name from `resnetcore.activations()`, or None.
+        bias: whether there is one.
+        device, dtype: of the parameters.
+
+    `weights.0`, `weights.1`, … are (N, K_s), one for each source, and `bias` is (N,); they start as `nn.Linear`'s do.
+    """
+
+    def __init__(
+        self,
+        in_features: int | Sequence[int],
+        out_features: int,
+        activation: str | None = "relu",
+        bias: bool = True,
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__()
+        widths = [in_features] if isinstance(in_features, int) else list(in_features)
+        if not widths or min(*widths, out_features) < 1:
+            raise ShapeError(f"ResidualLayer: widths must be at least 1, got {in_features} and {out_features}")
+        self.in_features, self.out_features, self.activation = tuple(widths), out_features, activation
+        empty = {"device": device, "dtype": dtype}
+        self.weights = nn.ParameterList([nn.Parameter(torch.empty(out_features, k, **empty)) for k in widths])
+        self.bias = nn.Parameter(torch.empty(out_features, **empty)) if bias else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draws new parameters as `nn.Linear` does, from all sources' widths together."""
+        bound = 1 / math.sqrt(sum(self.in_features))
+        for parameter in self.parameters():
+            nn.init.uniform_(parameter, -bound, bound)
+
+    def forward(self, *sources: Tensor, identity: Sequence[Tensor] = ()) -> Tensor:
+        """(batch, K_s) for each source and (batch, N) for each identity term to (batch, N)."""
+        return residual(list(sources), [w.t() for w in self.weights], self.bias, list(identity), self.activation)
+
+    def extra_repr(self) -> str:
+        """For `repr`."""
+        return f"in_features={self.in_features}, out_features={self.out_features}, activation={self.activation!r}"
+
+
+class ResidualStack(nn.Module):
+    """Layers as `rc.Network` takes them, as one module and one operator: PyTorch's cost of a call is paid once.
+
+    Args:
+        inputs: number of columns of x.
+        layers: `resnetcore.Layer`s, first to last.
+        seed: of the initial weights; None takes one from PyTorch's generator.
+        device, dtype: of the parameters: "cpu" (or "meta"), and float32, float64 or bfloat16.
+
+    In training mode norms use the batch's statistics and carry the running ones on, and dropout takes its masks from a
+    number that PyTorch's generator gives; in evaluation mode neither happens, and gradients are still there. The state
+    dict names parameters `layers.0.weight`, (out, in), `layers.0.bias`, `layers.0.skip_2_weight`,
+    `layers.0.norm_weight`, `layers.0.norm_running_mean`, …
+
+    Raises:
+        ShapeError, DTypeError, ValueError: as `rc.Network`; from a call, an input that does not fit.
+    """
+
+    def __init__(
+        self, inputs: int, layers: Iterable[Layer], seed: int | None = None, device: Any = None, dtype: Any = None
+    ) -> None:
+        super().__init__()
+        if seed is None:
+            seed = int(torch.randint(2**62, ()))
+        self._fill(Network(inputs, layers, seed=seed), device, dtype)
+
+    @classmethod
+    def from_network(cls, net: Network, device: Any = None, dtype: Any = None) -> ResidualStack:
+        """A module with a network's layers and a copy of its numbers."""
+        module = cls.__new__(cls)
+        nn.Module.__init__(module)
+        dtype = dtype or {name: kind for kind, name in _NAMES.items()}[net.precision]
+        module._fill(net, device, dtype)
+        return module
+
+    def to_network(self) -> Network:
+        """An `rc.Network` with this module's layers and a copy of its numbers, in its dtype."""
+        tensors = [t.detach().cpu() for t in self._values()]
+        name = _NAMES.get(tensors[0].dtype, str(tensors[0].dtype))
+        net = Network(self.inputs, self.topology, dtype=name)
+        wide = torch.float64 if name == "float64" else torch.float32
+        net.set_parameters({n: t.to(wide).numpy().T for n, t in zip(self._named, tensors, strict=True)})
+        return net
+
+    def _fill(self, net: Network, device: Any, dtype: Any) -> None:
+        self.inputs, self.topology = net.inputs, tuple(net.layers)
+        self._drops = any(layer.dropout or layer.branch_dropout for layer in self.topology)
+        self.layers = nn.ModuleList(nn.Module() for _ in self.topology)
+        arrays = {**net.parameters(), **net.buffers()}
+        kind = dtype or torch.get_default_dtype()
+        self._described = {name: describe(self.inputs, self.topology, name) for name in _NAMES.values()}
+        names = values_of(self._described["float32"])
+        self._named = [name for name, _, _ in names]
+        for name, _, trained in names:
+            value = torch.from_numpy(np.array(arrays[name].T, order="C")).to(device=device, dtype=kind)
+            layer, attribute = self._place(name)
+            if trained:
+                layer.register_parameter(attribute, nn.Parameter(value))
+            else:
+                layer.register_buffer(attribute, value)
+
+    def _place(self, name: str) -> tuple[nn.Module, str]:
+        number, _, rest = name.partition(".")
+        return self.layers[int(number) - 1], rest.replace(".", "_")
+
+    def _values(self) -> Iterator[Tensor]:
+        for name in self._named:
+            layer, attribute = self._place(name)
+            yield getattr(layer, attribute)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, inputs) to (batch, outputs)."""
+        if not isinstance(x, Tensor) or x.ndim != 2 or x.shape[1] != self.inputs:
+            got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
+            raise ShapeError(f"ResidualStack: x must be a tensor of shape (batch, {self.inputs}), got {got}")
+        normalised = any(name.endswith(".running_mean") for name in self._named)
+        if self.training and normalised and x.shape[0] == 1:
+            raise ValueError("ResidualStack: batch norm needs at least 2 rows in training, got 1; call .eval()")
+        own = list(self._values())
+        given, *values = autocast([x, *own])
+        if given.dtype not in _NAMES or values[0].dtype != given.dtype:
+            raise DTypeError(
+                f"ResidualStack: x must be float32, float64 or bfloat16 as the parameters are, got {x.dtype} for "
+                f"{own[0].dtype}; convert one of them with .to()"
+            )
+        # Statistics and sums are float32 however narrow the activations are: parameters need not be rounded.
+        wide = torch.float64 if given.dtype == torch.float64 else torch.float32
+        seed = self._seed(x.device)
+        topology = self._described[_NAMES[given.dtype]]
+        # Running statistics are written to before backward may look at what it was given.
+        values = [v.to(wide, copy=".running_" in name) for name, v in zip(self._named, own, strict=True)]
+        out, *carried = stack(given.to(wide), values, seed, topology, self.training)
+        if carried and x.shape[0]:
+            self._carry(carried)
+        return out.to(given.dtype)
+
+    def _seed(self, device: torch.device) -> Tensor:
+        if self.training and self._drops:
+            return torch.randint(2**62, (), device=device)
+        return torch.zeros((), dtype=torch.int64, device=device)
+
+    @torch.no_grad()
+    def _carry(self, carried: list[Tensor]) -> None:
+        running = [v for name, v in zip(self._named, self._values(), strict=True) if ".running_" in name]
+        for old, new in zip(running, carried, strict=True):
+            old.copy_(new)
+
+    def extra_repr(self) -> str:
+        """For `repr`."""
+        return f"inputs={self.inputs}, topology={self.topology}"

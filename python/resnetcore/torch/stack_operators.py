@@ -1,0 +1,199 @@
+"""A whole stack of layers as one operator and its gradient.
+
+Tensors here are of what is computed with, float32 or float64; of a bfloat16 stack, float32 (`stack.py` casts). Values are
+the stack's parameters and buffers in the order of `values_of(...)`. A tape is what forward leaves for backward,
+bytes that backward only reads: so both are pure functions, and may run in any order and number.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from .. import _core
+from .._errors import ArrayDeviceError
+from .shared import is_direct, no_double_backward, refuse_second_derivative, torchs_threads
+
+Tensor = torch.Tensor
+
+
+def describe(inputs: int, layers: Sequence[Any], dtype: str) -> str:
+    """A topology as text, which operators take and the cache of programs is keyed by. Fixed matrices are values."""
+    described = []
+    for layer in layers:
+        fields = layer.to_dict()
+        fields["skips"] = [[k, v if isinstance(v, str) else list(v.shape)] for k, v in fields["skips"].items()]
+        described.append(fields)
+    return json.dumps({"inputs": inputs, "layers": described, "dtype": dtype})
+
+
+@functools.lru_cache(maxsize=256)
+def values_of(topology: str) -> tuple[tuple[str, tuple[int, ...], bool], ...]:
+    """Name, shape and whether it is trained, of every value a stack takes."""
+    return tuple(program(topology, True, False).parameters)
+
+
+@functools.lru_cache(maxsize=256)
+def program(topology: str, training: bool, input_gradient: bool) -> _core.Vjp:
+    """The compiled core's object for a topology; it keeps room for its calls, and nothing else."""
+    description = json.loads(topology)
+    for layer in description["layers"]:
+        layer["skips"] = {k: v if isinstance(v, str) else np.zeros(v) for k, v in layer["skips"]}
+    return _core.Vjp(description["inputs"], description["layers"], description["dtype"], training, input_gradient)
+
+
+def stack(x: Tensor, values: Sequence[Tensor], seed: Tensor, topology: str, training: bool) -> list[Tensor]:
+    """The outputs, and of a training pass the running statistics carried on; differentiable by x and the values."""
+    input_gradient = x.requires_grad and torch.is_grad_enabled()
+    if is_direct([x, *values]):
+        return list(_Direct.apply(x, seed, topology, training, input_gradient, *values))
+    out, _, *carried = torch.ops.resnetcore.residual_stack_forward(
+        x, list(values), seed, topology, training, input_gradient
+    )
+    return [out, *carried]
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    """The tensor's own memory, if the kernels can read it as it lies; else a copy."""
+    if tensor.device.type != "cpu":
+        raise ArrayDeviceError(
+            f"residual_stack: tensors must be in the CPU's memory, got one on {tensor.device}; move module and input to "
+            "the CPU with .to('cpu')"
+        )
+    dense = tensor.detach().contiguous()
+    return (dense if dense.data_ptr() % dense.element_size() == 0 else dense.clone()).numpy()
+
+
+def _forward(
+    x: Tensor, values: Sequence[Tensor], seed: Tensor, topology: str, training: bool, input_gradient: bool
+) -> list[Tensor]:
+    run = program(topology, training, input_gradient)
+    given = _array(x)
+    tape = torch.empty(run.tape_bytes(len(x)), dtype=torch.uint8)
+    out = torch.empty((len(x), run.outputs), dtype=x.dtype)
+    with torchs_threads():
+        carried = run.forward(given, [_array(v) for v in values], int(seed), tape.numpy(), out.numpy())
+    return [out, tape, *map(torch.from_numpy, carried)]
+
+
+def _backward(
+    grad: Tensor,
+    x: Tensor,
+    values: Sequence[Tensor],
+    seed: Tensor,
+    tape: Tensor,
+    topology: str,
+    training: bool,
+    input_gradient: bool,
+) -> list[Tensor]:
+    """The gradient of x if it is asked for, then those of the trained values."""
+    run = program(topology, training, input_gradient)
+    gradients = [torch.empty(shape, dtype=x.dtype) for _, shape, trained in values_of(topology) if trained]
+    arrays = [_array(v) for v in values]
+    with torchs_threads():
+        d_x = run.backward(
+            _array(x), arrays, int(seed), tape.numpy(), _array(grad), [gradient.numpy() for gradient in gradients]
+        )
+    return [*([] if d_x is None else [torch.from_numpy(d_x)]), *gradients]
+
+
+def _arranged(topology: str, input_gradient: bool, gradients: Sequence[Tensor]) -> tuple[Any, list[Any]]:
+    """What `_backward` returned, by argument: of x, and of every value, None where there is none."""
+    rest = iter(gradients)
+    d_x = next(rest) if input_gradient else None
+    return d_x, [next(rest) if trained else None for _, _, trained in values_of(topology)]
+
+
+class _Direct(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, seed: Tensor, topology: str, training: bool, input_gradient: bool, *values: Tensor
+    ) -> tuple[Tensor, ...]:
+        out, tape, *carried = _forward(x, values, seed, topology, training, input_gradient)
+        ctx.save_for_backward(x, seed, *values)
+        ctx.tape, ctx.settings = tape, (topology, training, input_gradient)
+        ctx.mark_non_differentiable(*carried)
+        ctx.set_materialize_grads(False)
+        return out, *carried
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Any, ...]:
+        x, seed, *values = ctx.saved_tensors
+        if grad is None:
+            return None, None, None, None, None, *[None] * len(values)
+        gradients = _DirectGradient.apply(ctx.settings, ctx.tape, grad, x, seed, *values)
+        d_x, d_values = _arranged(ctx.settings[0], ctx.settings[2], gradients)
+        return d_x, None, None, None, None, *d_values
+
+
+class _DirectGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, settings: Any, tape: Tensor, grad: Tensor, x: Tensor, seed: Tensor, *values: Tensor) -> Any:
+        return tuple(_backward(grad, x, values, seed, tape, *settings))
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        no_double_backward("residual_stack")
+
+
+_SETTINGS = "str topology, bool training, bool input_gradient) -> Tensor[]"
+stack_forward = torch.library.custom_op(
+    "resnetcore::residual_stack_forward",
+    _forward,
+    mutates_args=(),
+    schema=f"(Tensor x, Tensor[] values, Tensor seed, {_SETTINGS}",
+)
+stack_backward = torch.library.custom_op(
+    "resnetcore::residual_stack_backward",
+    _backward,
+    mutates_args=(),
+    schema=f"(Tensor grad, Tensor x, Tensor[] values, Tensor seed, Tensor tape, {_SETTINGS}",
+)
+
+
+@stack_forward.register_fake
+def _(
+    x: Tensor, values: Sequence[Tensor], seed: Tensor, topology: str, training: bool, input_gradient: bool
+) -> list[Tensor]:
+    run = program(topology, training, input_gradient)
+    whole, row = run.tape_bytes(0), run.tape_bytes(1) - run.tape_bytes(0)
+    carried = [shape for name, shape, _ in values_of(topology) if ".running_" in name] if training else []
+    tape = x.new_empty(whole + row * x.shape[0], dtype=torch.uint8)
+    return [x.new_empty((x.shape[0], run.outputs)), tape, *map(x.new_empty, carried)]
+
+
+@stack_backward.register_fake
+def _(
+    grad: Tensor,
+    x: Tensor,
+    values: Sequence[Tensor],
+    seed: Tensor,
+    tape: Tensor,
+    topology: str,
+    training: bool,
+    input_gradient: bool,
+) -> list[Tensor]:
+    trained = [shape for _, shape, trained in values_of(topology) if trained]
+    return [*([x.new_empty(x.shape)] if input_gradient else []), *map(x.new_empty, trained)]
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
+    x, values, seed, *settings = inputs
+    ctx.settings = tuple(settings)
+    ctx.save_for_backward(x, seed, output[1], *values)
+
+
+def _derive(ctx: Any, grads: Sequence[Tensor]) -> tuple[Any, ...]:
+    x, seed, tape, *values = ctx.saved_tensors
+    gradients = torch.ops.resnetcore.residual_stack_backward(grads[0], x, values, seed, tape, *ctx.settings)
+    d_x, d_values = _arranged(ctx.settings[0], ctx.settings[2], gradients)
+    return d_x, d_values, None, None, None, None
+
+
+stack_forward.register_autograd(_derive, setup_context=_save)
+stack_backward.register_autograd(refuse_second_derivative("residual_stack"))

@@ -1,0 +1,303 @@
+"""`resnetcore.torch.ResidualStack` and `ResidualLayer`: against PyTorch's own operations, tracers, state and arguments."""
+
+import copy
+import io
+
+import numpy as np
+import pytest
+
+import resnetcore as rc
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+from resnetcore.torch import ResidualLayer, ResidualStack, residual, stack_operators  # noqa: E402
+from torch_network import TorchNetwork  # noqa: E402
+
+pytestmark = pytest.mark.torch
+F = torch.nn.functional
+OPS = torch.ops.resnetcore
+
+
+def layers(norm=True):
+    """Every kind of layer, smooth enough for differences."""
+    batch = "batch" if norm else None
+    return [
+        rc.Layer(6, activation="tanh"),
+        rc.Layer(6, activation="silu", norm=batch, skips={2: "identity"}),
+        rc.Layer(5, activation="gelu", skips={2: "learned", 3: "learned"}),
+        rc.Layer(5, activation="tanh", norm=batch, pre=True, skips={2: np.linspace(-1, 1, 30).reshape(6, 5)}),
+        rc.Layer(5, activation="softplus", gate=True),
+        rc.Layer(3, activation=None, skips={5: "learned"}),
+    ]
+
+
+def relu_layers(norm, depth=8, width=16):
+    return [
+        rc.Layer(width, norm=norm, skips={2: "identity"} if number % 2 and number > 2 else {})
+        for number in range(1, depth)
+    ] + [rc.Layer(4, activation=None)]
+
+
+def twin_of(module, dtype):
+    """The same numbers in PyTorch's own operations."""
+    net = module.to_network()
+    return TorchNetwork(net._core.layers, {**net.parameters(), **net.buffers()}, list(net.parameters()), dtype)
+
+
+def inputs(rows, width=6, dtype=torch.float32, seed=0):
+    return torch.randn(rows, width, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+
+
+def relative(a, b):
+    a, b = torch.as_tensor(a).detach().double(), torch.as_tensor(b).detach().double()
+    return float((a - b).norm() / b.norm().clamp_min(1e-300))
+
+
+def gradients(module):
+    """By the network's names, (in, out)."""
+    return {
+        n: v.grad.T if v.ndim == 2 else v.grad
+        for n, v in zip(module._named, module._values(), strict=True)
+        if v.requires_grad
+    }
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_gradcheck(training):
+    module = ResidualStack(6, layers(), seed=0, dtype=torch.float64).train(training)
+    x = inputs(7, dtype=torch.float64).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x, *_: module(x), (x, *module.parameters()))
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("input_gradient", [True, False])
+def test_opcheck(training, input_gradient):
+    module = ResidualStack(6, layers(), seed=0)
+    x = inputs(7).requires_grad_(input_gradient)
+    values = [v.detach().clone().requires_grad_(v.requires_grad) for v in module._values()]
+    settings = (stack_operators.describe(6, layers(), "float32"), training, input_gradient)
+    seed = torch.zeros((), dtype=torch.int64)
+    # The tape is memory that is filled where it is needed: between its numbers there is padding, and no promise.
+    utils = ("test_schema", "test_autograd_registration", "test_faketensor")
+    torch.library.opcheck(OPS.residual_stack_forward, (x, values, seed, *settings), test_utils=utils)
+
+    def through(x, *values):
+        return OPS.residual_stack_forward(x, values, seed, *settings)[0]
+
+    if input_gradient:
+        compiled = torch.compile(through, backend="aot_eager", fullgraph=True, dynamic=True)
+        torch.testing.assert_close(compiled(x, *values), through(x, *values))
+    x, values = x.detach(), [v.detach() for v in values]
+    out, tape, *_ = OPS.residual_stack_forward(x, values, seed, *settings)
+    torch.library.opcheck(OPS.residual_stack_backward, (torch.ones_like(out), x, values, seed, tape, *settings))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
+@pytest.mark.parametrize("training", [True, False])
+def test_compiled_without_a_break_forward_and_backward(training):
+    torch.compiler.reset()
+    module = ResidualStack(6, layers(), seed=0).train(training)
+    other = copy.deepcopy(module)
+    compiled = torch.compile(module, fullgraph=True)
+    for rows in (7, 12):
+        x = inputs(rows).requires_grad_()
+        y = x.detach().clone().requires_grad_()
+        compiled(x).square().sum().backward()
+        other(y).square().sum().backward()
+        torch.testing.assert_close(x.grad, y.grad)
+    for a, b in zip(module.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad)
+    for a, b in zip(module.buffers(), other.buffers(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 2e-5), (torch.float64, 1e-12)])
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("rows", [2, 130, 700])
+def test_outputs_gradients_and_statistics_are_pytorchs(rows, training, dtype, bound):
+    module = ResidualStack(6, layers(), seed=1, dtype=dtype).train(training)
+    twin = twin_of(module.double(), "float64")
+    module.to(dtype)
+    twin.training = training
+    x = inputs(rows, dtype=dtype).requires_grad_()
+    y = x.detach().double().requires_grad_()
+    ours, theirs = module(x), twin(y)
+    assert relative(ours, theirs) < bound
+    ours.square().mean().backward(), theirs.square().mean().backward()
+    assert relative(x.grad, y.grad) < (100 if rows == 2 else 10) * bound
+    largest = max(p.grad.norm() for p in twin.parameters.values())
+    for name, gradient in gradients(module).items():
+        expected = twin.parameters[name].grad
+        assert (gradient.double() - expected).norm() < 10 * bound * largest, name
+    for name, buffer in zip(module._named, module._values(), strict=True):
+        if ".running_" in name:
+            assert relative(buffer, twin.buffers[name]) < bound, name
+
+
+@pytest.mark.parametrize("norm", [None, "batch"])
+def test_a_hundred_steps_of_pytorchs_optimizer(norm):
+    # Four times what PyTorch's own float32 is away from float64: the steps carry every rounding along.
+    module = ResidualStack(6, relu_layers(norm), seed=0)
+    twins = [twin_of(copy.deepcopy(module).double(), "float64")]
+    twins.append(twin_of(module, "float32"))
+    labels = torch.from_numpy(np.random.default_rng(0).integers(0, 4, 64))
+    losses = []
+    for side, parameters in ((module, module.parameters()), *((t, t.parameters.values()) for t in twins)):
+        optimizer = torch.optim.SGD(parameters, lr=0.02, momentum=0.9)
+        history = []
+        for step in range(100):
+            x = inputs(64, dtype=getattr(side, "dtype", torch.float32), seed=step % 5)
+            loss = F.cross_entropy(side(x), labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            history.append(loss.item())
+        losses.append(np.array(history))
+    ours, truth, theirs = losses
+    assert truth[-1] < 0.8 * truth[0]
+    assert np.abs(ours - truth).max() < max(4 * np.abs(theirs - truth).max(), 2e-5)
+
+
+def test_one_forward_may_be_differentiated_twice_and_out_of_order():
+    module = ResidualStack(6, layers(), seed=0, dtype=torch.float64)
+    first, second = module(inputs(9, dtype=torch.float64)).sum(), module(inputs(4, dtype=torch.float64, seed=1)).sum()
+    parameters = list(module.parameters())
+    one = torch.autograd.grad(first, parameters, retain_graph=True)
+    torch.autograd.grad(second, parameters)
+    again = torch.autograd.grad(first, parameters)
+    assert all(torch.equal(a, b) for a, b in zip(one, again, strict=True))
+
+
+def test_dropout_follows_pytorchs_generator():
+    module = ResidualStack(6, [rc.Layer(32, dropout=0.5), rc.Layer(32, branch_dropout=0.3), rc.Layer(3)], seed=0)
+    x = inputs(20)
+    torch.manual_seed(5)
+    a, b = module(x), module(x)
+    torch.manual_seed(5)
+    assert torch.equal(module(x), a) and not torch.equal(a, b)
+    module.eval()
+    assert torch.equal(module(x), module(x))
+
+
+def test_bfloat16_and_autocast():
+    module = ResidualStack(6, relu_layers("batch"), seed=0)
+    x = inputs(200)
+    plain = module(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = module(x)
+    assert mixed.dtype == torch.bfloat16 and 0 < relative(mixed, plain) < 3e-2
+    mixed.float().square().mean().backward()
+    assert all(p.grad.dtype == torch.float32 and p.grad.isfinite().all() for p in module.parameters())
+    narrow = ResidualStack(6, relu_layers(None), seed=0, dtype=torch.bfloat16)
+    out = narrow(x.bfloat16())
+    assert out.dtype == torch.bfloat16
+    out.float().sum().backward()
+    assert all(p.grad.dtype == torch.bfloat16 for p in narrow.parameters())
+
+
+def test_double_backward_says_what_to_do():
+    module = ResidualStack(6, layers(False), seed=0)
+    parameters = list(module.parameters())
+    grads = torch.autograd.grad(module(inputs(5)).sum(), parameters, create_graph=True)
+    with pytest.raises(RuntimeError, match="double backward"):
+        grads[0].sum().backward()
+
+
+def test_no_copy_of_parameters_and_inputs(monkeypatch):
+    seen = []
+    array = stack_operators._array
+    monkeypatch.setattr(stack_operators, "_array", lambda t: seen.append((t, array(t))) or seen[-1][1])
+    module = ResidualStack(6, layers(False), seed=0)
+    module(inputs(5)).sum().backward()
+    addresses = {a.ctypes.data for _, a in seen}
+    assert all(p.data_ptr() in addresses for p in module.parameters())
+
+
+def test_strided_inputs_and_gradients():
+    module = ResidualStack(6, layers(False), seed=0)
+    x = inputs(10)
+    assert torch.equal(module(x.t().contiguous().t()), module(x))
+    assert torch.equal(module(x.repeat_interleave(2, 0)[::2]), module(x))
+    module(x).sum().backward()  # an expanded gradient, whose strides are 0
+
+
+@pytest.mark.parametrize("rows", [0, 1])
+def test_small_batches(rows):
+    module = ResidualStack(6, layers(False), seed=0)
+    out = module(inputs(rows))
+    assert out.shape == (rows, 3)
+    out.sum().backward()
+    assert all(p.grad.shape == p.shape and p.grad.any() == (rows > 0) for p in module.parameters() if p.ndim == 1)
+
+
+def test_state_and_copies_keep_everything():
+    module = ResidualStack(6, layers(), seed=0)
+    module(inputs(9))
+    assert module.state_dict()["layers.0.weight"].shape == (6, 6)
+    assert module.state_dict()["layers.2.skip_3_weight"].shape == (5, 6)
+    assert module.layers[1].norm_running_mean.any()
+    file = io.BytesIO()
+    torch.save(module.state_dict(), file)
+    file.seek(0)
+    loaded = ResidualStack(6, layers(), seed=1)
+    loaded.load_state_dict(torch.load(file, weights_only=True))
+    file = io.BytesIO()
+    torch.save(module, file)
+    file.seek(0)
+    x = inputs(4)
+    for other in (loaded, copy.deepcopy(module), torch.load(file, weights_only=False)):
+        assert torch.equal(other.eval()(x), module.eval()(x))
+        module.train()
+
+
+def test_networks_there_and_back():
+    net = rc.Network(6, layers(), seed=4)
+    module = ResidualStack.from_network(net).eval()
+    x = inputs(30)
+    assert relative(module(x), net(x)) < 1e-6
+    back = module.to_network()
+    assert back.layers == net.layers
+    for name, array in {**net.parameters(), **net.buffers()}.items():
+        assert np.array_equal({**back.parameters(), **back.buffers()}[name], array), name
+
+
+def test_the_seed_is_pytorchs_unless_given():
+    torch.manual_seed(3)
+    a = ResidualStack(4, [rc.Layer(4)])
+    torch.manual_seed(3)
+    assert torch.equal(a.layers[0].weight, ResidualStack(4, [rc.Layer(4)]).layers[0].weight)
+
+
+def test_residual_layer_is_the_function_with_parameters():
+    layer = ResidualLayer((4, 3), 5, activation="tanh")
+    a, b, skip = inputs(6, 4), inputs(6, 3), inputs(6, 5)
+    expected = residual([a, b], [w.t() for w in layer.weights], layer.bias, [skip], "tanh")
+    assert torch.equal(layer(a, b, identity=[skip]), expected)
+    linear = F.linear(a, layer.weights[0]) + F.linear(b, layer.weights[1], layer.bias) + skip
+    torch.testing.assert_close(expected, torch.tanh(linear))
+    assert ResidualLayer(4, 5, bias=False)(a).shape == (6, 5)
+    assert list(layer.state_dict()) == ["bias", "weights.0", "weights.1"]
+
+
+@pytest.mark.parametrize(
+    ("x", "error", "message"),
+    [
+        (torch.zeros(3, 5), rc.ShapeError, r"x must be a tensor of shape \(batch, 6\), got \(3, 5\)"),
+        (torch.zeros(6), rc.ShapeError, r"got \(6,\)"),
+        (np.zeros((3, 6)), rc.ShapeError, "got ndarray"),
+        (torch.zeros(3, 6, dtype=torch.float64), rc.DTypeError, "got torch.float64 for torch.float32"),
+        (torch.zeros(3, 6, dtype=torch.int64), rc.DTypeError, "got torch.int64"),
+        (torch.zeros(1, 6), ValueError, "at least 2 rows"),
+    ],
+)
+def test_bad_inputs(x, error, message):
+    with pytest.raises(error, match=message):
+        ResidualStack(6, layers(), seed=0)(x)
+
+
+def test_bad_modules():
+    with pytest.raises(rc.ShapeError, match="widths must be at least 1"):
+        ResidualLayer((4, 0), 5)
+    with pytest.raises(rc.ShapeError, match="widths must be at least 1"):
+        ResidualLayer((), 5)
+    with pytest.raises(ValueError, match="before the input"):
+        ResidualStack(4, [rc.Layer(4, skips={2: "identity"})])
