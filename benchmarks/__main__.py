@@ -1,4 +1,5 @@
-"""`python -m benchmarks [--variant dense] [--mode infer] [--quick] …`, and `python -m benchmarks table FILE…`: see README.md."""
+"""`python -m benchmarks [--variant dense] [--mode infer] [--quick] …`; `python -m benchmarks all`; and
+`python -m benchmarks table|aims FILE…`: see README.md."""
 
 from __future__ import annotations
 
@@ -109,8 +110,14 @@ def suffix(kind: dict) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("command", nargs="?", choices=["table"], help="put results' tables into a document")
-    parser.add_argument("files", nargs="*", type=Path, help="the results, JSON files, a table each")
+    parser.add_argument(
+        "command",
+        nargs="?",
+        choices=["all", "table", "aims"],
+        help="measure every kind of network that there is an aim for; or put results into a document: a table each, or "
+        "one of aims, what was reached and what is possible",
+    )
+    parser.add_argument("files", nargs="*", type=Path, help="the results, JSON files")
     parser.add_argument("--into", type=Path, default=HERE.parent / "README.md", help="the document (README.md)")
     parser.add_argument("--variant", choices=VARIANTS, default="identity", help="which skips and norms (identity)")
     parser.add_argument("--mode", choices=MODES, default="train", help="a training step, or all logits (train)")
@@ -126,13 +133,24 @@ def main() -> None:
     arguments = parser.parse_args()
     if "resnetcore" not in arguments.rivals:
         parser.error("--rivals: resnetcore must be among them: every ratio is taken to it")
+    runs = [json.loads(file.read_text()) for file in arguments.files]
     if arguments.command == "table":
         from .report import put_tables
 
-        put_tables([json.loads(file.read_text()) for file in arguments.files], arguments.into)
-        return
+        return put_tables(runs, arguments.into)
+    if arguments.command == "aims":
+        from .aims import aims_table
+        from .report import AIMS_MARKERS, put
+
+        return put(aims_table(runs), AIMS_MARKERS, arguments.into)
     tuned_malloc()
-    run(arguments)
+    if arguments.command == "all":
+        from .aims import KINDS
+
+        for kind in KINDS:
+            run(argparse.Namespace(**{**vars(arguments), **kind}))
+        return None
+    return run(arguments)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ NETWORKS = {
 }
 NAMES_OF_OPTIMIZERS = {"sgd": "SGD", "momentum": "SGD with momentum", "adamw": "AdamW"}
 MARKERS = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
+AIMS_MARKERS = "<!-- aims: begin -->", "<!-- aims: end -->"
 
 
 def table(run: dict) -> str:
@@ -83,21 +84,34 @@ def command(run: dict) -> str:
     return "python -m benchmarks" + "".join(f" --{n} {run[n]}" for n, v in default.items() if run.get(n, v) != v)
 
 
-def best_ratio(row: dict, without: str = "resnetcore") -> str:
-    ratios = [
+def compared(row: dict, without: tuple[str, ...]) -> list[tuple[float, str]]:
+    """Ratio and name of the rivals that a ratio is taken to."""
+    return [
         (r["ratio"], LABELS[name])
         for name, r in row["rivals"].items()
-        if name not in ("resnetcore", without) and "ratio" in r and "note" not in r
+        if name not in ("resnetcore", *without) and "ratio" in r and "note" not in r
     ]
+
+
+def fastest(row: dict) -> tuple[float, str]:
+    """How many times faster than the fastest rival that its library offers, and which that is."""
+    return min(compared(row, NOT_OFFERED))
+
+
+def best_ratio(row: dict, without: str = "resnetcore") -> str:
+    ratios = compared(row, (without,))
     return "{:.2f} ({})".format(*min(ratios)) if ratios else "–"
 
 
-def put_tables(runs: list[dict], document: Path) -> None:
-    """Between the document's markers, instead of what is there."""
-    begin, end = MARKERS
-    tables = "\n\n".join(table(run) for run in runs)
+def put(content: str, markers: tuple[str, str], document: Path) -> None:
+    """Between a document's markers, instead of what is there."""
+    begin, end = markers
     text = document.read_text()
-    document.write_text(re.sub(f"{begin}.*{end}", lambda _: f"{begin}\n{tables}\n{end}", text, flags=re.S))
+    document.write_text(re.sub(f"{begin}.*{end}", lambda _: f"{begin}\n{content}\n{end}", text, flags=re.S))
+
+
+def put_tables(runs: list[dict], document: Path) -> None:
+    put("\n\n".join(table(run) for run in runs), MARKERS, document)
 
 
 def picture(run: dict, path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 import resnetcore as rc
 from benchmarks import __main__ as program
-from benchmarks import limits, measure, memory, report
+from benchmarks import aims, limits, measure, memory, report
 from benchmarks.networks import OPTIMIZERS, VARIANTS, Case
 from benchmarks.rivals import resnetcore as ours
 from benchmarks.shapes import Shape
@@ -134,6 +134,23 @@ def test_a_run_writes_json_and_fills_the_table(kind, tmp_path, monkeypatch, caps
     assert text.count(cell) == 2 and "old" not in text
     assert text.startswith(f"before\n{begin}\n") and text.endswith(f"{end}\nafter\n")
     assert cell in capsys.readouterr().out
+
+
+def run_of(variant, ratios, gflops):
+    rows = [
+        {"gflops": g, "rivals": {"resnetcore": {"ratio": 1}, "jax_jit": {"ratio": r}, "torch_onednn": {"ratio": 0.1}}}
+        for r, g in zip(ratios, gflops, strict=True)
+    ]
+    return {"mode": "train", "variant": variant, "precision": "float32", "limits": {"gflops": 100}, "rows": rows}
+
+
+def test_aims_beside_what_was_reached_and_what_is_possible():
+    first = run_of("identity", [4, 1, 1, 1, 1, 1], [50] * 6)
+    second = run_of("norm", [3.5, 0.9, 0.8, 1, 1, 1], [25] * 6)
+    *_, identity, norm = aims.aims_table([first, second]).splitlines()
+    assert identity.startswith("| train, float32 | **4.00** of 3 (8) | 1.00 of 1.8 (2) |")
+    assert norm.startswith("| train, float32, norm | 3.50 of 3.6 (14) | **0.90** of 0.9 (3.6) | 0.80 of 0.9 (3.2) |")
+    assert len(aims.KINDS) == 7 and all(Case(TINY, **kind).operations for kind in aims.KINDS)
 
 
 def test_memory_is_the_peak_of_building_and_of_steps(monkeypatch):

@@ -1,0 +1,58 @@
+"""Aims beside what was reached and what is possible, as a Markdown table made of the results of runs.
+
+What is possible: the time of the fastest rival that is offered over that of the same operations at the peak that the
+run measured before everything else, and nothing between them.
+"""
+
+from __future__ import annotations
+
+from .networks import VARIANTS
+from .report import fastest
+from .shapes import SHAPES
+
+# By mode, skips and norms, and precision: times the fastest rival, by shape in the order of SHAPES.
+AIMS = {
+    ("train", "identity", "float32"): (3, 1.8, 1.45, 1.25, 1.15, 4),
+    ("infer", "identity", "float32"): (2, 1.5, 1.3, 1.25, 1.15, 4),
+    ("train", "identity", "bfloat16"): (12, 5, 4, 2.8, 2.3, 10),
+    ("infer", "identity", "bfloat16"): (5, 3.5, 2.8, 2.6, 2.2, 8),
+}
+# All that is measured, as arguments of a run; who is to keep a ratio comes after whose it is.
+KINDS = [
+    *({"mode": mode, "variant": variant, "precision": precision} for mode, variant, precision in AIMS),
+    *({"mode": "train", "variant": variant, "precision": "float32"} for variant in VARIANTS if variant != "identity"),
+]
+KEPT = 0.9  # norms and other skips are to keep so much of the ratio of identity skips
+# A dot instruction of bfloat16 does twice the operations of the float32 instruction that the peak is measured with.
+PEAK = {"float32": 1, "bfloat16": 2}
+
+
+def aims_table(runs: list[dict]) -> str:
+    """A line for each run, in their order; one of identity skips comes before the runs that are to keep what it reached."""
+    lines = [
+        "| | " + " | ".join(f"{s.batch}, {s.width}, {s.depth}" for s in SHAPES) + " |",
+        "|---|" + "---|" * len(SHAPES),
+    ]
+    reached: dict[tuple[str, str], tuple[float, ...]] = {}
+    for run in runs:
+        mode, variant, precision = run["mode"], run["variant"], run["precision"]
+        ratios = tuple(fastest(row)[0] for row in run["rows"])
+        if variant == "identity":
+            reached[mode, precision] = ratios
+            aims: tuple[float, ...] = AIMS[mode, variant, precision]
+        else:
+            aims = tuple(KEPT * ratio for ratio in reached[mode, precision])
+        peak = run["limits"]["gflops"] * PEAK[precision]
+        cells = [
+            cell(ratio, aim, ratio * peak / row["gflops"])
+            for ratio, aim, row in zip(ratios, aims, run["rows"], strict=True)
+        ]
+        name = ", ".join([mode, precision, *([variant] if variant != "identity" else [])])
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def cell(ratio: float, aim: float, possible: float) -> str:
+    """`reached of aim (possible)`, bold where the aim was reached."""
+    mark = "**" if round(ratio, 2) >= round(aim, 2) else ""
+    return f"{mark}{ratio:.2f}{mark} of {aim:.3g} ({possible:.3g})"
