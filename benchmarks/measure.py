@@ -14,7 +14,7 @@ import time
 import numpy as np
 
 from .networks import Case, is_trained
-from .rivals import UNCOMPARED, Unable
+from .rivals import INSIDE, UNCOMPARED, Unable
 
 PAUSE = 0.2
 WARM_UP, TURN = 0.03, 0.1  # seconds
@@ -50,6 +50,9 @@ def measure(case: Case, rivals: tuple[str, ...], threads: int, seconds: float) -
             "ratio_quartiles": [float(q) for q in np.percentile(ratio, [25, 75])],
             "runs": len(taken),
         }
+    for name in INSIDE.keys() & times.keys():
+        hosts = {host: np.array(times[host]) for host in INSIDE[name] if host in times}
+        result[name]["faster"] = {host: float(np.median(t / np.array(times[name]))) for host, t in hosts.items()}
     return {
         "shape": case.to_dict()["shape"],
         "operations": case.operations,

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from .rivals import NOT_OFFERED
+from .rivals import INSIDE, NOT_OFFERED
 
 LABELS = {
     "resnetcore": "resnetcore",
+    "resnetcore_torch": "resnetcore in PyTorch",
     "torch_eager": "PyTorch eager",
     "torch_compile": "PyTorch compile",
     "torch_onednn": "PyTorch oneDNN",
@@ -16,7 +17,9 @@ LABELS = {
     "onnxruntime": "ONNX Runtime",
     "sklearn_mlp": "scikit-learn (no skips)",
 }
-COLOURS = dict(zip(LABELS, ("#000000", "#d55e00", "#0072b2", "#56b4e9", "#009e73", "#e69f00", "#cc79a7"), strict=False))
+COLOURS = dict(
+    zip(LABELS, ("#000000", "#7f7f7f", "#d55e00", "#0072b2", "#56b4e9", "#009e73", "#e69f00", "#cc79a7"), strict=False)
+)
 NETWORKS = {
     "identity": "identity skips",
     "norm": "identity skips and batch normalisation",
@@ -35,8 +38,10 @@ def table(run: dict) -> str:
     has_memory = any("memory_mib" in entry for row in run["rows"] for entry in row["rivals"].values())
     memory = " / peak memory in MiB above imports and data" if has_memory else ""
     hidden = [n for n in measured if n in NOT_OFFERED]
+    inside = [n for n in measured if n in INSIDE]
     ratios = ["times the fastest rival", *(f"without {LABELS[n]}" for n in hidden)]
-    last = "columns" if hidden else "column"
+    ratios += [f"{LABELS[n]}: times the fastest there" for n in inside]
+    last = "columns" if len(ratios) > 1 else "column"
     lines = [
         f"{title(run)}: medians in ms{memory}, {machine['threads']} threads of {machine['cpu']}, "
         f"{machine['isa']}, {run['date']}, commit {run['commit']}; {machine['versions']}. How many times faster than the "
@@ -49,6 +54,7 @@ def table(run: dict) -> str:
         shape, rivals = row["shape"], row["rivals"]
         cells = [cell(rivals.get(n, {})) for n in measured]
         cells += [best_ratio(row), *(best_ratio(row, without=n) for n in hidden)]
+        cells += [fastest_inside(rivals.get(n, {})) for n in inside]
         lines.append(f"| {shape['batch']}, {shape['width']}, {shape['depth']} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -57,6 +63,12 @@ def cell(entry: dict) -> str:
     if "ms" not in entry:
         return "–"
     return f"{entry['ms']:.2f}" + (f" / {entry['memory_mib']:.0f}" if "memory_mib" in entry else "")
+
+
+def fastest_inside(entry: dict) -> str:
+    """How many times faster than the fastest way of the framework that it is inside of."""
+    found = [(ratio, LABELS[host]) for host, ratio in entry.get("faster", {}).items()]
+    return "{:.2f} ({})".format(*min(found)) if found else "–"
 
 
 def line(name: str, row: dict) -> str:
@@ -89,7 +101,7 @@ def compared(row: dict, without: tuple[str, ...]) -> list[tuple[float, str]]:
     return [
         (r["ratio"], LABELS[name])
         for name, r in row["rivals"].items()
-        if name not in ("resnetcore", *without) and "ratio" in r and "note" not in r
+        if name not in ("resnetcore", *INSIDE, *without) and "ratio" in r and "note" not in r
     ]
 
 

@@ -29,12 +29,12 @@ def number_of_threads():
 
 
 def require(rival):
-    library = "torch" if rival.startswith("torch") else rival.removesuffix("_jit")
+    library = "torch" if "torch" in rival else rival.removesuffix("_jit")
     pytest.importorskip(library, reason=f"{library} is not installed")
 
 
 @pytest.mark.parametrize("kind", KINDS + NARROW, ids="-".join)
-@pytest.mark.parametrize("rival", ["torch_eager", "torch_onednn", "jax_jit", "onnxruntime"])
+@pytest.mark.parametrize("rival", ["resnetcore_torch", "torch_eager", "torch_onednn", "jax_jit", "onnxruntime"])
 def test_rivals_compute_the_same(rival, kind):
     require(rival)
     case = Case(TINY, *kind)
@@ -134,6 +134,17 @@ def test_a_run_writes_json_and_fills_the_table(kind, tmp_path, monkeypatch, caps
     assert text.count(cell) == 2 and "old" not in text
     assert text.startswith(f"before\n{begin}\n") and text.endswith(f"{end}\nafter\n")
     assert cell in capsys.readouterr().out
+
+
+def test_inside_a_framework_is_compared_with_the_frameworks_own(monkeypatch):
+    require("torch_eager")
+    monkeypatch.setattr(measure, "TURN", 0.01)
+    monkeypatch.setattr(measure, "PAUSE", 0.01)
+    row = measure.measure(Case(TINY), ("resnetcore", "resnetcore_torch", "torch_eager"), 1, 0.0)
+    inside, eager = row["rivals"]["resnetcore_torch"], row["rivals"]["torch_eager"]
+    assert list(inside["faster"]) == ["torch_eager"] and inside["faster"]["torch_eager"] > 0
+    assert report.fastest_inside(inside) == f"{inside['faster']['torch_eager']:.2f} (PyTorch eager)"
+    assert report.fastest(row) == (eager["ratio"], "PyTorch eager")
 
 
 def run_of(variant, ratios, gflops):

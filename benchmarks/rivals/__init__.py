@@ -5,7 +5,18 @@ returns the logits. `arrays()` gives what training has changed, by name, as NumP
 compared before any time is taken. ImportError means that the library is not there, `Unable` that it lacks this network.
 """
 
-NAMES = ("resnetcore", "torch_eager", "torch_compile", "torch_onednn", "jax_jit", "onnxruntime", "sklearn_mlp")
+NAMES = (
+    "resnetcore",
+    "resnetcore_torch",
+    "torch_eager",
+    "torch_compile",
+    "torch_onednn",
+    "jax_jit",
+    "onnxruntime",
+    "sklearn_mlp",
+)
+# Ours inside a framework, no rivals: beside the framework's own ways, which they are compared with once more.
+INSIDE = {"resnetcore_torch": ("torch_eager", "torch_compile")}
 # Sides that do other work: nothing to compare results with, and never among the rivals that a ratio is taken to.
 UNCOMPARED = {"sklearn_mlp": "no skips"}
 # Sides that their library does not offer: what it could do, by an operator that is not public.

@@ -7,8 +7,7 @@ from ..networks import OPTIMIZERS
 RULES = {"sgd": rc.SGD, "momentum": rc.SGD, "adamw": rc.AdamW}
 
 
-def build(case, problem, threads):
-    rc.set_num_threads(threads)
+def network(problem, dtype):
     layers = [
         rc.Layer(
             layer.width,
@@ -18,8 +17,14 @@ def build(case, problem, threads):
         )
         for layer in problem.layers
     ]
-    net = rc.Network(case.shape.width, layers, dtype=case.precision)
+    net = rc.Network(problem.x.shape[1], layers, dtype=dtype)
     net.set_parameters(problem.arrays)
+    return net
+
+
+def build(case, problem, threads):
+    rc.set_num_threads(threads)
+    net = network(problem, case.precision)
     x, labels = problem.x, problem.labels
     if case.mode == "infer":
         return lambda: net.predict(x), dict

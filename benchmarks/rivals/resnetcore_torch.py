@@ -1,0 +1,41 @@
+"""resnetcore inside PyTorch: a `ResidualStack`, whose gradients PyTorch's optimizer takes."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional
+
+from resnetcore.torch import ResidualStack
+
+from ..networks import OPTIMIZERS
+from .resnetcore import network
+from .torch_eager import RULES
+
+
+def build(case, problem, threads):
+    torch.set_num_threads(threads)
+    module = ResidualStack.from_network(network(problem, "float32"))
+    inputs, target = torch.from_numpy(problem.x), torch.from_numpy(problem.labels)
+    narrow = case.precision != "float32"
+
+    def logits():
+        with torch.autocast("cpu", torch.bfloat16, enabled=narrow, cache_enabled=False):
+            return module(inputs).float()
+
+    if case.mode == "infer":
+        module.eval()
+        return torch.inference_mode()(lambda: logits().numpy()), dict
+    optimizer = RULES[case.optimizer](module.parameters(), **OPTIMIZERS[case.optimizer], fused=True)
+
+    def step():
+        optimizer.zero_grad(set_to_none=True)
+        loss = functional.cross_entropy(logits(), target)
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    def arrays():
+        net = module.to_network()
+        return {**net.parameters(), **net.buffers()}
+
+    return step, arrays
