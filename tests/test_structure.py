@@ -32,6 +32,7 @@ OWNERS = {
     "matplotlib": {"plots", "figure_style", "demo"},
     "sklearn": {"digits"},
     "onnx": {"onnx"},
+    "google": {"onnx"},
     "torch": {"torch"},
 }
 # Modules for users of one framework, which they are named after: they import it when they are imported.

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         BuildFeatureError,
         BusyError,
         CheckpointError,
+        ConversionError,
         DeviceError,
         DTypeError,
         ResnetcoreError,
@@ -57,6 +58,7 @@ _EXPORTS = {
         for name in (
             "BuildFeatureError",
             "CheckpointError",
+            "ConversionError",
             "BusyError",
             "DeviceError",
             "DTypeError",
@@ -98,6 +100,7 @@ __all__ = [
     "Callback",
     "Checkpoint",
     "CheckpointError",
+    "ConversionError",
     "DTypeError",
     "DeviceError",
     "Diagnosis",

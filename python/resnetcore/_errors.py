@@ -27,6 +27,10 @@ class CheckpointError(ResnetcoreError, ValueError):
     """A file that is not a sound checkpoint of what it should be."""
 
 
+class ConversionError(ResnetcoreError, ValueError):
+    """A model of another program that no `Network` is equal to."""
+
+
 class BuildFeatureError(ResnetcoreError, RuntimeError):
     """Something that this build or this processor does not offer."""
 

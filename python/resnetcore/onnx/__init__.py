@@ -1,6 +1,7 @@
-"""Networks as ONNX files (extra `onnx`).
+"""Networks as ONNX files, and back (extra `onnx`).
 
 >>> rc.onnx.export(net, "net.onnx")
+>>> net = rc.onnx.load("net.onnx")
 
 The package `onnx` is imported when it is called.
 """
@@ -8,6 +9,7 @@ The package `onnx` is imported when it is called.
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import numpy as np
 
@@ -16,9 +18,10 @@ from .._errors import DTypeError
 from ..checks import as_integer
 from ..network import Network
 from .framework import require
+from .reading import ModelReader, parse
 from .writing import Graph
 
-__all__ = ["export"]
+__all__ = ["export", "load"]
 
 # Gelu is an operator from opset 20 on, and older ones need five nodes; ONNX Runtime has read opset 20 since 1.17 (2024).
 OPSET, OLDEST_OPSET = 20, 15
@@ -63,3 +66,30 @@ def export(net: Network, path: str | os.PathLike[str], *, fold_norm: bool = True
         raise ValueError(f"onnx.export: the network's arrays must be below 2 GiB for an ONNX file, got {size} bytes")
     graph = Graph(onnx, net, arrays, bool(fold_norm), int(opset))
     replace_file(path, [graph.model().SerializeToString(deterministic=True)])
+
+
+def load(path_or_model: str | os.PathLike[str] | Any) -> Network:
+    """A network that computes what an ONNX model computes in inference, float32 or float64 as the model's input.
+
+    The model's products, batch norms, activations, sums and gates, in the forms in which `export` and PyTorch's exporter
+    write them, become layers. A Concat that feeds a product becomes a sum of products with that matrix's blocks.
+    An epsilon other than 1e-5 is made up for in the norm's variance. All weights are trained: which ones are not, and
+    dropout, an inference model does not say.
+
+    Args:
+        path_or_model: the file, whose external data may be in a file beside it, or an `onnx.ModelProto`.
+
+    Raises:
+        ConversionError: a model that no network equals. The message names the first node that has no place, and why.
+        CheckpointError: a damaged file, or one that is no ONNX model.
+        DTypeError: neither a path nor a model.
+        ImportError: the package onnx is not installed.
+        OSError: no file, or one that cannot be read.
+    """
+    onnx = require("onnx.load")
+    if isinstance(path_or_model, onnx.ModelProto):
+        return ModelReader(onnx, path_or_model, None).network()
+    if not isinstance(path_or_model, (str, os.PathLike)):
+        raise DTypeError(f"onnx.load: expected a path or an onnx.ModelProto, got {type(path_or_model).__name__}")
+    folder = os.path.dirname(os.path.abspath(os.fsdecode(path_or_model)))
+    return ModelReader(onnx, parse(onnx, path_or_model), folder).network()

@@ -2,6 +2,7 @@
 
 Needs the extra `torch`. Gradients are PyTorch's to see: its optimizers, hooks and `torch.compile` work as they do with
 its own operations. Memory is shared with PyTorch's CPU tensors, not copied; threads are as many as PyTorch has.
+`from_module` and `to_module` convert between networks and modules of PyTorch's own layers.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ except ModuleNotFoundError as error:
     ) from None
 
 from .block import residual
+from .plain import PlainLayer, PlainStack, to_module
 from .stack import ResidualLayer, ResidualStack
+from .tracing import from_module
 
-__all__ = ["ResidualLayer", "ResidualStack", "residual"]
+__all__ = ["PlainLayer", "PlainStack", "ResidualLayer", "ResidualStack", "from_module", "residual", "to_module"]

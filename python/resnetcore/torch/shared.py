@@ -10,6 +10,7 @@ import torch
 
 from .. import _core
 
+DTYPE_NAMES = {torch.float32: "float32", torch.float64: "float64", torch.bfloat16: "bfloat16"}
 _PLAIN = (torch.Tensor, torch.nn.Parameter)
 
 

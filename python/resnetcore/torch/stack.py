@@ -17,11 +17,10 @@ from .._errors import DTypeError, ShapeError
 from ..layers import Layer
 from ..network import Network
 from .block import residual
-from .shared import autocast
+from .shared import DTYPE_NAMES, autocast
 from .stack_operators import describe, stack, values_of
 
 Tensor = torch.Tensor
-_NAMES = {torch.float32: "float32", torch.float64: "float64", torch.bfloat16: "bfloat16"}
 
 
 class ResidualLayer(nn.Module):
@@ -102,14 +101,14 @@ class ResidualStack(nn.Module):
         """A module with a network's layers and a copy of its numbers."""
         module = cls.__new__(cls)
         nn.Module.__init__(module)
-        dtype = dtype or {name: kind for kind, name in _NAMES.items()}[net.precision]
+        dtype = dtype or {name: kind for kind, name in DTYPE_NAMES.items()}[net.precision]
         module._fill(net, device, dtype)
         return module
 
     def to_network(self) -> Network:
         """An `rc.Network` with this module's layers and a copy of its numbers, in its dtype."""
         tensors = [t.detach().cpu() for t in self._values()]
-        name = _NAMES.get(tensors[0].dtype, str(tensors[0].dtype))
+        name = DTYPE_NAMES.get(tensors[0].dtype, str(tensors[0].dtype))
         net = Network(self.inputs, self.topology, dtype=name)
         wide = torch.float64 if name == "float64" else torch.float32
         net.set_parameters({n: t.to(wide).numpy().T for n, t in zip(self._named, tensors, strict=True)})
@@ -121,7 +120,7 @@ class ResidualStack(nn.Module):
         self.layers = nn.ModuleList(nn.Module() for _ in self.topology)
         arrays = {**net.parameters(), **net.buffers()}
         kind = dtype or torch.get_default_dtype()
-        self._described = {name: describe(self.inputs, self.topology, name) for name in _NAMES.values()}
+        self._described = {name: describe(self.inputs, self.topology, name) for name in DTYPE_NAMES.values()}
         names = values_of(self._described["float32"])
         self._named = [name for name, _, _ in names]
         for name, _, trained in names:
@@ -151,7 +150,7 @@ class ResidualStack(nn.Module):
             raise ValueError("ResidualStack: batch norm needs at least 2 rows in training, got 1; call .eval()")
         own = list(self._values())
         given, *values = autocast([x, *own])
-        if given.dtype not in _NAMES or values[0].dtype != given.dtype:
+        if given.dtype not in DTYPE_NAMES or values[0].dtype != given.dtype:
             raise DTypeError(
                 f"ResidualStack: x must be float32, float64 or bfloat16 as the parameters are, got {x.dtype} for "
                 f"{own[0].dtype}; convert one of them with .to()"
@@ -159,7 +158,7 @@ class ResidualStack(nn.Module):
         # Statistics and sums are float32 however narrow the activations are: parameters need not be rounded.
         wide = torch.float64 if given.dtype == torch.float64 else torch.float32
         seed = self._seed(x.device)
-        topology = self._described[_NAMES[given.dtype]]
+        topology = self._described[DTYPE_NAMES[given.dtype]]
         # Running statistics are written to before backward may look at what it was given.
         values = [v.to(wide, copy=".running_" in name) for name, v in zip(self._named, own, strict=True)]
         out, *carried = stack(given.to(wide), values, seed, topology, self.training)
