@@ -79,13 +79,9 @@ class Graph:
         return self._made(Norm(where, source.width, source, weight, bias, mean, var))
 
     def activation(self, where: str, x: Operand, name: str) -> Node:
-        """g(x); g works on each column for itself, so that of a concatenation is the concatenation of those."""
+        """g(x)."""
         source = self._value(where, x)
-        if name == "identity":
-            return source
-        if isinstance(source, Concat):
-            return self.concat(where, [self.activation(where, part, name) for part in source.parts])
-        return self._made(Activation(where, source.width, source, name))
+        return source if name == "identity" else self._made(Activation(where, source.width, source, name))
 
     def dropout(self, where: str, x: Operand, p: float) -> Node:
         """Dropout with probability p."""
@@ -100,8 +96,12 @@ class Graph:
         for operand in operands:
             value = self._value(where, operand)
             parts += value.parts if isinstance(value, Concat) else [value]
-        width = sum(part.width or 0 for part in parts) if all(part.width for part in parts) else None
-        return parts[0] if len(parts) == 1 else self._made(Concat(where, width, tuple(parts)))
+        if len(parts) == 1:
+            return parts[0]
+        widths = [part.width for part in parts if part.width is not None]
+        if len(widths) < len(parts):
+            self.fail(where, "concatenates the input before a product has told its width")
+        return self._made(Concat(where, sum(widths), tuple(parts)))
 
     def add(self, where: str, x: Operand, y: Operand) -> Node:
         """x + y."""
@@ -187,11 +187,11 @@ class Graph:
         if isinstance(value, Affine):
             scale, shift = scale * value.scale, scale * value.shift + shift
             value = value.source
-        if (scale, shift) == (1, 0):
-            return value
         argument = _gelu_argument(value, scale) if shift == 0 else None
         if argument is not None:
             return self._made(Activation(where, argument.width, argument, "gelu"))
+        if (scale, shift) == (1, 0):
+            return value
         return self._made(Affine(where, value.width, value, scale, shift))
 
     def _value(self, where: str, operand: Operand) -> Node:
@@ -217,21 +217,12 @@ class Graph:
             self._set_width(where, y, x.width)
 
     def _set_width(self, where: str, value: Node, width: int) -> None:
-        """Checks a width; the first that depends on the input's tells how wide that is, where nobody has said."""
+        """Checks a width; where nobody has said how wide the input is, it is what this operation needs."""
         if value.width is None:
-            parts = value.parts if isinstance(value, Concat) else (value,)
-            unknown = [part for part in parts if part.width is None]
-            each, rest = divmod(width - sum(part.width or 0 for part in parts), len(unknown))
-            if each > 0 and rest == 0:
-                self._set_input_width(each)
+            for node in self.nodes:
+                node.width = width if node.width is None else node.width
         if value.width != width:
-            self.fail(where, f"needs {width} columns, and {value.where} gives {value.width or 'others'}")
-
-    def _set_input_width(self, width: int) -> None:
-        for node in self.nodes:
-            if node.width is None:
-                operands = node.parts if isinstance(node, Concat) else node.operands()[:1]
-                node.width = sum(one.width or 0 for one in operands) if operands else width
+            self.fail(where, f"needs {width} columns, and {value.where} gives {value.width}")
 
     def _made(self, node: Node) -> Node:
         self.nodes.append(node)

@@ -252,11 +252,8 @@ class _Matcher:
                 "drops what no layer drops: dropout is of a layer's output, or of a product before skips are added"
             )
             return _Refused(term.source.where, problem)
-        return _Refused(
-            term.value.where,
-            f"is of a product of {term.source.where}, and an activation, a norm or a gate follows: a layer has these "
-            "after its product, or before it (pre=True)",
-        )
+        problem = "and an activation, a norm or a gate comes after it: a layer has these before its product or after it"
+        return _Refused(term.value.where, f"multiplies {term.source.where}, {problem}, not both")
 
     def _without_product(self, top: Node, terms: list[Term]) -> _Refused:
         for term in terms:
@@ -266,9 +263,7 @@ class _Matcher:
         if type(top) in _LEFT_OVER:
             return _Refused(top.where, _LEFT_OVER[type(top)])
         names = " and ".join(one.where for one in top.operands())
-        return _Refused(
-            top.where, f"is of {names}, and a layer needs a product with a weight for each activation or sum"
-        )
+        return _Refused(top.where, f"takes {names}, and there is no product with a weight between, as every layer has")
 
 
 def _is_on_path(layer: MatchedLayer, last: MatchedLayer) -> bool:
