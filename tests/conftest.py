@@ -5,6 +5,7 @@ import signal
 import sys
 from pathlib import Path
 
+import pytest
 from hypothesis import settings
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -19,3 +20,18 @@ settings.load_profile("repeatable")
 # A shell's background job ignores Ctrl-C, and its children with it: tests that press it need Python's own handler.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture
+def one_thread():
+    """For PyTorch and us by turns: where cores are few, threads that wait for the other's take seconds."""
+    import torch
+
+    import resnetcore as rc
+
+    before = torch.get_num_threads(), rc.get_num_threads()
+    torch.set_num_threads(1)
+    rc.set_num_threads(1)
+    yield
+    torch.set_num_threads(before[0])
+    rc.set_num_threads(before[1])
