@@ -27,6 +27,7 @@ WEIGHTS = {
     "one": np.array(1.0),
     "half": np.array(0.5),
     "twenty": np.array(20.0),
+    "Deep": RNG.standard_normal((1, 1, 4)),
     "root": np.array([np.sqrt(2)]),
 }
 
@@ -214,6 +215,7 @@ REFUSED = {
     "h = MatMul(W, x)\ny = Relu(h)": "node 'n1' .MatMul. is applied to a constant",
     "y = MatMul(x, Wide)": "node 'n1' .MatMul. needs 8 columns, and the input gives 4",
     "y = MatMul(x, b)": r"must be a matrix \(in, out\), got shape \(4,\)",
+    "h = MatMul(x, W)\ny = Add(h, Deep)": r"must have at most 2 dimensions, got shape \(1, 1, 4\)",
     "y = Gemm <transA: int = 1> (x, W)": "transposes its input",
     "y = Gemm <alpha: int = 1> (x, W)": "has the attribute 'alpha' = 1; known are alpha, beta",
     "h = MatMul(x, U)\ny = Add(h, b)": "node 'n2' .Add. needs 4 columns, and node 'n1' .MatMul. gives 3",

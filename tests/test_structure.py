@@ -39,6 +39,7 @@ OWNERS = {
 FRAMEWORKS = {"torch"}
 # What is built on the library and never used by it, and who starts it.
 LEAVES = {
+    "conversion": {"conversion", "onnx", "torch"},
     "cli": {"cli", "__main__"},
     "demo": {"demo", "cli"},
     "onnx": {"onnx", "network", "__init__"},

@@ -13,7 +13,7 @@ from strategies import random_case
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 from torch import nn  # noqa: E402
 
-from resnetcore.torch import PlainStack, from_module, to_module  # noqa: E402
+from resnetcore.torch import PlainStack, ResidualStack, from_module, to_module  # noqa: E402
 
 F = nn.functional
 pytestmark = [pytest.mark.torch, pytest.mark.usefixtures("one_thread")]
@@ -187,6 +187,7 @@ def test_what_these_modules_become():
     assert sum_.skips.keys() == {2, 4} and sum_.skips[2] == "identity" and sum_.skips[4].shape == (5, 8)
     assert out == rc.Layer(3, None)
     assert from_module(nn.Linear(3, 2)).layers == (rc.Layer(2, None),)
+    assert from_module(ResidualStack(3, [rc.Layer(2)], seed=0)).layers == (rc.Layer(2),)
     eval_ = nn.Sequential(nn.Linear(3, 3), nn.Dropout(0.5), nn.ReLU(), nn.Linear(3, 2)).eval()
     assert from_module(eval_).layers == (rc.Layer(3, branch_dropout=0.5), rc.Layer(2, None))
 

@@ -202,6 +202,8 @@ class Graph:
     def _floats(self, where: str, constant: Constant) -> Array:
         if constant.values.dtype.kind != "f":
             self.fail(where, f"has a constant that must be of floats, got {constant.values.dtype}")
+        if constant.values.ndim > 2:
+            self.fail(where, f"has a constant that must have at most 2 dimensions, got shape {constant.values.shape}")
         return constant.values
 
     def _number(self, where: str, constant: Constant) -> float:

@@ -14,6 +14,7 @@ from ..conversion import Constant, Graph, Operand, assemble, match
 from ..network import Network
 from .operators import FUNCTIONS, METHODS, MODULES, constant
 from .shared import DTYPE_NAMES
+from .stack import ResidualStack
 
 _OPERATION = "torch.from_module"
 _IN_PLACE = (operator.iadd, operator.isub, operator.imul, "add_")
@@ -39,6 +40,8 @@ def from_module(module: nn.Module) -> Network:
     """
     if not isinstance(module, nn.Module):
         raise DTypeError(f"{_OPERATION}: module must be a torch.nn.Module, got {type(module).__name__}")
+    if isinstance(module, ResidualStack):
+        return module.to_network()
     dtype = _dtype(module)
     # A leaf by itself, as nn.Linear, has a forward() that the tracer would look into.
     root = nn.Sequential(module) if type(module) in MODULES else module
