@@ -27,6 +27,8 @@ WEIGHTS = {
     "one": np.array(1.0),
     "half": np.array(0.5),
     "twenty": np.array(20.0),
+    "ten": np.array(10.0),
+    "true": np.array(True),
     "Deep": RNG.standard_normal((1, 1, 4)),
     "root": np.array([np.sqrt(2)]),
 }
@@ -53,7 +55,11 @@ def model_of(text, dtype="float32", opset=24, weights=WEIGHTS):
         "g",
         [helper.make_tensor_value_info("x", kind, ["batch", 4])],
         [helper.make_tensor_value_info("y", kind, ["batch", "outputs"])],
-        [numpy_helper.from_array(np.asarray(a, dtype), name) for name, a in weights.items() if name in used],
+        [
+            numpy_helper.from_array(a if a.dtype == bool else a.astype(dtype), name)
+            for name, a in weights.items()
+            if name in used
+        ],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
 
@@ -117,6 +123,7 @@ def test_layers_and_numbers_come_back_as_they_were(path):
 # As PyTorch's exporters, and others, write them.
 SPELLINGS = {
     "MatMul, Add": ("h = MatMul(x, W)\ny = Add(h, b)", [rc.Layer(4, None)]),
+    "two biases": ("h = Gemm(x, W, b)\ny = Add(h, c)", [rc.Layer(4, None)]),
     "a bias first": ("h = MatMul(x, W)\ny = Add(c, h)", [rc.Layer(4, None)]),
     "Gemm's attributes": ("y = Gemm <alpha: float = 0.5, beta: float = 2.0, transB: int = 1> (x, W, b)", None),
     "Gemm adds a value": (
@@ -166,7 +173,7 @@ SPELLINGS = {
         [rc.Layer(4)],
     ),
     "a number added to all": ("h = Gemm(x, W)\ng = Tanh(h)\nz = Gemm(g, V)\ny = Add(z, half)", None),
-    "two activations in a row, before a product": (
+    "a norm and an activation before a product": (
         "h = Gemm(x, W)\na = Add(h, b)\ng = Tanh(a)\nk = Gemm(g, V)\nr = Add(k, x)\n"
         "n = BatchNormalization(r, b, b, b, positive)\nt = Relu(n)\ny = Gemm(t, U)",
         [rc.Layer(4, "tanh"), rc.Layer(4, None, bias=False, skips={2: "identity"}), rc.Layer(3, norm="batch", pre=True)],
@@ -240,6 +247,17 @@ REFUSED = {
     "y, m, v = BatchNormalization <training_mode: int = 1> (x, b, b, b, positive)": "is in training mode",
     "y = BatchNormalization(x, b, b, b, b)": "normalises by a variance that must be at least 0",
     "h = Gemm(x, W)\ns = Sigmoid(h)\nr = Sub(one, s)\nu = Mul(r, x)\nv = Mul(s, x)\ny = Add(u, v)": "node 'n6' .Add. takes",
+    "h = Gemm(x, W)\na = Relu(h)\ns = Gemm(a, V)\nt = Sigmoid(s)\nk = Gemm(a, W)\nr = Sub(one, t)\nu = Mul(r, x)\nv = Mul(t, k)\n"
+    "y = Add(u, v)": "node 'n9' .Add. gates with another value than the output of the layer before it",
+    "s = Gemm(x, V)\nt = Sigmoid(s)\nk = Gemm(x, W)\nr = Sub(half, t)\nu = Mul(r, x)\nv = Mul(t, k)\ny = Add(u, v)": (
+        "node 'n5' .Mul. multiplies two values, and they are neither a gate"
+    ),
+    "h = Gemm(x, W)\ns = Softplus(h)\na = Greater(h, ten)\ny = Where(a, h, s)": "node 'n4' .Where. chooses between values",
+    "h = Gemm(x, W)\ns = Softplus(h)\na = Greater(h, twenty)\ny = Where(a, s, h)": "node 'n4' .Where. chooses between values",
+    "h = Gemm(x, W)\na = Relu(h)\nk = Gemm(x, V)\nn = BatchNormalization(k, b, b, b, positive)\ny = Gemm(a, W, n)": (
+        "node 'n5' .Gemm. adds node 'n4' .BatchNormalization., a skip, which can have neither norm nor dropout"
+    ),
+    "h = Dropout(x, half, true)\ny = Gemm(h, W)": "node 'n1' .Dropout. is in training mode, or may be",
     "h = Gemm(x, W)\na = Relu(h)\nk = Gemm(x, V)\ns = Tanh(k)\nl = Gemm(a, W)\nm = Gemm(s, V, l)\ny = Relu(m)": (
         "node 'n7' .Relu. adds node 'n2' .Relu., which is no output of a layer on the way to it"
     ),
