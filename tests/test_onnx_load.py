@@ -196,6 +196,18 @@ def test_other_programs_spellings(name, dtype):
         assert [replace(layer, bias=True) for layer in net.layers] == [replace(layer, bias=True) for layer in layers]
 
 
+def test_constant_nodes():
+    model = model_of(
+        "s = Constant <value_floats: floats = [1.5, -0.5, 0.25, 2.0]> ()\nh = MatMul(x, W)\nk = Add(h, s)\nd = Sigmoid(k)\n"
+        "o = Constant <value = float {1.0}> ()\nt = Constant <value_float = 20.0> ()\ng = Gemm(d, V)\np = Softplus(g)\n"
+        "a = Greater(g, t)\nw = Where(a, g, p)\ny = Mul(w, o)"
+    )
+    net = rc.onnx.load(model)
+    x = rows(9, 4)
+    assert net.layers == (rc.Layer(4, "sigmoid"), rc.Layer(4, "softplus", bias=False))
+    assert distance(net(x), evaluated(model, x)) < 1e-6
+
+
 def test_the_inputs_width_may_be_a_name():
     model = model_of("k = Concat <axis: int = 1> (x, x)\ny = MatMul(k, Wide)")
     model.graph.input[0].type.tensor_type.shape.dim[1].dim_param = "width"
@@ -257,6 +269,10 @@ REFUSED = {
     "h = Gemm(x, W)\na = Relu(h)\nk = Gemm(x, V)\nn = BatchNormalization(k, b, b, b, positive)\ny = Gemm(a, W, n)": (
         "node 'n5' .Gemm. adds node 'n4' .BatchNormalization., a skip, which can have neither norm nor dropout"
     ),
+    "c = Constant <value_float: int = 3> ()\ny = Add(x, c)": "node 'n1' .Constant. must have one attribute of value, value_float",
+    "c = Constant <value: float = 3.0> ()\ny = Add(x, c)": "must have one attribute of value, value_float",
+    "c = Constant <value_string: string = \"3\"> ()\ny = Add(x, c)": "must have one attribute of value, value_float",
+    "y = Relu <zzz: type_proto = float[4]> (x)": "has the attribute 'zzz' = None; known are none",
     "h = Dropout(x, half, true)\ny = Gemm(h, W)": "node 'n1' .Dropout. is in training mode, or may be",
     "h = Gemm(x, W)\na = Relu(h)\nk = Gemm(x, V)\ns = Tanh(k)\nl = Gemm(a, W)\nm = Gemm(s, V, l)\ny = Relu(m)": (
         "node 'n7' .Relu. adds node 'n2' .Relu., which is no output of a layer on the way to it"

@@ -188,6 +188,8 @@ def test_what_these_modules_become():
     assert out == rc.Layer(3, None)
     assert from_module(nn.Linear(3, 2)).layers == (rc.Layer(2, None),)
     assert from_module(ResidualStack(3, [rc.Layer(2)], seed=0)).layers == (rc.Layer(2),)
+    drops = Of(lambda x, a, b: b(F.dropout(F.relu(a(x)), 0.25, training=False)), *linear(2))
+    assert from_module(drops).layers == (rc.Layer(4), rc.Layer(4, None))
     eval_ = nn.Sequential(nn.Linear(3, 3), nn.Dropout(0.5), nn.ReLU(), nn.Linear(3, 2)).eval()
     assert from_module(eval_).layers == (rc.Layer(3, branch_dropout=0.5), rc.Layer(2, None))
 
@@ -218,6 +220,7 @@ REFUSED = [
     (nn.Sequential(nn.Linear(4, 4), nn.LeakyReLU(0.2)), "must have negative_slope=0.01, as leaky_relu has here, got 0.2"),
     (nn.Sequential(nn.Linear(4, 4), nn.GELU("tanh")), "must have approximate=none, as gelu has here, got 'tanh'"),
     (nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4, eps=1e-3)), "must have eps=1e-05 and momentum=0.1.*got eps=0.001"),
+    (nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4, momentum=0.2)), "got eps=1e-05 and momentum=0.2"),
     (nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4, affine=False)), "lacks weight, bias"),
     (nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4, track_running_stats=False)), "lacks running_mean, running_var"),
     (Of(lambda x, a: x + F.relu(a(x)), *linear()), "node 'add' .add. takes the input and node 'relu' .relu., and there is"),

@@ -19,6 +19,8 @@ _DOMAINS = ("", "ai.onnx")
 _DTYPES = {1: "float32", 11: "float64"}  # by ONNX's element type
 # By AttributeProto's type: the field that holds the value.
 _FIELDS = {1: "f", 2: "i", 3: "s", 4: "t", 6: "floats", 7: "ints"}
+# What a Constant node may have, and of which type.
+_CONSTANTS = [("value", 4), ("value_float", 1), ("value_floats", 6), ("value_int", 2), ("value_ints", 7)]
 
 
 def parse(onnx: Any, path: str | os.PathLike[str]) -> Any:
@@ -87,14 +89,14 @@ class ModelReader:
         where = (
             f"node {node.name[:64]!r} ({node.op_type[:64]})" if node.name else f"node {number} ({node.op_type[:64]})"
         )
-        attributes = {one.name: _value(one) for one in node.attribute}
         if node.op_type == "Constant" and node.domain in _DOMAINS:
-            value: Operand = self._constant(where, attributes)
+            value: Operand = self._constant(where, node)
         else:
             operator = OPERATORS.get(node.op_type) if node.domain in _DOMAINS else None
             if operator is None:
                 known = ", ".join(sorted([*OPERATORS, "Constant"]))
                 self._graph.fail(where, f"is not known; known are {known}")
+            attributes = {one.name: _value(one) for one in node.attribute}
             inputs = [self._operand(where, name) if name else None for name in node.input]
             value = self._apply(where, operator, inputs, attributes)
         if not node.output or node.output[0] in self._values:
@@ -105,7 +107,7 @@ class ModelReader:
         self, where: str, operator: Operator, inputs: list[Operand | None], attributes: dict[str, Any]
     ) -> Operand:
         for name, given in attributes.items():
-            if type(operator.attributes.get(name)) is not type(given):
+            if name not in operator.attributes or type(operator.attributes[name]) is not type(given):
                 known = ", ".join(operator.attributes) or "none"
                 self._graph.fail(
                     where, f"has the attribute {name[:64]!r} = {given!r:.64}; known are {known}, of their types"
@@ -122,15 +124,15 @@ class ModelReader:
             self._values[name] = self._checked(name, self._tensors.array(self._initialisers[name], name))
         return self._values[name]
 
-    def _constant(self, where: str, attributes: dict[str, Any]) -> Constant:
-        (name, value), *others = attributes.items() or [("", None)]
-        if name == "value" and not others and value is not None:
+    def _constant(self, where: str, node: Any) -> Constant:
+        given = [(one.name, one.type) for one in node.attribute]
+        if len(given) != 1 or given[0] not in _CONSTANTS:
+            names = ", ".join(name for name, _ in _CONSTANTS)
+            self._graph.fail(where, f"must have one attribute of {names}, of its type")
+        value = _value(node.attribute[0])
+        if given[0][0] == "value":
             return self._checked(where, self._tensors.array(value, where))
-        if name in ("value_float", "value_floats", "value_int", "value_ints") and not others:
-            return self._checked(where, np.asarray(value, "float32" if "float" in name else "int64"))
-        self._graph.fail(
-            where, f"must have value, value_float(s) or value_int(s), got {', '.join(attributes) or 'nothing'}"
-        )
+        return self._checked(where, np.asarray(value, "float32" if "float" in given[0][0] else "int64"))
 
     def _checked(self, name: str, array: np.ndarray) -> Constant:
         if array.dtype.kind == "f" and array.dtype != self._dtype:

@@ -15,7 +15,6 @@ import numpy as np
 from .._atomic import open_regular
 from .._errors import CheckpointError
 
-_Array = np.ndarray[Any, np.dtype[Any]]
 # By ONNX's data type: name, NumPy's type in raw bytes, the field that holds the numbers where there are no raw bytes.
 _TYPES = {
     1: ("FLOAT", "<f4", "float_data"),
@@ -34,7 +33,7 @@ class Tensors:
         self._folder = folder
         self._left: dict[str, int] = {}  # bytes of each file of external data that no tensor has claimed yet
 
-    def array(self, tensor: Any, name: str) -> _Array:
+    def array(self, tensor: Any, name: str) -> np.ndarray:
         """The tensor's numbers, of which messages speak by this name. Raises CheckpointError, OSError."""
         if tensor.data_type not in _TYPES:
             raise _error(
