@@ -281,6 +281,17 @@ def test_torch_tensors_are_read_in_place_and_returned():
     assert torch.equal(w, torch.full((3, 2), -1.0))
 
 
+def test_negated_views_of_torch_are_read_as_negated():
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    a = torch.tensor([[1 + 2j, -3 + 4j]]).conj().imag  # the memory holds 2 and 4
+    w = torch.ones(2, 1)
+    assert a.is_neg()
+    assert ops.residual_forward([a], [w], activation=None).item() == -6
+    assert rc.Network(2, [rc.Layer(1, activation=None)])(a) == rc.Network(2, [rc.Layer(1, activation=None)])(a.clone())
+    with pytest.raises(ValueError, match=r"weights\[0\] is written to, and it is a negated view of memory"):
+        ops.residual_update(torch.ones(1, 1), torch.ones(1, 1), [torch.ones(1, 1)], [torch._neg_view(torch.ones(1, 1))])
+
+
 def test_what_is_written_to_must_be_the_callers_memory():
     x, w, grad = np.ones((3, 4), "f4"), np.ones((4, 2), "f4"), np.ones((3, 2), "f4")
 

@@ -217,6 +217,7 @@ def test_strided_inputs_and_gradients():
     x = inputs(10)
     assert torch.equal(module(x.t().contiguous().t()), module(x))
     assert torch.equal(module(x.repeat_interleave(2, 0)[::2]), module(x))
+    assert torch.equal(module(torch._neg_view(x)), module(-x))
     module(x).sum().backward()  # an expanded gradient, whose strides are 0
 
 

@@ -180,11 +180,22 @@ class _WithoutCopy:
 
 
 def _from_dlpack(what: str, value: Any, widen: bool, written: bool = False) -> np.ndarray:
+    value = _without_negative_bit(what, value, written)
     if hasattr(value, "__dlpack_device__") and int(value.__dlpack_device__()[0]) not in _HOST_DEVICES:
         raise ArrayDeviceError(
             f"{what} must be in the CPU's memory, got an array on another device; copy it to the CPU first"
         )
     return _core.from_dlpack(_WithoutCopy(value) if written else value, what, widen, written)
+
+
+def _without_negative_bit(what: str, value: Any, written: bool) -> Any:
+    """A tensor that PyTorch has marked as to be negated when it is read, as `z.conj().imag`: its DLPack forgets the mark."""
+    torch = sys.modules.get("torch")
+    if torch is None or not isinstance(value, torch.Tensor) or not value.is_neg():
+        return value
+    if written:
+        raise ValueError(f"{what} is written to, and it is a negated view of memory; give its .resolve_neg()")
+    return value.resolve_neg()
 
 
 def _has_buffer(value: Any) -> bool:

@@ -65,7 +65,7 @@ def _array(tensor: Tensor) -> np.ndarray:
             f"residual_stack: tensors must be in the CPU's memory, got one on {tensor.device}; move module and input to "
             "the CPU with .to('cpu')"
         )
-    dense = tensor.detach().contiguous()
+    dense = tensor.detach().resolve_neg().contiguous()
     return (dense if dense.data_ptr() % dense.element_size() == 0 else dense.clone()).numpy()
 
 
