@@ -190,6 +190,24 @@ def test_function_transforms_go_through():
     torch.testing.assert_close(gradient, leaf.grad)
 
 
+def test_tracers_see_the_operator():
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    (source, _), (weight, _), bias, _ = arguments(grad=False)
+    traced = make_fx(lambda a: residual([a], [weight], bias))(source)
+    assert "resnetcore.residual_forward" in traced.code
+    torch.testing.assert_close(traced(source + 1), residual([source + 1], [weight], bias))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
+def test_transforms_without_a_rule_say_so():
+    sources, weights, _, _ = arguments(grad=False)
+    with pytest.raises(NotImplementedError, match="vmap has no rule"):
+        torch.func.vmap(lambda a: residual([a], weights[:1]))(sources[0][None])
+    with pytest.raises(NotImplementedError, match="no forward-mode derivatives"):
+        torch.func.jvp(lambda a: residual([a], weights[:1]), (sources[0],), (sources[0],))
+
+
 def test_as_many_threads_as_pytorch_has(monkeypatch):
     from resnetcore import _core
 

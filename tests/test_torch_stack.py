@@ -2,6 +2,7 @@
 
 import copy
 import io
+import weakref
 
 import numpy as np
 import pytest
@@ -165,6 +166,82 @@ def test_one_forward_may_be_differentiated_twice_and_out_of_order():
     torch.autograd.grad(second, parameters)
     again = torch.autograd.grad(first, parameters)
     assert all(torch.equal(a, b) for a, b in zip(one, again, strict=True))
+
+
+def test_what_forward_leaves_is_saved_as_pytorch_saves_tensors():
+    """Hooks see it, checkpointing leaves it out, and it is freed with the graph while the loss lives on."""
+    module, alive = ResidualStack(6, layers(), seed=0), []
+
+    def pack(tensor):
+        if tensor.dtype == torch.uint8:
+            alive.append(weakref.ref(tensor))
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+        loss = module(inputs(9)).sum()
+    assert [ref() is not None for ref in alive] == [True]
+    loss.backward()
+    assert alive[0]() is None
+
+
+@pytest.mark.parametrize("preserve_rng_state", [True, False])
+def test_checkpointing(preserve_rng_state):
+    stack = [rc.Layer(6, norm="batch", activation="tanh"), rc.Layer(6, dropout=0.5, activation="tanh"), rc.Layer(3)]
+    module, x, seeds = ResidualStack(6, stack, seed=0, dtype=torch.float64), inputs(9, dtype=torch.float64), []
+    draw = module._seed
+    module._seed = lambda device: seeds.append(draw(device)) or seeds[-1]
+    torch.utils.checkpoint.checkpoint(
+        module, x, use_reentrant=False, preserve_rng_state=preserve_rng_state
+    ).sum().backward()
+    got = [p.grad.clone() for p in module.parameters()]
+    assert len(seeds) == 2
+    module.zero_grad()
+    module._seed = lambda device: seeds[1]  # the masks of the second pass, which is the one that is differentiated
+    module(x).sum().backward()
+    for a, b in zip(got, module.parameters(), strict=True):
+        torch.testing.assert_close(a, b.grad)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_export_with_any_batch_size(training):
+    module = ResidualStack(6, layers(), seed=0).train(training)
+    other, x = copy.deepcopy(module), inputs(5)
+    rows = torch.export.Dim("rows", min=2)
+    file = io.BytesIO()
+    torch.export.save(torch.export.export(module, (inputs(8),), dynamic_shapes=({0: rows},)), file)
+    file.seek(0)
+    program = torch.export.load(file).module()
+    torch.testing.assert_close(program(x), other(x))
+    running = dict(program.named_buffers())
+    for name, buffer in other.named_buffers():
+        torch.testing.assert_close(running[name], buffer)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch", "ignore::torch.jit.TracerWarning")
+def test_tracers_see_the_operator():
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    module, x, other = ResidualStack(6, layers(False), seed=0), inputs(5), inputs(5, seed=1)
+    for traced in (make_fx(module)(other), torch.jit.trace(module, other, check_trace=False)):
+        assert "residual_stack_forward" in str(traced.graph)
+        torch.testing.assert_close(traced(x), module(x))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
+def test_function_transforms():
+    module, x = ResidualStack(6, layers(False), seed=0), inputs(5)
+    parameters = {name: p.detach() for name, p in module.named_parameters()}
+
+    def loss(parameters, x):
+        return torch.func.functional_call(module, parameters, (x,)).square().sum()
+
+    module(x).square().sum().backward()
+    for name, gradient in torch.func.grad(loss)(parameters, x).items():
+        torch.testing.assert_close(gradient, module.get_parameter(name).grad)
+    with pytest.raises(NotImplementedError, match="vmap has no rule"):
+        torch.func.vmap(loss, (None, 0))(parameters, x[:, None])
+    with pytest.raises(NotImplementedError, match=r"no forward-mode derivatives \(jvp\); use reverse mode"):
+        torch.func.jvp(module, (x,), (x,))
 
 
 def test_dropout_follows_pytorchs_generator():

@@ -13,7 +13,15 @@ import torch
 
 from .. import ops
 from .._errors import DTypeError, ShapeError
-from .shared import autocast, is_direct, no_double_backward, refuse_second_derivative, torchs_threads
+from .shared import (
+    Function,
+    autocast,
+    bound_once,
+    is_direct,
+    no_double_backward,
+    refuse_second_derivative,
+    torchs_threads,
+)
 
 Tensor = torch.Tensor
 
@@ -121,8 +129,9 @@ def _arranged(n: int, n_identity: int, has_bias: bool, gradients: Sequence[Tenso
     return given[:n], given[n : 2 * n], identity, given[-1] if has_bias else None
 
 
-class _Direct(torch.autograd.Function):
+class _Direct(Function):
     @staticmethod
+    @bound_once
     def forward(n: int, n_identity: int, activation: str, *tensors: Tensor) -> Tensor:
         sources, weights, identity, bias = _split(n, n_identity, tensors)
         return _forward(sources, weights, bias, identity, activation)
@@ -140,8 +149,9 @@ class _Direct(torch.autograd.Function):
         return None, None, None, *(d for one in lists for d in one), *([d_bias] if has_bias else [])
 
 
-class _DirectGradient(torch.autograd.Function):
+class _DirectGradient(Function):
     @staticmethod
+    @bound_once
     def forward(n: int, n_identity: int, activation: str, grad: Tensor, a: Tensor, *tensors: Tensor) -> Any:
         sources, weights, identity, bias = _split(n, n_identity, tensors)
         return tuple(_backward(grad, a, sources, weights, bias, identity, activation))

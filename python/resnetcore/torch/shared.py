@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import inspect
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
@@ -26,7 +27,32 @@ def torchs_threads() -> Iterator[None]:
 
 def is_direct(tensors: Iterable[torch.Tensor]) -> bool:
     """Whether the cheap route is open: real CPU tensors, and nobody who traces or intercepts operators."""
-    return not torch.compiler.is_compiling() and all(type(t) in _PLAIN and t.device.type == "cpu" for t in tensors)
+    watched = torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._len_torch_dispatch_stack() > 0
+    return not watched and all(type(t) in _PLAIN and t.device.type == "cpu" for t in tensors)
+
+
+def bound_once(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """PyTorch asks for the signature of an autograd function's `forward` in each call: half of what a small call costs."""
+    forward.__signature__ = inspect.signature(forward)  # type: ignore[attr-defined]
+    return forward
+
+
+class Function(torch.autograd.Function):
+    """An autograd function whose kernels have no other rule than backward's."""
+
+    @staticmethod
+    def vmap(*_: Any) -> NoReturn:
+        raise NotImplementedError(
+            "resnetcore.torch: torch.func.vmap has no rule for this operation; make the mapped dimension part of the "
+            "batch, or call it in a loop"
+        )
+
+    @staticmethod
+    def jvp(*_: Any) -> NoReturn:
+        raise NotImplementedError(
+            "resnetcore.torch: there are no forward-mode derivatives (jvp); use reverse mode: backward(), "
+            "torch.autograd.grad() or torch.func.vjp()"
+        )
 
 
 def autocast(tensors: list[torch.Tensor]) -> list[torch.Tensor]:

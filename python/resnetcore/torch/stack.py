@@ -23,6 +23,12 @@ from .stack_operators import describe, stack, values_of
 Tensor = torch.Tensor
 
 
+def _place(name: str) -> tuple[int, str]:
+    """Index of the layer, and the attribute there, of a parameter of `rc.Network`."""
+    number, _, rest = name.partition(".")
+    return int(number) - 1, rest.replace(".", "_")
+
+
 class ResidualLayer(nn.Module):
     """`a = g(Σ A·Wᵀ + b + Σ identity)` with a weight for every source: `residual` with parameters.
 
@@ -123,30 +129,26 @@ class ResidualStack(nn.Module):
         self._described = {name: describe(self.inputs, self.topology, name) for name in DTYPE_NAMES.values()}
         names = values_of(self._described["float32"])
         self._named = [name for name, _, _ in names]
-        for name, _, trained in names:
+        self._normalised = any(name.endswith(".running_mean") for name in self._named)
+        self._places = [_place(name) for name in self._named]
+        for (name, _, trained), (number, attribute) in zip(names, self._places, strict=True):
             value = torch.from_numpy(np.array(arrays[name].T, order="C")).to(device=device, dtype=kind)
-            layer, attribute = self._place(name)
             if trained:
-                layer.register_parameter(attribute, nn.Parameter(value))
+                self.layers[number].register_parameter(attribute, nn.Parameter(value))
             else:
-                layer.register_buffer(attribute, value)
-
-    def _place(self, name: str) -> tuple[nn.Module, str]:
-        number, _, rest = name.partition(".")
-        return self.layers[int(number) - 1], rest.replace(".", "_")
+                self.layers[number].register_buffer(attribute, value)
 
     def _values(self) -> Iterator[Tensor]:
-        for name in self._named:
-            layer, attribute = self._place(name)
-            yield getattr(layer, attribute)
+        layers = list(self.layers)
+        for number, attribute in self._places:
+            yield getattr(layers[number], attribute)
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, inputs) to (batch, outputs)."""
         if not isinstance(x, Tensor) or x.ndim != 2 or x.shape[1] != self.inputs:
             got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
             raise ShapeError(f"ResidualStack: x must be a tensor of shape (batch, {self.inputs}), got {got}")
-        normalised = any(name.endswith(".running_mean") for name in self._named)
-        if self.training and normalised and x.shape[0] == 1:
+        if self.training and self._normalised and x.shape[0] == 1:
             raise ValueError("ResidualStack: batch norm needs at least 2 rows in training, got 1; call .eval()")
         own = list(self._values())
         given, *values = autocast([x, *own])
@@ -163,7 +165,7 @@ class ResidualStack(nn.Module):
         values = [v.to(wide, copy=".running_" in name) for name, v in zip(self._named, own, strict=True)]
         out, *carried = stack(given.to(wide), values, seed, topology, self.training)
         if carried and x.shape[0]:
-            self._carry(carried)
+            self._carry(own, carried)
         return out.to(given.dtype)
 
     def _seed(self, device: torch.device) -> Tensor:
@@ -171,11 +173,10 @@ class ResidualStack(nn.Module):
             return torch.randint(2**62, (), device=device)
         return torch.zeros((), dtype=torch.int64, device=device)
 
-    @torch.no_grad()
-    def _carry(self, carried: list[Tensor]) -> None:
-        running = [v for name, v in zip(self._named, self._values(), strict=True) if ".running_" in name]
+    def _carry(self, own: list[Tensor], carried: list[Tensor]) -> None:
+        running = [v for name, v in zip(self._named, own, strict=True) if ".running_" in name]
         for old, new in zip(running, carried, strict=True):
-            old.copy_(new)
+            old.copy_(new.detach())  # not under no_grad: torch.export refuses it where a module changes its buffers
 
     def extra_repr(self) -> str:
         """For `repr`."""

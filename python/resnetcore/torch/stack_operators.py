@@ -17,7 +17,7 @@ import torch
 
 from .. import _core
 from .._errors import ArrayDeviceError
-from .shared import is_direct, no_double_backward, refuse_second_derivative, torchs_threads
+from .shared import Function, bound_once, is_direct, no_double_backward, refuse_second_derivative, torchs_threads
 
 Tensor = torch.Tensor
 
@@ -50,11 +50,11 @@ def program(topology: str, training: bool, input_gradient: bool) -> _core.Vjp:
 def stack(x: Tensor, values: Sequence[Tensor], seed: Tensor, topology: str, training: bool) -> list[Tensor]:
     """The outputs, and of a training pass the running statistics carried on; differentiable by x and the values."""
     input_gradient = x.requires_grad and torch.is_grad_enabled()
+    settings = seed, topology, training, input_gradient
     if is_direct([x, *values]):
-        return list(_Direct.apply(x, seed, topology, training, input_gradient, *values))
-    out, _, *carried = torch.ops.resnetcore.residual_stack_forward(
-        x, list(values), seed, topology, training, input_gradient
-    )
+        out, _, *carried = _Direct.apply(x, *settings, *values)
+    else:
+        out, _, *carried = torch.ops.resnetcore.residual_stack_forward(x, list(values), *settings)
     return [out, *carried]
 
 
@@ -109,32 +109,41 @@ def _arranged(topology: str, input_gradient: bool, gradients: Sequence[Tensor]) 
     return d_x, [next(rest) if trained else None for _, _, trained in values_of(topology)]
 
 
-class _Direct(torch.autograd.Function):
+class _Direct(Function):
     @staticmethod
+    @bound_once
     def forward(
-        ctx: Any, x: Tensor, seed: Tensor, topology: str, training: bool, input_gradient: bool, *values: Tensor
+        x: Tensor, seed: Tensor, topology: str, training: bool, input_gradient: bool, *values: Tensor
     ) -> tuple[Tensor, ...]:
-        out, tape, *carried = _forward(x, values, seed, topology, training, input_gradient)
-        ctx.save_for_backward(x, seed, *values)
-        ctx.tape, ctx.settings = tape, (topology, training, input_gradient)
-        ctx.mark_non_differentiable(*carried)
+        return tuple(_forward(x, values, seed, topology, training, input_gradient))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        x, seed, *ctx.settings = inputs[:5]
+        _, tape, *carried = output
+        # The tape too: PyTorch then frees it with the graph, and checkpointing may leave it out and make it again.
+        ctx.save_for_backward(x, seed, tape, *inputs[5:])
+        ctx.mark_non_differentiable(tape, *carried)
         ctx.set_materialize_grads(False)
-        return out, *carried
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Any, ...]:
-        x, seed, *values = ctx.saved_tensors
+        x, seed, tape, *values = ctx.saved_tensors
         if grad is None:
             return None, None, None, None, None, *[None] * len(values)
-        gradients = _DirectGradient.apply(ctx.settings, ctx.tape, grad, x, seed, *values)
+        gradients = _DirectGradient.apply(tuple(ctx.settings), tape, grad, x, seed, *values)
         d_x, d_values = _arranged(ctx.settings[0], ctx.settings[2], gradients)
         return d_x, None, None, None, None, *d_values
 
 
-class _DirectGradient(torch.autograd.Function):
+class _DirectGradient(Function):
     @staticmethod
-    def forward(ctx: Any, settings: Any, tape: Tensor, grad: Tensor, x: Tensor, seed: Tensor, *values: Tensor) -> Any:
+    @bound_once
+    def forward(settings: Any, tape: Tensor, grad: Tensor, x: Tensor, seed: Tensor, *values: Tensor) -> Any:
         return tuple(_backward(grad, x, values, seed, tape, *settings))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None: ...
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
