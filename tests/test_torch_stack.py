@@ -1,6 +1,7 @@
 """`resnetcore.torch.ResidualStack` and `ResidualLayer`: against PyTorch's own operations, tracers, state and arguments."""
 
 import copy
+import gc
 import io
 import weakref
 
@@ -325,6 +326,23 @@ def test_state_and_copies_keep_everything():
     for other in (loaded, copy.deepcopy(module), torch.load(file, weights_only=False)):
         assert torch.equal(other.eval()(x), module.eval()(x))
         module.train()
+
+
+def test_memory_of_a_stack_lives_as_long_as_its_modules():
+    module = ResidualStack(6, layers(), seed=0)
+    module(inputs(5)).sum().backward()
+    (topology,) = [t for t in module._described.values() if '"float32"' in t]
+    kept = weakref.ref(stack_operators.room(topology))
+    assert kept().programs
+    file = io.BytesIO()
+    torch.save(module, file)
+    module = copy.deepcopy(module)
+    assert kept() is stack_operators.room(topology)
+    del module
+    gc.collect()
+    assert kept() is None
+    file.seek(0)
+    torch.load(file, weights_only=False)(inputs(5)).sum().backward()
 
 
 def test_networks_there_and_back():

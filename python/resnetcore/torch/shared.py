@@ -42,6 +42,7 @@ class Function(torch.autograd.Function):
 
     @staticmethod
     def vmap(*_: Any) -> NoReturn:
+        """What torch.func.vmap gets."""
         raise NotImplementedError(
             "resnetcore.torch: torch.func.vmap has no rule for this operation; make the mapped dimension part of the "
             "batch, or call it in a loop"
@@ -49,6 +50,7 @@ class Function(torch.autograd.Function):
 
     @staticmethod
     def jvp(*_: Any) -> NoReturn:
+        """What forward mode gets."""
         raise NotImplementedError(
             "resnetcore.torch: there are no forward-mode derivatives (jvp); use reverse mode: backward(), "
             "torch.autograd.grad() or torch.func.vjp()"

@@ -18,7 +18,7 @@ from ..layers import Layer
 from ..network import Network
 from .block import residual
 from .shared import DTYPE_NAMES, autocast
-from .stack_operators import describe, stack, values_of
+from .stack_operators import describe, room, stack, values_of
 
 Tensor = torch.Tensor
 
@@ -127,6 +127,7 @@ class ResidualStack(nn.Module):
         arrays = {**net.parameters(), **net.buffers()}
         kind = dtype or torch.get_default_dtype()
         self._described = {name: describe(self.inputs, self.topology, name) for name in DTYPE_NAMES.values()}
+        self._rooms = [room(topology) for topology in self._described.values()]
         names = values_of(self._described["float32"])
         self._named = [name for name, _, _ in names]
         self._normalised = any(name.endswith(".running_mean") for name in self._named)

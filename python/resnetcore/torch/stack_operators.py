@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import json
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,15 +33,46 @@ def describe(inputs: int, layers: Sequence[Any], dtype: str) -> str:
     return json.dumps({"inputs": inputs, "layers": described, "dtype": dtype})
 
 
+class Room:
+    """The programs of one topology, whose memory lives as long as a module that holds this; copies of a module share it."""
+
+    def __init__(self, topology: str) -> None:
+        self._topology = topology
+        self.programs: dict[tuple[bool, bool], _core.Vjp] = {}
+
+    def __reduce__(self) -> Any:
+        return room, (self._topology,)
+
+    def __deepcopy__(self, memo: Any) -> Room:
+        return self
+
+
+_rooms: weakref.WeakValueDictionary[str, Room] = weakref.WeakValueDictionary()
+
+
+def room(topology: str) -> Room:
+    """That of all modules of this topology."""
+    return _rooms.setdefault(topology, Room(topology))
+
+
+# Of operators that no module of this process calls, such as an exported program's.
+_latest_room = functools.lru_cache(maxsize=4)(room)
+
+
 @functools.lru_cache(maxsize=256)
 def values_of(topology: str) -> tuple[tuple[str, tuple[int, ...], bool], ...]:
     """Name, shape and whether it is trained, of every value a stack takes."""
-    return tuple(program(topology, True, False).parameters)
+    return tuple(_compiled(topology, True, False).parameters)
 
 
-@functools.lru_cache(maxsize=256)
 def program(topology: str, training: bool, input_gradient: bool) -> _core.Vjp:
     """The compiled core's object for a topology; it keeps room for its calls, and nothing else."""
+    programs = (_rooms.get(topology) or _latest_room(topology)).programs
+    key = training, input_gradient
+    return programs.get(key) or programs.setdefault(key, _compiled(topology, *key))
+
+
+def _compiled(topology: str, training: bool, input_gradient: bool) -> _core.Vjp:
     description = json.loads(topology)
     for layer in description["layers"]:
         layer["skips"] = {k: v if isinstance(v, str) else np.zeros(v) for k, v in layer["skips"]}
