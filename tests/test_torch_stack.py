@@ -390,10 +390,25 @@ def test_bad_inputs(x, error, message):
         ResidualStack(6, layers(), seed=0)(x)
 
 
+def test_a_layer_in_another_dtype():
+    module = ResidualStack(6, layers(), seed=0)
+    module.layers[2].double()
+    with pytest.raises(rc.DTypeError, match=r"got torch\.float32 for torch\.float32, torch\.float64"):
+        module(inputs(3))
+
+
 def test_bad_modules():
     with pytest.raises(rc.ShapeError, match="widths must be at least 1"):
         ResidualLayer((4, 0), 5)
     with pytest.raises(rc.ShapeError, match="widths must be at least 1"):
         ResidualLayer((), 5)
+    for widths in ((4.0, 5), (True, 5), ("4", 5), ((4, None), 5), (4, 2.5)):
+        with pytest.raises(rc.DTypeError, match=r"ResidualLayer: (in|out)_features must be an int"):
+            ResidualLayer(*widths)
+    assert ResidualLayer(np.int64(4), np.int64(5)).in_features == (4,)
+    with pytest.raises(ValueError, match="unknown activation 'swish'; known are identity"):
+        ResidualLayer(4, 5, activation="swish")
+    with pytest.raises(rc.DTypeError, match=r"net must be a resnetcore\.Network, got list"):
+        ResidualStack.from_network([])
     with pytest.raises(ValueError, match="before the input"):
         ResidualStack(4, [rc.Layer(4, skips={2: "identity"})])

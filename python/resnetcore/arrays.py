@@ -93,7 +93,8 @@ def _plain(what: str, name: str, array: np.ndarray, widen: bool) -> np.ndarray:
             f"{what} must be in native byte order, got {array.dtype.str}; use "
             f"{name}.astype({name}.dtype.newbyteorder('='))"
         )
-    if array.dtype.name == "bfloat16":  # ml_dtypes', which its users alone import
+    # ml_dtypes', which its users alone import. To NumPy it is void, and a dtype's name takes long to make.
+    if array.dtype.kind == "V" and array.dtype.name == "bfloat16":
         return array.astype(np.float32) if widen else array.view(BFLOAT16)
     return array
 

@@ -13,7 +13,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from .._core import activations
 from .._errors import DTypeError, ShapeError
+from ..checks import as_integer
 from ..layers import Layer
 from ..network import Network
 from .block import residual
@@ -27,6 +29,11 @@ def _place(name: str) -> tuple[int, str]:
     """Index of the layer, and the attribute there, of a parameter of `rc.Network`."""
     number, _, rest = name.partition(".")
     return int(number) - 1, rest.replace(".", "_")
+
+
+def _narrowed(own: list[Tensor], dtype: torch.dtype) -> bool:
+    """Whether a parameter holds more than what is computed with: a layer made double by itself, say."""
+    return dtype != torch.float64 and any(v.dtype == torch.float64 for v in own)
 
 
 class ResidualLayer(nn.Module):
@@ -52,9 +59,15 @@ class ResidualLayer(nn.Module):
         dtype: Any = None,
     ) -> None:
         super().__init__()
-        widths = [in_features] if isinstance(in_features, int) else list(in_features)
+        given = in_features if isinstance(in_features, Sequence) else [in_features]
+        widths = [as_integer("ResidualLayer: in_features", k) for k in given]
+        out_features = as_integer("ResidualLayer: out_features", out_features)
         if not widths or min(*widths, out_features) < 1:
             raise ShapeError(f"ResidualLayer: widths must be at least 1, got {in_features} and {out_features}")
+        if activation is not None and activation not in activations():
+            raise ValueError(
+                f"ResidualLayer: unknown activation {activation!r}; known are {', '.join(activations())}, and None"
+            )
         self.in_features, self.out_features, self.activation = tuple(widths), out_features, activation
         empty = {"device": device, "dtype": dtype}
         self.weights = nn.ParameterList([nn.Parameter(torch.empty(out_features, k, **empty)) for k in widths])
@@ -105,6 +118,8 @@ class ResidualStack(nn.Module):
     @classmethod
     def from_network(cls, net: Network, device: Any = None, dtype: Any = None) -> ResidualStack:
         """A module with a network's layers and a copy of its numbers."""
+        if not isinstance(net, Network):
+            raise DTypeError(f"ResidualStack.from_network: net must be a resnetcore.Network, got {type(net).__name__}")
         module = cls.__new__(cls)
         nn.Module.__init__(module)
         dtype = dtype or {name: kind for kind, name in DTYPE_NAMES.items()}[net.precision]
@@ -152,11 +167,11 @@ class ResidualStack(nn.Module):
         if self.training and self._normalised and x.shape[0] == 1:
             raise ValueError("ResidualStack: batch norm needs at least 2 rows in training, got 1; call .eval()")
         own = list(self._values())
-        given, *values = autocast([x, *own])
-        if given.dtype not in DTYPE_NAMES or values[0].dtype != given.dtype:
+        given, first = autocast([x, own[0]])
+        if given.dtype not in DTYPE_NAMES or first.dtype != given.dtype or _narrowed(own, given.dtype):
             raise DTypeError(
                 f"ResidualStack: x must be float32, float64 or bfloat16 as the parameters are, got {x.dtype} for "
-                f"{own[0].dtype}; convert one of them with .to()"
+                f"{', '.join(sorted({str(v.dtype) for v in own}))}; convert one of them with .to()"
             )
         # Statistics and sums are float32 however narrow the activations are: parameters need not be rounded.
         wide = torch.float64 if given.dtype == torch.float64 else torch.float32
