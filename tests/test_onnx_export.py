@@ -127,6 +127,13 @@ def test_norms_are_folded_or_kept(path):
     assert "Dropout" not in kinds
 
 
+def test_a_network_that_has_diverged_is_written_without_a_warning(path):
+    net = rc.Network(2, [rc.Layer(2, norm="batch", activation=None)])
+    net.set_parameters({"1.weight": np.full((2, 2), np.inf), "1.norm.weight": np.zeros(2)})
+    net.export_onnx(path)
+    assert np.isnan(evaluator(path)(rows(3, 2))).all()
+
+
 def test_every_kind_of_layer_is_there(path):
     fixed = rows(6, 6)
     layers = [

@@ -185,6 +185,30 @@ def test_what_forward_leaves_is_saved_as_pytorch_saves_tensors():
     assert alive[0]() is None
 
 
+def test_a_hook_may_bring_back_what_was_saved_elsewhere():
+    def unpack(tensor):
+        if tensor.dtype != torch.uint8:
+            return tensor
+        return torch.cat([torch.zeros(8, dtype=torch.uint8), tensor])[8:]
+
+    module = ResidualStack(6, layers(False), seed=0)
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: t, unpack):
+        loss = module(inputs(5)).sum()
+    loss.backward()
+    got = [p.grad.clone() for p in module.parameters()]
+    module.zero_grad()
+    module(inputs(5)).sum().backward()
+    assert all(torch.equal(a, p.grad) for a, p in zip(got, module.parameters(), strict=True))
+
+
+def test_pytorchs_default_device():
+    module, x = ResidualStack(6, layers(), seed=0), inputs(5)
+    with torch.device("meta"):
+        assert ResidualStack(6, layers()).layers[0].weight.device.type == "meta"
+        module(x).sum().backward()  # as an operation of PyTorch, where its arguments are
+    assert module.layers[0].weight.grad.device.type == "cpu"
+
+
 @pytest.mark.parametrize("preserve_rng_state", [True, False])
 def test_checkpointing(preserve_rng_state):
     stack = [rc.Layer(6, norm="batch", activation="tanh"), rc.Layer(6, dropout=0.5, activation="tanh"), rc.Layer(3)]

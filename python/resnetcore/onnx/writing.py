@@ -116,8 +116,9 @@ class Graph:
         def get(name: str) -> np.ndarray:
             return self._arrays[f"{number}.{name}"].astype(np.float64)
 
-        scale = get("norm.weight") / np.sqrt(get("norm.running_var") + _core.norm_eps())
-        weight, bias = get("weight") * scale, get("norm.bias") - get("norm.running_mean") * scale
+        with np.errstate(invalid="ignore"):  # a network that has diverged is written as it is
+            scale = get("norm.weight") / np.sqrt(get("norm.running_var") + _core.norm_eps())
+            weight, bias = get("weight") * scale, get("norm.bias") - get("norm.running_mean") * scale
         return self._initialiser(f"{number}.weight", weight), self._initialiser(f"{number}.bias", bias)
 
     def _product(self, number: int, part: str, a: str, weight: str, added: str | None) -> str:

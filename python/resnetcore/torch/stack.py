@@ -96,7 +96,7 @@ class ResidualStack(nn.Module):
         inputs: number of columns of x.
         layers: `resnetcore.Layer`s, first to last.
         seed: of the initial weights; None takes one from PyTorch's generator.
-        device, dtype: of the parameters: "cpu" (or "meta"), and float32, float64 or bfloat16.
+        device, dtype: of the parameters: "cpu" (or "meta"), and float32, float64 or bfloat16; None for PyTorch's own.
 
     In training mode norms use the batch's statistics and carry the running ones on, and dropout takes its masks from a
     number that PyTorch's generator gives; in evaluation mode neither happens, and gradients are still there. The state
@@ -112,7 +112,7 @@ class ResidualStack(nn.Module):
     ) -> None:
         super().__init__()
         if seed is None:
-            seed = int(torch.randint(2**62, ()))
+            seed = int(torch.randint(2**62, (), device="cpu"))
         self._fill(Network(inputs, layers, seed=seed), device, dtype)
 
     @classmethod
@@ -140,7 +140,7 @@ class ResidualStack(nn.Module):
         self._drops = any(layer.dropout or layer.branch_dropout for layer in self.topology)
         self.layers = nn.ModuleList(nn.Module() for _ in self.topology)
         arrays = {**net.parameters(), **net.buffers()}
-        kind = dtype or torch.get_default_dtype()
+        kind, device = dtype or torch.get_default_dtype(), device or torch.get_default_device()
         self._described = {name: describe(self.inputs, self.topology, name) for name in DTYPE_NAMES.values()}
         self._rooms = [room(topology) for topology in self._described.values()]
         names = values_of(self._described["float32"])

@@ -21,6 +21,7 @@ from .._errors import ArrayDeviceError
 from .shared import Function, bound_once, is_direct, no_double_backward, refuse_second_derivative, torchs_threads
 
 Tensor = torch.Tensor
+_TAPE_ALIGNMENT = 64
 
 
 def describe(inputs: int, layers: Sequence[Any], dtype: str) -> str:
@@ -106,8 +107,9 @@ def _forward(
 ) -> list[Tensor]:
     run = program(topology, training, input_gradient)
     given = _array(x)
-    tape = torch.empty(run.tape_bytes(len(x)), dtype=torch.uint8)
-    out = torch.empty((len(x), run.outputs), dtype=x.dtype)
+    # The device is named wherever a tensor is made here: torch.set_default_device may have set another.
+    tape = torch.empty(run.tape_bytes(len(x)), dtype=torch.uint8, device="cpu")
+    out = torch.empty((len(x), run.outputs), dtype=x.dtype, device="cpu")
     with torchs_threads():
         carried = run.forward(given, [_array(v) for v in values], int(seed), tape.numpy(), out.numpy())
     return [out, tape, *map(torch.from_numpy, carried)]
@@ -125,7 +127,11 @@ def _backward(
 ) -> list[Tensor]:
     """The gradient of x if it is asked for, then those of the trained values."""
     run = program(topology, training, input_gradient)
-    gradients = [torch.empty(shape, dtype=x.dtype) for _, shape, trained in values_of(topology) if trained]
+    gradients = [
+        torch.empty(shape, dtype=x.dtype, device="cpu") for _, shape, trained in values_of(topology) if trained
+    ]
+    if tape.data_ptr() % _TAPE_ALIGNMENT:  # whoever kept it for autograd, a hook, may have brought it back elsewhere
+        tape = tape.clone()
     arrays = [_array(v) for v in values]
     with torchs_threads():
         d_x = run.backward(
