@@ -4,6 +4,7 @@ import copy
 import gc
 import io
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -350,6 +351,22 @@ def test_state_and_copies_keep_everything():
     for other in (loaded, copy.deepcopy(module), torch.load(file, weights_only=False)):
         assert torch.equal(other.eval()(x), module.eval()(x))
         module.train()
+
+
+def test_modules_of_one_topology_in_several_threads():
+    """They share one program, whose room every call fills anew: whatever calls lie between forward and backward."""
+    module = ResidualStack(6, relu_layers("batch"), seed=0)
+
+    def steps(seed):
+        own, x = copy.deepcopy(module), inputs(50 + 40 * seed, seed=seed)
+        for _ in range(10):
+            own.zero_grad()
+            own(x).square().mean().backward()
+        return [*(p.grad for p in own.parameters()), *own.buffers()]
+
+    with ThreadPoolExecutor(4) as pool:
+        for seed, together in enumerate(pool.map(steps, range(4))):
+            assert all(torch.equal(a, b) for a, b in zip(together, steps(seed), strict=True))
 
 
 def test_memory_of_a_stack_lives_as_long_as_its_modules():
