@@ -453,3 +453,27 @@ def test_bad_modules():
         ResidualStack.from_network([])
     with pytest.raises(ValueError, match="before the input"):
         ResidualStack(4, [rc.Layer(4, skips={2: "identity"})])
+
+
+def test_prediction_is_taken_in_parts_that_are_forgotten(monkeypatch):
+    module = ResidualStack(6, layers(), seed=0).eval()
+    x = inputs(701)
+    whole = module(x.requires_grad_())
+    monkeypatch.setattr(stack_operators, "_PREDICTION_TAPE", 100 * module_tape(module))
+    taken = []
+    forward = stack_operators._forward
+    monkeypatch.setattr(stack_operators, "_forward", lambda x, *rest: taken.append(len(x)) or forward(x, *rest))
+    for mode in (torch.no_grad(), torch.inference_mode()):
+        with mode:
+            assert torch.equal(module(x.detach()), whole)
+            assert module(x[:0]).shape == (0, 3)
+    assert max(taken) <= 100 and sum(taken) == 2 * 701
+    module.train()
+    with torch.no_grad():
+        module(x)
+    assert taken[-1] == 701
+
+
+def module_tape(module):
+    run = stack_operators.program(module._described["float32"], False, False)
+    return run.tape_bytes(1) - run.tape_bytes(0)

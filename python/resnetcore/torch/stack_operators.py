@@ -22,6 +22,7 @@ from .shared import Function, bound_once, is_direct, no_double_backward, refuse_
 
 Tensor = torch.Tensor
 _TAPE_ALIGNMENT = 64
+_PREDICTION_TAPE = 1 << 24  # bytes; so many rows that packing the weights for them costs next to nothing
 
 
 def describe(inputs: int, layers: Sequence[Any], dtype: str) -> str:
@@ -85,10 +86,19 @@ def stack(x: Tensor, values: Sequence[Tensor], seed: Tensor, topology: str, trai
     input_gradient = x.requires_grad and torch.is_grad_enabled()
     settings = seed, topology, training, input_gradient
     if is_direct([x, *values]):
+        if not training and not (torch.is_grad_enabled() and any(t.requires_grad for t in (x, *values))):
+            parts = x.split(_rows_of_prediction(program(topology, training, input_gradient)))
+            outputs = [_Direct.apply(part, *settings, *values)[0] for part in parts]
+            return [outputs[0] if len(outputs) == 1 else torch.cat(outputs)]
         out, _, *carried = _Direct.apply(x, *settings, *values)
     else:
         out, _, *carried = torch.ops.resnetcore.residual_stack_forward(x, list(values), *settings)
     return [out, *carried]
+
+
+def _rows_of_prediction(run: _core.Vjp) -> int:
+    """Where nobody goes backward, a tape is forgotten at once: it may be a few rows', as rows do not see each other."""
+    return max(1, _PREDICTION_TAPE // max(1, run.tape_bytes(1) - run.tape_bytes(0)))
 
 
 def _array(tensor: Tensor) -> np.ndarray:
