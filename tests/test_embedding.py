@@ -11,7 +11,7 @@ EXAMPLES = re.findall(r"^## ([^\n]*)\n(?:(?!^## ).)*?```python\n(.*?)```", TEXT,
 
 @pytest.mark.parametrize(("heading", "code"), EXAMPLES, ids=[heading for heading, _ in EXAMPLES])
 def test_the_examples_run(heading, code, tmp_path, monkeypatch, request):
-    for package in ("torch", "onnx"):
+    for package in ("torch", "onnx", "jax"):
         if re.search(rf"\b{package}\b", code):
             pytest.importorskip(package, reason=f"{package} is not installed")
             if package == "torch":

@@ -21,7 +21,8 @@ ALLOWED = {
     "runtime": {"runtime", "topology", "kernels", "base", "math"},
     "train": {"train", "runtime", "topology", "kernels", "base", "math"},
     "functional": {"functional", "runtime", "kernels", "base", "math"},
-    "bindings": {"bindings", "functional", "train", "runtime", "topology", "kernels", "base", "math"},
+    "xla": {"xla", "functional", "base", "math"},
+    "bindings": {"bindings", "xla", "functional", "train", "runtime", "topology", "kernels", "base", "math"},
 }
 SOURCES = sorted(p for p in (ROOT / "csrc").rglob("*") if p.suffix in (".h", ".cpp"))
 PACKAGE = ROOT / "python" / "resnetcore"
@@ -34,9 +35,10 @@ OWNERS = {
     "onnx": {"onnx"},
     "google": {"onnx"},
     "torch": {"torch"},
+    "jax": {"jax"},
 }
 # Modules for users of one framework, which they are named after: they import it when they are imported.
-FRAMEWORKS = {"torch"}
+FRAMEWORKS = {"torch", "jax"}
 # What is built on the library and never used by it, and who starts it.
 LEAVES = {
     "conversion": {"conversion", "onnx", "torch"},
@@ -44,6 +46,7 @@ LEAVES = {
     "demo": {"demo", "cli"},
     "onnx": {"onnx", "network", "__init__"},
     "torch": {"torch"},
+    "jax": {"jax"},
 }
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 ISA_SYMBOL = re.compile(r"10resnetcore(8baseline|4avx2|6avx512|11avx512_bf16|10avx512_amx|4neon)")

@@ -9,4 +9,5 @@ PYBIND11_MODULE(_core, m) {
     resnetcore::register_network(m);
     resnetcore::register_trainer(m);
     resnetcore::register_vjp(m);
+    resnetcore::register_xla(m);
 }

@@ -12,5 +12,6 @@ void register_ops(pybind11::module_& m);
 void register_network(pybind11::module_& m);
 void register_trainer(pybind11::module_& m);
 void register_vjp(pybind11::module_& m);
+void register_xla(pybind11::module_& m);
 
 }  // namespace resnetcore

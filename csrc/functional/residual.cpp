@@ -234,13 +234,14 @@ template <class T>
 void residual_backward(const ResidualArguments<T>& arguments, Rows<T> gradient, Rows<T> a,
                        const ResidualGradients<T>& out) {
     const int threads = team_size(arguments);
-    const PackedWeights<T> transposed = pack_all(arguments, kernels<T>().pack_transposed, true);
+    PackedWeights<T> transposed;
+    if (!out.sources.empty()) transposed = pack_all(arguments, kernels<T>().pack_transposed, true);
     std::optional<ForwardOperands<T>> again;
     if (activation_needs_argument(arguments.activation)) again.emplace(arguments);
     std::vector<DeltaRoom<T>> rooms(static_cast<std::size_t>(threads));
     for_row_tiles(arguments.rows, threads, [&](int rank, std::int64_t begin, std::int64_t end) {
         delta_rows(arguments, again ? &*again : nullptr, gradient, a, out.delta, rooms[rank], begin, end);
-        for (std::size_t s = 0; s < arguments.sources.size(); ++s)
+        for (std::size_t s = 0; s < out.sources.size(); ++s)
             source_rows(arguments, s, transposed, out.delta, out.sources[s], begin, end);
     });
     weight_gradients(arguments, out, threads);

@@ -34,7 +34,7 @@ void residual_forward(const ResidualArguments<T>& arguments, MutableRows<T> out,
 
 template <class T>
 struct ResidualGradients {
-    std::vector<MutableRows<T>> sources;           // (rows, K_s) each
+    std::vector<MutableRows<T>> sources;           // (rows, K_s) each; none where nobody asks for them
     std::vector<MutableRows<Compute<T>>> weights;  // (K_s, columns) each
     Compute<T>* bias = nullptr;                    // null where there is no bias
     MutableRows<T> delta;                          // (rows, columns): the gradient of every identity term

@@ -255,3 +255,6 @@ def set_num_threads(threads: int) -> None:
 
 def set_strategy(name: str) -> None:
     """Forces it for every later step; both give the same bits."""
+
+def xla_handlers() -> dict[str, Any]:
+    """Handlers for XLA's foreign function interface on the CPU, by target name."""

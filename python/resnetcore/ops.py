@@ -152,6 +152,30 @@ def _overlap(a: np.ndarray, b: np.ndarray) -> bool:
         return True
 
 
+def check_block(operation: str, sources: Any, weights: Any, bias: Any, identity: Any, activation: str | None) -> str:
+    """The activation's name, where arrays of such shapes and dtypes are a block's; else raises as `residual_forward`.
+
+    For arrays that have no values yet, as while a framework traces: only `shape` and `dtype` are looked at.
+    """
+    return _Block.of(operation, sources, weights, bias, identity, activation, False, _Abstract.of).activation
+
+
+@dataclass
+class _Abstract:
+    """What is checked of an array that has no values."""
+
+    shape: tuple[Any, ...]
+    dtype: np.dtype
+
+    @classmethod
+    def of(cls, operation: str, name: str, value: Any) -> Any:
+        return cls(value.shape, BFLOAT16 if value.dtype.name == "bfloat16" else value.dtype)
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+
 @dataclass
 class _Block:
     """The arguments of one block, checked; every array is of one dtype and fits the others."""
@@ -174,9 +198,11 @@ class _Block:
         identity: Sequence[Any],
         activation: str | None,
         check_finite: bool,
-        trained: Callable[[str, str, Any], np.ndarray] = _as_array,
+        given: Callable[[str, str, Any], np.ndarray] = _as_array,
+        trained: Callable[[str, str, Any], np.ndarray] | None = None,
     ) -> _Block:
-        """`trained` takes the weights and the bias."""
+        """`given` takes the arrays; the weights and the bias only where `trained` is not there to do so."""
+        trained = trained or given
         for name, value in (("sources", sources), ("weights", weights), ("identity", identity)):
             if not isinstance(value, (list, tuple)):
                 raise DTypeError(f"{operation}: {name} must be a list or tuple of arrays, got {type(value).__name__}")
@@ -192,10 +218,10 @@ class _Block:
             raise ValueError(f"{operation}: unknown activation {activation!r}; known are {', '.join(known)}")
         block = cls(
             operation,
-            [_as_array(operation, f"sources[{i}]", value) for i, value in enumerate(sources)],
+            [given(operation, f"sources[{i}]", value) for i, value in enumerate(sources)],
             [trained(operation, f"weights[{i}]", value) for i, value in enumerate(weights)],
             None if bias is None else trained(operation, "bias", bias),
-            [_as_array(operation, f"identity[{i}]", value) for i, value in enumerate(identity)],
+            [given(operation, f"identity[{i}]", value) for i, value in enumerate(identity)],
             name,
             check_finite,
         )

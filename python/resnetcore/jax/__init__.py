@@ -1,0 +1,20 @@
+"""The fused block inside JAX: a function that `jit`, `grad` and `vmap` take as one of JAX's own.
+
+Needs the extra `jax`. XLA calls the kernels itself, through its foreign function interface: Python is not on the way, and
+arrays are read and written where XLA has them.
+"""
+
+from __future__ import annotations
+
+try:
+    import jax as _jax  # noqa: F401
+except ModuleNotFoundError as error:
+    if error.name != "jax":
+        raise
+    raise ModuleNotFoundError(
+        "resnetcore.jax needs JAX, which is not installed: pip install 'resnetcore[jax]'", name="jax"
+    ) from None
+
+from .block import residual
+
+__all__ = ["residual"]
