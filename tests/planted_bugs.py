@@ -331,9 +331,9 @@ BUGS = (
     ),
     Bug(
         "an update rounds the gradient before the weight",
-        "csrc/bindings/register_ops.cpp",
-        "return Sgd::apply(from, gradient[i * columns + j], unused, unused, hyper);",
-        "return Sgd::apply(from, Compute<T>(to_float(to_bfloat16(float(gradient[i * columns + j])))), unused, unused, hyper);",
+        "csrc/functional/residual.cpp",
+        "return Sgd::apply(from, gradient[i * w.columns + j], unused, unused, hyper);",
+        "return Sgd::apply(from, Compute<T>(to_float(to_bfloat16(float(gradient[i * w.columns + j])))), unused, unused, hyper);",
         "tests/test_ops_bfloat16.py -k update",
     ),
     Bug(

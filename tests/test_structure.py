@@ -23,6 +23,8 @@ ALLOWED = {
     "functional": {"functional", "runtime", "kernels", "base", "math"},
     "xla": {"xla", "functional", "base", "math"},
     "bindings": {"bindings", "xla", "functional", "train", "runtime", "topology", "kernels", "base", "math"},
+    "files": {"files", "train", "topology", "base", "math"},
+    "capi": {"capi", "files", "functional", "train", "runtime", "topology", "kernels", "base", "math"},
 }
 SOURCES = sorted(p for p in (ROOT / "csrc").rglob("*") if p.suffix in (".h", ".cpp"))
 PACKAGE = ROOT / "python" / "resnetcore"

@@ -1,8 +1,7 @@
 #include "bindings/array.h"
 
-#include <charconv>
-
 #include "base/error.h"
+#include "base/text.h"
 
 namespace py = pybind11;
 
@@ -51,18 +50,6 @@ InputArray array_that(bool (*holds)(const py::array&), py::handle value, const c
 }
 
 }  // namespace
-
-std::string shape_text(const std::vector<std::int64_t>& shape) {
-    std::string result = "(";
-    for (std::size_t i = 0; i < shape.size(); ++i) result += (i ? ", " : "") + std::to_string(shape[i]);
-    return result + (shape.size() == 1 ? ",)" : ")");
-}
-
-std::string number_text(double value) {
-    if (value != value) return "nan";
-    char text[32];
-    return {text, std::to_chars(text, text + sizeof text, value).ptr};
-}
 
 InputArray input_array(py::handle value, const char* operation, const char* argument) {
     return array_that(is_floating, value, operation, argument, "floating-point numbers in native byte order",

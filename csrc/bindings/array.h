@@ -20,10 +20,6 @@ struct pybind11::detail::npy_format_descriptor<resnetcore::bfloat16> {
 
 namespace resnetcore {
 
-std::string shape_text(const std::vector<std::int64_t>& shape);
-// As few digits as tell the number; without the GIL too.
-std::string number_text(double value);
-
 template <class T>
 using Dense = pybind11::array_t<T, pybind11::array::c_style | pybind11::array::forcecast>;
 

@@ -12,11 +12,6 @@ namespace py = pybind11;
 namespace resnetcore {
 namespace {
 
-constexpr std::pair<const char*, Initialization> initializations[] = {{"he", Initialization::he},
-                                                                      {"glorot", Initialization::glorot},
-                                                                      {"lecun", Initialization::lecun},
-                                                                      {"zero", Initialization::zero}};
-
 std::string at(std::int64_t number) { return "Network: layer " + std::to_string(number) + ": "; }
 std::string text(py::handle value) { return py::repr(value).cast<std::string>(); }
 

@@ -5,14 +5,15 @@
 #include <mutex>
 
 #include "base/error.h"
+#include "base/text.h"
 #include "bindings/array.h"
 #include "bindings/batch_arguments.h"
 #include "bindings/layer_dict.h"
 #include "bindings/network_object.h"
 #include "bindings/register.h"
 #include "bindings/without_gil.h"
-#include "kernels/select.h"
 #include "runtime/norms.h"
+#include "train/training.h"
 
 namespace py = pybind11;
 
@@ -21,19 +22,11 @@ namespace {
 
 NetworkObject make_network(py::handle inputs, const py::sequence& layers, std::uint64_t seed, const std::string& dtype,
                            const std::string& matmul) {
-    const MatmulPrecision products = available(find_matmul_precision(matmul));
     Topology topology;
     topology.inputs = integer_argument(inputs, "Network: inputs");
     for (const py::handle layer : layers)
         topology.layers.push_back(layer_from_dict(layer.cast<py::dict>(), topology.depth() + 1));
-    auto make = [&](auto element) {
-        return NetworkObject{std::make_shared<Model<decltype(element)>>(std::move(topology), seed), dtype, matmul};
-    };
-    if (dtype == "bfloat16" || (dtype == "float32" && products == MatmulPrecision::medium)) return make(bfloat16());
-    if (dtype == "float32" && products == MatmulPrecision::high) return make(bfloat16x2());
-    if (dtype == "float32") return make(float());
-    if (dtype == "float64") return make(double());
-    throw DTypeError("Network: dtype must be \"float32\", \"float64\" or \"bfloat16\", got \"" + dtype + "\"");
+    return {make_model(std::move(topology), seed, dtype, matmul)};
 }
 
 std::vector<std::string> names(const ParameterList& list, bool trained) {
@@ -41,15 +34,6 @@ std::vector<std::string> names(const ParameterList& list, bool trained) {
     for (const Parameter& p : list.all)
         if (p.trained == trained) result.push_back(p.name);
     return result;
-}
-
-int find_parameter(const ParameterList& list, const std::string& name, const char* operation) {
-    for (std::size_t id = 0; id < list.all.size(); ++id)
-        if (list.all[id].name == name) return static_cast<int>(id);
-    std::string known;
-    for (std::size_t id = 0; id < list.all.size() && id < 12; ++id) known += (id ? ", " : "") + list.all[id].name;
-    if (list.all.size() > 12) known += ", …";
-    throw ValueError(std::string(operation) + ": the network has no '" + name + "'; it has " + known);
 }
 
 template <class T>
@@ -95,10 +79,10 @@ template <class T>
 py::object predict(Model<T>& model, py::handle x) {
     const InputMatrix<Compute<T>> input = input_matrix<Compute<T>>(x, "predict", "X", model.topology().inputs);
     py::array_t<Compute<T>> out({input.rows, model.outputs()});
-    Compute<T>* data = out.mutable_data();
+    const MutableRows<Compute<T>> rows{out.mutable_data(), model.outputs()};
     {
         const WithoutGil release;
-        model.predict({input.data, input.stride}, input.rows, data);
+        model.predict({input.data, input.stride}, input.rows, rows);
     }
     return out;
 }
@@ -145,7 +129,7 @@ py::tuple gradients(Model<T>& model, py::handle x, py::handle y, const py::dict&
     Batch<T> batch;
     batch.x = {input.data, input.stride};
     batch.rows = input.rows;
-    batch.target = targets.get();
+    batch.target = targets.checked().get();
     batch.step = step;
     batch.seed = model.seed();
     // Arrays are made before the lock is taken and filled while it is held: another thread may train this network.
@@ -211,9 +195,9 @@ py::tuple evaluate(Model<T>& model, py::handle x, py::handle y, const py::dict& 
     double value;
     {
         const WithoutGil release;
-        value = model.loss({input.data, input.stride}, input.rows, targets.get(), outputs);
+        value = model.loss({input.data, input.stride}, input.rows, targets.checked().get(), outputs);
     }
-    return py::make_tuple(value, targets.weight(), out);
+    return py::make_tuple(value, targets.checked().weight(), out);
 }
 
 }  // namespace
@@ -290,7 +274,7 @@ void register_network(py::module_& m) {
                 return n.with([&](const auto& model) {
                     using M = std::decay_t<decltype(model)>;
                     const WithoutGil release;
-                    return NetworkObject{std::make_shared<M>(model), n.dtype, n.matmul_precision};
+                    return NetworkObject{{std::make_shared<M>(model), n.dtype, n.matmul_precision}};
                 });
             },
             "A network with the same arrays that shares nothing with this one.")

@@ -5,13 +5,13 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "base/text.h"
 #include "bindings/array.h"
 #include "bindings/register.h"
 #include "bindings/without_gil.h"
 #include "functional/residual.h"
 #include "kernels/select.h"
 #include "math/activation.h"
-#include "math/optimizer.h"
 
 namespace py = pybind11;
 
@@ -123,26 +123,14 @@ py::tuple backward(const py::object& grad, const py::object& a, const py::list& 
                           bias.is_none() ? py::object(py::none()) : py::object(rounded<T>(out.bias)), out.delta);
 }
 
-// w ← w − η·g in the caller's own memory, whatever its strides; rounded once.
+// The caller's own memory, whatever its strides.
 template <class T>
-void descend(const py::array& w, const Compute<T>* gradient, double lr) {
-    Hyper<Compute<T>> hyper;
-    hyper.lr = static_cast<Compute<T>>(lr);
-    const bool matrix = w.ndim() == 2;
-    const py::ssize_t rows = matrix ? w.shape(0) : 1, columns = w.shape(w.ndim() - 1);
-    char* base = const_cast<char*>(static_cast<const char*>(w.data()));
-    for (py::ssize_t i = 0; i < rows; ++i)
-        for (py::ssize_t j = 0; j < columns; ++j) {
-            T* at = reinterpret_cast<T*>(base + (matrix ? i * w.strides(0) : 0) + j * w.strides(w.ndim() - 1));
-            Compute<T> unused = 0;
-            const auto step = [&](Compute<T> from) {
-                return Sgd::apply(from, gradient[i * columns + j], unused, unused, hyper);
-            };
-            if constexpr (computes_itself<T>)
-                *at = step(*at);
-            else
-                *at = to_bfloat16(step(to_float(*at)));
-        }
+Strided<T> in_place(const py::array& w) {
+    const auto item = static_cast<py::ssize_t>(sizeof(T));
+    const py::ssize_t last = w.ndim() - 1;
+    const bool matrix = last == 1;
+    return {static_cast<T*>(const_cast<void*>(w.data())), matrix ? w.shape(0) : 1, w.shape(last),
+            matrix ? w.strides(0) / item : 0, w.strides(last) / item};
 }
 
 template <class T>
@@ -153,8 +141,8 @@ py::tuple update(const py::object& grad, const py::object& a, const py::list& so
     Inputs<T> in = inputs<T>("residual_update", sources, weights, bias, identity, activation);
     const Gradients<T> out = gradients("residual_update", in, grad, a);
     for (std::size_t s = 0; s < out.weights.size(); ++s)
-        descend<T>(weights[s].cast<py::array>(), out.weights[s].data(), lr);
-    if (!bias.is_none()) descend<T>(bias.cast<py::array>(), out.bias.data(), lr);
+        descend(in_place<T>(weights[s].cast<py::array>()), out.weights[s].data(), lr);
+    if (!bias.is_none()) descend(in_place<T>(bias.cast<py::array>()), out.bias.data(), lr);
     return py::make_tuple(out.sources, out.delta);
 }
 

@@ -2,7 +2,6 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
-#include <cmath>
 #include <mutex>
 
 #include "base/error.h"
@@ -26,10 +25,6 @@ struct TrainerObject {
         return std::visit([&](const auto& pointer) -> decltype(auto) { return visit(*pointer); }, trainer);
     }
 };
-
-void check(bool good, const char* what, const char* range, double value) {
-    if (!good) throw ValueError(std::string("Trainer: ") + what + " must be " + range + ", got " + number_text(value));
-}
 
 OptimizerSettings optimizer_settings(const py::dict& d) {
     OptimizerSettings s;
@@ -55,77 +50,46 @@ OptimizerSettings optimizer_settings(const py::dict& d) {
             throw ValueError("Trainer: decay must be \"all\" or \"weights\", got \"" + decay + "\"");
         s.decay_weights_only = decay == "weights";
     }
-    check(s.momentum >= 0 && s.momentum < 1, "momentum", "in [0, 1)", s.momentum);
-    check(s.beta1 >= 0 && s.beta1 < 1, "beta1", "in [0, 1)", s.beta1);
-    check(s.beta2 >= 0 && s.beta2 < 1, "beta2", "in [0, 1)", s.beta2);
-    check(s.eps > 0 && std::isfinite(s.eps), "eps", "positive and finite", s.eps);
-    check(s.weight_decay >= 0 && std::isfinite(s.weight_decay), "weight_decay", "finite and not negative",
-          s.weight_decay);
     return s;
 }
 
 TrainerObject make_trainer(const NetworkObject& network, const py::dict& loss, const py::dict& optimizer,
                            std::uint64_t seed, std::optional<double> clip_norm, std::int64_t accumulate) {
-    if (clip_norm) check(*clip_norm > 0 && std::isfinite(*clip_norm), "clip_norm", "positive and finite", *clip_norm);
-    check(accumulate >= 1, "accumulate", "at least 1", static_cast<double>(accumulate));
-    const OptimizerSettings settings = optimizer_settings(optimizer);
+    if (clip_norm && *clip_norm == 0) throw ValueError("Trainer: clip_norm must be positive and finite, got 0");
+    TrainingSettings settings;
+    settings.loss = loss_settings(loss);
+    settings.optimizer = optimizer_settings(optimizer);
+    settings.seed = seed;
+    settings.clip_norm = clip_norm.value_or(0);
+    settings.accumulate = accumulate;
+    check_settings(settings, "Trainer");
     return std::visit(
         [&](const auto& model) {
-            using M = std::decay_t<decltype(*model)>;
-            using Trainer = TrainerOf<typename M::Scalar>;
-            check(static_cast<Compute<typename M::Scalar>>(settings.eps) > 0, "eps",
-                  "above zero in the network's precision", settings.eps);
-            return TrainerObject{std::make_shared<Trainer>(model, loss_settings(loss), settings, seed,
-                                                           clip_norm.value_or(0), accumulate)};
+            using Trainer = TrainerOf<typename std::decay_t<decltype(*model)>::Scalar>;
+            return TrainerObject{std::make_shared<Trainer>(model, settings, "Trainer")};
         },
         network.model);
 }
 
 template <class T>
-void check_lr(double lr) {
-    const auto rounded = static_cast<Compute<T>>(lr);
-    if (!(rounded > 0 && std::isfinite(rounded)))
-        throw ValueError("step: lr must be positive and finite in the network's precision, got " + number_text(lr));
-}
-
-template <class T>
-double step(TrainerOf<T>& trainer, Rows<Compute<T>> x, std::int64_t rows, const Targets<T>& targets, double lr) {
-    Batch<T> batch;
-    batch.x = x;
-    batch.rows = rows;
-    batch.target = targets.get();
-    batch.step = static_cast<std::uint32_t>(trainer.state.steps());
-    batch.seed = trainer.seed;
-    PassOptions options;
-    options.micro_batches = trainer.accumulate;
-    options.clip_norm = trainer.clip_norm;
-    trainer.state.begin_step(lr);
-    const PassResult result = trainer.pass.run(batch, options, &trainer.state);
-    if (!result.finite) throw non_finite(result, "step", trainer.state.steps() + 1);
-    trainer.last_gradient_norm = result.gradient_norm;
-    trainer.last_weight = targets.weight();
-    return result.loss;
-}
-
-template <class T>
 double step_batch(TrainerOf<T>& trainer, py::handle x, py::handle y, double lr, py::handle sample_weight) {
-    check_lr<T>(lr);
+    check_lr<T>(lr, "step");
     const InputMatrix<Compute<T>> input = input_matrix<Compute<T>>(x, "step", "x", trainer.model->topology().inputs);
-    check_training_rows(trainer.model->topology(), input.rows, trainer.accumulate, "step");
-    const Targets<T> targets(y, sample_weight, trainer.loss, input.rows, trainer.model->outputs(), "step");
+    check_training_rows(trainer.model->topology(), input.rows, trainer.settings.accumulate, "step");
+    const Targets<T> targets(y, sample_weight, trainer.settings.loss, input.rows, trainer.model->outputs(), "step");
     const WithoutGil release;
     std::lock_guard<ForkSafeMutex> lock(trainer.model->mutex());
-    return step<T>(trainer, {input.data, input.stride}, input.rows, targets, lr);
+    return trainer.step({input.data, input.stride}, input.rows, targets.checked(), lr, "step");
 }
 
 template <class T>
 double step_rows(TrainerOf<T>& trainer, py::handle x, py::handle y, const py::array_t<std::int64_t>& chosen, double lr,
                  py::handle sample_weight) {
-    check_lr<T>(lr);
+    check_lr<T>(lr, "step");
     const std::int64_t width = trainer.model->topology().inputs, rows = chosen.size();
     const InputMatrix<Compute<T>> input = input_matrix<Compute<T>>(x, "step", "X", width);
     if (chosen.ndim() != 1) throw ShapeError("step: rows must have 1 dimension, got " + std::to_string(chosen.ndim()));
-    check_training_rows(trainer.model->topology(), rows, trainer.accumulate, "step");
+    check_training_rows(trainer.model->topology(), rows, trainer.settings.accumulate, "step");
     const auto index = chosen.unchecked<1>();
     for (std::int64_t i = 0; i < rows; ++i)
         if (index(i) < 0 || index(i) >= input.rows)
@@ -134,14 +98,14 @@ double step_rows(TrainerOf<T>& trainer, py::handle x, py::handle y, const py::ar
     const py::object batch_y = py::reinterpret_borrow<py::object>(y)[chosen];
     py::object batch_weight = py::none();
     if (!sample_weight.is_none()) batch_weight = py::reinterpret_borrow<py::object>(sample_weight)[chosen];
-    const Targets<T> targets(batch_y, batch_weight, trainer.loss, rows, trainer.model->outputs(), "step");
+    const Targets<T> targets(batch_y, batch_weight, trainer.settings.loss, rows, trainer.model->outputs(), "step");
     const WithoutGil release;
     std::lock_guard<ForkSafeMutex> lock(trainer.model->mutex());
     const std::int64_t stride = padded_width(width, sizeof(Compute<T>));
     trainer.gathered.reserve(rows * stride);
     for (std::int64_t i = 0; i < rows; ++i)
         std::copy_n(input.data + index(i) * input.stride, width, trainer.gathered.data() + i * stride);
-    return step<T>(trainer, {trainer.gathered.data(), stride}, rows, targets, lr);
+    return trainer.step({trainer.gathered.data(), stride}, rows, targets.checked(), lr, "step");
 }
 
 std::string state_name(const Parameter& p, int index) { return "optimizer." + p.name + "." + std::to_string(index); }

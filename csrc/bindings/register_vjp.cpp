@@ -7,6 +7,7 @@
 #include <variant>
 
 #include "base/error.h"
+#include "base/text.h"
 #include "bindings/array.h"
 #include "bindings/layer_dict.h"
 #include "bindings/register.h"

@@ -5,6 +5,7 @@
 
 #include "kernels/select.h"
 #include "math/activation.h"
+#include "math/optimizer.h"
 #include "runtime/aligned.h"
 #include "runtime/executor.h"
 #include "runtime/thread_pool.h"
@@ -212,7 +213,7 @@ void weight_gradients(const ResidualArguments<T>& arguments, const ResidualGradi
             }
         },
         threads);
-    for (std::size_t s = 0; s < packed.size(); ++s)
+    for (std::size_t s = 0; s < out.weights.size(); ++s)
         table.unpack(arguments.weights[s].rows, arguments.columns, packed[s].data(), out.weights[s]);
 }
 
@@ -244,7 +245,25 @@ void residual_backward(const ResidualArguments<T>& arguments, Rows<T> gradient, 
         for (std::size_t s = 0; s < out.sources.size(); ++s)
             source_rows(arguments, s, transposed, out.delta, out.sources[s], begin, end);
     });
-    weight_gradients(arguments, out, threads);
+    if (out.bias || !out.weights.empty()) weight_gradients(arguments, out, threads);
+}
+
+template <class T>
+void descend(const Strided<T>& w, const Compute<T>* gradient, double lr) {
+    Hyper<Compute<T>> hyper;
+    hyper.lr = static_cast<Compute<T>>(lr);
+    for (std::int64_t i = 0; i < w.rows; ++i)
+        for (std::int64_t j = 0; j < w.columns; ++j) {
+            T& at = w.data[i * w.row_stride + j * w.column_stride];
+            Compute<T> unused = 0;
+            const auto step = [&](Compute<T> from) {
+                return Sgd::apply(from, gradient[i * w.columns + j], unused, unused, hyper);
+            };
+            if constexpr (computes_itself<T>)
+                at = step(at);
+            else
+                at = to_bfloat16(step(to_float(at)));
+        }
 }
 
 template void residual_forward(const ResidualArguments<float>&, MutableRows<float>, MutableRows<float>);
@@ -256,5 +275,8 @@ template void residual_backward(const ResidualArguments<double>&, Rows<double>, 
                                 const ResidualGradients<double>&);
 template void residual_backward(const ResidualArguments<bfloat16>&, Rows<bfloat16>, Rows<bfloat16>,
                                 const ResidualGradients<bfloat16>&);
+template void descend(const Strided<float>&, const float*, double);
+template void descend(const Strided<double>&, const double*, double);
+template void descend(const Strided<bfloat16>&, const float*, double);
 
 }  // namespace resnetcore

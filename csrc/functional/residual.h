@@ -32,11 +32,12 @@ struct ResidualArguments {
 template <class T>
 void residual_forward(const ResidualArguments<T>& arguments, MutableRows<T> out, MutableRows<Compute<T>> wide = {});
 
+// `sources` or `weights` may be empty: then they are not computed.
 template <class T>
 struct ResidualGradients {
     std::vector<MutableRows<T>> sources;           // (rows, K_s) each; none where nobody asks for them
     std::vector<MutableRows<Compute<T>>> weights;  // (K_s, columns) each
-    Compute<T>* bias = nullptr;                    // null where there is no bias
+    Compute<T>* bias = nullptr;                    // null where it is not wanted
     MutableRows<T> delta;                          // (rows, columns): the gradient of every identity term
 };
 
@@ -44,6 +45,17 @@ struct ResidualGradients {
 template <class T>
 void residual_backward(const ResidualArguments<T>& arguments, Rows<T> gradient, Rows<T> a,
                        const ResidualGradients<T>& out);
+
+// A caller's matrix in place: element (i, j) is data[i * row_stride + j * column_stride].
+template <class T>
+struct Strided {
+    T* data = nullptr;
+    std::int64_t rows = 0, columns = 0, row_stride = 0, column_stride = 1;
+};
+
+// w ← w − η·g, rounded to T once; g is (rows, columns), dense.
+template <class T>
+void descend(const Strided<T>& w, const Compute<T>* gradient, double lr);
 
 extern template void residual_forward(const ResidualArguments<float>&, MutableRows<float>, MutableRows<float>);
 extern template void residual_forward(const ResidualArguments<double>&, MutableRows<double>, MutableRows<double>);
@@ -54,5 +66,8 @@ extern template void residual_backward(const ResidualArguments<double>&, Rows<do
                                        const ResidualGradients<double>&);
 extern template void residual_backward(const ResidualArguments<bfloat16>&, Rows<bfloat16>, Rows<bfloat16>,
                                        const ResidualGradients<bfloat16>&);
+extern template void descend(const Strided<float>&, const float*, double);
+extern template void descend(const Strided<double>&, const double*, double);
+extern template void descend(const Strided<bfloat16>&, const float*, double);
 
 }  // namespace resnetcore

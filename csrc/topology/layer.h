@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace resnetcore {
@@ -17,6 +18,11 @@ struct Skip {
 };
 
 enum class Initialization { by_activation, he, glorot, lecun, zero };
+// Those that have a name; by_activation is what no name means.
+inline constexpr std::pair<const char*, Initialization> initializations[] = {{"he", Initialization::he},
+                                                                             {"glorot", Initialization::glorot},
+                                                                             {"lecun", Initialization::lecun},
+                                                                             {"zero", Initialization::zero}};
 
 struct Layer {
     std::int64_t width = 0;

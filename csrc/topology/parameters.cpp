@@ -1,5 +1,10 @@
 #include "topology/parameters.h"
 
+#include <algorithm>
+#include <cmath>
+
+#include "base/error.h"
+
 namespace resnetcore {
 
 ParameterList list_parameters(const Topology& topology) {
@@ -38,5 +43,28 @@ ParameterList list_parameters(const Topology& topology) {
     }
     return list;
 }
+
+int find_parameter(const ParameterList& list, const std::string& name, const char* operation) {
+    for (std::size_t id = 0; id < list.all.size(); ++id)
+        if (list.all[id].name == name) return static_cast<int>(id);
+    std::string known;
+    for (std::size_t id = 0; id < list.all.size() && id < 12; ++id) known += (id ? ", " : "") + list.all[id].name;
+    if (list.all.size() > 12) known += ", …";
+    throw ValueError(std::string(operation) + ": the network has no '" + name + "'; it has " + known);
+}
+
+template <class Element>
+void check_values(const Parameter& parameter, const Element* values, const char* operation) {
+    const auto all = [&](auto holds) { return std::all_of(values, values + parameter.size(), holds); };
+    const std::string what = std::string(operation) + ": '" + parameter.name + "'";
+    if (parameter.role == Role::running_var && !all([](Element v) { return v >= 0; }))
+        throw ValueError(what + ", a variance, must be at least 0");
+    const bool fixed = parameter.skip && parameter.skip->kind == SkipKind::fixed;
+    if (fixed && !all([](Element v) { return std::isfinite(v); }))
+        throw ValueError(what + ", the matrix of a fixed skip, must be finite");
+}
+
+template void check_values(const Parameter&, const float*, const char*);
+template void check_values(const Parameter&, const double*, const char*);
 
 }  // namespace resnetcore

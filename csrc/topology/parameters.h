@@ -48,4 +48,14 @@ struct ParameterList {
 
 ParameterList list_parameters(const Topology& topology);
 
+// The index of a name. Throws ValueError, beginning with `operation`, for one that is not there.
+int find_parameter(const ParameterList& list, const std::string& name, const char* operation);
+
+// A variance is not negative, and a fixed skip finite: ValueError otherwise. `values` are all of the parameter's.
+template <class Element>
+void check_values(const Parameter& parameter, const Element* values, const char* operation);
+
+extern template void check_values(const Parameter&, const float*, const char*);
+extern template void check_values(const Parameter&, const double*, const char*);
+
 }  // namespace resnetcore

@@ -127,7 +127,7 @@ void Model<T>::fold() {
 }
 
 template <class T>
-void Model<T>::predict(Rows<Compute<T>> x, std::int64_t rows, Compute<T>* out) {
+void Model<T>::predict(Rows<Compute<T>> x, std::int64_t rows, MutableRows<Compute<T>> out) {
     std::lock_guard<ForkSafeMutex> lock(mutex_);
     fold();
     if (!inference_)
@@ -136,13 +136,13 @@ void Model<T>::predict(Rows<Compute<T>> x, std::int64_t rows, Compute<T>* out) {
     if (rows == 0) return;
     const int threads = useful_threads(rows * weight_elements(), get_num_threads());
     inference_->prepare(rows, threads);
-    run_on_team([&](Team& team) { inference_->run(team, x, rows, {out, outputs()}); }, threads);
+    run_on_team([&](Team& team) { inference_->run(team, x, rows, out); }, threads);
 }
 
 template <class T>
 double Model<T>::loss(Rows<Compute<T>> x, std::int64_t rows, LossTarget<T> target, Compute<T>* out) {
     std::vector<double> row_loss(rows);
-    predict(x, rows, out);
+    predict(x, rows, {out, outputs()});
     LossArgs<T> args;
     args.rows = rows;
     args.columns = outputs();

@@ -38,8 +38,8 @@ public:
     // Likewise; nothing can fail once it begins.
     void write(const std::vector<std::pair<int, const Compute<T>*>>& values);
 
-    // out: (rows, outputs), dense.
-    void predict(Rows<Compute<T>> x, std::int64_t rows, Compute<T>* out);
+    // out: (rows, outputs).
+    void predict(Rows<Compute<T>> x, std::int64_t rows, MutableRows<Compute<T>> out);
     // The loss in inference mode; `out` gets the outputs, (rows, outputs).
     double loss(Rows<Compute<T>> x, std::int64_t rows, LossTarget<T> target, Compute<T>* out);
     // Layer outputs, and normal paths that were stored.

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         show_config,
     )
     from .diagnostics import Diagnosis
+    from .embedding import get_cmake_dir, get_include, get_library
     from .history import History
     from .layers import Layer
     from .losses import Loss
@@ -80,6 +81,7 @@ _EXPORTS = {
         )
     },
     "Diagnosis": (".diagnostics", "Diagnosis"),
+    **{name: (".embedding", name) for name in ("get_cmake_dir", "get_include", "get_library")},
     "History": (".history", "History"),
     "Layer": (".layers", "Layer"),
     "Loss": (".losses", "Loss"),
@@ -118,6 +120,9 @@ __all__ = [
     "__version__",
     "activations",
     "callbacks",
+    "get_cmake_dir",
+    "get_include",
+    "get_library",
     "get_matmul_precision",
     "get_num_threads",
     "load",

@@ -64,7 +64,10 @@ def build_parser(given: Sequence[str] = ()) -> Parser:
         description="Deep residual networks on fused kernels.",
         epilog="RESNETCORE_TRACEBACK=1 shows where an error was raised.",
     )
-    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
+    parser.add_argument("--version", action=_Answer, nargs=0, help="show the version and exit")
+    parser.add_argument("--include-dir", action=_Answer, nargs=0, help="show the folder of resnetcore.h and exit")
+    parser.add_argument("--lib-dir", action=_Answer, nargs=0, help="show the folder of libresnetcore.so and exit")
+    parser.add_argument("--cmake-dir", action=_Answer, nargs=0, help="show resnetcore_DIR for CMake and exit")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command", parser_class=Parser)
     wanted = next((word for word in given if not word.startswith("-")), None)
     for name, purpose in COMMANDS.items():
@@ -74,11 +77,18 @@ def build_parser(given: Sequence[str] = ()) -> Parser:
     return parser
 
 
-class _Version(argparse.Action):
+class _Answer(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *unused: object) -> NoReturn:
-        from .. import __version__
+        from .. import __version__, embedding
 
-        print(f"resnetcore {__version__}")
+        print(
+            {
+                "version": f"resnetcore {__version__}",
+                "include_dir": embedding.get_include(),
+                "lib_dir": os.path.dirname(embedding.get_library()),
+                "cmake_dir": embedding.get_cmake_dir(),
+            }[self.dest]
+        )
         parser.exit()
 
 

@@ -1,0 +1,152 @@
+// rc_trainer_*: settings as the training code takes them, and one step.
+#include <mutex>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/error.h"
+#include "capi/arguments.h"
+#include "capi/guarded.h"
+#include "capi/handles.h"
+#include "capi/names.h"
+#include "math/optimizer.h"
+
+namespace resnetcore::capi {
+namespace {
+
+int optimizer_index(const rc_training& settings, const char* operation) {
+    switch (settings.optimizer) {
+        case RC_SGD:
+            // Without momentum there is no array of velocities.
+            return find_optimizer(settings.momentum == 0 ? "sgd" : "momentum");
+        case RC_ADAM:
+            return find_optimizer("adam");
+        case RC_ADAMW:
+            return find_optimizer("adamw");
+        default:
+            throw ValueError(std::string(operation) + ": there is no optimizer " + std::to_string(settings.optimizer));
+    }
+}
+
+TrainingSettings checked_settings(const rc_training& given, const char* operation) {
+    TrainingSettings settings;
+    settings.loss.loss = loss_index(given.loss, operation);
+    settings.loss.label_smoothing = given.label_smoothing;
+    settings.loss.delta = given.delta;
+    OptimizerSettings& optimizer = settings.optimizer;
+    optimizer.optimizer = optimizer_index(given, operation);
+    optimizer.momentum = given.momentum;
+    optimizer.nesterov = given.nesterov != 0;
+    optimizer.weight_decay = given.weight_decay;
+    optimizer.beta1 = given.beta1;
+    optimizer.beta2 = given.beta2;
+    optimizer.eps = given.eps;
+    optimizer.decay_weights_only = given.decay_weights_only != 0;
+    settings.seed = given.seed;
+    settings.clip_norm = given.clip_norm;
+    settings.accumulate = given.accumulate;
+    check_settings(settings, operation);
+    if (optimizer.nesterov && optimizer.momentum == 0)
+        throw ValueError(std::string(operation) + ": nesterov needs a momentum above 0");
+    return settings;
+}
+
+template <class T>
+double step(Training<T>& training, const rc_matrix* x, const rc_matrix* y, const rc_matrix* sample_weight, double lr) {
+    using Element = Compute<T>;
+    const char* operation = "rc_trainer_step";
+    check_lr<T>(lr, operation);
+    require(x, operation, "x");
+    require(y, operation, "y");
+    const Topology& topology = training.model->topology();
+    const std::int64_t rows = x->rows, outputs = training.model->outputs();
+    if (rows < 1)
+        throw ShapeError(std::string(operation) + ": x must have at least 1 row, got " + std::to_string(rows));
+    check_training_rows(topology, rows, training.settings.accumulate, operation);
+    const bool labels = training.settings.loss.takes_labels() && y->dtype == RC_INT64;
+    Arguments arguments(operation);
+    arguments.check(x, "x", rows, topology.inputs, dtype_of<Element>, Use::read);
+    if (labels)
+        arguments.check(y, "y", rows, 1, RC_INT64, Use::read);
+    else
+        arguments.check(y, "y", rows, outputs, dtype_of<Element>, Use::read);
+    if (sample_weight) arguments.check(sample_weight, "sample_weight", rows, 1, dtype_of<Element>, Use::read);
+
+    GivenTargets<T> given;
+    std::vector<std::int64_t> label_column;
+    std::vector<Element> weight_column;
+    if (labels) {
+        label_column = column_of<std::int64_t>(*y);
+        given.labels = label_column.data();
+    } else {
+        given.values = rows_of<Element>(*y);
+    }
+    if (sample_weight) {
+        weight_column = column_of<Element>(*sample_weight);
+        given.sample_weight = weight_column.data();
+    }
+    const CheckedTargets<T> targets(given, training.settings.loss, rows, outputs, operation);
+    std::lock_guard<ForkSafeMutex> lock(training.model->mutex());
+    return training.step(rows_of<Element>(*x), rows, targets, lr, operation);
+}
+
+}  // namespace
+}  // namespace resnetcore::capi
+
+using namespace resnetcore;
+using namespace resnetcore::capi;
+
+rc_training rc_training_defaults(rc_loss loss, rc_optimizer optimizer) {
+    rc_training settings{};
+    settings.loss = loss;
+    settings.optimizer = optimizer;
+    settings.delta = 1;
+    settings.weight_decay = optimizer == RC_ADAMW ? 1e-2 : 0;
+    settings.beta1 = 0.9;
+    settings.beta2 = 0.999;
+    settings.eps = 1e-8;
+    settings.accumulate = 1;
+    return settings;
+}
+
+rc_status rc_trainer_create(rc_network* network, const rc_training* settings, rc_trainer** trainer) {
+    return guarded([&] {
+        const char* operation = "rc_trainer_create";
+        require(network, operation, "network");
+        require(settings, operation, "settings");
+        require(trainer, operation, "trainer");
+        const TrainingSettings checked = checked_settings(*settings, operation);
+        auto result = std::visit(
+            [&](const auto& model) {
+                using T = typename std::decay_t<decltype(*model)>::Scalar;
+                return std::make_unique<rc_trainer>(
+                    rc_trainer{std::make_unique<Training<T>>(model, checked, operation)});
+            },
+            network->stored.network.model);
+        *trainer = result.release();
+    });
+}
+
+void rc_trainer_free(rc_trainer* trainer) { delete trainer; }
+
+rc_status rc_trainer_step(rc_trainer* trainer, const rc_matrix* x, const rc_matrix* y, const rc_matrix* sample_weight,
+                          double lr, double* loss) {
+    return guarded([&] {
+        require(trainer, "rc_trainer_step", "trainer");
+        const double before = std::visit([&](const auto& training) { return step(*training, x, y, sample_weight, lr); },
+                                         trainer->training);
+        if (loss) *loss = before;
+    });
+}
+
+int64_t rc_trainer_steps(const rc_trainer* trainer) {
+    return guarded_value<int64_t>(-1, [&] {
+        require(trainer, "rc_trainer_steps", "trainer");
+        return std::visit(
+            [](const auto& training) {
+                std::lock_guard<ForkSafeMutex> lock(training->model->mutex());
+                return training->state.steps();
+            },
+            trainer->training);
+    });
+}

@@ -1,0 +1,111 @@
+#include "train/targets.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/error.h"
+#include "base/text.h"
+#include "math/loss.h"
+
+namespace resnetcore {
+namespace {
+
+void check_labels(const std::int64_t* labels, std::int64_t rows, std::int64_t classes, const std::string& operation) {
+    for (std::int64_t i = 0; i < rows; ++i)
+        if (labels[i] < 0 || labels[i] >= classes)
+            throw ValueError(operation + ": y must hold labels from 0 to " + std::to_string(classes - 1) + ", got " +
+                             std::to_string(labels[i]) + " in row " + std::to_string(i));
+}
+
+template <class T>
+void check_probabilities(Rows<T> values, std::int64_t rows, std::int64_t columns, const std::string& operation) {
+    for (std::int64_t i = 0; i < rows; ++i)
+        for (std::int64_t j = 0; j < columns; ++j)
+            if (const T v = values.data[i * values.stride + j]; !(v >= 0 && v <= 1))
+                throw ValueError(operation + ": y must be probabilities in [0, 1], got " + number_text(v));
+}
+
+template <class T>
+void check_sample_weight(const T* weights, std::int64_t rows, const std::string& operation) {
+    for (std::int64_t i = 0; i < rows; ++i)
+        if (!(weights[i] >= 0 && std::isfinite(weights[i])))
+            throw ValueError(operation + ": sample_weight must be finite and not negative, got " +
+                             number_text(weights[i]));
+}
+
+}  // namespace
+
+bool LossSettings::takes_labels() const { return std::string(loss_name(loss)) == "cross_entropy"; }
+
+bool LossSettings::takes_probabilities() const {
+    return takes_labels() || std::string(loss_name(loss)) == "binary_cross_entropy";
+}
+
+void check_loss(const LossSettings& settings, const std::string& operation) {
+    const double smoothing = settings.label_smoothing;
+    if (!(smoothing >= 0 && smoothing < 1))
+        throw ValueError(operation + ": label_smoothing must be in [0, 1), got " + number_text(smoothing));
+    if (smoothing != 0 && !settings.takes_labels())
+        throw ValueError(operation + ": label_smoothing belongs to cross_entropy, not to " + loss_name(settings.loss));
+    if (!(settings.delta > 0 && std::isfinite(settings.delta)))
+        throw ValueError(operation + ": delta must be positive and finite, got " + number_text(settings.delta));
+}
+
+template <class T>
+CheckedTargets<T>::CheckedTargets(const GivenTargets<T>& given, const LossSettings& settings, std::int64_t rows,
+                                  std::int64_t outputs, const std::string& operation)
+    : class_weight_(settings.class_weight.begin(), settings.class_weight.end()) {
+    if (settings.takes_labels() && outputs == 1)
+        throw ShapeError(operation +
+                         ": y: cross_entropy needs two outputs or more, the network has 1; use binary_cross_entropy");
+    if (given.labels)
+        check_labels(given.labels, rows, outputs, operation);
+    else if (settings.takes_probabilities())
+        check_probabilities(given.values, rows, outputs, operation);
+    if (given.sample_weight) check_sample_weight(given.sample_weight, rows, operation);
+    target_.loss = settings.loss;
+    target_.labels = given.labels;
+    target_.targets = given.values;
+    target_.sample_weight = given.sample_weight;
+    target_.label_smoothing = settings.label_smoothing;
+    target_.delta = settings.delta;
+    if (!class_weight_.empty()) target_.class_weight = class_weight_.data();
+    set_normaliser(rows, outputs, settings.takes_labels(), operation);
+}
+
+// PyTorch's means: over rows, weighted by class for labels; over all elements for everything but cross_entropy. Where
+// nothing has a weight there is no mean: the loss and its gradient are zero (PyTorch's are NaN).
+template <class T>
+void CheckedTargets<T>::set_normaliser(std::int64_t rows, std::int64_t outputs, bool by_rows,
+                                       const std::string& operation) {
+    for (std::int64_t i = 0; i < rows; ++i) {
+        const double sample = target_.sample_weight ? target_.sample_weight[i] : 1;
+        const double by_class = target_.labels && target_.class_weight ? target_.class_weight[target_.labels[i]] : 1;
+        weight_ += sample * by_class;
+    }
+    const double total = by_rows ? weight_ : weight_ * static_cast<double>(outputs);
+    target_.normaliser = total > 0 ? 1 / total : 0;
+    if (!std::isfinite(target_.normaliser))
+        throw ValueError(operation + ": the weights of the batch sum to " + number_text(total) +
+                         ", too little to divide by");
+}
+
+void check_training_rows(const Topology& topology, std::int64_t rows, std::int64_t micro_batches,
+                         const std::string& operation) {
+    if (rows == 0) throw ShapeError(operation + ": a training batch needs at least one row, got 0");
+    if (rows < micro_batches)
+        throw ShapeError(operation + ": accumulate=" + std::to_string(micro_batches) +
+                         " cuts the batch into as many parts; it has " + std::to_string(rows) + " rows");
+    const bool norms = std::any_of(topology.layers.begin(), topology.layers.end(),
+                                   [](const Layer& layer) { return layer.batch_norm; });
+    if (norms && rows / micro_batches < 2)
+        throw ShapeError(operation + ": batch normalisation needs at least 2 rows in every (micro-)batch, got " +
+                         std::to_string(rows / micro_batches));
+}
+
+template class CheckedTargets<float>;
+template class CheckedTargets<double>;
+template class CheckedTargets<bfloat16>;
+template class CheckedTargets<bfloat16x2>;
+
+}  // namespace resnetcore

@@ -1,0 +1,63 @@
+// What a loss may be told, and what a batch's targets must be for it: checked whole before anything runs.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "runtime/step_runner.h"
+#include "topology/layer.h"
+
+namespace resnetcore {
+
+struct LossSettings {
+    int loss = 0;  // index into Losses
+    double label_smoothing = 0, delta = 1;
+    std::vector<double> class_weight;
+
+    bool takes_labels() const;         // classes, or their probabilities
+    bool takes_probabilities() const;  // where it is not given labels
+};
+
+// Throws ValueError, beginning with `operation`.
+void check_loss(const LossSettings& settings, const std::string& operation);
+
+// A batch's targets where they lie: labels (rows), or else values (rows, outputs); and weights (rows), or null.
+template <class T>
+struct GivenTargets {
+    const std::int64_t* labels = nullptr;
+    Rows<Compute<T>> values;
+    const Compute<T>* sample_weight = nullptr;
+};
+
+// The same, checked, as the kernels read them. What was given stays the caller's.
+template <class T>
+class CheckedTargets {
+public:
+    // Throws ShapeError, DTypeError or ValueError, beginning with `operation` and naming y or sample_weight.
+    CheckedTargets(const GivenTargets<T>& given, const LossSettings& settings, std::int64_t rows, std::int64_t outputs,
+                   const std::string& operation);
+    CheckedTargets(const CheckedTargets&) = delete;
+
+    // Points into this object; `normaliser` is 1 / Σ weights.
+    const LossTarget<T>& get() const { return target_; }
+    // What the mean over the rows is divided by: Σ weights, or their number.
+    double weight() const { return weight_; }
+
+private:
+    void set_normaliser(std::int64_t rows, std::int64_t outputs, bool by_rows, const std::string& operation);
+
+    LossTarget<T> target_;
+    double weight_ = 0;
+    std::vector<Compute<T>> class_weight_;
+};
+
+// A batch that training can use: rows for every micro-batch, two where batch normalisation needs a variance.
+void check_training_rows(const Topology& topology, std::int64_t rows, std::int64_t micro_batches,
+                         const std::string& operation);
+
+extern template class CheckedTargets<float>;
+extern template class CheckedTargets<double>;
+extern template class CheckedTargets<bfloat16>;
+extern template class CheckedTargets<bfloat16x2>;
+
+}  // namespace resnetcore
