@@ -346,6 +346,34 @@ BUGS = (
         "tests/test_ops_bfloat16.py -k rounded_once",
     ),
     Bug(
+        "the last row of a matrix overlaps nothing",
+        "csrc/capi/arguments.cpp",
+        "std::min<__int128>(highest, rows - 1)",
+        "std::min<__int128>(highest, rows - 2)",
+        "tests/test_capi.py -k column_blocks",
+    ),
+    Bug(
+        "parameters are written to a C program as if its rows had no gaps",
+        "csrc/capi/network.cpp",
+        "move_row(rows.data + i * rows.stride,",
+        "move_row(rows.data + i * m.columns,",
+        "cpp:capi",
+    ),
+    Bug(
+        "a hole between two tensors is passed over",
+        "csrc/files/safetensors.cpp",
+        "        if (begin != reached)",
+        "        if (begin < reached)",
+        "tests/test_capi.py -k hostile_files",
+    ),
+    Bug(
+        "half a surrogate pair is a character",
+        "csrc/files/json.cpp",
+        "} else if (is_half(code, 0xd800) || is_half(code, 0xdc00)) {",
+        "} else if (is_half(code, 0xdc00)) {",
+        "tests/test_capi.py -k hostile_files",
+    ),
+    Bug(
         "an update that overflows is applied",
         "csrc/train/backpropagation.cpp",
         "may_overflow_ = updates && !careful_ &&",
@@ -371,7 +399,6 @@ class Copy:
             "CMAKE_BUILD_TYPE": "Release",
             "RESNETCORE_KERNEL_OPTIMIZATION": "-O1",  # wrong at any level, and quicker to compile
             "RESNETCORE_BUILD_TESTS": "ON",
-            "SKBUILD_PROJECT_VERSION": "0",
             "pybind11_DIR": pybind11.get_cmake_dir(),
             "Python_EXECUTABLE": sys.executable,
         }
@@ -390,8 +417,7 @@ class Copy:
 
     def compile(self) -> None:
         run(["cmake", "--build", self.build, "-j", str(len(os.sched_getaffinity(0)))])
-        for module in self.build.glob("_core*.so"):
-            shutil.copy2(module, self.source / "python" / "resnetcore")
+        run(["cmake", "--install", self.build, "--prefix", self.source / "python"])
         where = subprocess.run(
             [self.python, "-c", "import resnetcore._core as c; print(c.__file__)"],
             env=self.variables,

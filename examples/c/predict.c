@@ -4,13 +4,13 @@
 
 #include "resnetcore.h"
 
-static int fail(const char *message) {
+static int fail(const char* message) {
     fprintf(stderr, "%s\n", message);
     return 1;
 }
 
-int main(int argc, char **argv) {
-    rc_network *network;
+int main(int argc, char** argv) {
+    rc_network* network;
     rc_matrix x = {NULL, 1, 0, 0, RC_FLOAT32}, out = x;
     int64_t i, read = 0;
     int failed = 0;
@@ -23,14 +23,14 @@ int main(int argc, char **argv) {
     out.data = malloc((size_t)out.columns * sizeof(float));
     if (!x.data || !out.data) failed = fail("out of memory");
 
-    while (!failed && scanf("%f", (float *)x.data + read) == 1) {
+    while (!failed && scanf("%f", (float*)x.data + read) == 1) {
         if (++read < x.columns) continue;
         read = 0;
         if (rc_network_predict(network, &x, &out) != RC_OK) {
             failed = fail(rc_last_error());
             break;
         }
-        for (i = 0; i < out.columns; ++i) printf("%.9g%c", ((float *)out.data)[i], i + 1 < out.columns ? ' ' : '\n');
+        for (i = 0; i < out.columns; ++i) printf("%.9g%c", ((float*)out.data)[i], i + 1 < out.columns ? ' ' : '\n');
     }
     free(x.data);
     free(out.data);

@@ -14,13 +14,13 @@ static void check(rc_status status) {
     exit(1);
 }
 
-int main(int argc, char **argv) {
+int main(int argc, char** argv) {
     float points[ROWS][2];
     int64_t labels[ROWS];
     rc_matrix x = {points, ROWS, 2, 2, RC_FLOAT32};
     rc_matrix y = {labels, ROWS, 1, 1, RC_INT64};
-    rc_network *network;
-    rc_trainer *trainer;
+    rc_network* network;
+    rc_trainer* trainer;
     rc_training settings = rc_training_defaults(RC_CROSS_ENTROPY, RC_SGD);
     double loss = 0;
     int i;

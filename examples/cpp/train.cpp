@@ -1,5 +1,5 @@
-// Goes on training a saved network of 2 inputs and 1 output on x₀·x₁ with Adam, saves it, and prints what it predicts for
-// the same points: train NETWORK RESULT
+// Goes on training a saved network of 2 inputs and 1 output on x₀·x₁ with Adam, saves it, and prints what it predicts
+// for the same points: train NETWORK RESULT
 #include <cstdio>
 
 #include "resnetcore.hpp"

@@ -3,6 +3,8 @@
     cc main.c -I$(resnetcore --include-dir) -L$(resnetcore --lib-dir) -lresnetcore -Wl,-rpath,$(resnetcore --lib-dir)
     cmake -Dresnetcore_DIR=$(resnetcore --cmake-dir) …        # find_package(resnetcore), target resnetcore::resnetcore
     PKG_CONFIG_PATH=$(resnetcore --lib-dir)/pkgconfig pkg-config --cflags --libs resnetcore
+
+The parts find each other by their relative places.
 """
 
 from __future__ import annotations
