@@ -55,8 +55,8 @@ rc_status report() noexcept {
     }
 }
 
-void require(const void* pointer, const char* operation, const char* argument) {
-    if (!pointer) throw ValueError(std::string(operation) + ": " + argument + " must not be NULL");
+void refuse_null(const char* operation, const char* argument) {
+    throw ValueError(std::string(operation) + ": " + argument + " must not be NULL");
 }
 
 }  // namespace resnetcore::capi

@@ -25,7 +25,12 @@ Result guarded_value(Result otherwise, Body body) noexcept {
     return guarded([&] { result = body(); }) == RC_OK ? result : otherwise;
 }
 
+[[noreturn]] void refuse_null(const char* operation, const char* argument);
+
 // Throws ValueError for a null pointer.
-void require(const void* pointer, const char* operation, const char* argument);
+template <class T>
+void require(const T* pointer, const char* operation, const char* argument) {
+    if (!pointer) refuse_null(operation, argument);
+}
 
 }  // namespace resnetcore::capi

@@ -25,7 +25,8 @@ void predict(Model<T>& model, const rc_matrix* x, const rc_matrix* out) {
     model.predict(rows_of<Compute<T>>(*x), x->rows, rows_of<Compute<T>>(*out));
 }
 
-void check_lists(const char* operation, const rc_network* network, int n, const void* names, const void* values) {
+void check_lists(const char* operation, const rc_network* network, int n, const char* const* names,
+                 const rc_matrix* values) {
     require(network, operation, "network");
     if (n < 0) throw ValueError(std::string(operation) + ": n must be at least 0, got " + std::to_string(n));
     if (n == 0) return;
@@ -62,6 +63,7 @@ struct DenseArrays {
     template <class Pointer>
     std::vector<std::pair<int, Pointer>> pairs(const std::vector<int>& ids) {
         std::vector<std::pair<int, Pointer>> result;
+        result.reserve(ids.size());
         for (std::size_t i = 0; i < ids.size(); ++i) result.emplace_back(ids[i], arrays[i].data());
         return result;
     }

@@ -11,10 +11,10 @@
 #include <cstdio>
 #include <filesystem>
 #include <memory>
-#include <optional>
 #include <random>
 #include <string_view>
 #include <system_error>
+#include <utility>
 
 #include "files/size_signal.h"
 
@@ -89,38 +89,44 @@ std::string random_name() {
     return std::string(prefix) + hexadecimal + std::string(suffix);
 }
 
-// A new file in `folder`, locked, so that its writer can be told from one that was killed; removed at the end unless it
-// was renamed.
+struct NamedFile {
+    std::string name;
+    Descriptor file;
+};
+
+// A new file in `folder`, locked, so that its writer can be told from one that was killed.
+NamedFile create_locked(int folder, mode_t mode, const Target& target) {
+    for (;;) {
+        const std::string name = random_name();
+        Descriptor file(target.checked(openat(folder, name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode)));
+        const bool locked = lock(file.number());
+        // A file system without locks tells sweepers so too: there, nothing is swept.
+        if (!locked && errno != EWOULDBLOCK) return {name, std::move(file)};
+        struct stat status;
+        // Before it was locked, another writer may have taken the file for an orphan.
+        if (locked && fstat(file.number(), &status) == 0 && status.st_nlink > 0) return {name, std::move(file)};
+    }
+}
+
+// Such a file, removed at the end unless it was renamed.
 class Temporary {
 public:
-    Temporary(int folder, mode_t mode, const Target& target) : folder_(folder) {
-        while (!file_) {
-            name_ = random_name();
-            const int number = openat(folder, name_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode);
-            file_.emplace(target.checked(number));
-            const bool locked = lock(number);
-            // A file system without locks tells sweepers so too: there, nothing is swept.
-            if (!locked && errno != EWOULDBLOCK) return;
-            struct stat status;
-            // Before it was locked, another writer may have taken the file for an orphan.
-            if (!locked || fstat(number, &status) != 0 || status.st_nlink == 0) file_.reset();
-        }
-    }
+    Temporary(int folder, mode_t mode, const Target& target)
+        : folder_(folder), created_(create_locked(folder, mode, target)) {}
     ~Temporary() {
-        if (!renamed_) unlinkat(folder_, name_.c_str(), 0);
+        if (!renamed_) unlinkat(folder_, created_.name.c_str(), 0);
     }
     Temporary(const Temporary&) = delete;
 
-    int descriptor() const { return file_->number(); }
+    int descriptor() const { return created_.file.number(); }
     void rename_to(const std::string& name, const Target& target) {
-        target.checked(renameat(folder_, name_.c_str(), folder_, name.c_str()));
+        target.checked(renameat(folder_, created_.name.c_str(), folder_, name.c_str()));
         renamed_ = true;
     }
 
 private:
     const int folder_;
-    std::string name_;
-    std::optional<Descriptor> file_;
+    const NamedFile created_;
     bool renamed_ = false;
 };
 

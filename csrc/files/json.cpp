@@ -133,10 +133,10 @@ std::uint32_t JsonCursor::hexadecimal(const std::string& what) {
 std::uint64_t JsonCursor::integer(const std::string& what) {
     skip_blanks();
     const std::size_t length = number_length();
-    const std::string_view digits = text_.substr(at_, length);
+    const char* begin = text_.data() + at_;
     std::uint64_t value = 0;
-    const auto [end, error] = std::from_chars(digits.data(), digits.data() + length, value);
-    if (length == 0 || error != std::errc() || end != digits.data() + length)
+    const auto [end, error] = std::from_chars(begin, begin + length, value);
+    if (length == 0 || error != std::errc() || end != begin + length)
         fail(what + " must be an integer from 0 to 2**64 - 1");
     at_ += length;
     return value;

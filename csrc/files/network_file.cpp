@@ -73,6 +73,7 @@ void keep_fixed_matrices(Topology& topology, const ParameterList& list, const st
 template <class T>
 AnyModel read_model(const SafetensorsReader& reader, NetworkText text, const ParameterList& list) {
     std::vector<std::vector<T>> arrays;
+    arrays.reserve(list.all.size());
     for (const Parameter& p : list.all) arrays.push_back(read_array<T>(reader, p));
     keep_fixed_matrices(text.topology, list, arrays);
     AnyModel network = make_model(std::move(text.topology), text.seed, text.dtype, text.matmul_precision);
@@ -80,6 +81,7 @@ AnyModel read_model(const SafetensorsReader& reader, NetworkText text, const Par
         using Element = Compute<typename std::decay_t<decltype(model)>::Scalar>;
         if constexpr (std::is_same_v<Element, T>) {
             std::vector<std::pair<int, const T*>> values;
+            values.reserve(arrays.size());
             for (std::size_t id = 0; id < arrays.size(); ++id)
                 values.emplace_back(static_cast<int>(id), arrays[id].data());
             model.write(values);
@@ -112,6 +114,7 @@ void save(const Model<T>& model, const StoredNetwork& stored, const std::string&
     }
     model.read(wanted);
     std::vector<NamedTensor> tensors;
+    tensors.reserve(all.size());
     for (std::size_t id = 0; id < all.size(); ++id)
         tensors.push_back(
             {all[id].name, dtype_of_parameters(stored.network.dtype), shape_of(all[id]), arrays[id].data()});

@@ -114,7 +114,7 @@ std::string header_of(const std::vector<NamedTensor>& tensors, const std::map<st
     std::string text = std::string("{\"") + metadata_name + "\":{";
     for (const auto& [key, value] : metadata)
         text += (text.back() == '{' ? "" : ",") + json_string(key) + ":" + json_string(value);
-    text += "}";
+    text += '}';
     std::int64_t end = 0;
     for (const NamedTensor& tensor : tensors) {
         const std::int64_t begin = end;
@@ -123,7 +123,7 @@ std::string header_of(const std::vector<NamedTensor>& tensors, const std::map<st
         for (const std::int64_t extent : tensor.shape) text += (text.back() == '[' ? "" : ",") + std::to_string(extent);
         text += "],\"data_offsets\":[" + std::to_string(begin) + "," + std::to_string(end) + "]}";
     }
-    text += "}";
+    text += '}';
     text.append((8 - text.size() % 8) % 8, ' ');
     return text;
 }

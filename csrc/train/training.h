@@ -27,8 +27,8 @@ void check_settings(const TrainingSettings& settings, const std::string& operati
 template <class T>
 class Training {
 public:
-    // `settings` are checked. Throws ValueError for what is out of range in the network's precision.
-    Training(ModelPtr<T> model, TrainingSettings settings, const std::string& operation);
+    // The numbers are checked. Throws ValueError for what is out of range in the network's precision.
+    Training(ModelPtr<T> trained, TrainingSettings numbers, const std::string& operation);
 
     const ModelPtr<T> model;
     const TrainingSettings settings;
