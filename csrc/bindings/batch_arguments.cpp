@@ -26,7 +26,7 @@ std::string rows_text(std::int64_t rows, std::int64_t columns) {
     return "(" + std::to_string(rows) + ", " + std::to_string(columns) + ")";
 }
 
-Dense<std::int64_t> label_array(const py::array& y, std::int64_t rows, const std::string& what) {
+Dense<std::int64_t> label_array(const py::array& y, std::int64_t rows, std::int64_t classes, const std::string& what) {
     if (y.ndim() != 1 || y.shape(0) != rows)
         throw ShapeError(what + " must hold one label a row, shape (" + std::to_string(rows) + ",), got " +
                          shape_of(y));
@@ -34,7 +34,7 @@ Dense<std::int64_t> label_array(const py::array& y, std::int64_t rows, const std
     // Beyond the int64s, an unsigned label would be reported as a negative one.
     for (std::int64_t i = 0; i < rows && y.dtype().kind() == 'u'; ++i)
         if (labels.data()[i] < 0)
-            throw ValueError(what + " must hold labels below 2**63, got " +
+            throw ValueError(what + " must hold labels from 0 to " + std::to_string(classes - 1) + ", got " +
                              py::str(y[py::int_(i)]).cast<std::string>() + " in row " + std::to_string(i));
     return labels;
 }
@@ -76,7 +76,7 @@ Targets<T>::Targets(py::handle y, py::handle sample_weight, const LossSettings& 
         throw DTypeError(where + "y must hold integer labels, got dtype " + dtype_of(array));
     GivenTargets<T> given;
     if (settings.takes_labels() && whole) {
-        labels_ = label_array(array, rows, where + "y");
+        labels_ = label_array(array, rows, outputs, where + "y");
         given.labels = labels_.data();
     } else {
         values_ = value_array<Compute<T>>(array, rows, outputs, where + "y");
