@@ -134,6 +134,9 @@ def test_column_blocks_of_one_matrix_do_not_overlap(rng):
     assert distance(out, want) < 1e-13
     with pytest.raises(c.Failed, match=r"RC_VALUE_ERROR: .*out must not overlap sources\[0\]"):
         c.forward(shared[:, 7:12], [source], [weight])
+    for first, second in [(shared[:3, :8], shared[2:5, 4:9]), (shared[3:6, :8], shared[1:4, 4:9])]:  # in one row only
+        with pytest.raises(c.Failed, match="must not overlap"):
+            c.forward(second, [first], [weight])
     # Rows twice as far apart meet every other row, or fall between them.
     apart = shared.reshape(3, 40)
     c.forward(apart[:, 20:25], [shared[:3, 12:20]], [weight])

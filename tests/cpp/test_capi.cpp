@@ -137,13 +137,14 @@ void network_memory() {
                 rc_network* network = load();
                 rc_trainer* trainer = nullptr;
                 M x(rows, inputs, flush, M::Fill::reals, gap), out(rows, outputs, flush, M::Fill::zeros, gap);
-                M weight(width, width, flush, M::Fill::reals, gap);
+                M weight(width, width, flush, M::Fill::reals, gap), back(width, width, flush, M::Fill::zeros, gap);
                 const rc_matrix from = matrix(x);
-                rc_matrix to = matrix(out), value = matrix(weight);
+                rc_matrix to = matrix(out), value = matrix(weight), again = matrix(back);
                 const char* name = "2.weight";
                 CHECK(rc_network_predict(network, &from, &to) == RC_OK, "%s", rc_last_error());
                 CHECK(rc_network_set_parameters(network, 1, &name, &value) == RC_OK, "%s", rc_last_error());
-                CHECK(rc_network_get_parameters(network, 1, &name, &value) == RC_OK, "%s", rc_last_error());
+                CHECK(rc_network_get_parameters(network, 1, &name, &again) == RC_OK, "%s", rc_last_error());
+                CHECK(back.same_bits(weight) && back.gaps_untouched(), "a parameter in and out");
                 const rc_training settings = rc_training_defaults(RC_CROSS_ENTROPY, RC_ADAM);
                 CHECK(rc_trainer_create(network, &settings, &trainer) == RC_OK, "%s", rc_last_error());
                 Guarded<std::int64_t> labels(rows, flush);
