@@ -90,7 +90,7 @@ Targets<T>::Targets(py::handle y, py::handle sample_weight, const LossSettings& 
         sample_weight_ = dense<Compute<T>>(weights);
         given.sample_weight = sample_weight_.data();
     }
-    checked_.emplace(given, settings, rows, outputs, operation);
+    checked_ = std::make_unique<const CheckedTargets<T>>(given, settings, rows, outputs, operation);
 }
 
 py::object sample_weight_of(const py::dict& loss) {

@@ -4,7 +4,7 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
-#include <optional>
+#include <memory>
 
 #include "bindings/array.h"
 #include "train/targets.h"
@@ -27,7 +27,7 @@ public:
 private:
     Dense<std::int64_t> labels_;
     Dense<Compute<T>> values_, sample_weight_;
-    std::optional<CheckedTargets<T>> checked_;
+    std::unique_ptr<const CheckedTargets<T>> checked_;
 };
 
 // loss["sample_weight"], or None.
