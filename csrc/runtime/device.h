@@ -1,0 +1,70 @@
+// A device: memory, an order of work, and kernels. One interface for the CPU and for what a separate module brings.
+//
+// Invariant: what a device allocated is touched by its own kernels and by the copies below alone, unless it `is_host`.
+// Calls for one device from one thread take effect in their order, though later than they return; `download` and
+// `synchronize` wait, and are where an error of work that went before is raised.
+#pragma once
+
+#include <cstddef>
+#include <string>
+
+#include "kernels/ops.h"
+
+namespace resnetcore {
+
+class Device {
+public:
+    virtual ~Device() = default;
+    virtual const std::string& name() const = 0;  // "cpu", "cuda:0"
+    virtual bool is_host() const = 0;
+
+    // Zeroed, on a boundary of 256 bytes at least. Throws std::bad_alloc, and the device goes on.
+    virtual void* allocate(std::size_t bytes) = 0;
+    virtual void release(void* memory) noexcept = 0;
+
+    virtual void upload(void* to, const void* from, std::size_t bytes) = 0;    // `from` may be reused at once
+    virtual void download(void* to, const void* from, std::size_t bytes) = 0;  // `to` is filled at return
+    virtual void copy(void* to, const void* from, std::size_t bytes) = 0;      // within the device
+    virtual void clear(void* memory, std::size_t bytes) = 0;                   // to zeros
+    virtual void synchronize() = 0;
+
+    // From now on the calling thread's kernel calls and copies are this device's. Before the first of a piece of work.
+    virtual void make_current() = 0;
+
+    template <class T>
+    const KernelTable<T>& kernels() const;
+
+protected:
+    struct Tables {
+        const KernelTable<float>* f32 = nullptr;
+        const KernelTable<double>* f64 = nullptr;
+        const KernelTable<bfloat16>* bf16 = nullptr;
+        const KernelTable<bfloat16x2>* bf16x2 = nullptr;
+    } tables_;
+};
+
+template <>
+inline const KernelTable<float>& Device::kernels() const {
+    return *tables_.f32;
+}
+template <>
+inline const KernelTable<double>& Device::kernels() const {
+    return *tables_.f64;
+}
+template <>
+inline const KernelTable<bfloat16>& Device::kernels() const {
+    return *tables_.bf16;
+}
+template <>
+inline const KernelTable<bfloat16x2>& Device::kernels() const {
+    return *tables_.bf16x2;
+}
+
+// The CPU this process runs on.
+Device& host_device();
+
+// "cpu", "cuda" (its first GPU) or "cuda:1". Throws ValueError for another name, and DeviceError with the reason where
+// it cannot be had: no CUDA in this build, no driver, no GPU, none that this build has code for.
+Device& find_device(const std::string& name);
+
+}  // namespace resnetcore
