@@ -82,9 +82,7 @@ public:
         for (T& x : host) x = canary();
         for (std::int64_t i = 0; i < rows; ++i)
             for (std::int64_t j = 0; j < columns; ++j)
-                (*this)(i, j) = stored<T>(fill == Fill::zeros      ? 0
-                                          : fill == Fill::integers ? small_integer()
-                                                                   : real());
+                (*this)(i, j) = stored<T>(fill == Fill::zeros ? 0 : fill == Fill::integers ? small_integer() : real());
         memory_ = static_cast<T*>(device().allocate(bytes()));
         upload();
     }

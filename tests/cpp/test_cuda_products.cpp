@@ -61,7 +61,8 @@ struct Case {
 
     std::int64_t rows() const { return sum.rows; }
     std::int64_t columns() const { return sum.columns; }
-    DeviceMatrix<C> mask{rows(), columns(), sum.fill, 2}, bias{1, columns(), sum.fill}, wide{rows(), columns(), Fill::zeros, 1};
+    DeviceMatrix<C> mask{rows(), columns(), sum.fill, 2}, bias{1, columns(), sum.fill},
+        wide{rows(), columns(), Fill::zeros, 1};
     DeviceMatrix<T> out{rows(), columns(), Fill::zeros, 5}, argument{rows(), columns(), Fill::zeros, 1};
     DeviceMatrix<T> z{rows(), columns(), sum.fill, 2}, saved{rows(), columns(), sum.fill, 3};
     DeviceMatrix<C> center{1, columns(), sum.fill}, scale{1, columns(), sum.fill}, shift{1, columns(), sum.fill};
@@ -132,9 +133,8 @@ struct Case {
             for (std::int64_t j = 0; j < columns(); ++j) {
                 double size = 2, value = sum.at(i, j, size), slope = 0;
                 if (has_mask) value *= mask.at(i, j);
-                visit_type(activation, Activations{}, [&](auto g) {
-                    slope = derivative<decltype(g)>(saved.at(i, j), argument_kept);
-                });
+                visit_type(activation, Activations{},
+                           [&](auto g) { slope = derivative<decltype(g)>(saved.at(i, j), argument_kept); });
                 check("data", out, i, j, value * slope, 4 * size);
             }
     }
@@ -142,8 +142,8 @@ struct Case {
 
 template <class T>
 void run() {
-    const std::vector<std::vector<std::int64_t>> inners = {{},    {0},   {1},         {17, 3},      {64},
-                                                           {530}, {16}, {33, 0, 70}, {0, 0, 2, 0}, std::vector<std::int64_t>(11, 5)};
+    const std::vector<std::vector<std::int64_t>> inners = {
+        {}, {0}, {1}, {17, 3}, {64}, {530}, {16}, {33, 0, 70}, {0, 0, 2, 0}, std::vector<std::int64_t>(11, 5)};
     for (int turn = 0; turn < 180; ++turn) {
         const Fill fill = turn % 3 == 0 ? Fill::integers : Fill::reals;
         const int activation = fill == Fill::integers ? turn / 3 % 2 : turn % activation_count();
@@ -151,8 +151,9 @@ void run() {
         const std::vector<std::int64_t>& terms = inners[static_cast<std::size_t>(turn) % inners.size()];
         const int skips = int(one_of({0, 0, 1, 2, 12}));
         Case<T> one{std::string(type_of<T>()) + " " + std::to_string(rows) + " x " + std::to_string(columns) +
-                        " from " + std::to_string(terms.size()) + " of " + std::to_string(terms.empty() ? 0 : terms[0]) +
-                        ", " + std::to_string(skips) + " skips, " + activation_name(activation),
+                        " from " + std::to_string(terms.size()) + " of " +
+                        std::to_string(terms.empty() ? 0 : terms[0]) + ", " + std::to_string(skips) + " skips, " +
+                        activation_name(activation),
                     Sum<T>(rows, columns, terms, skips, fill), activation, fill == Fill::integers};
         one.forward();
         one.backward();
