@@ -119,6 +119,26 @@ private:
     T* memory_;
 };
 
+// Something that is no matrix, in device memory.
+template <class Value>
+class OnDevice {
+public:
+    explicit OnDevice(const Value& value) : memory_(static_cast<Value*>(device().allocate(sizeof value))) {
+        set(value);
+    }
+    ~OnDevice() { device().release(memory_); }
+    void set(const Value& value) { device().upload(memory_, &value, sizeof value); }
+    Value* data() const { return memory_; }
+    Value get() const {
+        Value value;
+        CHECK(device().download(&value, memory_, sizeof value) == 0, "download");
+        return value;
+    }
+
+private:
+    Value* memory_;
+};
+
 // visit(T()) for every type of storage.
 template <class Visit>
 void each_type(Visit visit) {

@@ -25,21 +25,6 @@ Hyper<double> widened(const Hyper<C>& h) {
             h.eps, h.one_minus_beta1, h.one_minus_beta2, h.step_size,    h.root_correction};
 }
 
-// Something that is no matrix, in device memory.
-template <class Value>
-class OnDevice {
-public:
-    explicit OnDevice(const Value& value) : memory_(static_cast<Value*>(device().allocate(sizeof value))) {
-        set(value);
-    }
-    ~OnDevice() { device().release(memory_); }
-    void set(const Value& value) { device().upload(memory_, &value, sizeof value); }
-    const Value* data() const { return memory_; }
-
-private:
-    Value* memory_;
-};
-
 // A weight with its states and operands, and its bias.
 template <class T>
 struct Weight {
