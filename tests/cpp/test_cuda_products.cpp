@@ -144,7 +144,7 @@ template <class T>
 void run() {
     const std::vector<std::vector<std::int64_t>> inners = {
         {}, {0}, {1}, {17, 3}, {64}, {530}, {16}, {33, 0, 70}, {0, 0, 2, 0}, std::vector<std::int64_t>(11, 5)};
-    for (int turn = 0; turn < 180; ++turn) {
+    for (int turn = 0; turn < 120; ++turn) {
         const Fill fill = turn % 3 == 0 ? Fill::integers : Fill::reals;
         const int activation = fill == Fill::integers ? turn / 3 % 2 : turn % activation_count();
         const std::int64_t rows = one_of({1, 5, 63, 64, 65, 130}), columns = one_of({1, 7, 63, 64, 65, 129});

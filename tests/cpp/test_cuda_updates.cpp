@@ -216,7 +216,7 @@ struct Case {
 
 template <class T>
 void run() {
-    for (int turn = 0; turn < 40; ++turn) {
+    for (int turn = 0; turn < 28; ++turn) {
         const std::int64_t rows = one_of({1, 5, 31, 127, 128, 129, 300}), inner = one_of({1, 3, 63, 64, 65, 100});
         const std::int64_t columns = one_of({1, 7, 64, 65, 129});
         const int optimizer = turn % optimizer_count();

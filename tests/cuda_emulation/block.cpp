@@ -68,14 +68,23 @@ thread_local Block block;
     std::abort();
 }
 
-void fiber_main() {
-    (*block.thread)();
-    block.fiber().waits = Waits::for_nothing_more;
-    _longjmp(block.scheduler, 1);
+void give_way(Waits waits, const char* operation) {
+    Fiber& fiber = block.fiber();
+    fiber.waits = waits;
+    fiber.operation = operation;
+    if (_setjmp(fiber.context) == 0) _longjmp(block.scheduler, 1);
 }
 
-// Runs a fiber until it waits. The first time through a context that knows its stack, later by jumps: those do not ask
-// the kernel for anything.
+// A fiber that has ended is a thread of the next block.
+void fiber_main() {
+    for (;;) {
+        (*block.thread)();
+        give_way(Waits::for_nothing_more, "");
+    }
+}
+
+// Runs a fiber until it waits. The very first time through a context that knows its stack, later by jumps: those do not
+// ask the operating system for anything.
 void resume(int index) {
     block.current = index;
     threadIdx = dim3(static_cast<unsigned>(index), 0, 0);
@@ -91,13 +100,6 @@ void resume(int index) {
     start.uc_link = nullptr;
     makecontext(&start, fiber_main, 0);
     setcontext(&start);
-}
-
-void give_way(Waits waits, const char* operation) {
-    Fiber& fiber = block.fiber();
-    fiber.waits = waits;
-    fiber.operation = operation;
-    if (_setjmp(fiber.context) == 0) _longjmp(block.scheduler, 1);
 }
 
 int count(int begin, int end, Waits waits) {
@@ -119,7 +121,7 @@ void run_warp(int begin, int end) {
 }
 
 void run_block() {
-    for (int i = 0; i < block.size; ++i) block.fibers[i]->started = false, block.fibers[i]->turn = 0;
+    for (int i = 0; i < block.size; ++i) block.fibers[i]->turn = 0;
     const int warps = (block.size + warp_size - 1) / warp_size;
     for (;;) {
         for (int i = 0; i < warps; ++i) {

@@ -51,9 +51,8 @@ int upload(void* to, const void* from, std::size_t bytes) {
 
 int download(void* to, const void* from, std::size_t bytes) {
     if (emulation::recording()) return refused_while_recording();
+    emulation::enqueue([=] { std::memcpy(to, from, bytes); });
     emulation::wait();
-    const emulation::Access access;
-    std::memcpy(to, from, bytes);
     return 0;
 }
 
