@@ -23,7 +23,7 @@ ALLOWED = {
     "functional": {"functional", "runtime", "kernels", "base", "math"},
     "bindings": {"bindings", "functional", "train", "runtime", "topology", "kernels", "base", "math"},
 }
-SOURCES = sorted(p for p in (ROOT / "csrc").rglob("*") if p.suffix in (".h", ".cpp"))
+SOURCES = sorted(p for p in (ROOT / "csrc").rglob("*") if p.suffix in (".h", ".cpp", ".cu", ".cuh"))
 PACKAGE = ROOT / "python" / "resnetcore"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 # Who may import what NumPy's users need not have, and inside functions only. Frameworks and frames have no owner: their
@@ -59,6 +59,7 @@ def test_includes_follow_the_directions(path):
         if include.startswith('"'):
             assert name.split("/")[0] in ALLOWED[room], f"{path.name} includes {name}"
             assert "kernels/cpu" not in name or "kernels/cpu" in str(path), f"{path.name} includes {name}"
+        assert not name.startswith("cuda") or "kernels/cuda" in str(path), f"{path.name} includes {name}"
         assert room == "bindings" or ("pybind11" not in name and name != "Python.h"), f"{path.name} includes {name}"
 
 
