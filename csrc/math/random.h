@@ -40,6 +40,17 @@ RC_HD std::uint32_t philox_word(PhiloxKey key, std::uint64_t index) {
 // In [0, 1), a multiple of 2⁻³².
 RC_HD double uniform(PhiloxKey key, std::uint64_t index) { return philox_word(key, index) * (1.0 / 4294967296.0); }
 
+// Dropout's multipliers: 0 where u < p, else 1/(1 − p). The comparison is one of integers: words are uniform on [0,
+// 2³²).
+template <class C>
+struct DropoutRule {
+    C kept;
+    double threshold;
+    RC_HD explicit DropoutRule(double probability)
+        : kept(static_cast<C>(1 / (1 - probability))), threshold(probability * 4294967296.0) {}
+    RC_HD C multiplier(std::uint32_t word) const { return word < threshold ? C(0) : kept; }
+};
+
 // Standard normal by Box & Muller 1958, from the words 2i and 2i + 1.
 RC_HD double normal(PhiloxKey key, std::uint64_t index) {
     const double u = (philox_word(key, 2 * index) + 0.5) * (1.0 / 4294967296.0);
