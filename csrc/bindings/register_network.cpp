@@ -125,7 +125,7 @@ template <class T>
 PassResult gradients_into(Model<T>& model, const Batch<T>& batch,
                           const std::vector<std::pair<int, Compute<T>*>>& wanted) {
     const WithoutGil release;
-    std::lock_guard<ForkSafeMutex> lock(model.mutex());
+    const auto held = model.hold();
     PassOptions options;
     options.keep_gradients = true;
     Backpropagation<T> pass(model, true);

@@ -83,7 +83,8 @@ struct Training {
         batch.rows = rows;
         batch.target.loss = find_loss("cross_entropy");
         batch.target.labels = labels.data();
-        batch.target.normaliser = 1.0 / static_cast<double>(rows);
+        const double normaliser = 1.0 / static_cast<double>(rows);
+        batch.target.normaliser = &normaliser;
         state.begin_step(0.01);
         const int before = requests.load();
         const PassResult result = pass.run(batch, options, &state);
@@ -120,6 +121,7 @@ void check_steps(const char* precision) {
 }  // namespace
 
 int main() {
+    host_device();
     const int before = requests.load();
     const std::vector<int> counted(1000);
     const AlignedArray<float> aligned(1000);
