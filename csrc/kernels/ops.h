@@ -349,9 +349,9 @@ struct LossArgs {
     const Compute<T>* class_weight = nullptr;   // (columns) for cross_entropy, (2) for binary_cross_entropy
     const Compute<T>* sample_weight = nullptr;  // (rows)
     double label_smoothing = 0;
-    double delta = 1;                   // of huber
-    double normaliser = 1;              // 1 / Σ weights
-    MutableRows<T> gradient;            // null: loss only
+    double delta = 1;                    // of huber
+    const double* normaliser = nullptr;  // 1 / Σ weights, which is another for each batch
+    MutableRows<T> gradient;             // null: loss only
     MutableRows<Compute<T>> unrounded;  // room for the rows' gradients before they are rounded to T; with a stride of 0
                                         // for one at a time
     double* row_loss = nullptr;         // (rows)
@@ -426,6 +426,7 @@ template <class T>
 struct KernelTable {
     int panel;      // columns in a packed panel
     int row_block;  // rows of the micro-kernel: row tiles are cheapest as multiples of it
+    int max_terms;  // of a list of sources, or of identities; 0: any number
     void (*forward)(const ForwardArgs<T>&);
     void (*backward_data)(const BackwardDataArgs<T>&);
     void (*backward_weights)(const BackwardWeightsArgs<T>&);

@@ -31,8 +31,18 @@ public:
     // From now on the calling thread's kernel calls and copies are this device's. Before the first of a piece of work.
     virtual void make_current() = 0;
 
+    // Between the first two, kernel calls, `copy` and `clear` of the calling thread are kept instead of done; `play`
+    // does them all, as often as it is called, from any thread. Null where that did not succeed, and nothing is kept.
+    virtual bool can_record() const { return false; }
+    virtual void begin_recording() {}
+    virtual void* end_recording() { return nullptr; }
+    virtual void play(void* /*recording*/) {}
+    virtual void discard(void* /*recording*/) noexcept {}
+
     template <class T>
     const KernelTable<T>& kernels() const;
+    // Not every device has kernels of bfloat16x2.
+    bool has_bfloat16x2() const { return tables_.bf16x2 != nullptr; }
 
 protected:
     struct Tables {
