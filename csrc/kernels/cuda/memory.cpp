@@ -45,8 +45,7 @@ void release(void* memory) {
     if (!memory) return;
     cudaPointerAttributes where = {};
     if (report(cudaPointerGetAttributes(&where, memory), "cudaPointerGetAttributes")) return;
-    if (const Context* owner = context_of(where.device))
-        report(cudaFreeAsync(memory, owner->stream), "cudaFreeAsync");
+    if (const Context* owner = context_of(where.device)) report(cudaFreeAsync(memory, owner->stream), "cudaFreeAsync");
 }
 
 int upload(void* to, const void* from, std::size_t bytes) {

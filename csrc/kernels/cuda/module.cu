@@ -1,10 +1,9 @@
 // What the module exports. Everything is in static memory: the module loads, and answers, without a driver.
-#include "kernels/cuda/module.h"
-
 #include <cuda_runtime.h>
 
 #include "kernels/cuda/context.h"
 #include "kernels/cuda/memory.h"
+#include "kernels/cuda/module.h"
 #include "kernels/cuda/recording.h"
 #include "kernels/cuda/status.h"
 #include "kernels/cuda/stream.h"
@@ -62,11 +61,34 @@ extern "C" __attribute__((visibility("default"))) const resnetcore::CudaModule* 
     using namespace resnetcore;
     using namespace resnetcore::cuda;
     static const CudaModule module = {
-        cuda_module_version, architectures, runtime_version, driver_version,  device_count, device_name,
-        compute_capability,  check_device,  last_error,      make_current,    allocate,     release,
-        upload,              download,      copy,            clear,           synchronize,  stream,
-        wait_for_stream,     let_stream_wait, begin_recording, end_recording, play,         discard,
-        f32(),               f64(),         bf16(),          bf16x2(),
+        cuda_module_version,
+        architectures,
+        runtime_version,
+        driver_version,
+        device_count,
+        device_name,
+        compute_capability,
+        check_device,
+        last_error,
+        make_current,
+        allocate,
+        release,
+        upload,
+        download,
+        copy,
+        clear,
+        synchronize,
+        stream,
+        wait_for_stream,
+        let_stream_wait,
+        begin_recording,
+        end_recording,
+        play,
+        discard,
+        f32(),
+        f64(),
+        bf16(),
+        bf16x2(),
     };
     return &module;
 }

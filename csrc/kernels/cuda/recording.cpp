@@ -14,7 +14,8 @@ int begin_recording() {
     cudaStream_t stream = nullptr;
     RC_CUDA_TRY(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
     // Other threads may allocate meanwhile, which would end a global capture.
-    const int status = report(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "cudaStreamBeginCapture");
+    const int status =
+        report(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "cudaStreamBeginCapture");
     if (status) {
         cudaStreamDestroy(stream);
         return status;

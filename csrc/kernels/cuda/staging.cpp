@@ -33,7 +33,8 @@ int Staging::upload(void* to, const void* from, std::size_t bytes, cudaStream_t 
         const std::size_t part = std::min(bytes - done, chunk_bytes - used_);
         unsigned char* staged = memory_ + chunk_ * chunk_bytes + used_;
         std::memcpy(staged, static_cast<const unsigned char*>(from) + done, part);
-        RC_CUDA_TRY(cudaMemcpyAsync(static_cast<unsigned char*>(to) + done, staged, part, cudaMemcpyHostToDevice, stream));
+        RC_CUDA_TRY(
+            cudaMemcpyAsync(static_cast<unsigned char*>(to) + done, staged, part, cudaMemcpyHostToDevice, stream));
         used_ += (part + alignment - 1) / alignment * alignment;
         done += part;
     }
