@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <mutex>
 
 #include "base/error.h"
 #include "bindings/array.h"
@@ -75,6 +74,7 @@ TrainerObject make_trainer(const NetworkObject& network, const py::dict& loss, c
             using Trainer = TrainerOf<typename M::Scalar>;
             check(static_cast<Compute<typename M::Scalar>>(settings.eps) > 0, "eps",
                   "above zero in the network's precision", settings.eps);
+            model->device().make_current();
             return TrainerObject{std::make_shared<Trainer>(model, loss_settings(loss), settings, seed,
                                                            clip_norm.value_or(0), accumulate)};
         },
@@ -137,7 +137,8 @@ double step_rows(TrainerOf<T>& trainer, py::handle x, py::handle y, const py::ar
     const Targets<T> targets(batch_y, batch_weight, trainer.loss, rows, trainer.model->outputs(), "step");
     const WithoutGil release;
     const auto held = trainer.model->hold();
-    const std::int64_t stride = padded_width(width, sizeof(Compute<T>));
+    // A device gets its rows by one copy, without what pads them.
+    const std::int64_t stride = trainer.model->device().is_host() ? padded_width(width, sizeof(Compute<T>)) : width;
     trainer.gathered.reserve(rows * stride);
     for (std::int64_t i = 0; i < rows; ++i)
         std::copy_n(input.data + index(i) * input.stride, width, trainer.gathered.data() + i * stride);
@@ -204,6 +205,7 @@ void set_state(TrainerOf<T>& trainer, const py::dict& given) {
     const auto held = model.hold();
     for (std::size_t i = 0; i < values.size(); ++i)
         model.store().pack_like(ids[i], values[i].first.data(), values[i].second);
+    model.device().synchronize();
     trainer.state.set_steps(count);
 }
 

@@ -53,12 +53,12 @@ void WeightGradients<T>::prepare(int threads, bool arrays) {
     while (static_cast<int>(rooms_.size()) < threads)
         rooms_.push_back({AlignedArray<Compute<T>>(model_.device(), inner * panel * most_panels_),
                           AlignedArray<T>(model_.device(), pair_elements<T>(inner, panel))});
+    for (WorkQueue* queue : {&squares_queue_, &scale_queue_, &update_queue_}) queue->reserve(threads);
     if (!arrays) return;
     for (const WeightUnit& unit : units_)
         for (int id : {unit.weight, unit.bias})
             if (id >= 0) arrays_[id].reserve(model_.store().packed_elements(id));
     squares_.reserve(2 * static_cast<std::int64_t>(units_.size() + model_.norms().all().size()));
-    for (WorkQueue* queue : {&squares_queue_, &scale_queue_, &update_queue_}) queue->reserve(threads);
 }
 
 template <class T>
