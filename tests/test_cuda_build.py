@@ -42,7 +42,9 @@ def tool(name):
     """The path of one of CUDA's programs: a toolkit's, or a wheel's in this environment."""
     found = shutil.which(name)
     spec = importlib.util.find_spec("nvidia")
-    wheels = [p for folder in spec.submodule_search_locations for p in Path(folder).glob(f"cu*/bin/{name}")] if spec else []
+    wheels = (
+        [p for folder in spec.submodule_search_locations for p in Path(folder).glob(f"cu*/bin/{name}")] if spec else []
+    )
     if wheels:
         found = str(max(wheels))
     if found is None:

@@ -26,7 +26,9 @@ except Exception as error:
 def run(code, *arguments, **environment):
     environment = {**os.environ, **{name: str(value) for name, value in environment.items()}}
     command = [sys.executable, "-c", code, *arguments]
-    return subprocess.run(command, env=environment, check=True, capture_output=True, text=True, timeout=60).stdout.strip()
+    return subprocess.run(
+        command, env=environment, check=True, capture_output=True, text=True, timeout=60
+    ).stdout.strip()
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +49,11 @@ def stand_in(tmp_path_factory):
         ("cuda", {"DRIVER": 0, "GPUS": -1}, "there is no NVIDIA driver: install one"),
         ("cuda", {"DRIVER": 12020, "GPUS": -1}, "driver is for CUDA 12.2, and this build is made with 13.0: update"),
         ("cuda", {"DRIVER": 13000, "GPUS": -1}, "CUDA does not start: the stand-in's words"),
-        ("cuda", {"DRIVER": 13000, "GPUS": 0}, "a driver (CUDA 13.0) but no GPU that it can use with CUDA_VISIBLE_DEVICES=7"),
+        (
+            "cuda",
+            {"DRIVER": 13000, "GPUS": 0},
+            "a driver (CUDA 13.0) but no GPU that it can use with CUDA_VISIBLE_DEVICES=7",
+        ),
         ("cuda:1", {"DRIVER": 13000, "GPUS": 1}, "there is no cuda:1: this process has 1 GPU, cuda:0"),
         ("cuda:5", {"DRIVER": 13000, "GPUS": 2}, "there is no cuda:5: this process has 2 GPUs, cuda:0 to cuda:1"),
         ("cuda:1", {"DRIVER": 13000, "GPUS": 2}, "code for sm_80 sm_90a compute_90, found Second GPU, sm_70"),
@@ -67,7 +73,9 @@ def test_a_gpu_is_found(stand_in, asked, name):
     assert told == f"found {name}"
 
 
-@pytest.mark.parametrize("name", ["gpu", "cuda:", "cuda:x", "cuda:-1", "cuda:1 ", "cuda0", "CUDA", "", "cuda:99999999999"])
+@pytest.mark.parametrize(
+    "name", ["gpu", "cuda:", "cuda:x", "cuda:-1", "cuda:1 ", "cuda0", "CUDA", "", "cuda:99999999999"]
+)
 def test_a_name_that_is_none(name):
     with pytest.raises(ValueError, match=r'device must be "cpu", "cuda" or a GPU\'s number as in "cuda:1", got'):
         _core.check_device(name)
