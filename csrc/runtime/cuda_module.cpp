@@ -16,8 +16,8 @@ constexpr const char* rebuild = "`RESNETCORE_CUDA=ON pip install` builds it with
 
 // Beside the library that this function is in; RESNETCORE_CUDA_LIBRARY names another.
 std::string path_of_module() {
-    if (const char* named = std::getenv("RESNETCORE_CUDA_LIBRARY"))
-        if (*named) return named;
+    const char* named = std::getenv("RESNETCORE_CUDA_LIBRARY");
+    if (named && *named) return named;
     Dl_info self = {};
     dladdr(reinterpret_cast<void*>(&path_of_module), &self);
     const std::string path = self.dli_fname ? self.dli_fname : "";

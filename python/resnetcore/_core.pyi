@@ -147,6 +147,12 @@ def build_info() -> dict[str, Any]:
 def cache_info() -> dict[str, int]:
     """Bytes of the caches that the cost models reckon with."""
 
+def check_device(name: str) -> str:
+    """The device's full name; raises DeviceError, with the reason, where it cannot be had."""
+
+def cuda_info() -> dict[str, Any]:
+    """What the CUDA module is built for, the driver and its GPUs, and why there are none."""
+
 def from_dlpack(value: Any, what: str, widen: bool = True, written: bool = False) -> _Array:
     """A NumPy array of the memory of any CPU array that speaks DLPack; bfloat16 becomes float32 where widened."""
 
