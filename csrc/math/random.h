@@ -34,7 +34,9 @@ RC_HD void philox_block(PhiloxKey key, std::uint64_t block, std::uint32_t (&out)
 RC_HD std::uint32_t philox_word(PhiloxKey key, std::uint64_t index) {
     std::uint32_t words[4];
     philox_block(key, index >> 2, words);
-    return words[index & 3];
+    // Not words[index & 3]: a GPU cannot index its registers.
+    const std::uint32_t low = index & 1 ? words[1] : words[0], high = index & 1 ? words[3] : words[2];
+    return index & 2 ? high : low;
 }
 
 // In [0, 1), a multiple of 2⁻³².
