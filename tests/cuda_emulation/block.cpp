@@ -6,6 +6,7 @@
 #include <ucontext.h>
 #include <unistd.h>
 
+#include <cmath>
 #include <csetjmp>
 #include <cstdio>
 #include <cstdlib>
@@ -134,8 +135,13 @@ void run_block() {
     }
 }
 
+float towards_zero(double x) {
+    const float rounded = static_cast<float>(x);
+    return std::fabs(static_cast<double>(rounded)) > std::fabs(x) ? std::nextafterf(rounded, 0) : rounded;
+}
+
 void finish_fragments() {
-    float a[16][16], b[16][8], c[16][8];
+    double a[16][16], b[16][8], c[16][8];
     auto as_float = [](std::uint32_t word, int half) {
         const std::uint32_t bits = half ? word & 0xffff0000u : word << 16;
         float value;
@@ -155,12 +161,12 @@ void finish_fragments() {
     for (int i = 0; i < 16; ++i)
         for (int j = 0; j < 8; ++j) {
             double sum = 0;
-            for (int k = 0; k < 16; ++k) sum += static_cast<double>(a[i][k]) * static_cast<double>(b[k][j]);
-            c[i][j] = static_cast<float>(sum);
+            for (int k = 0; k < 16; ++k) sum += a[i][k] * b[k][j];
+            c[i][j] = sum;
         }
     for (int lane = 0; lane < warp_size; ++lane) {
         const int group = lane / 4, in_group = lane % 4;
-        float mine[4];
+        double mine[4];
         for (int i = 0; i < 4; ++i) mine[i] = c[group + 8 * (i / 2)][2 * in_group + i % 2];
         std::memcpy(taken_from_lane(lane), mine, sizeof mine);
     }
@@ -191,9 +197,9 @@ void* taken_from_lane(int lane) {
 void multiply_fragments(float* c, const std::uint32_t (&a)[4], const std::uint32_t (&b)[2]) {
     const std::uint32_t words[6] = {a[0], a[1], a[2], a[3], b[0], b[1]};
     wait_for_warp("mma.m16n8k16", words, sizeof words, finish_fragments);
-    float product[4];
+    double product[4];
     std::memcpy(product, taken_from_lane(lane()), sizeof product);
-    for (int i = 0; i < 4; ++i) c[i] += product[i];
+    for (int i = 0; i < 4; ++i) c[i] = towards_zero(static_cast<double>(c[i]) + product[i]);
 }
 
 void run_grid(dim3 grid, dim3 size, const std::function<void()>& thread) {

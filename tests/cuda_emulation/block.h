@@ -28,8 +28,8 @@ void wait_for_block();
 void wait_for_warp(const char* operation, const void* given, std::size_t bytes, void (*finish)());
 void* taken_from_lane(int lane);
 
-// c += a·b by a warp: mma.m16n8k16 on bfloat16, with the fragments of PTX. Products are exact, and rounded once: the
-// order in which a GPU adds them is not documented.
+// c += a·b by a warp: mma.m16n8k16 on bfloat16, with the fragments of PTX. Products and their sum are
+// exact, and what they are added to is cut off after a float's bits, as matrix units do.
 void multiply_fragments(float* c, const std::uint32_t (&a)[4], const std::uint32_t (&b)[2]);
 
 }  // namespace emulation

@@ -44,6 +44,7 @@ __global__ void __launch_bounds__(tile_threads) weights_kernel(const __grid_cons
             const Position p = Multiply<T>::position(i);
             if (tile.has_row(p.row)) total[i] = args.gradient[tile.at(p.row, p.column)];
         }
+    static_assert(gradient_stretch <= Multiply<T>::longest_sum, "a stretch is one sum");
     add_steps<T, false, gradient_stretch>(RowSteps<T>(args, tile), memory, total);
     // What A has of NaN and infinity makes NaN of a zero beside it.
 #pragma unroll

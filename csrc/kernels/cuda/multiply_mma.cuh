@@ -41,6 +41,9 @@ template <class T>
 class MatrixUnit {
 public:
     static constexpr int depth = 32;
+    // Short: the units do not round what they add, but cut it off, and always towards zero (Fasi, Higham, Mikaitis &
+    // Pranesh 2021, "Numerical behavior of NVIDIA tensor cores").
+    static constexpr int longest_sum = 128;
     static constexpr int parts = operand_parts<T>;
     // Rows are so much longer than what they hold that the words of a warp's fragment lie in 32 banks.
     struct Stage {

@@ -24,8 +24,7 @@ union TileMemory {
 };
 
 // total += all terms. `Steps` has: exists(), whether there is a step; advance(), to the next; a(row, term) and b(term,
-// column) of the step it is at. Sums of more terms than `longest` are cut and the parts added, so that rounding errors
-// do not grow with the length.
+// column) of the step it is at. Parts of `longest` terms are summed by themselves, and then added.
 template <class T, bool a_along_terms, int longest, class Steps>
 __device__ __forceinline__ void add_steps(Steps steps, TileMemory<T>& memory, Compute<T> (&total)[sums_of_thread]) {
     static_assert(longest % Multiply<T>::depth == 0, "a part is whole steps");

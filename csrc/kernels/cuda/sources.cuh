@@ -73,9 +73,8 @@ private:
 // The sums of this block's tile, in `memory`.
 template <class T, int most>
 __device__ __forceinline__ void sum_sources(const Terms<T, most>& terms, std::int64_t rows, TileMemory<T>& memory) {
-    constexpr int longest = 512;
     Compute<T> total[sums_of_thread] = {};
-    add_steps<T, true, longest>(
+    add_steps<T, true, Multiply<T>::longest_sum>(
         SourceSteps<T, most>(terms, static_cast<std::int64_t>(blockIdx.x) * tile_size, rows, blockIdx.y), memory,
         total);
     share_sums<T>(total, memory);
