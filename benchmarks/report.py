@@ -11,12 +11,24 @@ LABELS = {
     "resnetcore": "resnetcore",
     "torch_eager": "PyTorch eager",
     "torch_compile": "PyTorch compile",
+    "torch_graph": "PyTorch CUDA graph",
+    "torch_addmm": "cuBLAS chain, CUDA graph",
     "torch_onednn": "PyTorch oneDNN",
     "jax_jit": "JAX jit",
     "onnxruntime": "ONNX Runtime",
     "sklearn_mlp": "scikit-learn (no skips)",
 }
-COLOURS = dict(zip(LABELS, ("#000000", "#d55e00", "#0072b2", "#56b4e9", "#009e73", "#e69f00", "#cc79a7"), strict=False))
+COLOURS = dict(
+    resnetcore="#000000",
+    torch_eager="#d55e00",
+    torch_compile="#0072b2",
+    torch_graph="#f0e442",
+    torch_addmm="#999999",
+    torch_onednn="#56b4e9",
+    jax_jit="#009e73",
+    onnxruntime="#e69f00",
+    sklearn_mlp="#cc79a7",
+)
 NETWORKS = {
     "identity": "identity skips",
     "norm": "identity skips and batch normalisation",
@@ -37,9 +49,9 @@ def table(run: dict) -> str:
     ratios = ["times the fastest rival", *(f"without {LABELS[n]}" for n in hidden)]
     last = "columns" if hidden else "column"
     lines = [
-        f"{title(run)}: medians in ms{memory}, {machine['threads']} threads of {machine['cpu']}, "
-        f"{machine['isa']}, {run['date']}, commit {run['commit']}; {machine['versions']}. How many times faster than the "
-        f"fastest rival that computes the same, the median of paired ratios, is in the last {last}. Made by `{command(run)}`.",
+        f"{title(run)}: medians in ms{memory}, {place(machine)}, {run['date']}, commit {run['commit']}; "
+        f"{machine['versions']}. How many times faster than the fastest rival that computes the same, the median of paired "
+        f"ratios, is in the last {last}. Made by `{command(run)}`.",
         "",
         "| batch, width, layers | " + " | ".join([LABELS[n] for n in measured] + ratios) + " |",
         "|---|" + "---|" * (len(measured) + len(ratios)),
@@ -50,6 +62,12 @@ def table(run: dict) -> str:
         cells += [best_ratio(row), *(best_ratio(row, without=n) for n in hidden)]
         lines.append(f"| {shape['batch']}, {shape['width']}, {shape['depth']} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def place(machine: dict) -> str:
+    if "gpu" in machine:
+        return f"{machine['gpu']}, driver {machine['driver']}, batches from the host's memory"
+    return f"{machine['threads']} threads of {machine['cpu']}, {machine['isa']}"
 
 
 def cell(entry: dict) -> str:
@@ -79,7 +97,7 @@ def title(run: dict) -> str:
 
 
 def command(run: dict) -> str:
-    default = {"variant": "identity", "mode": "train", "optimizer": "sgd", "precision": "float32"}
+    default = {"variant": "identity", "mode": "train", "optimizer": "sgd", "precision": "float32", "device": "cpu"}
     return "python -m benchmarks" + "".join(f" --{n} {run[n]}" for n, v in default.items() if run.get(n, v) != v)
 
 

@@ -5,6 +5,7 @@ import signal
 import sys
 from pathlib import Path
 
+import pytest
 from hypothesis import settings
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -19,3 +20,14 @@ settings.load_profile("repeatable")
 # A shell's background job ignores Ctrl-C, and its children with it: tests that press it need Python's own handler.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session")
+def device() -> str:
+    """The first GPU, or its emulation where RESNETCORE_CUDA_LIBRARY names one."""
+    from resnetcore import DeviceError, _core
+
+    try:
+        return _core.check_device("cuda")
+    except DeviceError as error:
+        pytest.skip(str(error))

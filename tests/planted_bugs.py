@@ -135,16 +135,16 @@ BUGS = (
     ),
     Bug(
         "the batch's variance is unbiased",
-        "csrc/runtime/norms.cpp",
-        "set_coefficients(norm, j, mean, squares / n);",
-        "set_coefficients(norm, j, mean, squares / (n - 1));",
+        "csrc/kernels/columns.h",
+        "set_coefficients(args.out, j, all.mean, all.squares / n,",
+        "set_coefficients(args.out, j, all.mean, all.squares / (n - 1),",
         f"{REFERENCE} outputs",
     ),
     Bug(
         "the running variance is biased",
-        "csrc/runtime/norms.cpp",
-        "carry(norm.next_var[j], squares / (n - 1));",
-        "carry(norm.next_var[j], squares / n);",
+        "csrc/kernels/columns.h",
+        "carry_on(args.next_var[j], all.squares / (n - 1));",
+        "carry_on(args.next_var[j], all.squares / n);",
         f"{REFERENCE} 'five_steps and momentum'",
     ),
     Bug(
@@ -184,14 +184,14 @@ BUGS = (
     ),
     Bug(
         "a gate's gradient takes the sigmoid for its derivative",
-        "csrc/kernels/cpu/elementwise.h",
-        "write(g * (h - x) * t * rest,",
-        "write(g * (h - x) * t,",
+        "csrc/math/gate.h",
+        "return gradient * (h - x) * t * (V(1) - t);",
+        "return gradient * (h - x) * t;",
         "cpp:elementwise",
     ),
     Bug(
         "a derivative reads the output where the argument was kept",
-        "csrc/kernels/cpu/backward_data.h",
+        "csrc/math/activation.h",
         "if (saved_is_argument) saved = Activation::forward(saved);",
         "(void)saved_is_argument;",
         "cpp:epilogues",
@@ -227,15 +227,15 @@ BUGS = (
     Bug(
         "clipping leaves the norms' gradients out",
         "csrc/train/weight_gradients.cpp",
-        "for (std::int64_t j = 0; j < norm.width; ++j)\n                total +=",
-        "for (std::int64_t j = 0; j < 0; ++j)\n                total +=",
+        "    if (team.rank() == 0) visit_norms(sum_to(squares_.data() + 2 * units_.size()));\n",
+        "",
         "tests/test_trainer.py -k clip",
     ),
     Bug(
         "folding a norm for inference forgets the mean",
-        "csrc/train/model.cpp",
-        "norm.shift[j] - static_cast<double>(norm.mean[j]) * norm.scale[j]",
-        "norm.shift[j]",
+        "csrc/math/normalisation.h",
+        "static_cast<double>(shift) - static_cast<double>(mean) * static_cast<double>(scale)",
+        "static_cast<double>(shift)",
         f"{REFERENCE} outputs",
     ),
     Bug(
@@ -246,10 +246,10 @@ BUGS = (
         "tests/test_updates.py",
     ),
     Bug(
-        "a step that met NaN keeps its running statistics",
-        "csrc/train/backpropagation.cpp",
-        "if (result_.finite && state && !options.keep_gradients) {",
-        "if (state && !options.keep_gradients) {",
+        "a step that met NaN is taken",
+        "csrc/kernels/ops.h",
+        "return !outcome || (outcome->finite && !outcome->may_overflow);",
+        "return !outcome || !outcome->may_overflow;",
         "tests/test_training_bad_inputs.py tests/test_trainer.py",
     ),
     Bug(
@@ -311,8 +311,8 @@ BUGS = (
     Bug(
         "a step asks for memory",
         "csrc/train/backpropagation.cpp",
-        "row_loss_.resize(batch.rows);",
-        "row_loss_ = std::vector<double>(batch.rows);",
+        "row_loss_.reserve(batch.rows);",
+        "row_loss_ = AlignedArray<double>(model_.device(), batch.rows);",
         "cpp:allocations",
     ),
     Bug(
@@ -347,10 +347,24 @@ BUGS = (
     ),
     Bug(
         "an update that overflows is applied",
-        "csrc/train/backpropagation.cpp",
-        "may_overflow_ = updates && !careful_ &&",
-        "may_overflow_ = false && updates && !careful_ &&",
+        "csrc/math/step.h",
+        "return !(larger(gradient, 1) * larger(lr, 1) < small);",
+        "return false && !(larger(gradient, 1) * larger(lr, 1) < small);",
         "tests/test_training_bad_inputs.py -k overflow",
+    ),
+    Bug(
+        "a device updates a bias although the loss is NaN",
+        "csrc/train/weight_gradients.cpp",
+        "    vector.permission = permission;\n",
+        "",
+        "cpp:devices",
+    ),
+    Bug(
+        "a recorded step keeps the learning rate of its first time",
+        "csrc/train/optimizer_state.cpp",
+        "    model_.device().upload(hypers_.data(), both, sizeof both);\n",
+        "    if (steps_ < 2) model_.device().upload(hypers_.data(), both, sizeof both);\n",
+        "cpp:devices",
     ),
 )
 INCLUDES = {"csrc/runtime/tiles.h": '#include "runtime/thread_pool.h"\n'}

@@ -6,6 +6,7 @@ compared before any time is taken. ImportError means that the library is not the
 """
 
 NAMES = ("resnetcore", "torch_eager", "torch_compile", "torch_onednn", "jax_jit", "onnxruntime", "sklearn_mlp")
+CUDA_NAMES = ("resnetcore", "torch_eager", "torch_compile", "torch_graph", "torch_addmm")
 # Sides that do other work: nothing to compare results with, and never among the rivals that a ratio is taken to.
 UNCOMPARED = {"sklearn_mlp": "no skips"}
 # Sides that their library does not offer: what it could do, by an operator that is not public.

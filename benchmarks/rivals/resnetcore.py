@@ -18,7 +18,7 @@ def build(case, problem, threads):
         )
         for layer in problem.layers
     ]
-    net = rc.Network(case.shape.width, layers, dtype=case.precision)
+    net = rc.Network(case.shape.width, layers, dtype=case.precision, device=case.device)
     net.set_parameters(problem.arrays)
     x, labels = problem.x, problem.labels
     if case.mode == "infer":

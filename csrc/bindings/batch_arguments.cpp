@@ -104,7 +104,9 @@ Targets<T>::Targets(py::handle y, py::handle sample_weight, const LossSettings& 
     target_.label_smoothing = settings.label_smoothing;
     target_.delta = settings.delta;
     class_weight_.assign(settings.class_weight.begin(), settings.class_weight.end());
+    target_.class_weights = static_cast<std::int64_t>(class_weight_.size());
     if (!class_weight_.empty()) target_.class_weight = class_weight_.data();
+    target_.normaliser = &normaliser_;
     if (!sample_weight.is_none()) {
         const py::array weights = as_array(sample_weight, where + "sample_weight");
         if (weights.ndim() != 1 || weights.shape(0) != rows)
@@ -129,8 +131,8 @@ void Targets<T>::set_normaliser(std::int64_t rows, const std::string& where) {
         weight_ += sample * by_class;
     }
     const double total = takes_labels(loss_) ? weight_ : weight_ * static_cast<double>(outputs_);
-    target_.normaliser = total > 0 ? 1 / total : 0;
-    if (!std::isfinite(target_.normaliser))
+    normaliser_ = total > 0 ? 1 / total : 0;
+    if (!std::isfinite(normaliser_))
         throw ValueError(where + "the weights of the batch sum to " + number_text(total) + ", too little to divide by");
 }
 

@@ -30,7 +30,7 @@ public:
     Targets(pybind11::handle y, pybind11::handle sample_weight, const LossSettings& settings, std::int64_t rows,
             std::int64_t outputs, const char* operation);
 
-    // As the kernels read them; `normaliser` is 1 / Σ weights. Points into this object.
+    // As the kernels read them, in the host's memory. Points into this object.
     const LossTarget<T>& get() const { return target_; }
     // What the mean over the rows is divided by: Σ weights, or their number.
     double weight() const { return weight_; }
@@ -41,7 +41,7 @@ private:
     int loss_;
     std::int64_t outputs_;
     LossTarget<T> target_;
-    double weight_ = 0;
+    double weight_ = 0, normaliser_ = 1;  // the second: 1 / Σ weights
     Dense<std::int64_t> labels_;
     Dense<Compute<T>> values_, sample_weight_;
     std::vector<Compute<T>> class_weight_;

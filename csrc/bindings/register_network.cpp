@@ -2,7 +2,8 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
-#include <mutex>
+#include <optional>
+#include <type_traits>
 
 #include "base/error.h"
 #include "bindings/array.h"
@@ -12,28 +13,76 @@
 #include "bindings/register.h"
 #include "bindings/without_gil.h"
 #include "kernels/select.h"
-#include "runtime/norms.h"
+#include "math/normalisation.h"
 
 namespace py = pybind11;
 
 namespace resnetcore {
 namespace {
 
+// What the products of a float32 network are made of where this is asked for.
+MatmulPrecision available_on(const Device& device, MatmulPrecision asked) {
+    if (device.is_host()) return available(asked);
+    return asked == MatmulPrecision::high && !device.has_bfloat16x2() ? MatmulPrecision::highest : asked;
+}
+
+// make(T()) for the T that a network stores on this device.
+template <class Make>
+NetworkObject make_stored(const std::string& dtype, const std::string& matmul, const Device& device, const Make& make) {
+    const MatmulPrecision products = available_on(device, find_matmul_precision(matmul));
+    auto object = [&](auto element) { return NetworkObject{make(element), dtype, matmul}; };
+    if (dtype == "bfloat16" || (dtype == "float32" && products == MatmulPrecision::medium)) return object(bfloat16());
+    if (dtype == "float32" && products == MatmulPrecision::high) return object(bfloat16x2());
+    if (dtype == "float32") return object(float());
+    if (dtype == "float64") return object(double());
+    throw DTypeError("Network: dtype must be \"float32\", \"float64\" or \"bfloat16\", got \"" + dtype + "\"");
+}
+
 NetworkObject make_network(py::handle inputs, const py::sequence& layers, std::uint64_t seed, const std::string& dtype,
-                           const std::string& matmul) {
-    const MatmulPrecision products = available(find_matmul_precision(matmul));
+                           const std::string& matmul, const std::string& device_name) {
+    Device& device = find_device(device_name);
     Topology topology;
     topology.inputs = integer_argument(inputs, "Network: inputs");
     for (const py::handle layer : layers)
         topology.layers.push_back(layer_from_dict(layer.cast<py::dict>(), topology.depth() + 1));
-    auto make = [&](auto element) {
-        return NetworkObject{std::make_shared<Model<decltype(element)>>(std::move(topology), seed), dtype, matmul};
-    };
-    if (dtype == "bfloat16" || (dtype == "float32" && products == MatmulPrecision::medium)) return make(bfloat16());
-    if (dtype == "float32" && products == MatmulPrecision::high) return make(bfloat16x2());
-    if (dtype == "float32") return make(float());
-    if (dtype == "float64") return make(double());
-    throw DTypeError("Network: dtype must be \"float32\", \"float64\" or \"bfloat16\", got \"" + dtype + "\"");
+    return make_stored(dtype, matmul, device, [&](auto element) {
+        return std::make_shared<Model<decltype(element)>>(std::move(topology), seed, device);
+    });
+}
+
+// Another device may store other numbers for the same precision; what both compute with is the same.
+template <class U, class T>
+ModelPtr<U> converted(const Model<T>& model, Device& device) {
+    if constexpr (std::is_same_v<U, T>) {
+        return std::make_shared<Model<U>>(model, device);
+    } else {
+        static_assert(std::is_same_v<Compute<U>, Compute<T>>);
+        auto other = std::make_shared<Model<U>>(model.topology(), model.seed(), device);
+        std::vector<std::vector<Compute<T>>> arrays;
+        std::vector<std::pair<int, Compute<T>*>> read;
+        std::vector<std::pair<int, const Compute<T>*>> written;
+        for (const Parameter& p : model.parameters().all) {
+            arrays.emplace_back(p.size());
+            read.push_back({static_cast<int>(read.size()), arrays.back().data()});
+            written.push_back({static_cast<int>(written.size()), arrays.back().data()});
+        }
+        model.read(read);
+        other->write(written);
+        return other;
+    }
+}
+
+NetworkObject clone(const NetworkObject& n, const std::optional<std::string>& device_name) {
+    return n.with([&](const auto& model) {
+        using T = typename std::decay_t<decltype(model)>::Scalar;
+        const WithoutGil release;
+        Device& device = device_name ? find_device(*device_name) : model.device();
+        return make_stored(n.dtype, n.matmul_precision, device, [&](auto element) -> ModelPtr<decltype(element)> {
+            using U = decltype(element);
+            if constexpr (std::is_same_v<Compute<U>, Compute<T>>) return converted<U>(model, device);
+            return nullptr;  // never: the dtype is the same
+        });
+    });
 }
 
 std::vector<std::string> names(const ParameterList& list, bool trained) {
@@ -125,7 +174,7 @@ template <class T>
 PassResult gradients_into(Model<T>& model, const Batch<T>& batch,
                           const std::vector<std::pair<int, Compute<T>*>>& wanted) {
     const WithoutGil release;
-    std::lock_guard<ForkSafeMutex> lock(model.mutex());
+    const auto held = model.hold();
     PassOptions options;
     options.keep_gradients = true;
     Backpropagation<T> pass(model, true);
@@ -222,7 +271,11 @@ void register_network(py::module_& m) {
     m.def("norm_eps", [] { return norm_eps; }, "What a batch norm adds to a variance.");
     py::class_<NetworkObject>(m, "Network", "A checked topology and its arrays; see resnetcore.Network.")
         .def(py::init(&make_network), py::arg("inputs"), py::arg("layers"), py::arg("seed") = 0,
-             py::arg("dtype") = "float32", py::arg("matmul_precision") = "highest")
+             py::arg("dtype") = "float32", py::arg("matmul_precision") = "highest", py::arg("device") = "cpu")
+        .def_property_readonly(
+            "device",
+            [](const NetworkObject& n) { return n.with([](const auto& model) { return model.device().name(); }); },
+            "Its full name: \"cpu\", \"cuda:0\".")
         .def_property_readonly(
             "inputs",
             [](const NetworkObject& n) { return n.with([](const auto& model) { return model.topology().inputs; }); })
@@ -284,21 +337,16 @@ void register_network(py::module_& m) {
                 return n.with([&](auto& model) { return evaluate(model, x, y, loss); });
             },
             py::arg("x"), py::arg("y"), py::arg("loss"), "(loss, outputs) in inference mode.")
-        .def(
-            "clone",
-            [](const NetworkObject& n) {
-                return n.with([&](const auto& model) {
-                    using M = std::decay_t<decltype(model)>;
-                    const WithoutGil release;
-                    return NetworkObject{std::make_shared<M>(model), n.dtype, n.matmul_precision};
-                });
-            },
-            "A network with the same arrays that shares nothing with this one.")
+        .def("clone", &clone, py::arg("device") = py::none(),
+             "A network with the same arrays that shares nothing with this one, on its or on another device.")
         .def(
             "plan",
             [](const NetworkObject& n, bool training, std::int64_t batch) {
-                const std::string products = std::string("products of ") + n.operands() + "\n";
-                return products + n.with([&](const auto& model) { return explain_plan(model, training, batch); });
+                return n.with([&](const auto& model) {
+                    const std::string where = model.device().is_host() ? "" : ", on " + model.device().name();
+                    return std::string("products of ") + n.operands() + where + "\n" +
+                           explain_plan(model, training, batch);
+                });
             },
             py::arg("training") = false, py::arg("batch") = 128, "What runs in which order, on which memory, as text.")
         .def(

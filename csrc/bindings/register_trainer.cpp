@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <mutex>
 
 #include "base/error.h"
 #include "bindings/array.h"
@@ -75,6 +74,7 @@ TrainerObject make_trainer(const NetworkObject& network, const py::dict& loss, c
             using Trainer = TrainerOf<typename M::Scalar>;
             check(static_cast<Compute<typename M::Scalar>>(settings.eps) > 0, "eps",
                   "above zero in the network's precision", settings.eps);
+            model->device().make_current();
             return TrainerObject{std::make_shared<Trainer>(model, loss_settings(loss), settings, seed,
                                                            clip_norm.value_or(0), accumulate)};
         },
@@ -114,7 +114,7 @@ double step_batch(TrainerOf<T>& trainer, py::handle x, py::handle y, double lr, 
     check_training_rows(trainer.model->topology(), input.rows, trainer.accumulate, "step");
     const Targets<T> targets(y, sample_weight, trainer.loss, input.rows, trainer.model->outputs(), "step");
     const WithoutGil release;
-    std::lock_guard<ForkSafeMutex> lock(trainer.model->mutex());
+    const auto held = trainer.model->hold();
     return step<T>(trainer, {input.data, input.stride}, input.rows, targets, lr);
 }
 
@@ -136,8 +136,9 @@ double step_rows(TrainerOf<T>& trainer, py::handle x, py::handle y, const py::ar
     if (!sample_weight.is_none()) batch_weight = py::reinterpret_borrow<py::object>(sample_weight)[chosen];
     const Targets<T> targets(batch_y, batch_weight, trainer.loss, rows, trainer.model->outputs(), "step");
     const WithoutGil release;
-    std::lock_guard<ForkSafeMutex> lock(trainer.model->mutex());
-    const std::int64_t stride = padded_width(width, sizeof(Compute<T>));
+    const auto held = trainer.model->hold();
+    // A device gets its rows by one copy, without what pads them.
+    const std::int64_t stride = trainer.model->device().is_host() ? padded_width(width, sizeof(Compute<T>)) : width;
     trainer.gathered.reserve(rows * stride);
     for (std::int64_t i = 0; i < rows; ++i)
         std::copy_n(input.data + index(i) * input.stride, width, trainer.gathered.data() + i * stride);
@@ -168,7 +169,7 @@ py::dict state(TrainerOf<T>& trainer) {
     result["optimizer.step"] = steps;
     {
         const WithoutGil release;
-        std::lock_guard<ForkSafeMutex> lock(model.mutex());
+        const auto held = model.hold();
         for (const Wanted& w : wanted) model.store().unpack_like(w.id, trainer.state.array(w.id, w.index), w.values);
         *count = trainer.state.steps();
     }
@@ -201,9 +202,10 @@ void set_state(TrainerOf<T>& trainer, const py::dict& given) {
     if (given.size() != values.size() + 1) throw ValueError("set_state: there are arrays that no parameter has");
     const std::int64_t count = *steps.data();
     const WithoutGil release;
-    std::lock_guard<ForkSafeMutex> lock(model.mutex());
+    const auto held = model.hold();
     for (std::size_t i = 0; i < values.size(); ++i)
         model.store().pack_like(ids[i], values[i].first.data(), values[i].second);
+    model.device().synchronize();
     trainer.state.set_steps(count);
 }
 

@@ -5,7 +5,9 @@
 // `synchronize` wait, and are where an error of work that went before is raised.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
+#include <cstdint>
 #include <string>
 
 #include "kernels/ops.h"
@@ -18,9 +20,16 @@ public:
     virtual const std::string& name() const = 0;  // "cpu", "cuda:0"
     virtual bool is_host() const = 0;
 
-    // Zeroed, on a boundary of 256 bytes at least. Throws std::bad_alloc, and the device goes on.
+    // Zeroed, on a boundary of 256 bytes at least. Throws std::bad_alloc, and the device goes on. `release` may come
+    // from any thread, whatever its current device.
     virtual void* allocate(std::size_t bytes) = 0;
     virtual void release(void* memory) noexcept = 0;
+    // Work that was recorded before the last allocation may point to memory that another array has taken the place of.
+    void* allocate_counted(std::size_t bytes) {
+        allocations_.fetch_add(1, std::memory_order_relaxed);
+        return allocate(bytes);
+    }
+    std::uint64_t allocations() const { return allocations_.load(std::memory_order_relaxed); }
 
     virtual void upload(void* to, const void* from, std::size_t bytes) = 0;    // `from` may be reused at once
     virtual void download(void* to, const void* from, std::size_t bytes) = 0;  // `to` is filled at return
@@ -51,6 +60,9 @@ protected:
         const KernelTable<bfloat16>* bf16 = nullptr;
         const KernelTable<bfloat16x2>* bf16x2 = nullptr;
     } tables_;
+
+private:
+    std::atomic<std::uint64_t> allocations_{0};
 };
 
 template <>

@@ -48,6 +48,7 @@ struct Case {
     Flush flush;
     MatrixOf<T> a{rows, inner, flush, MatrixOf<T>::Fill::reals, 3},
         delta{rows, columns, flush, MatrixOf<T>::Fill::reals, 2};
+    const Hyper<T> numbers = hyper<T>(nesterov);
     Weight<T> start{k, inner, columns, flush};
     Guarded<T> sums{packed_size(inner, columns, k.panel), flush};
 
@@ -91,7 +92,7 @@ struct Case {
         one.weight = weight.slot(), one.bias = weight.bias_slot();
         one.operands.transposed = weight.transposed.data();
         one.optimizer = optimizer;
-        one.weight_hyper = one.bias_hyper = hyper<T>(nesterov);
+        one.weight_hyper = one.bias_hyper = &numbers;
         one.sums = sums.data();
         k.backward_weights(one);
     }
@@ -109,11 +110,11 @@ struct Case {
         whole.last_panel = panel_count(columns, k.panel);
         whole.gradient = gradient.data();
         whole.weight = weight.slot(), whole.operands.transposed = weight.transposed.data();
-        whole.optimizer = optimizer, whole.hyper = hyper<T>(nesterov);
+        whole.optimizer = optimizer, whole.hyper = &numbers;
         k.update(whole);
         UpdateVectorArgs<T> vector;
         vector.size = columns, vector.gradient = bias_gradient.data(), vector.slot = weight.bias_slot();
-        vector.optimizer = optimizer, vector.hyper = hyper<T>(nesterov);
+        vector.optimizer = optimizer, vector.hyper = &numbers;
         k.update_vector(vector);
     }
 
