@@ -93,6 +93,7 @@ __global__ void __launch_bounds__(tile_threads)
 
 template <class T, class Epilogue>
 void launch_sum(const Epilogue& epilogue) {
+    static_assert(sizeof(Terms<T, max_terms>) + sizeof(Epilogue) <= 32764, "what a kernel's parameters may take");
     const auto& args = epilogue.args;
     if (args.rows == 0 || args.columns == 0) return;
     const dim3 grid(static_cast<unsigned>((args.rows + tile_size - 1) / tile_size),
