@@ -27,8 +27,7 @@ template <class T>
 __device__ __forceinline__ void write(Compute<T> x, const MutableRows<T>& rows, std::int64_t i, std::int64_t j) {
     write(x, rows.data[i * rows.stride + j]);
 }
-// Where out = what is rounded, and wide = what is not; either may be null in a type that rounds, `wide` always is in
-// one that does not.
+// To `out` rounded, to `wide` as it is. Either may be null where T rounds; where it does not, there is `out` alone.
 template <class T>
 __device__ __forceinline__ void write_both(Compute<T> x, const MutableRows<T>& out, const MutableRows<Compute<T>>& wide,
                                            std::int64_t i, std::int64_t j) {

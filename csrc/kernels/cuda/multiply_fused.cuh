@@ -2,18 +2,10 @@
 // 4 of the 64 × 64 sums.
 #pragma once
 
-#include "kernels/cuda/elements.cuh"
+#include "kernels/cuda/tile.cuh"
 
 namespace resnetcore {
 namespace cuda {
-
-constexpr int tile_size = 64;      // rows and columns of a block's tile
-constexpr int tile_threads = 256;  // of its block
-constexpr int sums_of_thread = tile_size * tile_size / tile_threads;
-
-struct Position {
-    int row, column;
-};
 
 template <class T>
 class FusedMultiply {

@@ -5,7 +5,7 @@
 // instruction takes them; a thread's fragments are whole words.
 #pragma once
 
-#include "kernels/cuda/multiply_fused.cuh"
+#include "kernels/cuda/tile.cuh"
 
 namespace resnetcore {
 namespace cuda {

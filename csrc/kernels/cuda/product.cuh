@@ -7,6 +7,7 @@
 
 #include <type_traits>
 
+#include "kernels/cuda/multiply_fused.cuh"
 #include "kernels/cuda/multiply_mma.cuh"
 
 namespace resnetcore {
@@ -62,14 +63,6 @@ __device__ __forceinline__ void share_sums(const Compute<T> (&total)[sums_of_thr
         memory.sums[p.row][p.column] = total[i];
     }
     __syncthreads();
-}
-
-// visit(row, column) for this thread's share of a tile; neighbouring threads have neighbouring columns.
-template <class Visit>
-__device__ __forceinline__ void for_tile(Visit visit) {
-#pragma unroll 1
-    for (int at = static_cast<int>(threadIdx.x); at < tile_size * tile_size; at += tile_threads)
-        visit(at / tile_size, at % tile_size);
 }
 
 }  // namespace cuda

@@ -7,7 +7,6 @@ namespace resnetcore {
 namespace cuda {
 
 constexpr int usual_terms = 8;  // of nearly every layer; longer lists cost a launch more
-static_assert(tile_size == panel_width, "a block's tile is a panel wide");
 
 template <class T, int most>
 struct Terms {
