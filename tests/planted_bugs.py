@@ -366,6 +366,27 @@ BUGS = (
         "    if (steps_ < 2) model_.device().upload(hypers_.data(), both, sizeof both);\n",
         "cpp:devices",
     ),
+    Bug(
+        "an upload writes over pinned memory that is still to be read",
+        "csrc/kernels/cuda/staging.cpp",
+        "    RC_CUDA_TRY(cudaEventSynchronize(emptied_[chunk_]));",
+        "    ",
+        "cpp:cuda_streams",
+    ),
+    Bug(
+        "another device's memory is released in the order of the caller's",
+        "csrc/kernels/cuda/memory.cpp",
+        "cudaFreeAsync(memory, owner->stream)",
+        "cudaFreeAsync(memory, owner ? current_context()->stream : nullptr)",
+        "cpp:cuda_streams",
+    ),
+    Bug(
+        "a launch that failed is not told of",
+        "csrc/kernels/cuda/memory.cpp",
+        "    RC_CUDA_TRY(cudaGetLastError());",
+        "    ",
+        "cpp:cuda_streams",
+    ),
 )
 INCLUDES = {"csrc/runtime/tiles.h": '#include "runtime/thread_pool.h"\n'}
 
