@@ -5,7 +5,7 @@ void gate(const GateArgs<T>& args) {
     using V = Vec<Compute<T>>;
     for (std::int64_t i = 0; i < args.rows; ++i)
         for_columns<T>(args.columns, [&](std::int64_t j, int n) {
-            V a = gated(at(args.t, i, j, n), at(args.h, i, j, n), at(args.x, i, j, n));
+            V a = gated(at(args.h, i, j, n), at(args.t, i, j, n), at(args.x, i, j, n));
             if (args.mask.data) a = a * at(args.mask, i, j, n);
             if (computes_itself<T> || args.out.data) write(a, args.out.data + i * args.out.stride + j, n);
             if (!computes_itself<T> && args.wide.data) write(a, args.wide.data + i * args.wide.stride + j, n);
