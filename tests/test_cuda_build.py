@@ -97,7 +97,9 @@ def architectures():
     """As the installed module has them, whichever RESNETCORE_CUDA_LIBRARY names."""
     code = "from resnetcore import _core; print(_core.cuda_info()['architectures'])"
     environment = {**os.environ, "RESNETCORE_CUDA_LIBRARY": ""}
-    return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=environment).stdout
+    return subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, env=environment
+    ).stdout
 
 
 @pytest.fixture(scope="module")

@@ -109,7 +109,8 @@ void register_config(py::module_& m) {
         py::arg("asked"), "The matmul precision that float32 networks have here where this one is asked for.");
     m.def("build_info", &build_info, "Version, compiler and build type.");
     m.def("cache_info", &cache_info, "Bytes of the caches that the cost models reckon with.");
-    m.def("cuda_info", &cuda_info, "What the CUDA module is built for, the driver and its GPUs, and why there are none.");
+    m.def("cuda_info", &cuda_info,
+          "What the CUDA module is built for, the driver and its GPUs, and why there are none.");
     m.def(
         "check_device", [](const std::string& name) { return find_device(name).name(); }, py::arg("name"),
         "The device's full name; raises DeviceError, with the reason, where it cannot be had.");
