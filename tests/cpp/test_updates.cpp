@@ -4,27 +4,13 @@
 #include <algorithm>
 #include <vector>
 
+#include "hyper.h"
 #include "math/optimizer.h"
 #include "matrices.h"
 
 using namespace resnetcore;
 
 namespace {
-
-template <class T>
-Hyper<T> hyper(bool nesterov) {
-    Hyper<T> h;
-    h.lr = T(0.0625), h.momentum = T(0.875), h.nesterov = nesterov, h.weight_decay = T(0.03125);
-    h.beta1 = T(0.875), h.beta2 = T(0.96875), h.eps = T(0.0009765625);
-    h.one_minus_beta1 = T(0.125), h.one_minus_beta2 = T(0.03125);
-    h.step_size = T(0.25), h.root_correction = T(0.5);
-    return h;
-}
-template <class T>
-Hyper<double> widened(const Hyper<T>& h) {
-    return {h.lr,  h.momentum,        h.nesterov,        h.weight_decay, h.beta1,          h.beta2,
-            h.eps, h.one_minus_beta1, h.one_minus_beta2, h.step_size,    h.root_correction};
-}
 
 // A weight, its transposed copy, its optimizer's states, and the bias with its own.
 template <class T>

@@ -91,10 +91,8 @@ void backward_weights(const BackwardWeightsArgs<T>& args) {
     if (args.has_bias && grid.y > 0) launch(bias_kernel<T>, dim3(grid.y), column_block * column_lanes, args);
 }
 
-template void backward_weights(const BackwardWeightsArgs<float>&);
-template void backward_weights(const BackwardWeightsArgs<double>&);
-template void backward_weights(const BackwardWeightsArgs<bfloat16>&);
-template void backward_weights(const BackwardWeightsArgs<bfloat16x2>&);
+#define RC_INSTANTIATE(T) template void backward_weights(const BackwardWeightsArgs<T>&);
+RC_EACH_STORAGE(RC_INSTANTIATE)
 
 }  // namespace cuda
 }  // namespace resnetcore

@@ -145,11 +145,7 @@ void overflowed(const OverflowedArgs<T>& args) {
     template void commit(const CommitArgs<T>&);              \
     template void scale(const ScaleArgs<T>&);                \
     template void overflowed(const OverflowedArgs<T>&);
-RC_INSTANTIATE(float)
-RC_INSTANTIATE(double)
-RC_INSTANTIATE(bfloat16)
-RC_INSTANTIATE(bfloat16x2)
-#undef RC_INSTANTIATE
+RC_EACH_STORAGE(RC_INSTANTIATE)
 
 }  // namespace cuda
 }  // namespace resnetcore

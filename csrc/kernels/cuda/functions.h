@@ -70,5 +70,9 @@ void narrow(std::int64_t rows, std::int64_t columns, Rows<Compute<T>> in, Mutabl
 template <class T>
 void widen(std::int64_t rows, std::int64_t columns, Rows<T> in, MutableRows<Compute<T>> out);
 
+// What a .cu file ends with, for each type of storage.
+#define RC_EACH_STORAGE(instantiate) \
+    instantiate(float) instantiate(double) instantiate(bfloat16) instantiate(bfloat16x2)
+
 }  // namespace cuda
 }  // namespace resnetcore

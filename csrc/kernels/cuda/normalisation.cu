@@ -160,11 +160,7 @@ void fold(const FoldArgs<T>& args) {
     template void combine_norm_sums(const CombineNormSumsArgs<T>&);        \
     template void running_coefficients(const RunningCoefficientsArgs<T>&); \
     template void fold(const FoldArgs<T>&);
-RC_INSTANTIATE(float)
-RC_INSTANTIATE(double)
-RC_INSTANTIATE(bfloat16)
-RC_INSTANTIATE(bfloat16x2)
-#undef RC_INSTANTIATE
+RC_EACH_STORAGE(RC_INSTANTIATE)
 
 }  // namespace cuda
 }  // namespace resnetcore

@@ -81,11 +81,7 @@ void widen(std::int64_t rows, std::int64_t columns, Rows<T> in, MutableRows<Comp
     template void pack_transposed<T>(std::int64_t, std::int64_t, Rows<Compute<T>>, T*);              \
     template void narrow<T>(std::int64_t, std::int64_t, Rows<Compute<T>>, MutableRows<T>);           \
     template void widen<T>(std::int64_t, std::int64_t, Rows<T>, MutableRows<Compute<T>>);
-RC_INSTANTIATE(float)
-RC_INSTANTIATE(double)
-RC_INSTANTIATE(bfloat16)
-RC_INSTANTIATE(bfloat16x2)
-#undef RC_INSTANTIATE
+RC_EACH_STORAGE(RC_INSTANTIATE)
 
 }  // namespace cuda
 }  // namespace resnetcore

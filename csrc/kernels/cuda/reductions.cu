@@ -115,11 +115,7 @@ void clip(const ClipArgs<T>& args) {
     template void conclude(const ConcludeArgs<T>&); \
     template void squares(const SquaresArgs<T>&);   \
     template void clip(const ClipArgs<T>&);
-RC_INSTANTIATE(float)
-RC_INSTANTIATE(double)
-RC_INSTANTIATE(bfloat16)
-RC_INSTANTIATE(bfloat16x2)
-#undef RC_INSTANTIATE
+RC_EACH_STORAGE(RC_INSTANTIATE)
 
 }  // namespace cuda
 }  // namespace resnetcore

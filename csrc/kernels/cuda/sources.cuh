@@ -20,6 +20,10 @@ struct Terms {
         for (int i = 0; i < n_sources; ++i) sources[i] = args.sources[i];
         for (int i = 0; i < n_identity; ++i) identity[i] = args.identity[i];
     }
+    __device__ __forceinline__ Compute<T> add_identities(Compute<T> sum, std::int64_t i, std::int64_t j) const {
+        for (int s = 0; s < n_identity; ++s) sum = sum + read(identity[s], i, j);
+        return sum;
+    }
 };
 
 // Every source's terms, `depth` at a time. Where a source ends within a step, the rest are zeros.
@@ -70,33 +74,35 @@ private:
     const T* panel_at_ = nullptr;
 };
 
-// The sums of this block's tile, in `memory`.
-template <class T, int most>
-__device__ __forceinline__ void sum_sources(const Terms<T, most>& terms, std::int64_t rows, TileMemory<T>& memory) {
+// Σ A·W for one tile a block, and then `Epilogue`, which has the operation's `args` and: finish(sum, terms, i, j), what
+// becomes of the sum at row i and column j.
+template <class T, int most, class Epilogue>
+__global__ void __launch_bounds__(tile_threads)
+    sum_kernel(const __grid_constant__ Epilogue epilogue, const __grid_constant__ Terms<T, most> terms) {
+    __shared__ TileMemory<T> memory;
+    const std::int64_t rows = epilogue.args.rows, columns = epilogue.args.columns;
+    const std::int64_t first_row = static_cast<std::int64_t>(blockIdx.x) * tile_size, panel = blockIdx.y;
     Compute<T> total[sums_of_thread] = {};
-    add_steps<T, true, Multiply<T>::longest_sum>(
-        SourceSteps<T, most>(terms, static_cast<std::int64_t>(blockIdx.x) * tile_size, rows, blockIdx.y), memory,
-        total);
+    add_steps<T, true, Multiply<T>::longest_sum>(SourceSteps<T, most>(terms, first_row, rows, panel), memory, total);
     share_sums<T>(total, memory);
+    for_tile([&](int row, int column) {
+        const std::int64_t i = first_row + row, j = panel * panel_width + column;
+        if (i < rows && j < columns) epilogue.finish(memory.sums[row][column], terms, i, j);
+    });
 }
 
-// kernel<usual_terms> or, for longer lists, kernel<max_terms>, on a grid of tiles. `Kernel` holds them by their number.
-template <class T, class Args, class Kernels>
-void launch_sum(const Args& args, const Kernels& kernels) {
+template <class T, class Epilogue>
+void launch_sum(const Epilogue& epilogue) {
+    static_assert(sizeof(Terms<T, max_terms>) + sizeof(Epilogue) <= 32764, "what a kernel's parameters may take");
+    const auto& args = epilogue.args;
     if (args.rows == 0 || args.columns == 0) return;
     const dim3 grid(static_cast<unsigned>((args.rows + tile_size - 1) / tile_size),
                     static_cast<unsigned>(panel_count(args.columns, panel_width)));
     if (args.n_sources <= usual_terms && args.n_identity <= usual_terms)
-        launch(kernels.usual, grid, tile_threads, args, Terms<T, usual_terms>(args));
+        launch(sum_kernel<T, usual_terms, Epilogue>, grid, tile_threads, epilogue, Terms<T, usual_terms>(args));
     else
-        launch(kernels.long_lists, grid, tile_threads, args, Terms<T, max_terms>(args));
+        launch(sum_kernel<T, max_terms, Epilogue>, grid, tile_threads, epilogue, Terms<T, max_terms>(args));
 }
-
-template <class T, class Args>
-struct SumKernels {
-    void (*usual)(Args, Terms<T, usual_terms>);
-    void (*long_lists)(Args, Terms<T, max_terms>);
-};
 
 }  // namespace cuda
 }  // namespace resnetcore

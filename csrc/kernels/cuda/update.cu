@@ -39,14 +39,10 @@ void update_vector(const UpdateVectorArgs<T>& args) {
     for_elements(1, args.size, UpdateVector<T>{args});
 }
 
-template void update(const UpdateArgs<float>&);
-template void update(const UpdateArgs<double>&);
-template void update(const UpdateArgs<bfloat16>&);
-template void update(const UpdateArgs<bfloat16x2>&);
-template void update_vector(const UpdateVectorArgs<float>&);
-template void update_vector(const UpdateVectorArgs<double>&);
-template void update_vector(const UpdateVectorArgs<bfloat16>&);
-template void update_vector(const UpdateVectorArgs<bfloat16x2>&);
+#define RC_INSTANTIATE(T)                       \
+    template void update(const UpdateArgs<T>&); \
+    template void update_vector(const UpdateVectorArgs<T>&);
+RC_EACH_STORAGE(RC_INSTANTIATE)
 
 }  // namespace cuda
 }  // namespace resnetcore
