@@ -27,7 +27,7 @@ LIBRARIES |= {"ld-linux-x86-64.so.2", "ld-linux-aarch64.so.1"}
 # Kernels (a part of the mangled name) that may keep values in local memory, and why.
 LOCAL_MEMORY: dict[str, str] = {}
 # A kernel of a product, by what it stores, and the instruction that must do its multiplying.
-PRODUCTS = r"\d(forward|backward_data|backward_weights)\w*kernel"
+PRODUCTS = r"\d(sum|weights)_kernel"
 INSTRUCTIONS = {"8bfloat16": "HMMA.16816.F32.BF16", "10bfloat16x2": "HMMA.16816.F32.BF16", "If": "FFMA", "Id": "DFMA"}
 # ptxas remarks on wgmma that it serialises or waits for early, and on setmaxnreg that it ignores: C7508, C7510, C7517, …
 REMARK = r"\(C75\d\d\).*"
