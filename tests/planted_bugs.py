@@ -367,6 +367,27 @@ BUGS = (
         "cpp:devices",
     ),
     Bug(
+        "an upload writes over pinned memory that is still to be read",
+        "csrc/kernels/cuda/staging.cpp",
+        "    RC_CUDA_TRY(cudaEventSynchronize(emptied_[chunk_]));",
+        "    ",
+        "cpp:cuda_streams",
+    ),
+    Bug(
+        "another device's memory is released in the order of the caller's",
+        "csrc/kernels/cuda/memory.cpp",
+        "cudaFreeAsync(memory, owner->stream)",
+        "cudaFreeAsync(memory, owner ? current_context()->stream : nullptr)",
+        "cpp:cuda_streams",
+    ),
+    Bug(
+        "a launch that failed is not told of",
+        "csrc/kernels/cuda/memory.cpp",
+        "    RC_CUDA_TRY(cudaGetLastError());",
+        "    ",
+        "cpp:cuda_streams",
+    ),
+    Bug(
         "a CUDA fragment's rows and words change places",
         "csrc/kernels/cuda/multiply_mma.cuh",
         "stage.a[part][row + 8 * (i % 2)][k + word + 4 * (i / 2)]",

@@ -12,7 +12,6 @@ from resnetcore import _core
 
 ROOT = Path(__file__).parent.parent
 MODULE = Path(_core.__file__).with_name("libresnetcore_cuda.so")
-HAS_DRIVER = MODULE.exists() and _core.cuda_info()["driver_version"] > 0
 ASK = """
 import sys
 from resnetcore import _core
@@ -142,8 +141,9 @@ def test_importing_opens_no_module():
 
 
 @pytest.mark.skipif(not MODULE.exists(), reason="this build has no CUDA module")
-@pytest.mark.skipif(HAS_DRIVER, reason="there is a driver")
 def test_the_real_module_loads_and_answers_without_a_driver():
-    environment = {"RESNETCORE_CUDA_LIBRARY": ""}
+    environment = {"RESNETCORE_CUDA_LIBRARY": ""}  # the installed one, whatever the variable names
+    if run("from resnetcore import _core; print(_core.cuda_info()['driver_version'])", **environment) != "0":
+        pytest.skip("there is a driver")
     assert "there is no NVIDIA driver" in run(ASK, "cuda", **environment)
     assert run(CONFIG, **environment).startswith("built with CUDA ")
