@@ -13,8 +13,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from .networks import MODES, OPTIMIZERS, PRECISIONS, VARIANTS, Case
-from .rivals import NAMES
+from .networks import DEVICES, MODES, OPTIMIZERS, PRECISIONS, VARIANTS, Case
+from .rivals import CUDA_NAMES, NAMES
 from .shapes import SHAPES
 
 HERE = Path(__file__).parent
@@ -45,7 +45,19 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def machine(threads: int) -> dict:
+def gpu() -> dict:
+    """The name and the driver of the first GPU."""
+    shown = subprocess.run(
+        ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    name, driver = shown.stdout.splitlines()[0].split(", ")
+    return {"gpu": name, "driver": driver}
+
+
+def machine(threads: int, device: str) -> dict:
     from resnetcore import _core
 
     versions = [f"Python {platform.python_version()}"]
@@ -54,7 +66,8 @@ def machine(threads: int) -> dict:
             versions.append(f"{package} {importlib.metadata.version(package)}")
         except importlib.metadata.PackageNotFoundError:
             continue
-    return {"cpu": cpu_name(), "threads": threads, "isa": _core.isa_info()["current"], "versions": ", ".join(versions)}
+    facts = {"cpu": cpu_name(), "threads": threads, "isa": _core.isa_info()["current"], "versions": ", ".join(versions)}
+    return facts | (gpu() if device == "cuda" else {})
 
 
 def commit() -> str:
@@ -75,26 +88,28 @@ def run(arguments: argparse.Namespace) -> None:
     from .report import line, picture, roofline, table
 
     chosen = [SHAPES[i - 1] for i in arguments.shapes] if arguments.shapes else SHAPES
-    kind = {name: getattr(arguments, name) for name in ("variant", "mode", "optimizer", "precision")}
+    kind = {name: getattr(arguments, name) for name in ("variant", "mode", "optimizer", "precision", "device")}
+    on_gpu = arguments.device == "cuda"
+    rivals = tuple(arguments.rivals or (CUDA_NAMES if on_gpu else NAMES))
     result = {
         "date": datetime.date.today().isoformat(),
         "commit": commit(),
         **kind,
-        "machine": machine(arguments.threads),
-        "limits": limits(arguments.threads, _core.cache_info()["last"]),
+        "machine": machine(arguments.threads, arguments.device),
+        "limits": {} if on_gpu else limits(arguments.threads, _core.cache_info()["last"]),
         "rows": [],
     }
     print(", ".join(f"{key}: {value}" for key, value in {**result["machine"], **result["limits"]}.items()), flush=True)
     for shape in chosen:
         case = Case(shape, **kind)
-        row = measure(case, tuple(arguments.rivals), arguments.threads, 2.0 if arguments.quick else arguments.seconds)
+        row = measure(case, rivals, arguments.threads, 2.0 if arguments.quick else arguments.seconds)
         for name, entry in row["rivals"].items():
-            if "ms" in entry and arguments.memory:
+            if "ms" in entry and arguments.memory and not on_gpu:
                 entry |= peak_memory(name, case, arguments.threads, plain_malloc())
         result["rows"].append(row)
         print(line(f"{shape.name}, {case.label}", row), flush=True)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    stem = arguments.out / f"{result['date']}-cpu{suffix(kind)}"
+    stem = arguments.out / f"{result['date']}-{arguments.device}{suffix(kind)}"
     stem.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
     picture(result, stem.with_suffix(".png"))
     if result["limits"] and arguments.precision == "float32":
@@ -105,7 +120,7 @@ def run(arguments: argparse.Namespace) -> None:
 def suffix(kind: dict) -> str:
     """What of the kind is not the default, for file names."""
     default = Case(SHAPES[0]).to_dict()
-    return "".join(f"-{value}" for name, value in kind.items() if value != default[name])
+    return "".join(f"-{value}" for name, value in kind.items() if value != default[name] and name != "device")
 
 
 def main() -> None:
@@ -123,7 +138,11 @@ def main() -> None:
     parser.add_argument("--mode", choices=MODES, default="train", help="a training step, or all logits (train)")
     parser.add_argument("--optimizer", choices=tuple(OPTIMIZERS), default="sgd", help="of training (sgd)")
     parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="of activations (float32)")
-    parser.add_argument("--rivals", nargs="+", choices=NAMES, default=NAMES, help="the sides, resnetcore among them")
+    parser.add_argument("--device", choices=DEVICES, default="cpu", help="where the networks are (cpu)")
+    sides = sorted({*NAMES, *CUDA_NAMES})
+    parser.add_argument(
+        "--rivals", nargs="+", choices=sides, help="the sides, resnetcore among them (all of the device's)"
+    )
     parser.add_argument("--quick", action="store_true", help="two seconds a shape")
     parser.add_argument("--no-memory", dest="memory", action="store_false", help="time alone")
     parser.add_argument("--seconds", type=float, default=30.0, help="of measuring a shape (30)")
@@ -131,7 +150,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--out", type=Path, default=HERE / "results", help="folder of the JSON and the picture")
     arguments = parser.parse_args()
-    if "resnetcore" not in arguments.rivals:
+    if arguments.rivals and "resnetcore" not in arguments.rivals:
         parser.error("--rivals: resnetcore must be among them: every ratio is taken to it")
     runs = [json.loads(file.read_text()) for file in arguments.files]
     if arguments.command == "table":

@@ -24,6 +24,7 @@ OPTIMIZERS = {
 MODES = ("train", "infer")
 # bfloat16: activations and the operands of products; parameters are float32, and so are sums in the libraries' products.
 PRECISIONS = ("float32", "bfloat16")
+DEVICES = ("cpu", "cuda")  # where networks are; the batch comes from the host and results go back to it
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ class Case:
     mode: str = "train"
     optimizer: str = "sgd"
     precision: str = "float32"
+    device: str = "cpu"
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Case:

@@ -12,13 +12,24 @@ LABELS = {
     "resnetcore_torch": "resnetcore in PyTorch",
     "torch_eager": "PyTorch eager",
     "torch_compile": "PyTorch compile",
+    "torch_graph": "PyTorch CUDA graph",
+    "torch_addmm": "cuBLAS chain, CUDA graph",
     "torch_onednn": "PyTorch oneDNN",
     "jax_jit": "JAX jit",
     "onnxruntime": "ONNX Runtime",
     "sklearn_mlp": "scikit-learn (no skips)",
 }
 COLOURS = dict(
-    zip(LABELS, ("#000000", "#7f7f7f", "#d55e00", "#0072b2", "#56b4e9", "#009e73", "#e69f00", "#cc79a7"), strict=False)
+    resnetcore="#000000",
+    resnetcore_torch="#7f7f7f",
+    torch_eager="#d55e00",
+    torch_compile="#0072b2",
+    torch_graph="#f0e442",
+    torch_addmm="#999999",
+    torch_onednn="#56b4e9",
+    jax_jit="#009e73",
+    onnxruntime="#e69f00",
+    sklearn_mlp="#cc79a7",
 )
 NETWORKS = {
     "identity": "identity skips",
@@ -43,9 +54,9 @@ def table(run: dict) -> str:
     ratios += [f"{LABELS[n]}: times the fastest there" for n in inside]
     last = "columns" if len(ratios) > 1 else "column"
     lines = [
-        f"{title(run)}: medians in ms{memory}, {machine['threads']} threads of {machine['cpu']}, "
-        f"{machine['isa']}, {run['date']}, commit {run['commit']}; {machine['versions']}. How many times faster than the "
-        f"fastest rival that computes the same, the median of paired ratios, is in the last {last}. Made by `{command(run)}`.",
+        f"{title(run)}: medians in ms{memory}, {place(machine)}, {run['date']}, commit {run['commit']}; "
+        f"{machine['versions']}. How many times faster than the fastest rival that computes the same, the median of paired "
+        f"ratios, is in the last {last}. Made by `{command(run)}`.",
         "",
         "| batch, width, layers | " + " | ".join([LABELS[n] for n in measured] + ratios) + " |",
         "|---|" + "---|" * (len(measured) + len(ratios)),
@@ -57,6 +68,12 @@ def table(run: dict) -> str:
         cells += [fastest_inside(rivals.get(n, {})) for n in inside]
         lines.append(f"| {shape['batch']}, {shape['width']}, {shape['depth']} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def place(machine: dict) -> str:
+    if "gpu" in machine:
+        return f"{machine['gpu']}, driver {machine['driver']}, batches from the host's memory"
+    return f"{machine['threads']} threads of {machine['cpu']}, {machine['isa']}"
 
 
 def cell(entry: dict) -> str:
@@ -92,7 +109,7 @@ def title(run: dict) -> str:
 
 
 def command(run: dict) -> str:
-    default = {"variant": "identity", "mode": "train", "optimizer": "sgd", "precision": "float32"}
+    default = {"variant": "identity", "mode": "train", "optimizer": "sgd", "precision": "float32", "device": "cpu"}
     return "python -m benchmarks" + "".join(f" --{n} {run[n]}" for n, v in default.items() if run.get(n, v) != v)
 
 

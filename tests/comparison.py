@@ -6,12 +6,13 @@ The truth is taken in the machine's longest float, so that it is one even where 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
 
 import resnetcore as rc
-from reference import Optimizer, Pass, loss_and_gradient
+from reference import Optimizer, Pass, distance, halves, loss_and_gradient, rounded
 from strategies import KINKED, Case, random_case
 
 # Bounds of a whole network, as a relative norm (docs/math.md, "Accuracy").
@@ -78,8 +79,8 @@ def true_gradients(case: Case) -> dict[str, np.ndarray]:
     return {"output": outputs, "loss": np.array([value]), "input": d_x, **gradients}
 
 
-def our_gradients(case: Case, dtype: str) -> dict[str, np.ndarray]:
-    net, x, y = case.in_precision(dtype)
+def our_gradients(case: Case, dtype: str, device: str = "cpu", matmul: str = "highest") -> dict[str, np.ndarray]:
+    net, x, y = case.in_precision(dtype, matmul, device)
     value, gradients, d_x = net.gradients(x, y, case.loss, sample_weight=case.sample_weight)
     return {"output": net(x), "loss": np.array([value]), "input": d_x, **gradients}
 
@@ -96,12 +97,55 @@ def true_weights(case: Case, settings: dict, lr: float, seed: int, steps: int) -
     return arrays
 
 
-def our_weights(case: Case, dtype: str, optimizer: rc.optimizers.Optimizer, seed: int, steps: int):
-    net, x, y = case.in_precision(dtype)
+def our_weights(
+    case: Case, dtype: str, optimizer: rc.optimizers.Optimizer, seed: int, steps: int, device: str = "cpu"
+) -> dict[str, np.ndarray]:
+    net, x, y = case.in_precision(dtype, device=device)
     trainer = rc.Trainer(net, loss=case.loss, optimizer=optimizer, seed=seed)
     for _ in range(steps):
         trainer.step(x, y, case.sample_weight)
     return {**net.parameters(), **net.buffers()}
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What activations are kept as. One in hundreds is rounded the other way, where float32 and float64 sums lie on two
+    sides of a tie: `flips` is what that does to an array."""
+
+    dtype: str
+    matmul: str
+    rounded: Callable[[np.ndarray], np.ndarray]
+    flips: float
+
+    def network(self, net):
+        return net.astype(self.dtype, self.matmul)
+
+
+NARROW = Stored("bfloat16", "highest", rounded, 2e-3)
+HIGH = Stored("float32", "high", halves, 1e-5)
+
+
+def emulated(case: Case, store: Callable[[np.ndarray], np.ndarray]) -> dict[str, np.ndarray]:
+    """What the network gives where every sum is exact and what it stores is rounded."""
+    forward = Pass(case.layers, case.arrays, case.x, True, seed=case.net.seed, store=store)
+    value, gradient = loss_and_gradient(z=forward.a[-1], y=case.y, **case.loss_settings)
+    gradients, d_x = forward.backward(gradient)
+    outputs = Pass(case.layers, case.arrays, case.x, False, store=store).a[-1]
+    return {"output": outputs, "loss": np.array([value]), "input": d_x, **gradients}
+
+
+def rounding_errors(seed: int, stored: Stored, device: str = "cpu"):
+    """Of each array: ours from the emulation's, ours from the truth, and the emulation's, which is rounding at all."""
+    case = random_case(seed, smooth=True)
+    truth, exact, got = (
+        true_gradients(case),
+        emulated(case, stored.rounded),
+        our_gradients(case, stored.dtype, device, stored.matmul),
+    )
+    assert got.keys() == exact.keys()
+    for name in exact.keys() - {"loss"}:
+        true = np.asarray(truth[name], float)
+        yield distance(got[name], exact[name]), distance(got[name], true), distance(exact[name], true)
 
 
 class Renumbering:

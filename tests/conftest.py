@@ -35,3 +35,14 @@ def one_thread():
     yield
     torch.set_num_threads(before[0])
     rc.set_num_threads(before[1])
+
+
+@pytest.fixture(scope="session")
+def device() -> str:
+    """The first GPU, or its emulation where RESNETCORE_CUDA_LIBRARY names one."""
+    from resnetcore import DeviceError, _core
+
+    try:
+        return _core.check_device("cuda")
+    except DeviceError as error:
+        pytest.skip(str(error))

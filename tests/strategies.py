@@ -24,9 +24,11 @@ class Case:
     loss: rc.Loss
     sample_weight: np.ndarray | None
 
-    def in_precision(self, dtype: str, matmul: str = "highest") -> tuple[rc.Network, np.ndarray, np.ndarray]:
+    def in_precision(
+        self, dtype: str, matmul: str = "highest", device: str = "cpu"
+    ) -> tuple[rc.Network, np.ndarray, np.ndarray]:
         """The network, x and y."""
-        net = self.net.astype(dtype, matmul)
+        net = self.net.astype(dtype, matmul).to(device)
         floats = self.y.dtype.kind == "f"
         return net, self.x.astype(net.dtype), self.y.astype(net.dtype) if floats else self.y
 

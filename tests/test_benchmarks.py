@@ -44,6 +44,32 @@ def test_rivals_compute_the_same(rival, kind):
     measure.compare(case, sides)
 
 
+@pytest.mark.parametrize("kind", [k for k in KINDS if k[0] != "norm" or k[1] == "infer"], ids="-".join)
+def test_the_chain_of_a_gpus_products_computes_the_same_on_a_cpu(kind):
+    require("torch")
+    case = Case(TINY, *kind)
+    sides, _ = measure.build(case, ("resnetcore", "torch_addmm"), 1)
+    assert len(sides) == 2
+    measure.compare(case, sides)
+
+
+def test_a_cpu_has_no_cuda_graphs():
+    require("torch")
+    _, result = measure.build(Case(TINY), ("torch_graph",), 1)
+    assert result["torch_graph"] == {"missing": "CUDA graphs are a GPU's"}
+
+
+def test_a_gpus_table_says_which():
+    row = {
+        "shape": {"batch": 1, "width": 2, "depth": 3},
+        "rivals": {"resnetcore": {"ms": 1.0}, "torch_graph": {"ms": 2.0}},
+    }
+    machine = {"gpu": "NVIDIA H100", "driver": "580.1", "versions": "torch 2"}
+    text = report.table({"date": "2026-01-01", "commit": "abc", "device": "cuda", "machine": machine, "rows": [row]})
+    assert "NVIDIA H100, driver 580.1" in text and "--device cuda" in text
+    assert "| resnetcore | PyTorch CUDA graph |" in text and "| 1, 2, 3 | 1.00 | 2.00 | – |" in text
+
+
 @pytest.mark.parametrize("mode", ["train", "infer"])
 def test_scikit_learn_is_beside_the_others(mode):
     pytest.importorskip("sklearn", reason="scikit-learn is not installed")
@@ -112,7 +138,7 @@ def test_a_run_writes_json_and_fills_the_table(kind, tmp_path, monkeypatch, caps
     monkeypatch.setattr(program, "SHAPES", [TINY])
     monkeypatch.setattr(measure, "TURN", 0.01)
     monkeypatch.setattr(measure, "PAUSE", 0.01)
-    names = dict(zip(("variant", "mode", "optimizer", "precision"), kind, strict=True))
+    names = dict(zip(("variant", "mode", "optimizer", "precision"), kind, strict=True), device="cpu")
     rest = {"shapes": None, "rivals": ["resnetcore"], "threads": 1, "quick": False, "seconds": 0.0, "memory": True}
     program.run(argparse.Namespace(**names, **rest, out=tmp_path))
     (file,) = tmp_path.glob("*.json")
@@ -180,7 +206,7 @@ def test_memory_is_the_peak_of_building_and_of_steps(monkeypatch):
 
 
 def test_results_of_before_variants_still_fill_the_table():
-    for file in (program.HERE / "results").glob("*.json"):
+    for file in (program.HERE / "results").glob("*-cpu*.json"):
         assert "| batch, width, layers |" in report.table(json.loads(file.read_text()))
 
 

@@ -3,37 +3,19 @@ promises."""
 
 import copy
 import pickle
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
 
 import resnetcore as rc
-from comparison import OPTIMIZERS, true_gradients
-from reference import Optimizer, Pass, distance, halves, loss_and_gradient, rounded
+from comparison import HIGH, NARROW, OPTIMIZERS, rounding_errors
+from reference import Optimizer, Pass, distance, loss_and_gradient, rounded
 from resnetcore import _core
 from strategies import random_case
 
 SEEDS = range(60)
 
 
-@dataclass(frozen=True)
-class Stored:
-    """What activations are kept as. One in hundreds is rounded the other way, where float32 and float64 sums lie on two
-    sides of a tie: `flips` is what that does to an array."""
-
-    dtype: str
-    matmul: str
-    rounded: Callable[[np.ndarray], np.ndarray]
-    flips: float
-
-    def network(self, net):
-        return net.astype(self.dtype, self.matmul)
-
-
-NARROW = Stored("bfloat16", "highest", rounded, 2e-3)
-HIGH = Stored("float32", "high", halves, 1e-5)
 no_high = pytest.mark.skipif(
     _core.available_precision("high") != "high", reason='"high" runs as "highest" here; test_isa.py forces it'
 )
@@ -81,33 +63,10 @@ def test_small_integers_are_exact(width, strategy):
     _core.set_strategy("auto")
 
 
-def emulated(case, store):
-    """What the network gives where every sum is exact and what it stores is rounded."""
-    forward = Pass(case.layers, case.arrays, case.x, True, seed=case.net.seed, store=store)
-    value, gradient = loss_and_gradient(z=forward.a[-1], y=case.y, **case.loss_settings)
-    gradients, d_x = forward.backward(gradient)
-    outputs = Pass(case.layers, case.arrays, case.x, False, store=store).a[-1]
-    return {"output": outputs, "loss": np.array([value]), "input": d_x, **gradients}
-
-
-def measured(case, stored):
-    net, x, y = case.in_precision(stored.dtype, stored.matmul)
-    value, gradients, d_x = net.gradients(x, y, case.loss, sample_weight=case.sample_weight)
-    return {"output": net(x), "loss": np.array([value]), "input": d_x, **gradients}
-
-
-def errors(seed, stored):
-    """Of each array: ours from the emulation's, ours from the truth, and the emulation's, which is rounding at all."""
-    case = random_case(seed, smooth=True)
-    truth, exact, got = true_gradients(case), emulated(case, stored.rounded), measured(case, stored)
-    assert got.keys() == exact.keys()
-    for name in exact.keys() - {"loss"}:
-        true = np.asarray(truth[name], float)
-        yield distance(got[name], exact[name]), distance(got[name], true), distance(exact[name], true)
-
-
 def test_rounds_where_the_formulas_say():
-    worst = [max(ours / (rounding + NARROW.flips) for ours, _, rounding in errors(seed, NARROW)) for seed in SEEDS]
+    worst = [
+        max(ours / (rounding + NARROW.flips) for ours, _, rounding in rounding_errors(seed, NARROW)) for seed in SEEDS
+    ]
     assert max(worst) < 0.6  # one flip in a first layer, in a deep network
     assert np.median(worst) < 1e-3
 
@@ -116,7 +75,7 @@ def test_rounds_where_the_formulas_say():
 def test_high_is_as_near_as_rounding_lets_it():
     # Float32 sums are so near to 16 bits that many are rounded the other way: what is left to compare is the size.
     for seed in SEEDS:
-        assert max(ours / (rounding + HIGH.flips) for _, ours, rounding in errors(seed, HIGH)) < 2.5, seed
+        assert max(ours / (rounding + HIGH.flips) for _, ours, rounding in rounding_errors(seed, HIGH)) < 2.5, seed
 
 
 @no_high

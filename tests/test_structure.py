@@ -26,9 +26,11 @@ ALLOWED = {
     "files": {"files", "train", "topology", "base", "math"},
     "capi": {"capi", "files", "functional", "train", "runtime", "topology", "kernels", "base", "math"},
 }
-SOURCES = sorted(p for p in (ROOT / "csrc").rglob("*") if p.suffix in (".h", ".hpp", ".cpp"))
+SOURCES = sorted(p for p in (ROOT / "csrc").rglob("*") if p.suffix in (".h", ".hpp", ".cpp", ".cu", ".cuh"))
 # Installed: nothing else of ours is there when they are included.
 PUBLIC = {"resnetcore.h", "resnetcore.hpp"}
+CUDA_BORDER = "kernels/cuda/module.h"
+CUDA_HEADER = re.compile(r"<(cuda|cooperative_groups|mma\.h|cub/|cute/|nv)")
 PACKAGE = ROOT / "python" / "resnetcore"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 # Who may import what NumPy's users need not have, and inside functions only. Frameworks and frames have no owner: their
@@ -71,6 +73,12 @@ def test_includes_follow_the_directions(path):
         if include.startswith('"'):
             assert name.split("/")[0] in ALLOWED[room], f"{path.name} includes {name}"
             assert "kernels/cpu" not in name or "kernels/cpu" in str(path), f"{path.name} includes {name}"
+            reaches_in = "kernels/cuda" in name and name != CUDA_BORDER
+            assert not reaches_in or "kernels/cuda" in str(path), f"{path.name} includes {name}"
+            assert name != CUDA_BORDER or path.stem in ("module", "cuda_module", "cuda_device"), (
+                f"{path.name} includes {name}"
+            )
+        assert not CUDA_HEADER.match(include) or "kernels/cuda" in str(path), f"{path.name} includes {name}"
         assert room == "bindings" or ("pybind11" not in name and name != "Python.h"), f"{path.name} includes {name}"
 
 
@@ -179,10 +187,10 @@ def test_an_instruction_sets_object_gives_its_tables_only():
 
 
 def test_no_flag_depends_on_this_cpu_or_changes_arithmetic():
-    for path in [ROOT / "CMakeLists.txt", ROOT / "csrc" / "CMakeLists.txt"]:
+    for path in [ROOT / "CMakeLists.txt", *(ROOT / "cmake").glob("*.cmake"), *(ROOT / "csrc").rglob("CMakeLists.txt")]:
         code = re.sub(r"#.*", "", path.read_text())
-        assert "-march=native" not in code
-        assert "-ffast-math" not in code
+        assert "native" not in code
+        assert "fast-math" not in code and "fast_math" not in code
 
 
 def test_every_planted_bug_has_its_place_and_is_listed():

@@ -92,7 +92,7 @@ def test_the_stub_is_the_modules():
         ("seed: int, step: int = 0)", "seed: int, step: int = 1)", "random_permutation has"),
         ("def get(self, names: ", "def get(self, keys: ", "Network.get has"),
         ("def steps(self) -> int", "def steps(self) -> float", "Trainer.steps gives int"),
-        ("    def clone(self)", "    def copied(self)", "Network.copied is in the stub only"),
+        ("    def clone(self,", "    def copied(self,", "Network.copied is in the stub only"),
     ],
 )
 def test_a_stub_that_differs_is_noticed(was, becomes, found):

@@ -450,7 +450,7 @@ def test_bad_layers(arguments, error, words):
         ({"dtype": "float16"}, rc.BuildFeatureError),
         ({"layers": [rc.Layer(4), rc.Layer(4, skips={2: np.full((4, 4), 1e39)})]}, ValueError),
         ({"layers": [rc.Layer(4, norm="batch", norm_init=-1e39)]}, ValueError),
-        ({"device": "cuda"}, rc.DeviceError),
+        ({"device": "cuda:99"}, rc.DeviceError),
         ({"device": "tpu"}, rc.DeviceError),
     ],
 )

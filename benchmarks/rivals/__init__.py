@@ -15,6 +15,7 @@ NAMES = (
     "onnxruntime",
     "sklearn_mlp",
 )
+CUDA_NAMES = ("resnetcore", "torch_eager", "torch_compile", "torch_graph", "torch_addmm")
 # Ours inside a framework, no rivals: beside the framework's own ways, which they are compared with once more.
 INSIDE = {"resnetcore_torch": ("torch_eager", "torch_compile")}
 # Sides that do other work: nothing to compare results with, and never among the rivals that a ratio is taken to.

@@ -7,7 +7,7 @@ from ..networks import OPTIMIZERS
 RULES = {"sgd": rc.SGD, "momentum": rc.SGD, "adamw": rc.AdamW}
 
 
-def network(problem, dtype):
+def network(problem, dtype, device="cpu"):
     layers = [
         rc.Layer(
             layer.width,
@@ -17,14 +17,14 @@ def network(problem, dtype):
         )
         for layer in problem.layers
     ]
-    net = rc.Network(problem.x.shape[1], layers, dtype=dtype)
+    net = rc.Network(problem.x.shape[1], layers, dtype=dtype, device=device)
     net.set_parameters(problem.arrays)
     return net
 
 
 def build(case, problem, threads):
     rc.set_num_threads(threads)
-    net = network(problem, case.precision)
+    net = network(problem, case.precision, case.device)
     x, labels = problem.x, problem.labels
     if case.mode == "infer":
         return lambda: net.predict(x), dict

@@ -32,11 +32,11 @@ class InPlace:
 class Twin(torch.nn.Module):
     """A module for `torch.compile`'s sake; its dictionary is for speed, a ParameterDict is slow to read."""
 
-    def __init__(self, problem, training, use):
+    def __init__(self, problem, training, use, device):
         super().__init__()
         self.layers, self.use, self.tensors = problem.layers, use, {}
         for name, array in problem.arrays.items():
-            tensor = torch.tensor(array.T.copy() if array.ndim == 2 else array)
+            tensor = torch.tensor(array.T.copy() if array.ndim == 2 else array, device=device)
             self.tensors[name] = tensor = torch.nn.Parameter(tensor, training) if is_trained(name) else tensor
             if is_trained(name):
                 self.register_parameter(name.replace(".", "_"), tensor)
@@ -45,51 +45,77 @@ class Twin(torch.nn.Module):
         return forward(self.layers, self.tensors, x, self.use)
 
     def arrays(self):
-        return {n: t.detach().numpy().T if t.ndim == 2 else t.detach().numpy() for n, t in self.tensors.items()}
+        tensors = {name: tensor.detach().cpu().numpy() for name, tensor in self.tensors.items()}
+        return {name: array.T if array.ndim == 2 else array for name, array in tensors.items()}
 
 
-def same(function):
+def same(function, *_):
     return function
 
 
-def build(case, problem, threads, compiler=same, use=InPlace):
+def on_host(array, device):
+    """Where a batch waits. A GPU's copy engine reads pinned memory by itself."""
+    tensor = torch.from_numpy(array)
+    return tensor if device == "cpu" else tensor.pin_memory()
+
+
+def build(case, problem, threads, compiler=same, use=InPlace, record=same):
+    """`record` is given the part of a step that is all the device's, and gives back what does the same."""
     torch.set_num_threads(threads)
-    return infer(case, problem, compiler, use) if case.mode == "infer" else train(case, problem, compiler, use)
+    return (infer if case.mode == "infer" else train)(case, problem, compiler, use, record)
 
 
-def infer(case, problem, compiler, use):
+def infer(case, problem, compiler, use, record):
     """In bfloat16 the weights are that once and for all: nothing needs them in float32."""
-    twin = Twin(problem.folded(), training=False, use=use).eval()
+    twin = Twin(problem.folded(), training=False, use=use, device=case.device).eval()
     kind = getattr(torch, case.precision)
     twin.tensors = {name: torch.nn.Parameter(tensor.to(kind), False) for name, tensor in twin.tensors.items()}
-    run, inputs = compiler(twin), torch.from_numpy(problem.x)
+    host = on_host(problem.x, case.device)
+    inputs = host.to(case.device)
+    run = compiler(twin)
+    with torch.inference_mode():
+        work = record(lambda: run(inputs.to(kind)).float())
 
     @torch.inference_mode()
     def step():
-        return run(inputs.to(kind)).float().numpy()
+        if inputs is not host:
+            inputs.copy_(host, non_blocking=True)
+        return work().cpu().numpy()
 
     return step, dict
 
 
-def train(case, problem, compiler, use):
-    twin = Twin(problem, training=True, use=use)
-    inputs, target = torch.from_numpy(problem.x), torch.from_numpy(problem.labels)
-    optimizer = RULES[case.optimizer](twin.parameters(), **OPTIMIZERS[case.optimizer], fused=True)
+def train(case, problem, compiler, use, record):
+    twin = Twin(problem, training=True, use=use, device=case.device)
+    host = on_host(problem.x, case.device), on_host(problem.labels, case.device)
+    batch = [tensor.to(case.device) for tensor in host]
+    settings = dict(OPTIMIZERS[case.optimizer], fused=True)
+    if record is not same and case.optimizer == "adamw":
+        settings["capturable"] = True
+    optimizer = RULES[case.optimizer](twin.parameters(), **settings)
     narrow = case.precision != "float32"
 
     def loss_of(inputs, target):
         # Mixed precision: the parameters are float32, and cast for every product.
-        with torch.autocast("cpu", torch.bfloat16, enabled=narrow, cache_enabled=False):
+        with torch.autocast(case.device, torch.bfloat16, enabled=narrow, cache_enabled=False):
             logits = twin(inputs)
         return functional.cross_entropy(logits.float(), target)
 
     run = compiler(loss_of)
 
-    def step():
+    def work():
         optimizer.zero_grad(set_to_none=True)
-        loss = run(inputs, target)
+        loss = run(*batch)
         loss.backward()
         optimizer.step()
-        return loss.item()
+        return loss.detach()
+
+    work = record(work, twin, optimizer)
+
+    def step():
+        if case.device != "cpu":
+            for tensor, source in zip(batch, host, strict=True):
+                tensor.copy_(source, non_blocking=True)
+        return work().item()
 
     return step, twin.arrays

@@ -40,8 +40,8 @@ class OneDnn(torch_eager.InPlace):
 
 
 def build(case, problem, threads):
-    if case.precision != "float32":
-        raise Unable("PyTorch's products are oneDNN's in this precision")
+    if case.precision != "float32" or case.device != "cpu":
+        raise Unable("PyTorch's products are oneDNN's in this precision, and cuBLAS' on a GPU")
     if not torch.backends.mkldnn.is_available():
         raise Unable("this PyTorch is without oneDNN")
     return torch_eager.build(case, problem, threads, use=OneDnn)

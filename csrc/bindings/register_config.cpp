@@ -12,6 +12,8 @@
 #include "math/optimizer.h"
 #include "math/random.h"
 #include "runtime/caches.h"
+#include "runtime/cuda_module.h"
+#include "runtime/device.h"
 #include "runtime/thread_pool.h"
 #include "train/strategy.h"
 
@@ -61,6 +63,19 @@ py::dict cache_info() {
     return info;
 }
 
+py::dict cuda_info() {
+    const CudaFacts facts = cuda_facts();
+    py::list gpus;
+    for (const CudaFacts::Gpu& gpu : facts.gpus) gpus.append(py::make_tuple(gpu.name, gpu.compute_capability));
+    py::dict info;
+    info["architectures"] = facts.architectures;
+    info["runtime_version"] = facts.runtime_version;
+    info["driver_version"] = facts.driver_version;
+    info["gpus"] = gpus;
+    info["obstacle"] = facts.obstacle;
+    return info;
+}
+
 // Fisher & Yates, from the end; the index of each exchange is the high half of word · (i + 1).
 py::array_t<std::int64_t> random_permutation(std::int64_t n, std::uint64_t seed, std::uint32_t step) {
     if (n < 0) throw ValueError("random_permutation: n must not be negative, got " + std::to_string(n));
@@ -94,6 +109,11 @@ void register_config(py::module_& m) {
         py::arg("asked"), "The matmul precision that float32 networks have here where this one is asked for.");
     m.def("build_info", &build_info, "Version, compiler and build type.");
     m.def("cache_info", &cache_info, "Bytes of the caches that the cost models reckon with.");
+    m.def("cuda_info", &cuda_info,
+          "What the CUDA module is built for, the driver and its GPUs, and why there are none.");
+    m.def(
+        "check_device", [](const std::string& name) { return find_device(name).name(); }, py::arg("name"),
+        "The device's full name; raises DeviceError, with the reason, where it cannot be had.");
     m.def("activations", [] { return names(activation_count(), activation_name); }, "Names of the activations.");
     m.def("losses", [] { return names(loss_count(), loss_name); }, "Names of the losses.");
     m.def("random_permutation", &random_permutation, py::arg("n"), py::arg("seed"), py::arg("step") = 0,

@@ -2,7 +2,8 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
-#include <mutex>
+#include <optional>
+#include <type_traits>
 
 #include "base/error.h"
 #include "base/text.h"
@@ -12,7 +13,7 @@
 #include "bindings/network_object.h"
 #include "bindings/register.h"
 #include "bindings/without_gil.h"
-#include "runtime/norms.h"
+#include "math/normalisation.h"
 #include "train/training.h"
 
 namespace py = pybind11;
@@ -21,12 +22,19 @@ namespace resnetcore {
 namespace {
 
 NetworkObject make_network(py::handle inputs, const py::sequence& layers, std::uint64_t seed, const std::string& dtype,
-                           const std::string& matmul) {
+                           const std::string& matmul, const std::string& device_name) {
+    Device& device = find_device(device_name);
     Topology topology;
     topology.inputs = integer_argument(inputs, "Network: inputs");
     for (const py::handle layer : layers)
         topology.layers.push_back(layer_from_dict(layer.cast<py::dict>(), topology.depth() + 1));
-    return {make_model(std::move(topology), seed, dtype, matmul)};
+    return {make_model(std::move(topology), seed, dtype, matmul, device)};
+}
+
+NetworkObject clone(const NetworkObject& n, const std::optional<std::string>& device_name) {
+    const WithoutGil release;
+    if (device_name) return {clone_to(n, find_device(*device_name))};
+    return {n.with([&](const auto& model) { return clone_to(n, model.device()); })};
 }
 
 std::vector<std::string> names(const ParameterList& list, bool trained) {
@@ -109,7 +117,7 @@ template <class T>
 PassResult gradients_into(Model<T>& model, const Batch<T>& batch,
                           const std::vector<std::pair<int, Compute<T>*>>& wanted) {
     const WithoutGil release;
-    std::lock_guard<ForkSafeMutex> lock(model.mutex());
+    const auto held = model.hold();
     PassOptions options;
     options.keep_gradients = true;
     Backpropagation<T> pass(model, true);
@@ -206,7 +214,11 @@ void register_network(py::module_& m) {
     m.def("norm_eps", [] { return norm_eps; }, "What a batch norm adds to a variance.");
     py::class_<NetworkObject>(m, "Network", "A checked topology and its arrays; see resnetcore.Network.")
         .def(py::init(&make_network), py::arg("inputs"), py::arg("layers"), py::arg("seed") = 0,
-             py::arg("dtype") = "float32", py::arg("matmul_precision") = "highest")
+             py::arg("dtype") = "float32", py::arg("matmul_precision") = "highest", py::arg("device") = "cpu")
+        .def_property_readonly(
+            "device",
+            [](const NetworkObject& n) { return n.with([](const auto& model) { return model.device().name(); }); },
+            "Its full name: \"cpu\", \"cuda:0\".")
         .def_property_readonly(
             "inputs",
             [](const NetworkObject& n) { return n.with([](const auto& model) { return model.topology().inputs; }); })
@@ -268,21 +280,16 @@ void register_network(py::module_& m) {
                 return n.with([&](auto& model) { return evaluate(model, x, y, loss); });
             },
             py::arg("x"), py::arg("y"), py::arg("loss"), "(loss, outputs) in inference mode.")
-        .def(
-            "clone",
-            [](const NetworkObject& n) {
-                return n.with([&](const auto& model) {
-                    using M = std::decay_t<decltype(model)>;
-                    const WithoutGil release;
-                    return NetworkObject{{std::make_shared<M>(model), n.dtype, n.matmul_precision}};
-                });
-            },
-            "A network with the same arrays that shares nothing with this one.")
+        .def("clone", &clone, py::arg("device") = py::none(),
+             "A network with the same arrays that shares nothing with this one, on its or on another device.")
         .def(
             "plan",
             [](const NetworkObject& n, bool training, std::int64_t batch) {
-                const std::string products = std::string("products of ") + n.operands() + "\n";
-                return products + n.with([&](const auto& model) { return explain_plan(model, training, batch); });
+                return n.with([&](const auto& model) {
+                    const std::string where = model.device().is_host() ? "" : ", on " + model.device().name();
+                    return std::string("products of ") + n.operands() + where + "\n" +
+                           explain_plan(model, training, batch);
+                });
             },
             py::arg("training") = false, py::arg("batch") = 128, "What runs in which order, on which memory, as text.")
         .def(

@@ -2,7 +2,6 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
-#include <mutex>
 
 #include "base/error.h"
 #include "bindings/array.h"
@@ -66,6 +65,7 @@ TrainerObject make_trainer(const NetworkObject& network, const py::dict& loss, c
     return std::visit(
         [&](const auto& model) {
             using Trainer = TrainerOf<typename std::decay_t<decltype(*model)>::Scalar>;
+            const auto held = model->hold();
             return TrainerObject{std::make_shared<Trainer>(model, settings, "Trainer")};
         },
         network.model);
@@ -78,7 +78,7 @@ double step_batch(TrainerOf<T>& trainer, py::handle x, py::handle y, double lr, 
     check_training_rows(trainer.model->topology(), input.rows, trainer.settings.accumulate, "step");
     const Targets<T> targets(y, sample_weight, trainer.settings.loss, input.rows, trainer.model->outputs(), "step");
     const WithoutGil release;
-    std::lock_guard<ForkSafeMutex> lock(trainer.model->mutex());
+    const auto held = trainer.model->hold();
     return trainer.step({input.data, input.stride}, input.rows, targets.checked(), lr, "step");
 }
 
@@ -100,8 +100,9 @@ double step_rows(TrainerOf<T>& trainer, py::handle x, py::handle y, const py::ar
     if (!sample_weight.is_none()) batch_weight = py::reinterpret_borrow<py::object>(sample_weight)[chosen];
     const Targets<T> targets(batch_y, batch_weight, trainer.settings.loss, rows, trainer.model->outputs(), "step");
     const WithoutGil release;
-    std::lock_guard<ForkSafeMutex> lock(trainer.model->mutex());
-    const std::int64_t stride = padded_width(width, sizeof(Compute<T>));
+    const auto held = trainer.model->hold();
+    // A device gets its rows by one copy, without what pads them.
+    const std::int64_t stride = trainer.model->device().is_host() ? padded_width(width, sizeof(Compute<T>)) : width;
     trainer.gathered.reserve(rows * stride);
     for (std::int64_t i = 0; i < rows; ++i)
         std::copy_n(input.data + index(i) * input.stride, width, trainer.gathered.data() + i * stride);
@@ -132,7 +133,7 @@ py::dict state(TrainerOf<T>& trainer) {
     result["optimizer.step"] = steps;
     {
         const WithoutGil release;
-        std::lock_guard<ForkSafeMutex> lock(model.mutex());
+        const auto held = model.hold();
         for (const Wanted& w : wanted) model.store().unpack_like(w.id, trainer.state.array(w.id, w.index), w.values);
         *count = trainer.state.steps();
     }
@@ -165,9 +166,10 @@ void set_state(TrainerOf<T>& trainer, const py::dict& given) {
     if (given.size() != values.size() + 1) throw ValueError("set_state: there are arrays that no parameter has");
     const std::int64_t count = *steps.data();
     const WithoutGil release;
-    std::lock_guard<ForkSafeMutex> lock(model.mutex());
+    const auto held = model.hold();
     for (std::size_t i = 0; i < values.size(); ++i)
         model.store().pack_like(ids[i], values[i].first.data(), values[i].second);
+    model.device().synchronize();
     trainer.state.set_steps(count);
 }
 

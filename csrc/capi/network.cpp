@@ -136,8 +136,7 @@ rc_status rc_network_copy(const rc_network* network, rc_network** copy) {
         require(network, "rc_network_copy", "network");
         require(copy, "rc_network_copy", "copy");
         auto result = std::make_unique<rc_network>(*network);
-        std::visit([](auto& model) { model = std::make_shared<std::decay_t<decltype(*model)>>(*model); },
-                   result->stored.network.model);
+        result->stored.network = clone_to(network->stored.network, host_device());
         *copy = result.release();
     });
 }

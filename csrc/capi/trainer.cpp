@@ -1,5 +1,4 @@
 // rc_trainer_*: settings as the training code takes them, and one step.
-#include <mutex>
 #include <string>
 #include <utility>
 #include <vector>
@@ -86,7 +85,7 @@ double step(Training<T>& training, const rc_matrix* x, const rc_matrix* y, const
         given.sample_weight = weight_column.data();
     }
     const CheckedTargets<T> targets(given, training.settings.loss, rows, outputs, operation);
-    std::lock_guard<ForkSafeMutex> lock(training.model->mutex());
+    const auto held = training.model->hold();
     return training.step(rows_of<Element>(*x), rows, targets, lr, operation);
 }
 
@@ -144,7 +143,7 @@ int64_t rc_trainer_steps(const rc_trainer* trainer) {
         require(trainer, "rc_trainer_steps", "trainer");
         return std::visit(
             [](const auto& training) {
-                std::lock_guard<ForkSafeMutex> lock(training->model->mutex());
+                const auto held = training->model->hold();
                 return training->state.steps();
             },
             trainer->training);

@@ -3,6 +3,11 @@
 // Invariant: arguments are checked before they get here. Kernels never allocate, throw or lock, and a kernel call
 // touches only the rows and panels it is given, so that any partition of the work gives the same bits.
 //
+// Memory. Argument structs, and the lists of sources and identities they point to, are the caller's and are read before
+// a call returns. Everything else they point to is memory of the device whose table it is (runtime/device.h), which a
+// device that works on its own reads and writes later, in the order of the calls. So nothing that changes from step to
+// step is passed by value: a recorded sequence of calls can be played again.
+//
 // T is what activations, their gradients and the products' operands are stored as; Compute<T> what everything else is:
 // sums, parameters, statistics, losses. They differ for bfloat16 and bfloat16x2 alone.
 //
@@ -55,6 +60,15 @@ struct MutableRows {
     std::int64_t stride = 0;
     operator Rows<T>() const { return {data, stride}; }
 };
+
+// What a batch's loss decided about its update. Kernels that change what is trained take a pointer to one, and do
+// nothing unless it permits; null always does.
+struct Outcome {
+    double loss = 0;
+    std::int32_t finite = 1;        // the loss is
+    std::int32_t may_overflow = 0;  // the update might leave something NaN or infinite
+};
+RC_HD bool permits(const Outcome* outcome) { return !outcome || (outcome->finite && !outcome->may_overflow); }
 
 // One term A·W of the sum: rows of A, (rows, inner), and W packed, (inner, columns). `across` is Wᵀ packed, where it is
 // at hand: in float and double the last columns of W are summed along it where they fill little of a vector.
@@ -153,7 +167,9 @@ struct BackwardWeightsArgs {
     Operands<T> operands;     // of the whole matrix
     Slot<Compute<T>> bias;
     int optimizer = 0;  // index into Optimizers
-    Hyper<Compute<T>> weight_hyper, bias_hyper;
+    const Hyper<Compute<T>>* weight_hyper = nullptr;
+    const Hyper<Compute<T>>* bias_hyper = nullptr;
+    const Outcome* permission = nullptr;  // of the optimizer; gradients are always taken
     // Private to the calling thread. `sums`: inner * panel elements for each panel; not used where `gradient` is set.
     // `pairs`: pair_elements.
     Compute<T>* sums = nullptr;
@@ -169,7 +185,8 @@ struct UpdateArgs {
     Slot<Compute<T>> weight;
     Operands<T> operands;
     int optimizer = 0;
-    Hyper<Compute<T>> hyper;
+    const Hyper<Compute<T>>* hyper = nullptr;
+    const Outcome* permission = nullptr;
 };
 
 // The optimizer on a plain vector (bias, norm weight and bias).
@@ -179,30 +196,99 @@ struct UpdateVectorArgs {
     const Compute<T>* gradient = nullptr;
     Slot<Compute<T>> slot;
     int optimizer = 0;
-    Hyper<Compute<T>> hyper;
+    const Hyper<Compute<T>>* hyper = nullptr;
+    const Outcome* permission = nullptr;
 };
 
-// Column moments of one chunk of rows: mean[j], and m2[j] = Σ (x − mean[j])². Chunks are combined by the executor.
+// Partial column sums: two arrays of `width` for each chunk of rows.
+template <class T>
+struct PartialSums {
+    Compute<T>* data = nullptr;
+    std::int64_t width = 0, rows = 0, chunk = 0;
+    RC_HD Compute<T>* first(std::int64_t index) const { return data + 2 * index * width; }
+    RC_HD Compute<T>* second(std::int64_t index) const { return first(index) + width; }
+    RC_HD std::int64_t chunks() const { return (rows + chunk - 1) / chunk; }
+    RC_HD std::int64_t rows_of(std::int64_t index) const { return index + 1 < chunks() ? chunk : rows - index * chunk; }
+};
+
+// Column moments of some chunks of rows: first: mean[j], second: m2[j] = Σ (x − mean[j])². `sums` are those of the
+// batch; `first_row`, of the rows given here, is the first of a chunk.
 template <class T>
 struct MomentsArgs {
-    std::int64_t rows = 0, columns = 0;
+    std::int64_t rows = 0, columns = 0, first_row = 0;
     Rows<T> in;
-    Compute<T>* mean = nullptr;
-    Compute<T>* m2 = nullptr;
+    PartialSums<T> sums;
 };
 
-// Column sums of one chunk for the backward of batch normalisation: Σ d and Σ d·x̂, with d = delta ⊙ mask and
-// x̂ = (z − mean) ⊙ inverse_deviation.
+// Column sums of some chunks for the backward of batch normalisation: first: Σ d, second: Σ d·x̂, with d = delta ⊙ mask
+// and x̂ = (z − mean) ⊙ inverse_deviation.
 template <class T>
 struct NormSumsArgs {
-    std::int64_t rows = 0, columns = 0;
+    std::int64_t rows = 0, columns = 0, first_row = 0;
     Rows<T> delta;
     Rows<Compute<T>> mask;
     Rows<T> z;
     const Compute<T>* mean = nullptr;
     const Compute<T>* inverse_deviation = nullptr;
-    Compute<T>* sum = nullptr;
-    Compute<T>* sum_xhat = nullptr;
+    PartialSums<T> sums;
+};
+
+// What products and epilogues read of a norm: x̂ = (z − mean)·inverse_deviation, y = (z − mean)·scale + shift.
+template <class T>
+struct NormCoefficients {
+    Compute<T>* mean = nullptr;
+    Compute<T>* inverse_deviation = nullptr;
+    Compute<T>* scale = nullptr;
+    Compute<T>* shift = nullptr;
+};
+
+// Columns [begin, end): the chunks' moments into those of the batch (Chan, Golub & LeVeque 1979), the coefficients made
+// of them, and the running statistics carried on.
+template <class T>
+struct CombineMomentsArgs {
+    std::int64_t begin = 0, end = 0;
+    PartialSums<T> sums;
+    const Compute<T>* weight = nullptr;
+    const Compute<T>* bias = nullptr;
+    NormCoefficients<T> out;
+    Compute<T>* next_mean = nullptr;
+    Compute<T>* next_var = nullptr;
+};
+
+// Columns [begin, end): the chunks' sums into mean_d and mean_dx, both 0 where the statistics do not depend on the
+// batch
+// (`frozen`), and added to d_weight and d_bias.
+template <class T>
+struct CombineNormSumsArgs {
+    std::int64_t begin = 0, end = 0;
+    PartialSums<T> sums;
+    bool frozen = false;
+    Compute<T>* mean_d = nullptr;
+    Compute<T>* mean_dx = nullptr;
+    Compute<T>* d_weight = nullptr;
+    Compute<T>* d_bias = nullptr;
+};
+
+// The coefficients of running statistics.
+template <class T>
+struct RunningCoefficientsArgs {
+    std::int64_t columns = 0;
+    const Compute<T>* running_mean = nullptr;
+    const Compute<T>* running_var = nullptr;
+    const Compute<T>* weight = nullptr;
+    const Compute<T>* bias = nullptr;
+    NormCoefficients<T> out;
+};
+
+// A weight with the norm after it folded in, for inference: out = W ⊙ scale as an operand, bias = shift − mean·scale.
+// `panels` is the parameter, packed.
+template <class T>
+struct FoldArgs {
+    std::int64_t inner = 0, columns = 0;
+    const Compute<T>* panels = nullptr;
+    NormCoefficients<T> norm;
+    T* out = nullptr;
+    Compute<T>* bias = nullptr;
 };
 
 // out = scale ⊙ (d − mean_d − x̂ ⊙ mean_dx) with d = delta ⊙ mask (Ioffe & Szegedy 2015, section 3, rearranged).
@@ -246,7 +332,8 @@ struct GateBackwardArgs {
 template <class T>
 struct DropoutArgs {
     std::int64_t rows = 0, columns = 0, first_row = 0;
-    PhiloxKey key;
+    const PhiloxKey* key = nullptr;  // seed and step
+    std::uint32_t purpose = 0;       // instead of the key's
     double probability = 0;
     MutableRows<Compute<T>> out;
 };
@@ -262,17 +349,84 @@ struct LossArgs {
     const Compute<T>* class_weight = nullptr;   // (columns) for cross_entropy, (2) for binary_cross_entropy
     const Compute<T>* sample_weight = nullptr;  // (rows)
     double label_smoothing = 0;
-    double delta = 1;            // of huber
-    double normaliser = 1;       // 1 / Σ weights
-    MutableRows<T> gradient;     // null: loss only
-    Compute<T>* row = nullptr;   // room for a row's gradient before it is rounded to T
-    double* row_loss = nullptr;  // (rows)
+    double delta = 1;                    // of huber
+    const double* normaliser = nullptr;  // 1 / Σ weights, which is another for each batch
+    MutableRows<T> gradient;             // null: loss only
+    MutableRows<Compute<T>> unrounded;  // room for the rows' gradients before they are rounded to T; with a stride of 0
+                                        // for one at a time
+    double* row_loss = nullptr;         // (rows)
+};
+
+// The largest magnitude among rows of x, if it is larger than `into`, which is at least 0; a NaN counts as more than
+// infinity, and comes back as one.
+template <class T>
+struct LargestArgs {
+    std::int64_t rows = 0, columns = 0;
+    Rows<T> x;
+    double* into = nullptr;
+};
+
+// The loss of a batch, row by row in order, and whether its update is safe: no gradient is larger than the number of
+// rows times the largest A times the largest δ.
+template <class T>
+struct ConcludeArgs {
+    std::int64_t rows = 0;
+    const double* row_loss = nullptr;
+    const double* largest_a = nullptr;
+    const double* largest_delta = nullptr;
+    const Hyper<Compute<T>>* hyper = nullptr;  // null: there is no update, or none that is to be careful
+    Outcome* out = nullptr;
+};
+
+// `to` = `from`, if that is permitted.
+template <class T>
+struct CommitArgs {
+    std::int64_t size = 0;
+    const Compute<T>* from = nullptr;
+    Compute<T>* to = nullptr;
+    const Outcome* permission = nullptr;
+};
+
+// out = Σ g², in stretches of `square_stretch` that are added in order.
+constexpr std::int64_t square_stretch = 4096;
+template <class T>
+struct SquaresArgs {
+    std::int64_t size = 0;
+    const Compute<T>* gradient = nullptr;
+    double* out = nullptr;
+};
+
+// norm = √Σ squares; factor = largest / (norm + 1e-6), at most 1, as torch.nn.utils.clip_grad_norm_ has it; `largest` 0
+// does not clip.
+template <class T>
+struct ClipArgs {
+    std::int64_t count = 0;
+    const double* squares = nullptr;
+    double largest = 0;
+    double* norm = nullptr;
+    double* factor = nullptr;
+};
+template <class T>
+struct ScaleArgs {
+    std::int64_t size = 0;
+    const double* factor = nullptr;  // of 1: nothing is written
+    Compute<T>* gradient = nullptr;
+};
+
+// Sets `found` where an element has become NaN or infinite that was not.
+template <class T>
+struct OverflowedArgs {
+    std::int64_t size = 0;
+    const Compute<T>* before = nullptr;
+    const Compute<T>* now = nullptr;
+    std::int32_t* found = nullptr;
 };
 
 template <class T>
 struct KernelTable {
     int panel;      // columns in a packed panel
     int row_block;  // rows of the micro-kernel: row tiles are cheapest as multiples of it
+    int max_terms;  // of a list of sources, or of identities; 0: any number
     void (*forward)(const ForwardArgs<T>&);
     void (*backward_data)(const BackwardDataArgs<T>&);
     void (*backward_weights)(const BackwardWeightsArgs<T>&);
@@ -285,9 +439,18 @@ struct KernelTable {
     void (*gate_backward)(const GateBackwardArgs<T>&);
     void (*dropout)(const DropoutArgs<T>&);
     void (*loss)(const LossArgs<T>&);
-    // The largest magnitude among rows of x; a NaN counts as more than infinity, and comes back as one.
-    double (*largest)(std::int64_t rows, std::int64_t columns, Rows<T> x);
-    // Between the row-major world and packed panels: a parameter, and a weight's operands, all from row-major W (inner,
+    void (*combine_moments)(const CombineMomentsArgs<T>&);
+    void (*combine_norm_sums)(const CombineNormSumsArgs<T>&);
+    void (*running_coefficients)(const RunningCoefficientsArgs<T>&);
+    void (*fold)(const FoldArgs<T>&);
+    void (*largest)(const LargestArgs<T>&);
+    void (*conclude)(const ConcludeArgs<T>&);
+    void (*commit)(const CommitArgs<T>&);
+    void (*squares)(const SquaresArgs<T>&);
+    void (*clip)(const ClipArgs<T>&);
+    void (*scale)(const ScaleArgs<T>&);
+    void (*overflowed)(const OverflowedArgs<T>&);
+    // Between row-major matrices and packed panels: a parameter, and a weight's operands, all from row-major W (inner,
     // columns).
     void (*pack)(std::int64_t inner, std::int64_t columns, Rows<Compute<T>> w, Compute<T>* panels);
     void (*unpack)(std::int64_t inner, std::int64_t columns, const Compute<T>* panels, MutableRows<Compute<T>> w);

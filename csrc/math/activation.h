@@ -131,6 +131,14 @@ struct Softplus {  // linear above 20, as PyTorch's; 1 − e^(−a) is its deriv
     }
 };
 
+// g′ from what the layer kept. Where the argument was kept although the derivative reads the output, g is taken again.
+template <class Activation, class V>
+RC_HD V derivative(V saved, bool saved_is_argument) {
+    if constexpr (!Activation::needs_argument)
+        if (saved_is_argument) saved = Activation::forward(saved);
+    return Activation::derivative(saved);
+}
+
 using Activations = TypeList<Identity, Relu, LeakyRelu, Elu, Gelu, Silu, Tanh, Sigmoid, Softplus>;
 
 inline int activation_count() { return Activations::size; }

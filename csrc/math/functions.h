@@ -20,8 +20,13 @@ RC_HD T select(bool condition, T yes, T no) {
 
 // a·b + c, fused where the instruction set can. Nothing else is ever fused (csrc/CMakeLists.txt): left to the compiler,
 // two copies of one loop could round differently.
+#if defined(__CUDA_ARCH__)
+RC_HD float multiply_add(float a, float b, float c) { return ::fmaf(a, b, c); }
+RC_HD double multiply_add(double a, double b, double c) { return ::fma(a, b, c); }
+#else
 RC_HD float multiply_add(float a, float b, float c) { return a * b + c; }
 RC_HD double multiply_add(double a, double b, double c) { return a * b + c; }
+#endif
 
 RC_HD float exp(float x) { return ::expf(x); }
 RC_HD double exp(double x) { return ::exp(x); }

@@ -34,11 +34,24 @@ RC_HD void philox_block(PhiloxKey key, std::uint64_t block, std::uint32_t (&out)
 RC_HD std::uint32_t philox_word(PhiloxKey key, std::uint64_t index) {
     std::uint32_t words[4];
     philox_block(key, index >> 2, words);
-    return words[index & 3];
+    // Not words[index & 3]: a GPU cannot index its registers.
+    const std::uint32_t low = index & 1 ? words[1] : words[0], high = index & 1 ? words[3] : words[2];
+    return index & 2 ? high : low;
 }
 
 // In [0, 1), a multiple of 2⁻³².
 RC_HD double uniform(PhiloxKey key, std::uint64_t index) { return philox_word(key, index) * (1.0 / 4294967296.0); }
+
+// Dropout's multipliers: 0 where u < p, else 1/(1 − p). The comparison is one of integers: words are uniform on [0,
+// 2³²).
+template <class C>
+struct DropoutRule {
+    C kept;
+    double threshold;
+    RC_HD explicit DropoutRule(double probability)
+        : kept(static_cast<C>(1 / (1 - probability))), threshold(probability * 4294967296.0) {}
+    RC_HD C multiplier(std::uint32_t word) const { return word < threshold ? C(0) : kept; }
+};
 
 // Standard normal by Box & Muller 1958, from the words 2i and 2i + 1.
 RC_HD double normal(PhiloxKey key, std::uint64_t index) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "math/step.h"
 #include "runtime/tiles.h"
 
 namespace resnetcore {
@@ -22,15 +23,18 @@ bool ends_in_sums(const Phase& phase) {
 }  // namespace
 
 template <class T>
-BatchExecutor<T>::BatchExecutor(Plan plan, const KernelTable<T>& kernels, ParameterStore<T>& store, Norms<T>& norms,
+BatchExecutor<T>::BatchExecutor(Plan plan, Device& device, ParameterStore<T>& store, Norms<T>& norms,
                                 const std::vector<Folded<T>>* folded, std::int64_t weight_bytes)
     : plan_(std::move(plan)),
-      kernels_(kernels),
+      device_(device),
       store_(store),
       norms_(norms),
       folded_(folded),
       weight_bytes_(weight_bytes),
       widest_(widest_buffer(plan_)),
+      arena_(device),
+      sums_(device),
+      logits_(device),
       turns_(new Turn[plan_.weights.size()]),
       queues_(new WorkQueue[plan_.phases.size()]) {
     for (const Phase& phase : plan_.phases)
@@ -39,6 +43,7 @@ BatchExecutor<T>::BatchExecutor(Plan plan, const KernelTable<T>& kernels, Parame
 
 template <class T>
 std::int64_t BatchExecutor<T>::tile_for(std::int64_t rows) const {
+    if (!device_.is_host()) return rows;
     if (weights_by_tile_) return std::min(rows, gradient_stretch);
     bool sums = false;
     for (const Phase& phase : plan_.phases) sums |= ends_in_sums(phase);
@@ -60,10 +65,9 @@ void BatchExecutor<T>::prepare(std::int64_t rows, int threads) {
     if (!plan_.tile_local) arena_.reserve((plan_.row_elements - plan_.kept_elements) * rows);
     if (!computes_itself<T>) logits_.reserve(plan_.buffers[plan_.output].width * rows);
     while (plan_.tile_local && static_cast<int>(tile_arenas_.size()) < threads)
-        tile_arenas_.emplace_back(plan_.row_elements * largest_tile_);
+        tile_arenas_.emplace_back(device_, plan_.row_elements * largest_tile_);
     while (static_cast<int>(runners_.size()) < threads)
-        runners_.push_back(std::make_unique<StepRunner<T>>(plan_, kernels_, store_, norms_, folded_, largest_tile_));
-    for (auto& runner : runners_) runner->forget_magnitudes();
+        runners_.push_back(std::make_unique<StepRunner<T>>(plan_, device_, store_, norms_, folded_, largest_tile_));
     for (std::size_t p = 0; p < plan_.phases.size(); ++p) queues_[p].reserve(threads);
 }
 
@@ -154,11 +158,17 @@ void BatchExecutor<T>::finish(Team& team, const Step& last, const PartialSums<T>
 }
 
 template <class T>
-double BatchExecutor<T>::largest_product() const {
-    double a = 0, delta = 0;
-    for (const auto& runner : runners_)
-        a = larger(a, runner->largest_a()), delta = larger(delta, runner->largest_delta());
-    return a * delta;
+const double* BatchExecutor<T>::magnitudes() {
+    double* all = runners_[0]->magnitudes();
+    // Where there are several threads, they are the host's, and so is this memory.
+    for (std::size_t rank = 1; rank < runners_.size(); ++rank)
+        for (int i = 0; i < 2; ++i) all[i] = larger(all[i], runners_[rank]->magnitudes()[i]);
+    return all;
+}
+
+template <class T>
+void BatchExecutor<T>::forget_magnitudes() {
+    for (auto& runner : runners_) runner->forget_magnitudes();
 }
 
 template <class T>
@@ -168,11 +178,10 @@ Rows<T> BatchExecutor<T>::rows(BufferId id, Frame<T> frame) const {
 }
 
 template <class T>
-InferenceExecutor<T>::InferenceExecutor(Plan plan, const KernelTable<T>& kernels, ParameterStore<T>& store,
-                                        Norms<T>& norms, const std::vector<Folded<T>>& folded,
-                                        std::int64_t weight_bytes)
+InferenceExecutor<T>::InferenceExecutor(Plan plan, Device& device, ParameterStore<T>& store, Norms<T>& norms,
+                                        const std::vector<Folded<T>>& folded, std::int64_t weight_bytes)
     : plan_(std::move(plan)),
-      kernels_(kernels),
+      device_(device),
       store_(store),
       norms_(norms),
       folded_(folded),
@@ -181,11 +190,13 @@ InferenceExecutor<T>::InferenceExecutor(Plan plan, const KernelTable<T>& kernels
 
 template <class T>
 void InferenceExecutor<T>::prepare(std::int64_t rows, int threads) {
-    tile_ = tile_rows(rows, weight_bytes_, widest_ * static_cast<std::int64_t>(sizeof(T)), threads, 1);
+    tile_ = device_.is_host()
+                ? tile_rows(rows, weight_bytes_, widest_ * static_cast<std::int64_t>(sizeof(T)), threads, 1)
+                : rows;
     if (tile_ > largest_tile_) runners_.clear(), arenas_.clear(), largest_tile_ = tile_;
     while (static_cast<int>(runners_.size()) < threads) {
-        arenas_.emplace_back(plan_.row_elements * largest_tile_);
-        runners_.push_back(std::make_unique<StepRunner<T>>(plan_, kernels_, store_, norms_, &folded_, largest_tile_));
+        arenas_.emplace_back(device_, plan_.row_elements * largest_tile_);
+        runners_.push_back(std::make_unique<StepRunner<T>>(plan_, device_, store_, norms_, &folded_, largest_tile_));
     }
     queue_.reserve(threads);
     queue_.reset((rows + tile_ - 1) / tile_, threads);

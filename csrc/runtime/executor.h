@@ -1,5 +1,6 @@
 // Walks a plan through the kernels. A training pass runs phase by phase over the whole batch, inside a team; inference
-// is one phase without barriers, each thread taking tiles through all layers in a small arena of its own.
+// is one phase without barriers, each thread taking tiles through all layers in a small arena of its own. A device that
+// is not the host has a team of one and one tile of all rows: its kernels cut them up themselves.
 #pragma once
 
 #include <atomic>
@@ -26,7 +27,7 @@ protected:
 template <class T>
 class BatchExecutor {
 public:
-    BatchExecutor(Plan plan, const KernelTable<T>& kernels, ParameterStore<T>& store, Norms<T>& norms,
+    BatchExecutor(Plan plan, Device& device, ParameterStore<T>& store, Norms<T>& norms,
                   const std::vector<Folded<T>>* folded, std::int64_t weight_bytes);
 
     // Makes room for up to `rows` rows and this many threads; everything that can fail for lack of memory is done here.
@@ -44,9 +45,9 @@ public:
     }
 
     const Plan& plan() const { return plan_; }
-    // No element of a weight gradient is larger than this times the rows, of all runs since `prepare`; NaN if there was
-    // one.
-    double largest_product() const;
+    // The largest A and the largest δ of all runs since `forget_magnitudes`, in memory of the device. By one thread.
+    const double* magnitudes();
+    void forget_magnitudes();
     // Rows of a buffer after a run of `frame`, where the plan keeps it.
     Rows<T> rows(BufferId id, Frame<T> frame) const;
 
@@ -64,7 +65,7 @@ private:
     std::int64_t tile_for(std::int64_t rows) const;
 
     const Plan plan_;
-    const KernelTable<T>& kernels_;
+    Device& device_;
     ParameterStore<T>& store_;
     Norms<T>& norms_;
     const std::vector<Folded<T>>* folded_;
@@ -83,14 +84,14 @@ private:
 template <class T>
 class InferenceExecutor {
 public:
-    InferenceExecutor(Plan plan, const KernelTable<T>& kernels, ParameterStore<T>& store, Norms<T>& norms,
+    InferenceExecutor(Plan plan, Device& device, ParameterStore<T>& store, Norms<T>& norms,
                       const std::vector<Folded<T>>& folded, std::int64_t weight_bytes);
     void prepare(std::int64_t rows, int threads);
     void run(Team& team, Rows<Compute<T>> input, std::int64_t rows, MutableRows<Compute<T>> out);
 
 private:
     const Plan plan_;
-    const KernelTable<T>& kernels_;
+    Device& device_;
     ParameterStore<T>& store_;
     Norms<T>& norms_;
     const std::vector<Folded<T>>& folded_;

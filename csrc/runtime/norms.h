@@ -11,9 +11,6 @@
 
 namespace resnetcore {
 
-constexpr double norm_eps = 1e-5;
-constexpr double norm_momentum = 0.1;
-
 template <class T>
 struct Norm {
     std::int64_t width = 0;
@@ -22,41 +19,33 @@ struct Norm {
     AlignedArray<Compute<T>> mean_d, mean_dx;                        // of the backward pass
     AlignedArray<Compute<T>> d_weight, d_bias;                       // ∂E/∂γ, ∂E/∂β, summed over micro-batches
     AlignedArray<Compute<T>> next_mean, next_var;                    // running statistics, once the step is taken
-};
-
-// Partial column sums: two arrays of `width` for each chunk of rows.
-template <class T>
-struct PartialSums {
-    Compute<T>* data = nullptr;
-    std::int64_t width = 0, rows = 0, chunk = 0;
-    Compute<T>* first(std::int64_t index) const { return data + 2 * index * width; }
-    Compute<T>* second(std::int64_t index) const { return first(index) + width; }
-    std::int64_t chunks() const { return (rows + chunk - 1) / chunk; }
-    std::int64_t rows_of(std::int64_t index) const { return index + 1 < chunks() ? chunk : rows - index * chunk; }
+    NormCoefficients<T> coefficients() { return {mean.data(), inverse_deviation.data(), scale.data(), shift.data()}; }
 };
 
 template <class T>
 class Norms {
 public:
-    Norms(const Topology& topology, const ParameterList& list, ParameterStore<T>& store);
+    Norms(const Topology& topology, const ParameterList& list, ParameterStore<T>& store, Device& device);
 
     Norm<T>& of_layer(std::int64_t number) { return norms_[number - 1]; }
     std::vector<Norm<T>>& all() { return norms_; }
 
     void use_running_statistics();  // coefficients for inference
     void begin_step();              // running statistics to be carried forward, gradients zeroed
-    void commit_running_statistics();
+    // Where that is permitted; see Outcome.
+    void commit_running_statistics(const Outcome* permission);
     // From now on the statistics are numbers that do not depend on the batch, and running ones are not carried on.
     void freeze() { frozen_ = true; }
     bool frozen() const { return frozen_; }
 
-    // Columns [begin, end) of a finished phase; chunks are combined in order, in double.
+    // Columns [begin, end) of a finished phase.
     void combine_moments(Norm<T>& norm, const PartialSums<T>& sums, std::int64_t begin, std::int64_t end);
     void combine_gradient(Norm<T>& norm, const PartialSums<T>& sums, std::int64_t begin, std::int64_t end);
 
 private:
-    void set_coefficients(Norm<T>& norm, std::int64_t column, double mean, double variance);
     ParameterStore<T>& store_;
+    Device& device_;
+    const KernelTable<T>& kernels_;
     std::vector<Norm<T>> norms_;
     bool frozen_ = false;
 };

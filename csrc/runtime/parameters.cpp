@@ -1,22 +1,22 @@
 #include "runtime/parameters.h"
 
-#include <algorithm>
-
 namespace resnetcore {
 
 template <class T>
-ParameterStore<T>::ParameterStore(const ParameterList& list, const KernelTable<T>& kernels)
-    : list_(list), kernels_(kernels) {
+ParameterStore<T>::ParameterStore(const ParameterList& list, Device& device)
+    : list_(list), device_(device), kernels_(device.kernels<T>()), staging_(device) {
+    const std::int64_t panel = kernels_.panel;
     for (const Parameter& p : list.all) {
         StoredParameter<T> stored;
         if (p.is_matrix()) {
-            stored.values = AlignedArray<Compute<T>>(packed_size(p.rows, p.columns, kernels.panel));
-            stored.transposed = AlignedArray<T>(operand_size<T>(p.columns, p.rows, kernels.panel));
-            if (!computes_itself<T>) stored.panels = AlignedArray<T>(operand_size<T>(p.rows, p.columns, kernels.panel));
+            stored.values = AlignedArray<Compute<T>>(device, packed_size(p.rows, p.columns, panel));
+            stored.transposed = AlignedArray<T>(device, operand_size<T>(p.columns, p.rows, panel));
+            if (!computes_itself<T>) stored.panels = AlignedArray<T>(device, operand_size<T>(p.rows, p.columns, panel));
         } else {
-            stored.values = AlignedArray<Compute<T>>(p.columns);
+            stored.values = AlignedArray<Compute<T>>(device, p.columns);
         }
         stored_.push_back(std::move(stored));
+        if (!device.is_host()) staging_.reserve(p.size());
     }
 }
 
@@ -30,8 +30,9 @@ const T* ParameterStore<T>::panels(int id) const {
 
 template <class T>
 void ParameterStore<T>::write(int id, const Compute<T>* values) {
-    pack_like(id, values, stored_[id].values.data());
-    pack_operands(id, values);
+    const Compute<T>* row_major = staged(id, values);
+    pack(id, row_major, stored_[id].values.data());
+    pack_operands(id, row_major);
 }
 
 // What packs Wᵀ of W packs W of Wᵀ.
@@ -53,9 +54,9 @@ void ParameterStore<T>::write_backward(int id, const Compute<T>* transposed) {
 
 template <class T>
 void ParameterStore<T>::refresh_operands(int id) {
-    std::vector<Compute<T>> dense(list_.all[id].size());
-    read(id, dense.data());
-    pack_operands(id, dense.data());
+    staging_.reserve(list_.all[id].size());
+    unpack(id, stored_[id].values.data(), staging_.data());
+    pack_operands(id, staging_.data());
 }
 
 template <class T>
@@ -74,20 +75,40 @@ void ParameterStore<T>::read(int id, Compute<T>* values) const {
 
 template <class T>
 void ParameterStore<T>::pack_like(int id, const Compute<T>* row_major, Compute<T>* packed) const {
-    const Parameter& p = list_.all[id];
-    if (p.is_matrix())
-        kernels_.pack(p.rows, p.columns, {row_major, p.columns}, packed);
-    else
-        std::copy_n(row_major, p.columns, packed);
+    pack(id, staged(id, row_major), packed);
 }
 
 template <class T>
 void ParameterStore<T>::unpack_like(int id, const Compute<T>* packed, Compute<T>* row_major) const {
+    if (device_.is_host()) return unpack(id, packed, row_major);
+    unpack(id, packed, staging_.data());
+    device_.download(row_major, staging_.data(), static_cast<std::size_t>(list_.all[id].size()) * sizeof(Compute<T>));
+}
+
+// Row-major values where the kernels read them.
+template <class T>
+const Compute<T>* ParameterStore<T>::staged(int id, const Compute<T>* values) const {
+    if (device_.is_host()) return values;
+    device_.upload(staging_.data(), values, static_cast<std::size_t>(list_.all[id].size()) * sizeof(Compute<T>));
+    return staging_.data();
+}
+
+template <class T>
+void ParameterStore<T>::pack(int id, const Compute<T>* row_major, Compute<T>* packed) const {
+    const Parameter& p = list_.all[id];
+    if (p.is_matrix())
+        kernels_.pack(p.rows, p.columns, {row_major, p.columns}, packed);
+    else
+        device_.copy(packed, row_major, static_cast<std::size_t>(p.columns) * sizeof(Compute<T>));
+}
+
+template <class T>
+void ParameterStore<T>::unpack(int id, const Compute<T>* packed, Compute<T>* row_major) const {
     const Parameter& p = list_.all[id];
     if (p.is_matrix())
         kernels_.unpack(p.rows, p.columns, packed, {row_major, p.columns});
     else
-        std::copy_n(packed, p.columns, row_major);
+        device_.copy(row_major, packed, static_cast<std::size_t>(p.columns) * sizeof(Compute<T>));
 }
 
 template class ParameterStore<float>;

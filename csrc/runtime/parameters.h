@@ -19,7 +19,7 @@ struct StoredParameter {
 template <class T>
 class ParameterStore {
 public:
-    ParameterStore(const ParameterList& list, const KernelTable<T>& kernels);
+    ParameterStore(const ParameterList& list, Device& device);
 
     Compute<T>* values(int id) { return stored_[id].values.data(); }
     const Compute<T>* values(int id) const { return stored_[id].values.data(); }
@@ -28,7 +28,7 @@ public:
     const T* panels(int id) const;
     const T* transposed(int id) const { return stored_[id].transposed.data(); }
 
-    // Row-major, (rows, columns), or a vector of `columns`.
+    // Row-major, (rows, columns), or a vector of `columns`; of the host's. Nothing is asked for that could fail.
     void write(int id, const Compute<T>* values);
     void read(int id, Compute<T>* values) const;
     // The halves of `write`, of a matrix given as (columns, rows), for a store that is filled anew for each pass: what
@@ -42,15 +42,20 @@ public:
     void refresh_operands(int id);
     std::int64_t packed_elements(int id) const { return stored_[id].values.size(); }
 
-    // An array in the layout of parameter `id`, as optimizers keep it, to and from row-major.
+    // An array in the layout of parameter `id`, as optimizers keep it, from and to row-major values of the host's.
     void pack_like(int id, const Compute<T>* row_major, Compute<T>* packed) const;
     void unpack_like(int id, const Compute<T>* packed, Compute<T>* row_major) const;
 
 private:
+    const Compute<T>* staged(int id, const Compute<T>* values) const;
+    void pack(int id, const Compute<T>* row_major, Compute<T>* packed) const;
+    void unpack(int id, const Compute<T>* packed, Compute<T>* row_major) const;
     void pack_operands(int id, const Compute<T>* row_major);
 
     const ParameterList& list_;
+    Device& device_;
     const KernelTable<T>& kernels_;
+    mutable AlignedArray<Compute<T>> staging_;  // row-major values of one parameter, in the device's memory
     std::vector<StoredParameter<T>> stored_;
     bool by_halves_ = false;
 };

@@ -17,9 +17,18 @@ constexpr std::uint32_t dropout_purpose = 1;  // low byte of a Philox purpose; t
 }  // namespace
 
 template <class T>
-StepRunner<T>::StepRunner(const Plan& plan, const KernelTable<T>& kernels, const ParameterStore<T>& store,
-                          Norms<T>& norms, const std::vector<Folded<T>>* folded, std::int64_t tile)
-    : plan_(plan), kernels_(kernels), store_(store), norms_(norms), folded_(folded) {
+StepRunner<T>::StepRunner(const Plan& plan, Device& device, const ParameterStore<T>& store, Norms<T>& norms,
+                          const std::vector<Folded<T>>* folded, std::int64_t tile)
+    : plan_(plan),
+      device_(device),
+      kernels_(device.kernels<T>()),
+      store_(store),
+      norms_(norms),
+      folded_(folded),
+      mask_(device),
+      branch_mask_(device),
+      unrounded_(device),
+      magnitudes_(device, 2) {
     sources_.resize(plan.max_terms);
     identities_.resize(plan.max_terms);
     for (const BufferInfo& b : plan.buffers) strides_.push_back(padded_width(b.width, sizeof(T)));
@@ -28,7 +37,10 @@ StepRunner<T>::StepRunner(const Plan& plan, const KernelTable<T>& kernels, const
         for (const Step& step : phase.steps) {
             if (step.dropout > 0) masked = std::max(masked, step.width);
             if (step.branch.dropout > 0) branch_masked = std::max(branch_masked, step.width);
-            if (step.kind == StepKind::loss && !computes_itself<T>) loss_row_.reserve(step.width);
+            if (step.kind != StepKind::loss || computes_itself<T>) continue;
+            // The host's rows are done one after another, in a row that stays in cache.
+            if (!device.is_host()) unrounded_stride_ = step.width;
+            unrounded_.reserve(device.is_host() ? step.width : step.width * tile);
         }
     mask_.reserve(masked * tile);
     branch_mask_.reserve(branch_masked * tile);
@@ -98,9 +110,9 @@ void StepRunner<T>::measure(BufferId id, const Frame<T>& frame, std::int64_t beg
     if (id < 0) return;
     const BufferInfo& buffer = plan_.buffers[id];
     if (!buffer.is_a && !buffer.is_delta) return;
-    const double largest = kernels_.largest(end - begin, buffer.width, read(id, frame, begin));
-    if (buffer.is_a) largest_a_ = larger(largest_a_, largest);
-    if (buffer.is_delta) largest_delta_ = larger(largest_delta_, largest);
+    const Rows<T> rows = read(id, frame, begin);
+    if (buffer.is_a) kernels_.largest({end - begin, buffer.width, rows, magnitudes()});
+    if (buffer.is_delta) kernels_.largest({end - begin, buffer.width, rows, magnitudes() + 1});
 }
 
 template <class T>
@@ -135,7 +147,7 @@ Rows<Compute<T>> StepRunner<T>::mask(AlignedArray<Compute<T>>& memory, double pr
     args.columns = step.width;
     args.first_row = frame.first_row + begin;
     args.key = frame.dropout;
-    args.key.purpose = dropout_purpose | site << 8;
+    args.purpose = dropout_purpose | site << 8;
     args.probability = probability;
     args.out = {memory.data(), step.width};
     kernels_.dropout(args);
@@ -198,32 +210,25 @@ void StepRunner<T>::backward_data(const Step& step, const Frame<T>& frame, std::
 template <class T>
 void StepRunner<T>::moments(const Step& step, const Frame<T>& frame, std::int64_t begin, std::int64_t end,
                             const PartialSums<T>& sums) {
-    for (std::int64_t row = begin; row < end; row += sums.chunk) {
-        const std::int64_t index = row / sums.chunk;
-        kernels_.moments({std::min(sums.chunk, end - row), step.width, read(step.branch.z, frame, row),
-                          sums.first(index), sums.second(index)});
-    }
+    kernels_.moments({end - begin, step.width, begin, read(step.branch.z, frame, begin), sums});
 }
 
 template <class T>
 void StepRunner<T>::norm_sums(const Step& step, const Frame<T>& frame, std::int64_t begin, std::int64_t end,
                               const PartialSums<T>& sums) {
     const Norm<T>& norm = norms_.of_layer(step.branch.norm);
-    for (std::int64_t row = begin; row < end; row += sums.chunk) {
-        const std::int64_t index = row / sums.chunk, stop = std::min(row + sums.chunk, end);
-        NormSumsArgs<T> args;
-        args.rows = stop - row;
-        args.columns = step.width;
-        args.delta = read(step.delta, frame, row);
-        const Branch<T> b = branch(step, frame, row, stop);
-        args.mask = b.mask;
-        args.z = b.z;
-        args.mean = norm.mean.data();
-        args.inverse_deviation = norm.inverse_deviation.data();
-        args.sum = sums.first(index);
-        args.sum_xhat = sums.second(index);
-        kernels_.norm_sums(args);
-    }
+    NormSumsArgs<T> args;
+    args.rows = end - begin;
+    args.columns = step.width;
+    args.first_row = begin;
+    args.delta = read(step.delta, frame, begin);
+    const Branch<T> b = branch(step, frame, begin, end);
+    args.mask = b.mask;
+    args.z = b.z;
+    args.mean = norm.mean.data();
+    args.inverse_deviation = norm.inverse_deviation.data();
+    args.sums = sums;
+    kernels_.norm_sums(args);
 }
 
 template <class T>
@@ -291,7 +296,7 @@ void StepRunner<T>::loss(const Step& step, const Frame<T>& frame, std::int64_t b
         args.logits = read(plan_.output, frame, begin);
     else
         args.logits = from(frame.logits, begin);
-    args.row = loss_row_.data();
+    args.unrounded = {unrounded_.data(), unrounded_stride_};
     if (t.labels) args.labels = t.labels + row;
     if (t.targets.data) args.targets = {t.targets.data + row * t.targets.stride, t.targets.stride};
     args.class_weight = t.class_weight;

@@ -26,11 +26,14 @@ struct LossTarget {
     Rows<Compute<T>> targets;
     const Compute<T>* class_weight = nullptr;
     const Compute<T>* sample_weight = nullptr;
-    double label_smoothing = 0, delta = 1, normaliser = 1;
+    double label_smoothing = 0, delta = 1;
+    const double* normaliser = nullptr;
+    std::int64_t class_weights = 0;
     double* row_loss = nullptr;
 };
 
-// Where the buffers of one run are. `rows` is the capacity that the arena was laid out for.
+// Where the buffers of one run are, all in memory of the device. `rows` is the capacity that the arena was laid out
+// for.
 template <class T>
 struct Frame {
     Rows<Compute<T>> input;
@@ -41,33 +44,30 @@ struct Frame {
     BufferId output =
         -1;  // this buffer lies in `output_rows` instead of the arena, or is copied there if it is narrower
     MutableRows<Compute<T>> output_rows;
-    MutableRows<Compute<T>> logits;  // what the loss reads, where T does not compute itself
-    std::int64_t first_row = 0;      // of the frame in its batch: dropout and targets count from the batch's start
-    bool continues = false;          // weight gradients are added to those of the frame before
-    PhiloxKey dropout;               // purpose is added per site
+    MutableRows<Compute<T>> logits;      // what the loss reads, where T does not compute itself
+    std::int64_t first_row = 0;          // of the frame in its batch: dropout and targets count from the batch's start
+    bool continues = false;              // weight gradients are added to those of the frame before
+    const PhiloxKey* dropout = nullptr;  // seed and step; the purpose is each site's
     LossTarget<T> target;
 };
-
-// The larger of two magnitudes; NaN is larger than any.
-inline double larger(double a, double b) { return a >= b || a != a ? a : b; }
 
 template <class T>
 class StepRunner {
 public:
-    StepRunner(const Plan& plan, const KernelTable<T>& kernels, const ParameterStore<T>& store, Norms<T>& norms,
+    StepRunner(const Plan& plan, Device& device, const ParameterStore<T>& store, Norms<T>& norms,
                const std::vector<Folded<T>>* folded, std::int64_t tile);
 
     // Rows [begin, end) of the frame.
     void run(const Step& step, const Frame<T>& frame, std::int64_t begin, std::int64_t end,
              const PartialSums<T>* sums = nullptr);
 
-    // Takes the tile's rows of a buffer into account for `largest_a` and `largest_delta`, if gradients are made of it.
+    // Takes the tile's rows of a buffer into account for the magnitudes, if gradients are made of it.
     void measure(BufferId id, const Frame<T>& frame, std::int64_t begin, std::int64_t end);
     // frame.output into frame.output_rows, where they are not the same memory.
     void copy_output(const Frame<T>& frame, std::int64_t begin, std::int64_t end);
-    void forget_magnitudes() { largest_a_ = largest_delta_ = 0; }
-    double largest_a() const { return largest_a_; }
-    double largest_delta() const { return largest_delta_; }
+    // The largest A and the largest δ since they were forgotten, in memory of the device.
+    double* magnitudes() { return magnitudes_.data(); }
+    void forget_magnitudes() { device_.clear(magnitudes_.data(), magnitudes_.bytes()); }
 
     Rows<T> read(BufferId id, const Frame<T>& frame, std::int64_t row) const;
     MutableRows<T> write(BufferId id, const Frame<T>& frame, std::int64_t row) const;
@@ -90,6 +90,7 @@ private:
                           const Frame<T>&, std::int64_t begin, std::int64_t end);
 
     const Plan& plan_;
+    Device& device_;
     const KernelTable<T>& kernels_;
     const ParameterStore<T>& store_;
     Norms<T>& norms_;
@@ -97,8 +98,10 @@ private:
     std::vector<std::int64_t> strides_;
     std::vector<Source<T>> sources_;
     std::vector<Rows<T>> identities_;
-    AlignedArray<Compute<T>> mask_, branch_mask_, loss_row_;
-    double largest_a_ = 0, largest_delta_ = 0;
+    AlignedArray<Compute<T>> mask_, branch_mask_;
+    AlignedArray<Compute<T>> unrounded_;  // gradients of the loss, before they are stored: of a row, or of all
+    std::int64_t unrounded_stride_ = 0;
+    AlignedArray<double> magnitudes_;
 };
 
 extern template class StepRunner<float>;

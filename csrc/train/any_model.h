@@ -23,9 +23,13 @@ struct AnyModel {
     }
 };
 
-// `matmul_precision` counts where the dtype is "float32", as far as this CPU gains by it. Throws DTypeError for a dtype
-// that is not "float32", "float64" or "bfloat16", ValueError for an unknown precision.
+// `matmul_precision` counts where the dtype is "float32", as far as the device gains by it. Throws DTypeError for a
+// dtype that is not "float32", "float64" or "bfloat16", ValueError for an unknown precision.
 AnyModel make_model(Topology topology, std::uint64_t seed, const std::string& dtype,
-                    const std::string& matmul_precision);
+                    const std::string& matmul_precision, Device& device = host_device());
+
+// The same arrays, no shared state. Another device may store other numbers for the same precision; what both compute
+// with is the same.
+AnyModel clone_to(const AnyModel& other, Device& device);
 
 }  // namespace resnetcore

@@ -3,29 +3,25 @@
 // Invariant: nothing of the model changes before the loss of the whole batch is known to be finite; and nothing becomes
 // NaN or infinite by an update. The factors of every gradient are measured as they are made, and bound it: an update
 // that is too small to overflow is applied at once; any other, which is rare, on trial, with a copy at hand.
+//
+// On a device that works on its own, nobody waits inside a pass: what the loss decides is an Outcome in its memory,
+// which the updates read as their permission, and the host gets it at the end.
 #pragma once
 
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <tuple>
 #include <vector>
 
+#include "runtime/recordings.h"
 #include "train/model.h"
 #include "train/optimizer_state.h"
+#include "train/staged_batch.h"
 #include "train/strategy.h"
 #include "train/weight_gradients.h"
 
 namespace resnetcore {
-
-template <class T>
-struct Batch {
-    Rows<Compute<T>> x;
-    std::int64_t rows = 0;
-    LossTarget<T> target;    // row_loss is filled in
-    std::uint32_t step = 0;  // of the dropout's random numbers
-    std::uint64_t seed = 0;
-    MutableRows<Compute<T>> d_x;  // where ∂E/∂x goes, of a pass that takes it
-};
 
 struct PassOptions {
     std::int64_t micro_batches = 1;
@@ -50,23 +46,40 @@ class Backpropagation {
 public:
     Backpropagation(Model<T>& model, bool input_gradient);
 
-    // The model's lock is held by the caller. `state` may be null with keep_gradients.
+    // The model is held by the caller. `state` may be null with keep_gradients.
     PassResult run(const Batch<T>& batch, const PassOptions& options, OptimizerState<T>* state);
 
-    // After a run that kept them: packed like the parameter, or null for one without a gradient.
+    // After a run that kept them: packed like the parameter, in memory of the device, or null for one without a
+    // gradient.
     const Compute<T>* gradient(int id) const;
 
 private:
     using Executor = BatchExecutor<T>;
+    // What a pass reports, in memory of the device.
+    struct Report {
+        Outcome outcome;
+        double gradient_norm = 0, clip_factor = 1;
+    };
 
     Executor& executor(Strategy strategy);
+    Executor& executor() const { return *executors_[static_cast<int>(strategy_)]; }
     void prepare(const Batch<T>& batch, const PassOptions& options);
-    Frame<T> micro_batch(const Batch<T>& batch, const PassOptions& options, std::int64_t index) const;
-    void team_body(Team& team, const Batch<T>& batch, const PassOptions& options, OptimizerState<T>* state);
-    void check_loss(const Batch<T>& batch, const PassOptions& options, const OptimizerState<T>* state);
-    void run_carefully(const Batch<T>& batch, const PassOptions& options, OptimizerState<T>& state);
+    // Everything that a recording of a pass over `whole` depends on, memory that was asked for aside.
+    static auto key(const Frame<T>& whole, const PassOptions& options, const OptimizerState<T>* state) {
+        const LossTarget<T>& t = whole.target;
+        return std::make_tuple(whole.input.data, whole.input.stride, whole.rows, whole.output_rows.data, t.loss,
+                               t.labels, t.targets.data, t.targets.stride, t.class_weight, t.sample_weight,
+                               t.label_smoothing, t.delta, options.micro_batches, options.clip_norm,
+                               options.keep_gradients, state);
+    }
+    Frame<T> micro_batch(const Frame<T>& whole, const PassOptions& options, std::int64_t index) const;
+    void pass(const Frame<T>& whole, const PassOptions& options, OptimizerState<T>* state);
+    void team_body(Team& team, const Frame<T>& whole, const PassOptions& options, OptimizerState<T>* state);
+    void conclude(const Frame<T>& whole, const PassOptions& options, const OptimizerState<T>* state);
+    std::string run_carefully(const Frame<T>& whole, const PassOptions& options, OptimizerState<T>& state);
     void weights_by_layer(Team& team, const Frame<T>& frame, OptimizerState<T>* fused);
-    std::int64_t first_bad_layer(const Batch<T>& batch, const PassOptions& options) const;
+    std::int64_t first_bad_layer(const Frame<T>& whole, const PassOptions& options) const;
+    const Outcome* permission() const { return &report_.data()->outcome; }
 
     Model<T>& model_;
     const bool input_gradient_;
@@ -75,11 +88,12 @@ private:
     int threads_ = 1;
     std::vector<WeightUnit> units_;
     WeightGradients<T> gradients_;
-    std::vector<double> row_loss_;
+    StagedBatch<T> staged_;
+    AlignedArray<double> row_loss_;
+    AlignedArray<Report> report_;
     WorkQueue unit_queue_;
     bool careful_ = false;  // the update may overflow and is allowed to
-    bool may_overflow_ = false;
-    PassResult result_;
+    Recordings<decltype(key({}, {}, nullptr))> recordings_;
 };
 
 extern template class Backpropagation<float>;

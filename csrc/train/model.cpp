@@ -2,10 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
-#include <mutex>
 
 #include "base/error.h"
-#include "kernels/select.h"
 #include "runtime/tiles.h"
 #include "topology/check.h"
 #include "train/initialize.h"
@@ -18,18 +16,28 @@ Topology checked(Topology topology) {
     return topology;
 }
 
+// The first work of a thread for a device, whose memory the members that follow ask for.
+Device& current(Device& device) {
+    device.make_current();
+    return device;
+}
+
 }  // namespace
 
 template <class T>
-Model<T>::Model(Topology topology, std::uint64_t seed)
+Model<T>::Model(Topology topology, std::uint64_t seed, Device& device)
     : topology_(checked(std::move(topology))),
       list_(list_parameters(topology_)),
       seed_(seed),
-      kernels_(resnetcore::kernels<T>()),
-      store_(list_, kernels_),
-      norms_(topology_, list_, store_),
-      running_norms_(topology_, list_, store_),
-      folded_(list_.all.size()) {
+      device_(current(device)),
+      kernels_(device.kernels<T>()),
+      store_(list_, device),
+      norms_(topology_, list_, store_, device),
+      running_norms_(topology_, list_, store_, device),
+      folded_(list_.all.size()),
+      input_(device),
+      output_(device) {
+    check_terms();
     std::vector<Compute<T>> narrow;
     for (std::size_t id = 0; id < list_.all.size(); ++id) {
         const std::vector<double> value = initial_value(topology_, list_, static_cast<int>(id), seed);
@@ -38,38 +46,64 @@ Model<T>::Model(Topology topology, std::uint64_t seed)
             throw ValueError("Network: the initial '" + list_.all[id].name + "' must be finite in the network's dtype");
         store_.write(static_cast<int>(id), narrow.data());
     }
+    device_.synchronize();
 }
 
 template <class T>
-Model<T>::Model(const Model& other)
+Model<T>::Model(const Model& other, Device& device)
     : topology_(other.topology_),
       list_(list_parameters(topology_)),
       seed_(other.seed_),
-      kernels_(other.kernels_),
-      store_(list_, kernels_),
-      norms_(topology_, list_, store_),
-      running_norms_(topology_, list_, store_),
-      folded_(list_.all.size()) {
-    std::vector<Compute<T>> value;
-    std::lock_guard<ForkSafeMutex> lock(other.mutex_);
+      device_(current(device)),
+      kernels_(device.kernels<T>()),
+      store_(list_, device),
+      norms_(topology_, list_, store_, device),
+      running_norms_(topology_, list_, store_, device),
+      folded_(list_.all.size()),
+      input_(device),
+      output_(device) {
+    check_terms();
+    std::vector<std::vector<Compute<T>>> values;
+    std::vector<std::pair<int, Compute<T>*>> wanted;
     for (std::size_t id = 0; id < list_.all.size(); ++id) {
-        value.resize(list_.all[id].size());
-        other.store_.read(static_cast<int>(id), value.data());
-        store_.write(static_cast<int>(id), value.data());
+        values.emplace_back(list_.all[id].size());
+        wanted.push_back({static_cast<int>(id), values.back().data()});
     }
+    other.read(wanted);
+    device_.make_current();
+    for (const auto& [id, value] : wanted) store_.write(id, value);
+    device_.synchronize();
+}
+
+// A device's kernels may have room for so many sources and identities, and no more.
+template <class T>
+void Model<T>::check_terms() const {
+    const int most = kernels_.max_terms, terms = training_plan(false, true).max_terms;
+    if (most == 0 || terms <= most) return;
+    throw DeviceError("Network: a layer, or its gradient, is a sum of " + std::to_string(terms) +
+                      " terms, and kernels of device \"" + device_.name() + "\" take at most " + std::to_string(most) +
+                      "; use fewer skips side by side, or device=\"cpu\"");
+}
+
+template <class T>
+std::unique_lock<ForkSafeMutex> Model<T>::hold() const {
+    std::unique_lock<ForkSafeMutex> lock(mutex_);
+    device_.make_current();
+    return lock;
 }
 
 template <class T>
 void Model<T>::read(const std::vector<std::pair<int, Compute<T>*>>& values) const {
-    std::lock_guard<ForkSafeMutex> lock(mutex_);
+    const auto held = hold();
     for (const auto& [id, value] : values) store_.read(id, value);
 }
 
 template <class T>
 void Model<T>::write(const std::vector<std::pair<int, const Compute<T>*>>& values) {
-    std::lock_guard<ForkSafeMutex> lock(mutex_);
+    const auto held = hold();
     for (const auto& [id, value] : values) store_.write(id, value);
     parameters_changed();
+    device_.synchronize();
 }
 
 template <class T>
@@ -107,43 +141,41 @@ void Model<T>::fold() {
         const Layer& layer = topology_.layer(number);
         if (!layer.batch_norm || layer.pre) continue;
         const int weight = list_.layers[number - 1].weight;
-        const Norm<T>& norm = running_norms_.of_layer(number);
+        Norm<T>& norm = running_norms_.of_layer(number);
         Folded<T>& folded = folded_[weight];
-        if (folded.panels.size() == 0) {
-            const Parameter& p = list_.all[weight];
-            folded.panels = AlignedArray<T>(operand_size<T>(p.rows, p.columns, kernels_.panel));
-            folded.bias = AlignedArray<Compute<T>>(layer.width);
-        }
         const Parameter& p = list_.all[weight];
-        std::vector<Compute<T>> dense(p.size());
-        store_.read(weight, dense.data());
-        for (std::int64_t i = 0; i < p.rows; ++i)
-            for (std::int64_t j = 0; j < p.columns; ++j) dense[i * p.columns + j] *= norm.scale[j];
-        kernels_.pack_operand(p.rows, p.columns, {dense.data(), p.columns}, folded.panels.data());
-        for (std::int64_t j = 0; j < p.columns; ++j)
-            folded.bias[j] = static_cast<Compute<T>>(norm.shift[j] - static_cast<double>(norm.mean[j]) * norm.scale[j]);
+        if (folded.panels.size() == 0) {
+            folded.bias = AlignedArray<Compute<T>>(device_, layer.width);
+            folded.panels = AlignedArray<T>(device_, operand_size<T>(p.rows, p.columns, kernels_.panel));
+        }
+        kernels_.fold(
+            {p.rows, p.columns, store_.values(weight), norm.coefficients(), folded.panels.data(), folded.bias.data()});
     }
     folded_is_current_ = true;
 }
 
 template <class T>
 void Model<T>::predict(Rows<Compute<T>> x, std::int64_t rows, MutableRows<Compute<T>> out) {
-    std::lock_guard<ForkSafeMutex> lock(mutex_);
+    if (rows == 0) return;
+    const auto held = hold();
     fold();
     if (!inference_)
-        inference_ = std::make_unique<InferenceExecutor<T>>(inference_plan(), kernels_, store_, running_norms_, folded_,
+        inference_ = std::make_unique<InferenceExecutor<T>>(inference_plan(), device_, store_, running_norms_, folded_,
                                                             weight_bytes());
-    if (rows == 0) return;
-    const int threads = useful_threads(rows * weight_elements(), get_num_threads());
+    const int threads = device_.is_host() ? useful_threads(rows * weight_elements(), get_num_threads()) : 1;
     inference_->prepare(rows, threads);
-    run_on_team([&](Team& team) { inference_->run(team, x, rows, out); }, threads);
+    const Rows<Compute<T>> input = input_.rows(x, rows, topology_.inputs);
+    const MutableRows<Compute<T>> output = output_.begin(out, rows, outputs());
+    run_on_team([&](Team& team) { inference_->run(team, input, rows, output); }, threads);
+    output_.finish();
 }
 
+// On the host, where the outputs are in any case.
 template <class T>
-double Model<T>::loss(Rows<Compute<T>> x, std::int64_t rows, LossTarget<T> target, Compute<T>* out) {
+double Model<T>::loss(Rows<Compute<T>> x, std::int64_t rows, const LossTarget<T>& target, Compute<T>* out) {
     std::vector<double> row_loss(rows);
     predict(x, rows, {out, outputs()});
-    LossArgs<T> args;
+    LossArgs<Compute<T>> args;
     args.rows = rows;
     args.columns = outputs();
     args.loss = target.loss;
@@ -156,7 +188,7 @@ double Model<T>::loss(Rows<Compute<T>> x, std::int64_t rows, LossTarget<T> targe
     args.delta = target.delta;
     args.normaliser = target.normaliser;
     args.row_loss = row_loss.data();
-    kernels_.loss(args);
+    host_device().kernels<Compute<T>>().loss(args);
     double sum = 0;
     for (double row : row_loss) sum += row;
     return sum;
@@ -171,10 +203,10 @@ std::unique_ptr<BatchExecutor<T>> Model<T>::forward(const Frame<T>& frame, bool 
     options.stores_input = !computes_itself<T>;
     if (!training) fold();
     norms_.begin_step();
-    auto executor = std::make_unique<BatchExecutor<T>>(make_plan(topology_, list_, options), kernels_, store_,
+    auto executor = std::make_unique<BatchExecutor<T>>(make_plan(topology_, list_, options), device_, store_,
                                                        training ? norms_ : running_norms_,
                                                        training ? nullptr : &folded_, weight_bytes());
-    const int threads = get_num_threads();
+    const int threads = device_.is_host() ? get_num_threads() : 1;
     executor->prepare(frame.rows, threads);
     run_on_team(
         [&](Team& team) {
@@ -188,11 +220,14 @@ std::unique_ptr<BatchExecutor<T>> Model<T>::forward(const Frame<T>& frame, bool 
 
 template <class T>
 std::vector<Recorded<T>> Model<T>::activations(Rows<Compute<T>> x, std::int64_t rows, bool training) {
-    std::lock_guard<ForkSafeMutex> lock(mutex_);
+    const auto held = hold();
+    const PhiloxKey key{seed_, 0, 0};
+    Staged<PhiloxKey> dropout(device_);
+    Returned<Compute<T>> returned(device_);
     Frame<T> frame;
-    frame.input = x;
+    frame.input = input_.rows(x, rows, topology_.inputs);
     frame.rows = rows;
-    frame.dropout = {seed_, 0, 0};
+    frame.dropout = dropout.values(&key, 1);
     const auto executor = forward(frame, training);
     std::vector<Recorded<T>> result;
     const auto& buffers = executor->plan().buffers;
@@ -201,7 +236,9 @@ std::vector<Recorded<T>> Model<T>::activations(Rows<Compute<T>> x, std::int64_t 
         if (buffer.activation_of < 0 && !buffer.branch) continue;
         const Rows<T> from = executor->rows(static_cast<BufferId>(id), frame);
         Recorded<T> recorded{buffer.name, buffer.width, std::vector<Compute<T>>(rows * buffer.width)};
-        kernels_.widen(rows, buffer.width, from, {recorded.values.data(), buffer.width});
+        const MutableRows<Compute<T>> to{recorded.values.data(), buffer.width};
+        kernels_.widen(rows, buffer.width, from, returned.begin(to, rows, buffer.width));
+        returned.finish();
         result.push_back(std::move(recorded));
     }
     return result;
@@ -211,10 +248,15 @@ template <class T>
 std::int64_t Model<T>::first_bad_layer(Frame<T> frame) {
     const auto executor = forward(frame, true);
     const auto& buffers = executor->plan().buffers;
+    AlignedArray<double> largest(device_, 1);
     for (std::size_t id = 0; id < buffers.size(); ++id) {
         if (buffers[id].activation_of < 0) continue;
-        const Rows<T> rows = executor->rows(static_cast<BufferId>(id), frame);
-        if (!std::isfinite(kernels_.largest(frame.rows, buffers[id].width, rows))) return buffers[id].activation_of;
+        double found = 0;
+        // Buffers come in the order of the layers, so what was found before is finite, and smaller than what is not.
+        kernels_.largest(
+            {frame.rows, buffers[id].width, executor->rows(static_cast<BufferId>(id), frame), largest.data()});
+        device_.download(&found, largest.data(), sizeof found);
+        if (!std::isfinite(found)) return buffers[id].activation_of;
     }
     return -1;
 }

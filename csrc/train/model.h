@@ -1,13 +1,16 @@
-// A network: its topology, its arrays, and what inference needs. One caller at a time: functions lock, but for the few
-// at the end, for whoever trains it and holds the lock meanwhile.
+// A network on a device: its topology, its arrays, and what inference needs. What callers give and get is the host's.
+// One caller at a time: functions lock, but for the few at the end, for whoever trains it and holds it meanwhile. Who
+// lets go of it has waited for the device.
 #pragma once
 
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
 #include "runtime/executor.h"
 #include "runtime/fork_safe_mutex.h"
+#include "runtime/staged.h"
 
 namespace resnetcore {
 
@@ -24,9 +27,9 @@ class Model {
 public:
     using Scalar = T;  // what activations are stored as
 
-    // Checks the topology; parameters start from `seed` (initialize.cpp).
-    Model(Topology topology, std::uint64_t seed);
-    Model(const Model& other);  // same arrays, no shared state
+    // Checks the topology; parameters start from `seed` (initialize.cpp), the same on every device.
+    Model(Topology topology, std::uint64_t seed, Device& device = host_device());
+    Model(const Model& other, Device& device);  // same arrays, no shared state
 
     const Topology& topology() const { return topology_; }
     const ParameterList& parameters() const { return list_; }
@@ -41,7 +44,7 @@ public:
     // out: (rows, outputs).
     void predict(Rows<Compute<T>> x, std::int64_t rows, MutableRows<Compute<T>> out);
     // The loss in inference mode; `out` gets the outputs, (rows, outputs).
-    double loss(Rows<Compute<T>> x, std::int64_t rows, LossTarget<T> target, Compute<T>* out);
+    double loss(Rows<Compute<T>> x, std::int64_t rows, const LossTarget<T>& target, Compute<T>* out);
     // Layer outputs, and normal paths that were stored.
     std::vector<Recorded<T>> activations(Rows<Compute<T>> x, std::int64_t rows, bool training);
 
@@ -50,17 +53,20 @@ public:
     std::int64_t weight_elements() const;
     std::int64_t weight_bytes() const { return weight_elements() * static_cast<std::int64_t>(sizeof(T)); }
 
-    // For what trains this model, and holds the lock.
-    ForkSafeMutex& mutex() const { return mutex_; }
+    Device& device() const { return device_; }
+
+    // For what trains this model. The lock, and the device as the calling thread's.
+    [[nodiscard]] std::unique_lock<ForkSafeMutex> hold() const;
     ParameterStore<T>& store() { return store_; }
     Norms<T>& norms() { return norms_; }
     const KernelTable<T>& kernels() const { return kernels_; }
     void parameters_changed() { folded_is_current_ = false; }
     // The first layer of a training pass over `frame` whose output has a NaN or an infinity; 0 is the input, −1 none.
-    // The lock is held by the caller.
+    // The model is held by the caller, and the frame in memory of its device.
     std::int64_t first_bad_layer(Frame<T> frame);
 
 private:
+    void check_terms() const;
     void fold();
     // A forward pass that keeps every activation.
     std::unique_ptr<BatchExecutor<T>> forward(const Frame<T>& frame, bool training);
@@ -68,6 +74,7 @@ private:
     const Topology topology_;
     const ParameterList list_;
     const std::uint64_t seed_;
+    Device& device_;
     const KernelTable<T>& kernels_;
     ParameterStore<T> store_;
     Norms<T> norms_;          // of training passes
@@ -75,6 +82,8 @@ private:
     std::vector<Folded<T>> folded_;
     bool folded_is_current_ = false;
     std::unique_ptr<InferenceExecutor<T>> inference_;
+    Staged<Compute<T>> input_;
+    Returned<Compute<T>> output_;
     mutable ForkSafeMutex mutex_;
 };
 

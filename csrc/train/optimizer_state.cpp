@@ -6,11 +6,12 @@ namespace resnetcore {
 
 template <class T>
 OptimizerState<T>::OptimizerState(Model<T>& model, const OptimizerSettings& settings)
-    : model_(model), settings_(settings), arrays_(optimizer_states(settings.optimizer)) {
+    : model_(model), settings_(settings), arrays_(optimizer_states(settings.optimizer)), hypers_(model.device(), 2) {
     const auto& all = model.parameters().all;
     for (std::size_t id = 0; id < all.size(); ++id)
         for (int i = 0; i < arrays_; ++i)
-            states_.emplace_back(all[id].trained ? model.store().packed_elements(static_cast<int>(id)) : 0);
+            states_.emplace_back(model.device(),
+                                 all[id].trained ? model.store().packed_elements(static_cast<int>(id)) : 0);
 }
 
 template <class T>
@@ -21,7 +22,6 @@ bool OptimizerState<T>::decays(int id) const {
 template <class T>
 void OptimizerState<T>::begin_step(double lr) {
     const double t = static_cast<double>(steps_ + 1);
-    lr_ = lr;
     Hyper<Compute<T>> h;
     h.lr = static_cast<Compute<T>>(lr);
     h.momentum = static_cast<Compute<T>>(settings_.momentum);
@@ -34,8 +34,9 @@ void OptimizerState<T>::begin_step(double lr) {
     h.eps = static_cast<Compute<T>>(settings_.eps);
     h.step_size = static_cast<Compute<T>>(lr / (1 - std::pow(settings_.beta1, t)));
     h.root_correction = static_cast<Compute<T>>(std::sqrt(1 - std::pow(settings_.beta2, t)));
-    hyper_ = hyper_without_decay_ = h;
-    hyper_without_decay_.weight_decay = 0;
+    Hyper<Compute<T>> both[] = {h, h};
+    both[1].weight_decay = 0;
+    model_.device().upload(hypers_.data(), both, sizeof both);
 }
 
 template <class T>

@@ -1,4 +1,5 @@
-// An optimizer's settings, its arrays in the layout of the parameters they belong to, and its count of steps.
+// An optimizer's settings, its arrays in the layout of the parameters they belong to and in the same device's memory,
+// and its count of steps.
 #pragma once
 
 #include <cstdint>
@@ -30,10 +31,10 @@ public:
     // Sets the numbers of the next update; the update itself is counted by finish_step.
     void begin_step(double lr);
     void finish_step() { ++steps_; }
-    double lr() const { return lr_; }
 
     Slot<Compute<T>> slot(int id);
-    const Hyper<Compute<T>>& hyper(int id) const { return decays(id) ? hyper_ : hyper_without_decay_; }
+    // In memory of the device.
+    const Hyper<Compute<T>>* hyper(int id) const { return hypers_.data() + (decays(id) ? 0 : 1); }
 
     int arrays() const { return arrays_; }
     Compute<T>* array(int id, int index) { return states_[id * arrays_ + index].data(); }
@@ -46,8 +47,7 @@ private:
     const int arrays_;
     std::vector<AlignedArray<Compute<T>>> states_;
     std::int64_t steps_ = 0;
-    double lr_ = 0;
-    Hyper<Compute<T>> hyper_, hyper_without_decay_;
+    AlignedArray<Hyper<Compute<T>>> hypers_;  // with weight decay, and without
 };
 
 extern template class OptimizerState<float>;

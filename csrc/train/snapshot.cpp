@@ -1,8 +1,5 @@
 #include "train/snapshot.h"
 
-#include <algorithm>
-#include <cmath>
-
 namespace resnetcore {
 
 template <class T>
@@ -19,33 +16,44 @@ void Snapshot<T>::visit(Visit visit) const {
 }
 
 template <class T>
-Snapshot<T>::Snapshot(Model<T>& model, OptimizerState<T>& state) : model_(model), state_(state) {
+Snapshot<T>::Snapshot(Model<T>& model, OptimizerState<T>& state)
+    : model_(model), state_(state), found_(model.device()) {
     visit([&](const Parameter&, const Compute<T>* values, std::int64_t size) {
-        arrays_.emplace_back(values, values + size);
+        arrays_.emplace_back(model.device(), size);
+        model.device().copy(arrays_.back().data(), values, arrays_.back().bytes());
     });
+    found_.reserve(static_cast<std::int64_t>(arrays_.size()));
 }
 
 template <class T>
 void Snapshot<T>::restore() {
     std::size_t next = 0;
     visit([&](const Parameter&, Compute<T>* values, std::int64_t) {
-        std::copy(arrays_[next].begin(), arrays_[next].end(), values);
+        model_.device().copy(values, arrays_[next].data(), arrays_[next].bytes());
         ++next;
     });
     for (std::size_t id = 0; id < model_.parameters().all.size(); ++id)
         model_.store().refresh_operands(static_cast<int>(id));
+    model_.device().synchronize();
 }
 
 template <class T>
-std::string Snapshot<T>::first_overflow() const {
-    std::string found;
+std::string Snapshot<T>::first_overflow() {
+    Device& device = model_.device();
+    device.clear(found_.data(), found_.bytes());
     std::size_t next = 0;
-    visit([&](const Parameter& p, const Compute<T>* values, std::int64_t size) {
-        const std::vector<Compute<T>>& before = arrays_[next++];
-        for (std::int64_t i = 0; found.empty() && i < size; ++i)
-            if (!std::isfinite(values[i]) && std::isfinite(before[i])) found = p.name;
+    visit([&](const Parameter&, const Compute<T>* values, std::int64_t size) {
+        model_.kernels().overflowed({size, arrays_[next].data(), values, found_.data() + next});
+        ++next;
     });
-    return found;
+    std::vector<std::int32_t> found(arrays_.size());
+    device.download(found.data(), found_.data(), found_.bytes());
+    std::string name;
+    next = 0;
+    visit([&](const Parameter& p, const Compute<T>*, std::int64_t) {
+        if (found[next++] && name.empty()) name = p.name;
+    });
+    return name;
 }
 
 template class Snapshot<float>;

@@ -12,12 +12,12 @@ namespace resnetcore {
 template <class T>
 class Snapshot {
 public:
-    // The model's lock is held by the caller, here and below.
+    // The model is held by the caller, here and below.
     Snapshot(Model<T>& model, OptimizerState<T>& state);
     void restore();
     // The name of the first parameter that has become NaN or infinite since, or its optimizer state has; "" if none
     // has.
-    std::string first_overflow() const;
+    std::string first_overflow();
 
 private:
     // Visits every array: parameter, first element, number of elements.
@@ -26,7 +26,8 @@ private:
 
     Model<T>& model_;
     OptimizerState<T>& state_;
-    std::vector<std::vector<Compute<T>>> arrays_;
+    std::vector<AlignedArray<Compute<T>>> arrays_;
+    AlignedArray<std::int32_t> found_;  // by array
 };
 
 extern template class Snapshot<float>;

@@ -85,6 +85,7 @@ void set_strategy(const std::string& name) { forced().store(index_of(name)); }
 std::string get_strategy() { return names[forced().load()]; }
 
 Choice choose_strategy(const StepShape& shape) {
+    if (!shape.in_tiles) return {Strategy::by_layer, 1, "the device takes all rows at once"};
     const int given = forced().load();
     if (given != automatic) return {static_cast<Strategy>(given), shape.threads, "forced"};
     Tuned& all = tuned();

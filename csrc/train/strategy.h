@@ -19,6 +19,7 @@ struct StepShape {
     std::int64_t element_size = 4;
     bool one_phase = true;  // no barrier between forward and backward: tiles can keep their activations in cache
     int threads = 1;        // that pay by the cost model
+    bool in_tiles = true;   // false on a device that takes all rows at once
 };
 
 struct Choice {
@@ -28,7 +29,7 @@ struct Choice {
 };
 Choice choose_strategy(const StepShape& shape);
 
-// What was measured to be fastest for such steps: chosen from now on, instead of what the cost model says.
+// What was measured on the host to be fastest for such steps: chosen from now on, instead of what the cost model says.
 void remember(const StepShape& shape, Strategy strategy, int threads);
 
 Strategy find_strategy(const std::string& name);  // "by_layer" or "by_tile"; throws ValueError

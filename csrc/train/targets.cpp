@@ -69,7 +69,9 @@ CheckedTargets<T>::CheckedTargets(const GivenTargets<T>& given, const LossSettin
     target_.sample_weight = given.sample_weight;
     target_.label_smoothing = settings.label_smoothing;
     target_.delta = settings.delta;
+    target_.class_weights = static_cast<std::int64_t>(class_weight_.size());
     if (!class_weight_.empty()) target_.class_weight = class_weight_.data();
+    target_.normaliser = &normaliser_;
     set_normaliser(rows, outputs, settings.takes_labels(), operation);
 }
 
@@ -84,8 +86,8 @@ void CheckedTargets<T>::set_normaliser(std::int64_t rows, std::int64_t outputs, 
         weight_ += sample * by_class;
     }
     const double total = by_rows ? weight_ : weight_ * static_cast<double>(outputs);
-    target_.normaliser = total > 0 ? 1 / total : 0;
-    if (!std::isfinite(target_.normaliser))
+    normaliser_ = total > 0 ? 1 / total : 0;
+    if (!std::isfinite(normaliser_))
         throw ValueError(operation + ": the weights of the batch sum to " + number_text(total) +
                          ", too little to divide by");
 }

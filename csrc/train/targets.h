@@ -38,7 +38,7 @@ public:
                    const std::string& operation);
     CheckedTargets(const CheckedTargets&) = delete;
 
-    // Points into this object; `normaliser` is 1 / Σ weights.
+    // In the host's memory. Points into this object; `normaliser` is 1 / Σ weights.
     const LossTarget<T>& get() const { return target_; }
     // What the mean over the rows is divided by: Σ weights, or their number.
     double weight() const { return weight_; }
@@ -47,7 +47,7 @@ private:
     void set_normaliser(std::int64_t rows, std::int64_t outputs, bool by_rows, const std::string& operation);
 
     LossTarget<T> target_;
-    double weight_ = 0;
+    double weight_ = 0, normaliser_ = 1;
     std::vector<Compute<T>> class_weight_;
 };
 

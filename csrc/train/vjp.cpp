@@ -1,7 +1,6 @@
 #include "train/vjp.h"
 
 #include <algorithm>
-#include <mutex>
 
 #include "runtime/tiles.h"
 
@@ -30,7 +29,7 @@ template <class T>
 Vjp<T>::Vjp(const Topology& topology, const VjpOptions& options)
     : options_(options),
       model_(options.training ? topology : without_dropout(topology), 0),
-      executor_(plan_of(model_, options.input_gradient), model_.kernels(), model_.store(), model_.norms(), nullptr,
+      executor_(plan_of(model_, options.input_gradient), model_.device(), model_.store(), model_.norms(), nullptr,
                 2 * model_.weight_bytes()),
       units_(weight_units(model_, executor_.plan().weights)),
       gradients_(model_, units_) {
@@ -41,12 +40,13 @@ Vjp<T>::Vjp(const Topology& topology, const VjpOptions& options)
 }
 
 template <class T>
-Frame<T> Vjp<T>::frame_of(const VjpPass<T>& pass) const {
+Frame<T> Vjp<T>::frame_of(const VjpPass<T>& pass) {
+    dropout_ = {pass.seed, 0, 0};
     Frame<T> frame;
     frame.input = pass.x;
     frame.kept = reinterpret_cast<T*>(static_cast<char*>(pass.tape) + norm_bytes_);
     frame.rows = pass.rows;
-    frame.dropout = {pass.seed, 0, 0};
+    frame.dropout = &dropout_;
     return frame;
 }
 
@@ -98,7 +98,7 @@ void Vjp<T>::visit_norms(void* tape, bool restore) {
 
 template <class T>
 void Vjp<T>::forward(const VjpPass<T>& pass, Compute<T>* out, const std::vector<Compute<T>*>& statistics) {
-    std::lock_guard<ForkSafeMutex> lock(model_.mutex());
+    const auto held = model_.hold();
     if (pass.rows == 0) return;
     const Frame<T> frame = frame_of(pass);
     run_on_team(
@@ -123,7 +123,7 @@ void Vjp<T>::forward(const VjpPass<T>& pass, Compute<T>* out, const std::vector<
 template <class T>
 void Vjp<T>::backward(const VjpPass<T>& pass, const Compute<T>* d_out, Compute<T>* d_x,
                       const std::vector<Compute<T>*>& gradients) {
-    std::lock_guard<ForkSafeMutex> lock(model_.mutex());
+    const auto held = model_.hold();
     if (pass.rows == 0) {
         for (std::size_t id = 0; id < gradients.size(); ++id)
             if (gradients[id]) std::fill_n(gradients[id], parameters().all[id].size(), Compute<T>(0));

@@ -1,4 +1,5 @@
-// A stack of layers for a framework with gradients of its own: forward, and backward from a given ∂E/∂outputs.
+// A stack of layers for a framework with gradients of its own, on the host: forward, and backward from a given
+// ∂E/∂outputs.
 //
 // Invariant: nothing is kept from call to call but room. Parameters come with each call, matrices as (out, in), and are
 // packed anew; what backward needs of a forward pass is in a tape, memory of the caller's that backward only reads.
@@ -54,7 +55,7 @@ public:
 private:
     enum class Half { forward, backward };
 
-    Frame<T> frame_of(const VjpPass<T>& pass) const;
+    Frame<T> frame_of(const VjpPass<T>& pass);
     int prepare(const VjpPass<T>& pass);
     void write_parameters(Team& team, const VjpPass<T>& pass, Half half);
     void visit_norms(void* tape, bool restore);
@@ -68,6 +69,7 @@ private:
     WeightGradients<T> gradients_;
     WorkQueue unit_queue_, parameter_queue_;
     std::int64_t norm_bytes_ = 0;
+    PhiloxKey dropout_;
 };
 
 extern template class Vjp<float>;

@@ -1,7 +1,6 @@
 #include "train/weight_gradients.h"
 
 #include <algorithm>
-#include <cmath>
 
 namespace resnetcore {
 
@@ -14,7 +13,8 @@ std::vector<WeightUnit> weight_units(const Model<T>& model, const std::vector<We
     for (const WeightStep& step : steps) all += panels(step);
     // What is done to the rows of A is done once for all panels of a unit; but all threads must have some units.
     constexpr std::int64_t enough_units = 64, most = 4;
-    const std::int64_t of_a_unit = std::clamp<std::int64_t>(all / enough_units, 1, most);
+    const std::int64_t of_a_unit =
+        model.device().is_host() ? std::clamp<std::int64_t>(all / enough_units, 1, most) : all;
     std::vector<WeightUnit> units;
     for (std::size_t s = 0; s < steps.size(); ++s)
         for (std::int64_t first = 0; first < panels(steps[s]); first += of_a_unit)
@@ -40,7 +40,8 @@ BackwardWeightsArgs<T> weight_args(const Model<T>& model, const WeightStep& step
 
 template <class T>
 WeightGradients<T>::WeightGradients(Model<T>& model, const std::vector<WeightUnit>& units)
-    : model_(model), units_(units), arrays_(model.parameters().all.size()) {
+    : model_(model), units_(units), squares_(model.device()) {
+    for (std::size_t id = 0; id < model.parameters().all.size(); ++id) arrays_.emplace_back(model.device());
     for (const WeightUnit& unit : units) most_panels_ = std::max(most_panels_, unit.last_panel - unit.first_panel);
 }
 
@@ -50,17 +51,20 @@ void WeightGradients<T>::prepare(int threads, bool arrays) {
     for (const WeightUnit& unit : units_) inner = std::max(inner, model_.parameters().all[unit.weight].rows);
     const std::int64_t panel = model_.kernels().panel;
     while (static_cast<int>(rooms_.size()) < threads)
-        rooms_.push_back(
-            {AlignedArray<Compute<T>>(inner * panel * most_panels_), AlignedArray<T>(pair_elements<T>(inner, panel))});
+        rooms_.push_back({AlignedArray<Compute<T>>(model_.device(), inner * panel * most_panels_),
+                          AlignedArray<T>(model_.device(), pair_elements<T>(inner, panel))});
+    for (WorkQueue* queue : {&squares_queue_, &scale_queue_, &update_queue_}) queue->reserve(threads);
     if (!arrays) return;
     for (const WeightUnit& unit : units_)
         for (int id : {unit.weight, unit.bias})
             if (id >= 0) arrays_[id].reserve(model_.store().packed_elements(id));
-    squares_.resize(units_.size());
-    for (WorkQueue* queue : {&squares_queue_, &scale_queue_, &update_queue_}) {
-        queue->reserve(threads);
+    squares_.reserve(2 * static_cast<std::int64_t>(units_.size() + model_.norms().all().size()));
+}
+
+template <class T>
+void WeightGradients<T>::begin(int threads) {
+    for (WorkQueue* queue : {&squares_queue_, &scale_queue_, &update_queue_})
         queue->reset(static_cast<std::int64_t>(units_.size()), threads);
-    }
 }
 
 template <class T>
@@ -73,13 +77,14 @@ void WeightGradients<T>::direct(BackwardWeightsArgs<T>& args, const WeightStep& 
 
 template <class T>
 void WeightGradients<T>::direct(BackwardWeightsArgs<T>& args, const WeightStep& step, OptimizerState<T>& state,
-                                int thread) {
+                                const Outcome* permission, int thread) {
     args.sums = rooms_[thread].sums.data();
     args.pairs = rooms_[thread].pairs.data();
     args.weight = state.slot(step.weight);
     args.operands = model_.store().operands(step.weight);
     args.optimizer = state.settings().optimizer;
     args.weight_hyper = state.hyper(step.weight);
+    args.permission = permission;
     if (args.has_bias) args.bias = state.slot(step.bias), args.bias_hyper = state.hyper(step.bias);
 }
 
@@ -91,7 +96,7 @@ void WeightGradients<T>::add(const WeightStep& step, Rows<T> a, Rows<T> delta, s
     model_.kernels().backward_weights(args);
 }
 
-// The gradient elements that belong to a unit.
+// The gradient elements that belong to a unit; visit(elements, number of them).
 template <class T>
 template <class Visit>
 void WeightGradients<T>::visit(const WeightUnit& unit, Visit visit) {
@@ -100,52 +105,45 @@ void WeightGradients<T>::visit(const WeightUnit& unit, Visit visit) {
     visit(arrays_[unit.weight].data() + first * p.rows, (last - first) * p.rows);
     if (unit.bias >= 0) visit(arrays_[unit.bias].data() + first, std::min(last, p.columns) - first);
 }
-
-// Squares are summed per unit and then in order, so that the norm does not depend on who summed what.
 template <class T>
-double WeightGradients<T>::clip(Team& team, double largest) {
+template <class Visit>
+void WeightGradients<T>::visit_norms(Visit visit) {
+    for (Norm<T>& norm : model_.norms().all()) {
+        if (norm.width == 0) continue;
+        visit(norm.d_weight.data(), norm.width);
+        visit(norm.d_bias.data(), norm.width);
+    }
+}
+
+// Squares are summed array by array of each unit and then in order, so that the norm does not depend on who summed
+// what. What no array has stays zero.
+template <class T>
+void WeightGradients<T>::clip(Team& team, double largest, double* norm, double* factor) {
+    const KernelTable<T>& kernels = model_.kernels();
     std::int64_t index;
-    while (squares_queue_.take(team.rank(), index)) {
-        double sum = 0;
-        visit(units_[index], [&](const Compute<T>* g, std::int64_t n) {
-            for (std::int64_t i = 0; i < n; ++i) sum += static_cast<double>(g[i]) * g[i];
-        });
-        squares_[index] = sum;
-    }
-    team.barrier();
-    if (team.rank() == 0) {
-        double total = 0;
-        for (double s : squares_) total += s;
-        for (const Norm<T>& norm : model_.norms().all())
-            for (std::int64_t j = 0; j < norm.width; ++j)
-                total += static_cast<double>(norm.d_weight[j]) * norm.d_weight[j] +
-                         static_cast<double>(norm.d_bias[j]) * norm.d_bias[j];
-        norm_ = std::sqrt(total);
-    }
-    team.barrier();
-    // As torch.nn.utils.clip_grad_norm_: the guard keeps a zero gradient from dividing by zero.
-    const double factor = largest > 0 ? largest / (norm_ + 1e-6) : 1;
-    if (factor >= 1) return norm_;
-    auto scale = [factor](Compute<T>* g, std::int64_t n) {
-        for (std::int64_t i = 0; i < n; ++i) g[i] = static_cast<Compute<T>>(g[i] * factor);
+    const auto sum_to = [&](double* to) {
+        return [&kernels, to](const Compute<T>* g, std::int64_t n) mutable { kernels.squares({n, g, to++}); };
     };
+    while (squares_queue_.take(team.rank(), index)) visit(units_[index], sum_to(squares_.data() + 2 * index));
+    if (team.rank() == 0) visit_norms(sum_to(squares_.data() + 2 * units_.size()));
+    team.barrier();
+    if (team.rank() == 0) kernels.clip({squares_.size(), squares_.data(), largest, norm, factor});
+    team.barrier();
+    const auto scale = [&](Compute<T>* g, std::int64_t n) { kernels.scale({n, factor, g}); };
     while (scale_queue_.take(team.rank(), index)) visit(units_[index], scale);
-    if (team.rank() == 0)
-        for (Norm<T>& norm : model_.norms().all())
-            scale(norm.d_weight.data(), norm.width), scale(norm.d_bias.data(), norm.width);
+    if (team.rank() == 0) visit_norms(scale);
     team.barrier();
-    return norm_;
 }
 
 template <class T>
-void WeightGradients<T>::update(Team& team, OptimizerState<T>& state) {
+void WeightGradients<T>::update(Team& team, OptimizerState<T>& state, const Outcome* permission) {
     std::int64_t index;
-    while (update_queue_.take(team.rank(), index)) update_unit(units_[index], state);
+    while (update_queue_.take(team.rank(), index)) update_unit(units_[index], state, permission);
     team.barrier();
 }
 
 template <class T>
-void WeightGradients<T>::update_unit(const WeightUnit& unit, OptimizerState<T>& state) {
+void WeightGradients<T>::update_unit(const WeightUnit& unit, OptimizerState<T>& state, const Outcome* permission) {
     const Parameter& p = model_.parameters().all[unit.weight];
     UpdateArgs<T> args;
     args.inner = p.rows;
@@ -157,6 +155,7 @@ void WeightGradients<T>::update_unit(const WeightUnit& unit, OptimizerState<T>& 
     args.operands = model_.store().operands(unit.weight);
     args.optimizer = state.settings().optimizer;
     args.hyper = state.hyper(unit.weight);
+    args.permission = permission;
     model_.kernels().update(args);
     if (unit.bias < 0) return;
     const std::int64_t width = model_.kernels().panel, first = unit.first_panel * width;
@@ -168,11 +167,12 @@ void WeightGradients<T>::update_unit(const WeightUnit& unit, OptimizerState<T>& 
     for (int i = 0; i < state.arrays(); ++i) vector.slot.state[i] += first;
     vector.optimizer = state.settings().optimizer;
     vector.hyper = state.hyper(unit.bias);
+    vector.permission = permission;
     model_.kernels().update_vector(vector);
 }
 
 template <class T>
-void update_norms(Model<T>& model, OptimizerState<T>& state) {
+void update_norms(Model<T>& model, OptimizerState<T>& state, const Outcome* permission) {
     for (Norm<T>& norm : model.norms().all()) {
         if (norm.width == 0) continue;
         auto apply = [&](int id, const Compute<T>* gradient) {
@@ -182,6 +182,7 @@ void update_norms(Model<T>& model, OptimizerState<T>& state) {
             args.slot = state.slot(id);
             args.optimizer = state.settings().optimizer;
             args.hyper = state.hyper(id);
+            args.permission = permission;
             model.kernels().update_vector(args);
         };
         apply(norm.parameters->norm_weight, norm.d_weight.data());
@@ -201,10 +202,10 @@ template BackwardWeightsArgs<bfloat16> weight_args(const Model<bfloat16>&, const
                                                    Rows<bfloat16>, std::int64_t);
 template BackwardWeightsArgs<bfloat16x2> weight_args(const Model<bfloat16x2>&, const WeightStep&, Rows<bfloat16x2>,
                                                      Rows<bfloat16x2>, std::int64_t);
-template void update_norms(Model<float>&, OptimizerState<float>&);
-template void update_norms(Model<double>&, OptimizerState<double>&);
-template void update_norms(Model<bfloat16>&, OptimizerState<bfloat16>&);
-template void update_norms(Model<bfloat16x2>&, OptimizerState<bfloat16x2>&);
+template void update_norms(Model<float>&, OptimizerState<float>&, const Outcome*);
+template void update_norms(Model<double>&, OptimizerState<double>&, const Outcome*);
+template void update_norms(Model<bfloat16>&, OptimizerState<bfloat16>&, const Outcome*);
+template void update_norms(Model<bfloat16x2>&, OptimizerState<bfloat16x2>&, const Outcome*);
 template class WeightGradients<float>;
 template class WeightGradients<double>;
 template class WeightGradients<bfloat16>;

@@ -29,18 +29,21 @@ class WeightGradients : public GradientSink<T> {
 public:
     WeightGradients(Model<T>& model, const std::vector<WeightUnit>& units);
 
-    // Makes room and resets the queues; everything that can fail for lack of memory is done here. `arrays`: for
-    // `direct`.
+    // Makes room; everything that can fail for lack of memory is done here. `arrays`: for all that keep a gradient.
     void prepare(int threads, bool arrays);
+    // By one thread, before a pass that goes on with `clip` or `update`.
+    void begin(int threads);
     void add(const WeightStep& step, Rows<T> a, Rows<T> delta, std::int64_t rows, bool first, int thread) override;
     // Where one call of `backward_weights` leaves its sum: in the arrays, or in the weight, by the optimizer.
     void direct(BackwardWeightsArgs<T>& args, const WeightStep& step, bool first, int thread);
-    void direct(BackwardWeightsArgs<T>& args, const WeightStep& step, OptimizerState<T>& state, int thread);
+    void direct(BackwardWeightsArgs<T>& args, const WeightStep& step, OptimizerState<T>& state,
+                const Outcome* permission, int thread);
 
     // The following are called by every thread of a team, and end in a barrier.
-    // Scales all gradients, those of the norms included, to a norm of at most `largest` (0: any); the norm of before.
-    double clip(Team& team, double largest);
-    void update(Team& team, OptimizerState<T>& state);
+    // Scales all gradients, those of the norms included, to a norm of at most `largest` (0: any). `norm` gets that of
+    // before; it and `factor` are in memory of the device.
+    void clip(Team& team, double largest, double* norm, double* factor);
+    void update(Team& team, OptimizerState<T>& state, const Outcome* permission);
 
     // Packed like the parameter, or null for one without a gradient here.
     const Compute<T>* array(int id) const { return arrays_[id].size() > 0 ? arrays_[id].data() : nullptr; }
@@ -48,7 +51,9 @@ public:
 private:
     template <class Visit>
     void visit(const WeightUnit& unit, Visit visit);
-    void update_unit(const WeightUnit& unit, OptimizerState<T>& state);
+    template <class Visit>
+    void visit_norms(Visit visit);
+    void update_unit(const WeightUnit& unit, OptimizerState<T>& state, const Outcome* permission);
 
     Model<T>& model_;
     const std::vector<WeightUnit>& units_;
@@ -59,14 +64,13 @@ private:
     };
     std::int64_t most_panels_ = 1;  // of a unit
     std::vector<Room> rooms_;       // by thread
-    std::vector<double> squares_;   // by unit
-    double norm_ = 0;
+    AlignedArray<double> squares_;  // two of each unit, and of each norm
     WorkQueue squares_queue_, scale_queue_, update_queue_;
 };
 
 // The optimizer on the norms' weights and biases; by one thread.
 template <class T>
-void update_norms(Model<T>& model, OptimizerState<T>& state);
+void update_norms(Model<T>& model, OptimizerState<T>& state, const Outcome* permission);
 
 extern template class WeightGradients<float>;
 extern template class WeightGradients<double>;

@@ -23,7 +23,12 @@ class Network:
         seed: int = 0,
         dtype: str = "float32",
         matmul_precision: str = "highest",
+        device: str = "cpu",
     ) -> None: ...
+    @property
+    def device(self) -> str:
+        """Its full name: "cpu", "cuda:0"."""
+
     @property
     def dtype(self) -> str: ...
     @property
@@ -44,8 +49,8 @@ class Network:
         """Layer outputs by number, and stored normal paths."""
 
     def buffer_names(self) -> list[str]: ...
-    def clone(self) -> Network:
-        """A network with the same arrays that shares nothing with this one."""
+    def clone(self, device: str | None = None) -> Network:
+        """A network with the same arrays that shares nothing with this one, on its or on another device."""
 
     def evaluate(self, x: _Array, y: _Array, loss: dict[str, Any]) -> tuple[float, float, _Array]:
         """(loss, outputs) in inference mode."""
@@ -141,6 +146,12 @@ def build_info() -> dict[str, Any]:
 
 def cache_info() -> dict[str, int]:
     """Bytes of the caches that the cost models reckon with."""
+
+def check_device(name: str) -> str:
+    """The device's full name; raises DeviceError, with the reason, where it cannot be had."""
+
+def cuda_info() -> dict[str, Any]:
+    """What the CUDA module is built for, the driver and its GPUs, and why there are none."""
 
 def from_dlpack(value: Any, what: str, widen: bool = True, written: bool = False) -> _Array:
     """A NumPy array of the memory of any CPU array that speaks DLPack; bfloat16 becomes float32 where widened."""

@@ -58,17 +58,17 @@ class Topology:
             value["matmul_precision"] = net.matmul_precision
         return encode(value)
 
-    def build(self, arrays: Mapping[str, np.ndarray]) -> Network:
+    def build(self, arrays: Mapping[str, np.ndarray], device: str) -> Network:
         """The network with these parameters and buffers. Raises CheckpointError."""
-        return rejecting("the network", lambda: self._build(arrays))
+        return rejecting("the network", lambda: self._build(arrays, device))
 
-    def _build(self, arrays: Mapping[str, np.ndarray]) -> Network:
+    def _build(self, arrays: Mapping[str, np.ndarray], device: str) -> Network:
         layers = list(self.layers)
         for number, back in self.fixed:
             matrix = arrays[f"{number}.skip.{back}.weight"]
             layer = layers[number - 1]
             layers[number - 1] = replace(layer, skips={**layer.skips, back: matrix})
-        net = Network(self.inputs, layers, self.seed, self.dtype, matmul_precision=self.matmul_precision)
+        net = Network(self.inputs, layers, self.seed, self.dtype, device, self.matmul_precision)
         net.set_parameters(arrays)
         return net
 

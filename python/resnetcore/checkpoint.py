@@ -2,7 +2,7 @@
 
 The arrays have the names that `Network.parameters` and `Network.buffers` give them, a trainer's further ones begin with
 `optimizer.` or `best.` (what an `EarlyStopping` keeps); topology and settings are JSON among the header's texts. There is
-no time stamp and no pickle.
+no device, no time stamp and no pickle.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 from . import schedules
 from ._errors import CheckpointError
 from ._topology_text import Topology, decode, encode, expected_shapes, rejecting
+from .checks import check_device
 from .network import Network
 from .safetensors import Reader, write
 from .trainer import Trainer
@@ -40,18 +41,24 @@ def save_network(net: Network, path: str | os.PathLike[str]) -> None:
     write(path, net._arrays(), {_NETWORK: Topology.to_json(net)})
 
 
-def load_network(path: str | os.PathLike[str]) -> Network:
+def load_network(path: str | os.PathLike[str], device: str = "cpu") -> Network:
     """The network of a file that `Network.save` or `Trainer.save` wrote.
 
+    Args:
+        path: the file.
+        device: where the network is to be, as of `Network`; files are the same for all.
+
     Raises:
+        DeviceError: a device that is not there.
         CheckpointError: anything else, or a damaged file; nothing is taken from it.
         OSError: no file, or one that cannot be read.
     """
+    device = check_device("load", device)
     with Reader(path) as reader:
         names = set(reader.tensors)
         if _TRAINER in reader.metadata:
             names = {name for name in names if not name.startswith(_OF_TRAINERS)}
-        return _naming(reader, lambda: _read_network(reader, names))
+        return _naming(reader, lambda: _read_network(reader, names, device))
 
 
 def save_trainer(trainer: Trainer, path: str | os.PathLike[str]) -> None:
@@ -74,15 +81,22 @@ def save_trainer(trainer: Trainer, path: str | os.PathLike[str]) -> None:
     write(path, arrays, {_NETWORK: Topology.to_json(trainer.net), _TRAINER: settings})
 
 
-def load_trainer(path: str | os.PathLike[str]) -> Trainer:
-    """The trainer of a file that `Trainer.save` wrote; continued, it gives the bits of an uninterrupted training.
+def load_trainer(path: str | os.PathLike[str], device: str = "cpu") -> Trainer:
+    """The trainer of a file that `Trainer.save` wrote; continued, it gives the bits of an uninterrupted training, on the
+    same kind of device.
+
+    Args:
+        path: the file.
+        device: where its network is to be, as of `Network`.
 
     Raises:
+        DeviceError: a device that is not there.
         CheckpointError: anything else, or a damaged file; nothing is taken from it.
         OSError: no file, or one that cannot be read.
     """
+    device = check_device("resume", device)
     with Reader(path) as reader:
-        return _naming(reader, lambda: _read_trainer(reader))
+        return _naming(reader, lambda: _read_trainer(reader, device))
 
 
 def _naming(reader: Reader, make: Callable[[], Loaded]) -> Loaded:
@@ -92,20 +106,20 @@ def _naming(reader: Reader, make: Callable[[], Loaded]) -> Loaded:
         raise reader.error(str(error)) from error.__cause__
 
 
-def _read_network(reader: Reader, names: set[str]) -> Network:
+def _read_network(reader: Reader, names: set[str], device: str) -> Network:
     topology = _topology(reader)
     _check_arrays(reader, names, topology)
-    return topology.build(reader.read(names))
+    return topology.build(reader.read(names), device)
 
 
-def _read_trainer(reader: Reader) -> Trainer:
+def _read_trainer(reader: Reader, device: str) -> Trainer:
     if _TRAINER not in reader.metadata:
         raise CheckpointError("must be written by Trainer.save, and holds no training; resnetcore.load reads networks")
     text = reader.metadata[_TRAINER]
     settings = rejecting("the training's settings", lambda: _settings(decode(text)))
     further = {name for name in reader.tensors if name.startswith(_OF_TRAINERS)}
     _check_further(reader, further)
-    net = _read_network(reader, reader.tensors.keys() - further)
+    net = _read_network(reader, reader.tensors.keys() - further, device)
     return rejecting("the training's settings", lambda: _build_trainer(net, settings, reader.read(further)))
 
 

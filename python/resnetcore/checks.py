@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from . import _core
 from ._errors import BuildFeatureError, DeviceError, DTypeError
 
 # More of anything does not fit into a machine; what is below is a number to every library.
@@ -86,14 +87,12 @@ def check_matmul_precision(what: str, precision: Any) -> str:
     return precision
 
 
-def check_device(operation: str, device: Any) -> None:
-    """DeviceError for anything but the CPU."""
-    name = str(device)
-    if name == "cpu":
-        return
-    if name.partition(":")[0] in ("cuda", "gpu"):
-        raise DeviceError(f"{operation}: device {name!r} is not there: this build has no CUDA; use 'cpu'")
-    raise DeviceError(f"{operation}: unknown device {name!r}; use 'cpu'")
+def check_device(operation: str, device: Any) -> str:
+    """The full name of a device, "cuda:0" of "cuda"; DeviceError, with the reason, where it cannot be had."""
+    try:
+        return _core.check_device(str(device))
+    except (DeviceError, ValueError) as error:
+        raise DeviceError(f"{operation}: {error}") from None
 
 
 def check_seed(operation: str, seed: Any) -> int:

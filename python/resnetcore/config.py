@@ -58,6 +58,21 @@ def _runs_as() -> str:
     return ", ".join(f"{asked} runs {'here' if use == asked else f'as {use} here'}" for asked, use in used.items())
 
 
+def _cuda() -> str:
+    cuda = _core.cuda_info()
+    if not cuda["architectures"]:
+        return f"not available: {cuda['obstacle']}"
+
+    def version(number: int) -> str:
+        return f"{number // 1000}.{number % 1000 // 10}"
+
+    built = f"built with CUDA {version(cuda['runtime_version'])} for {cuda['architectures']}"
+    if cuda["obstacle"]:
+        return f"{built}; not available: {cuda['obstacle']}"
+    gpus = ", ".join(f"cuda:{i} {name} (sm_{capability})" for i, (name, capability) in enumerate(cuda["gpus"]))
+    return f"{built}; driver for CUDA {version(cuda['driver_version'])}; {gpus}"
+
+
 def config() -> dict[str, str]:
     """The facts that `show_config` prints."""
     build, isa, caches = _core.build_info(), _core.isa_info(), _core.cache_info()
@@ -77,7 +92,7 @@ def config() -> dict[str, str]:
         "caches": f"{caches['level2'] >> 10} KiB a core, {caches['last'] >> 10} KiB shared",
         "precision": "float32, float64 and bfloat16",
         "matmul precision": f"{_matmul_precision}; {_runs_as()}",
-        "CUDA": "not built: this version runs on the CPU",
+        "CUDA": _cuda(),
     }
 
 

@@ -33,7 +33,8 @@ class Network:
         dtype: "float32", "float64" or "bfloat16": activations, their gradients and the operands of every product in
             bfloat16, half the memory and, where the CPU has the instructions, twice the speed; parameters, sums,
             statistics, losses and outputs in float32, which `net.dtype` then is.
-        device: "cpu".
+        device: where arrays are kept and work is done: "cpu", "cuda" (the first GPU) or "cuda:1". What calls take and give
+            stays in the CPU's memory.
         matmul_precision: of a float32 network's products, "highest", "high" or "medium"; None for what
             `resnetcore.set_matmul_precision` says. Files keep one that is not "highest".
 
@@ -45,7 +46,8 @@ class Network:
     Raises:
         ShapeError: widths that do not fit together; the message names both layers and both widths.
         ValueError: no layers, a skip that reaches before the input, or an unknown precision.
-        BuildFeatureError, DeviceError: a dtype or a device that this build has not.
+        BuildFeatureError: a dtype that this build has not.
+        DeviceError: a device that is not there, with the reason; or one whose kernels take fewer skips side by side.
     """
 
     def __init__(
@@ -57,7 +59,7 @@ class Network:
         device: str = "cpu",
         matmul_precision: str | None = None,
     ) -> None:
-        check_device("Network", device)
+        device = check_device("Network", device)
         inputs = as_integer("Network: inputs", inputs)
         if not isinstance(layers, Iterable):
             raise DTypeError(f"Network: layers must be an iterable of Layers, such as a list, got {layers!r}")
@@ -79,6 +81,7 @@ class Network:
             check_seed("Network", seed),
             check_dtype("Network", dtype),
             check_matmul_precision("Network: matmul_precision", matmul_precision),
+            device,
         )
         self._layers = layers
 
@@ -124,8 +127,8 @@ class Network:
 
     @property
     def device(self) -> str:
-        """Where the weights are: "cpu"."""
-        return "cpu"
+        """Where the weights are and the work is done: "cpu", "cuda:0"."""
+        return self._core.device
 
     @property
     def seed(self) -> int:
@@ -279,17 +282,20 @@ class Network:
         precision = self.matmul_precision if matmul_precision is None else matmul_precision
         if (name, precision) == (self.precision, self.matmul_precision):
             return self.copy()
-        other = Network(self.inputs, self._layers, self.seed, name, matmul_precision=precision)
+        other = Network(self.inputs, self._layers, self.seed, name, self.device, precision)
         other.set_parameters(self._arrays())
         return other
 
     def to(self, device: str) -> Network:
-        """A new network on another device. This build has "cpu"; for any other, DeviceError."""
-        check_device("to", device)
-        return self.copy()
+        """A new network with this one's arrays on another device, "cpu", "cuda" or "cuda:1", or on the same one.
+
+        Raises:
+            DeviceError: as of `Network`.
+        """
+        return Network._from_core(self._core.clone(check_device("to", device)), self._layers)
 
     def save(self, path: Any) -> None:
-        """Writes topology and arrays to a safetensors file, whole or not at all; `resnetcore.load` reads it.
+        """Writes topology and arrays to a safetensors file, whole or not at all; `resnetcore.load` reads it, on any device.
 
         While another thread trains the network, it holds what is there between two steps.
         """
@@ -328,7 +334,8 @@ class Network:
         return summary(self)
 
     def __repr__(self) -> str:
-        return f"<Network {self.inputs} -> {self.outputs}, {len(self._layers)} layers, {self.precision}>"
+        where = "" if self.device == "cpu" else f" on {self.device}"
+        return f"<Network {self.inputs} -> {self.outputs}, {len(self._layers)} layers, {self.precision}{where}>"
 
     def __copy__(self) -> Network:
         return self.copy()
@@ -337,6 +344,7 @@ class Network:
         return self.copy()
 
     def __reduce__(self) -> tuple[Any, ...]:
+        # Like a file, a pickle names no device: whoever reads it may have none but the CPU.
         return _rebuild, (
             self.inputs,
             [layer.to_dict() for layer in self._layers],

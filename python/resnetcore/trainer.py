@@ -272,15 +272,21 @@ class Trainer:
         save_trainer(self, path)
 
     @classmethod
-    def resume(cls, path: Any) -> Trainer:
-        """The trainer that was saved: continued, it gives the bits that it would have given uninterrupted.
+    def resume(cls, path: Any, device: str = "cpu") -> Trainer:
+        """The trainer that was saved: continued on the same kind of device, it gives the bits that it would have given
+        uninterrupted.
+
+        Args:
+            path: the file.
+            device: where its network is to be, as of `Network`; a file names none.
 
         Raises:
+            DeviceError: a device that is not there.
             CheckpointError: no checkpoint of a trainer, or a damaged one.
         """
         from .checkpoint import load_trainer
 
-        return load_trainer(path)
+        return load_trainer(path, device)
 
     def config(self) -> dict[str, Any]:
         """The settings as JSON has them, for `Trainer.from_config`."""

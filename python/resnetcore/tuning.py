@@ -16,7 +16,7 @@ import numpy as np
 
 from . import _core
 from ._atomic import replace_file
-from ._errors import DTypeError
+from ._errors import DeviceError, DTypeError
 from .checks import as_integer, as_number
 from .losses import Loss
 from .network import Network
@@ -48,10 +48,13 @@ def tune(net: Network, batch: int, seconds: float = 2.0) -> Text:
 
     Raises:
         DTypeError, ValueError: `net` is no network, or a number is out of range.
+        DeviceError: `net` is not on the CPU.
         OSError: the file cannot be written; the choice holds for this process all the same.
     """
     if not isinstance(net, Network):
         raise DTypeError(f"tune: net must be a Network, got {type(net).__name__}")
+    if net.device != "cpu":
+        raise DeviceError(f"tune: net must be on the CPU, got one on {net.device}, which has one way to do a step")
     batch = as_integer("tune: batch", batch, at_least=1)
     seconds = as_number("tune: seconds", seconds)
     if not 0 < seconds < float("inf"):

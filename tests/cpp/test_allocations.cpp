@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "check.h"
-#include "math/activation.h"
+#include "everything.h"
 #include "math/loss.h"
 #include "math/optimizer.h"
 #include "train/backpropagation.h"
@@ -40,30 +40,6 @@ using namespace resnetcore;
 
 namespace {
 
-constexpr std::int64_t inputs = 19, width = 37, classes = 5;
-
-// Every kind of step that a plan knows.
-Topology everything() {
-    Topology topology;
-    topology.inputs = inputs;
-    Layer hidden;
-    hidden.width = width;
-    hidden.activation = find_activation("relu");
-    topology.layers.assign(6, hidden);
-    topology.layers[1].batch_norm = true;
-    topology.layers[2].skips = {{2, SkipKind::identity, 0, 0, {}}};
-    topology.layers[3].skips = {{2, SkipKind::learned, 0, 0, {}}};
-    topology.layers[3].dropout = topology.layers[3].branch_dropout = 0.25;
-    topology.layers[4].batch_norm = topology.layers[4].pre = true;
-    topology.layers[4].activation = find_activation("gelu");
-    topology.layers[5].gate = true;
-    Layer last;
-    last.width = classes;
-    last.activation = find_activation("identity");
-    topology.layers.push_back(last);
-    return topology;
-}
-
 template <class T>
 struct Training {
     Model<T> model{everything(), 1};
@@ -83,7 +59,8 @@ struct Training {
         batch.rows = rows;
         batch.target.loss = find_loss("cross_entropy");
         batch.target.labels = labels.data();
-        batch.target.normaliser = 1.0 / static_cast<double>(rows);
+        const double normaliser = 1.0 / static_cast<double>(rows);
+        batch.target.normaliser = &normaliser;
         state.begin_step(0.01);
         const int before = requests.load();
         const PassResult result = pass.run(batch, options, &state);
@@ -120,6 +97,7 @@ void check_steps(const char* precision) {
 }  // namespace
 
 int main() {
+    host_device();
     const int before = requests.load();
     const std::vector<int> counted(1000);
     const AlignedArray<float> aligned(1000);

@@ -122,7 +122,9 @@ struct Case {
         args.weight.value = value.data(), args.operands = {operand.data(), transposed.data()};
         args.bias.value = bias.memory.data();
         args.optimizer = find_optimizer("sgd");
-        args.weight_hyper.lr = args.bias_hyper.lr = 0.5f;
+        Hyper<float> hyper;
+        hyper.lr = 0.5f;
+        args.weight_hyper = args.bias_hyper = &hyper;
         args.sums = sums.data(), args.pairs = pairs.data();
         k.backward_weights(args);
         k.unpack(inner, columns, value.data(), after.mutable_view());

@@ -49,7 +49,8 @@ struct Case {
                 const double infinity = HUGE_VAL;
                 for (double value : {-7.5, infinity, double(NAN)}) {
                     h.at(i, j) = static_cast<T>(value);
-                    const double got = k.largest(rows, columns, h.view());
+                    double got = 0;
+                    k.largest({rows, columns, h.view(), &got});
                     CHECK(value != value ? got != got : got == std::fabs(value), "%s: largest at %d %d is %g, not %g",
                           where.c_str(), int(i), int(j), got, std::fabs(value));
                 }
@@ -88,9 +89,9 @@ struct Case {
 
     void dropout() {
         MatrixOf<T> out(rows, columns, flush, reals, 2);
-        const PhiloxKey key{7, 0x201, 3};
+        const PhiloxKey key{7, 0x201, 3}, step{7, 0, 3};
         for (std::int64_t first_row : {std::int64_t{0}, std::int64_t{5}, std::int64_t{1} << 33}) {
-            k.dropout({rows, columns, first_row, key, 0.375, out.mutable_view()});
+            k.dropout({rows, columns, first_row, &step, key.purpose, 0.375, out.mutable_view()});
             for (std::int64_t i = 0; i < rows; ++i)
                 for (std::int64_t j = 0; j < columns; ++j) {
                     const auto index = static_cast<std::uint64_t>((first_row + i) * columns + j);
@@ -106,6 +107,7 @@ struct Case {
         Guarded<T> class_weight(columns < 2 ? 2 : columns, flush), sample_weight(rows, flush);
         Guarded<std::int64_t> labels(rows, flush);
         Guarded<double> row_loss(rows, flush);
+        const double normaliser = 0.5;
         for (std::int64_t c = 0; c < class_weight.size(); ++c) class_weight[c] = static_cast<T>(1.5 + real());
         for (std::int64_t i = 0; i < rows; ++i) {
             sample_weight[i] = static_cast<T>(1.5 + real());
@@ -123,7 +125,7 @@ struct Case {
                     args.targets = targets.view();
                 if (options & 2) args.class_weight = class_weight.data();
                 if (options & 4) args.sample_weight = sample_weight.data();
-                args.label_smoothing = 0.125, args.delta = 0.25, args.normaliser = 0.5;
+                args.label_smoothing = 0.125, args.delta = 0.25, args.normaliser = &normaliser;
                 args.gradient = gradient.mutable_view(), args.row_loss = row_loss.data();
                 k.loss(args);
                 check_loss(args, gradient);
@@ -135,7 +137,7 @@ struct Case {
     // the gradient is the slope of the loss.
     void check_loss(const LossArgs<T>& args, MatrixOf<T>& gradient) {
         for (std::int64_t i = 0; i < rows; ++i) {
-            const double scale = args.normaliser * (args.sample_weight ? double(args.sample_weight[i]) : 1);
+            const double scale = *args.normaliser * (args.sample_weight ? double(args.sample_weight[i]) : 1);
             std::vector<double> z(columns), t(columns), weights;
             for (std::int64_t j = 0; j < columns; ++j) z[j] = h.at(i, j);
             RowTarget<double> target;

@@ -102,7 +102,9 @@ struct Case {
         args.weight.value = panels.data(), args.bias.value = bias.data();
         args.operands.transposed = transposed.data();
         args.optimizer = find_optimizer("sgd");
-        args.weight_hyper.lr = args.bias_hyper.lr = 1;
+        Hyper<T> hyper;
+        hyper.lr = 1;
+        args.weight_hyper = args.bias_hyper = &hyper;
         args.sums = sums.data();
         k.backward_weights(args);
         MatrixOf<T> after(inner, columns, flush);

@@ -27,38 +27,60 @@ struct Case {
     double d(std::int64_t i, std::int64_t j) { return double(delta.at(i, j)) * (masked ? mask.at(i, j) : 1); }
     double xhat(std::int64_t i, std::int64_t j) { return (double(z.at(i, j)) - mean.at(0, j)) * inverse.at(0, j); }
 
+    // The chunks by two calls: of the first ones, and of the rest.
+    static constexpr std::int64_t chunk = 8;
+    template <class Call>
+    void by_halves(Call call) {
+        const std::int64_t first = rows / 2 / chunk * chunk;
+        if (first > 0) call(0, first);
+        call(first, rows - first);
+    }
+
     // A mean far from zero costs the deviations no digits.
     void moments() {
         for (std::int64_t i = 0; i < rows; ++i)
             for (std::int64_t j = 0; j < columns; ++j) z.at(i, j) += T(1000);
-        Guarded<T> means(columns, flush), squares(columns, flush);
-        k.moments({rows, columns, z.view(), means.data(), squares.data()});
-        for (std::int64_t j = 0; j < columns; ++j) {
-            double exact = 0, m2 = 0;
-            for (std::int64_t i = 0; i < rows; ++i) exact += z.at(i, j);
-            exact /= static_cast<double>(rows);
-            check("mean", means[j], exact, 1000, j);
-            // m2 is of deviations from the mean as stored: that is what its chunk is combined by.
-            for (std::int64_t i = 0; i < rows; ++i)
-                m2 += (z.at(i, j) - double(means[j])) * (z.at(i, j) - double(means[j]));
-            check("squares", squares[j], m2, 4 * m2 + 1e-2, j);
-        }
+        Guarded<T> partial(2 * columns * ((rows + chunk - 1) / chunk), flush);
+        const PartialSums<T> sums{partial.data(), columns, rows, chunk};
+        by_halves([&](std::int64_t first, std::int64_t count) {
+            k.moments({count, columns, first, {z.data() + first * z.stride, z.stride}, sums});
+        });
+        for (std::int64_t c = 0; c < sums.chunks(); ++c)
+            for (std::int64_t j = 0; j < columns; ++j) {
+                const std::int64_t begin = c * chunk, end = begin + sums.rows_of(c);
+                const double mean = sums.first(c)[j];
+                double exact = 0, m2 = 0;
+                for (std::int64_t i = begin; i < end; ++i) exact += z.at(i, j);
+                check("mean", mean, exact / static_cast<double>(end - begin), 1000, j);
+                // m2 is of deviations from the mean as stored: that is what its chunk is combined by.
+                for (std::int64_t i = begin; i < end; ++i) m2 += (z.at(i, j) - mean) * (z.at(i, j) - mean);
+                check("squares", sums.second(c)[j], m2, 4 * m2 + 1e-2, j);
+            }
         for (std::int64_t i = 0; i < rows; ++i)
             for (std::int64_t j = 0; j < columns; ++j) z.at(i, j) -= T(1000);
     }
 
     void sums() {
-        Guarded<T> sum(columns, flush), sum_xhat(columns, flush);
-        NormSumsArgs<T> args{rows,           columns,    delta.view(),   {}, z.view(), mean.data(),
-                             inverse.data(), sum.data(), sum_xhat.data()};
-        if (masked) args.mask = mask.view();
-        k.norm_sums(args);
-        for (std::int64_t j = 0; j < columns; ++j) {
-            double first = 0, second = 0;
-            for (std::int64_t i = 0; i < rows; ++i) first += d(i, j), second += d(i, j) * xhat(i, j);
-            check("sum", sum[j], first, static_cast<double>(rows), j);
-            check("sum of x", sum_xhat[j], second, 4 * static_cast<double>(rows), j);
-        }
+        Guarded<T> partial(2 * columns * ((rows + chunk - 1) / chunk), flush);
+        NormSumsArgs<T> args;
+        args.columns = columns;
+        args.mean = mean.data(), args.inverse_deviation = inverse.data();
+        args.sums = {partial.data(), columns, rows, chunk};
+        by_halves([&](std::int64_t first, std::int64_t count) {
+            args.rows = count, args.first_row = first;
+            args.delta = {delta.data() + first * delta.stride, delta.stride};
+            args.z = {z.data() + first * z.stride, z.stride};
+            if (masked) args.mask = {mask.data() + first * mask.stride, mask.stride};
+            k.norm_sums(args);
+        });
+        for (std::int64_t c = 0; c < args.sums.chunks(); ++c)
+            for (std::int64_t j = 0; j < columns; ++j) {
+                const std::int64_t begin = c * chunk, end = begin + args.sums.rows_of(c);
+                double first = 0, second = 0;
+                for (std::int64_t i = begin; i < end; ++i) first += d(i, j), second += d(i, j) * xhat(i, j);
+                check("sum", args.sums.first(c)[j], first, static_cast<double>(end - begin), j);
+                check("sum of x", args.sums.second(c)[j], second, 4 * static_cast<double>(end - begin), j);
+            }
     }
 
     void backward(bool normalised) {

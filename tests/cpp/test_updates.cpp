@@ -4,27 +4,13 @@
 #include <algorithm>
 #include <vector>
 
+#include "hyper.h"
 #include "math/optimizer.h"
 #include "matrices.h"
 
 using namespace resnetcore;
 
 namespace {
-
-template <class T>
-Hyper<T> hyper(bool nesterov) {
-    Hyper<T> h;
-    h.lr = T(0.0625), h.momentum = T(0.875), h.nesterov = nesterov, h.weight_decay = T(0.03125);
-    h.beta1 = T(0.875), h.beta2 = T(0.96875), h.eps = T(0.0009765625);
-    h.one_minus_beta1 = T(0.125), h.one_minus_beta2 = T(0.03125);
-    h.step_size = T(0.25), h.root_correction = T(0.5);
-    return h;
-}
-template <class T>
-Hyper<double> widened(const Hyper<T>& h) {
-    return {h.lr,  h.momentum,        h.nesterov,        h.weight_decay, h.beta1,          h.beta2,
-            h.eps, h.one_minus_beta1, h.one_minus_beta2, h.step_size,    h.root_correction};
-}
 
 // A weight, its transposed copy, its optimizer's states, and the bias with its own.
 template <class T>
@@ -62,6 +48,7 @@ struct Case {
     Flush flush;
     MatrixOf<T> a{rows, inner, flush, MatrixOf<T>::Fill::reals, 3},
         delta{rows, columns, flush, MatrixOf<T>::Fill::reals, 2};
+    const Hyper<T> numbers = hyper<T>(nesterov);
     Weight<T> start{k, inner, columns, flush};
     Guarded<T> sums{packed_size(inner, columns, k.panel), flush};
 
@@ -105,7 +92,7 @@ struct Case {
         one.weight = weight.slot(), one.bias = weight.bias_slot();
         one.operands.transposed = weight.transposed.data();
         one.optimizer = optimizer;
-        one.weight_hyper = one.bias_hyper = hyper<T>(nesterov);
+        one.weight_hyper = one.bias_hyper = &numbers;
         one.sums = sums.data();
         k.backward_weights(one);
     }
@@ -123,11 +110,11 @@ struct Case {
         whole.last_panel = panel_count(columns, k.panel);
         whole.gradient = gradient.data();
         whole.weight = weight.slot(), whole.operands.transposed = weight.transposed.data();
-        whole.optimizer = optimizer, whole.hyper = hyper<T>(nesterov);
+        whole.optimizer = optimizer, whole.hyper = &numbers;
         k.update(whole);
         UpdateVectorArgs<T> vector;
         vector.size = columns, vector.gradient = bias_gradient.data(), vector.slot = weight.bias_slot();
-        vector.optimizer = optimizer, vector.hyper = hyper<T>(nesterov);
+        vector.optimizer = optimizer, vector.hyper = &numbers;
         k.update_vector(vector);
     }
 

@@ -1,14 +1,6 @@
 // residual_backward_data: the same sums over the consumers' δ and transposed weights, then skip gradients, dropout and
 // the activation's derivative. Included inside an ISA's namespace.
 
-// g′ from what the layer kept. Where the argument was kept although the derivative reads the output, g is taken again.
-template <class Activation, class V>
-RC_HD V derivative(V saved, bool saved_is_argument) {
-    if constexpr (!Activation::needs_argument)
-        if (saved_is_argument) saved = Activation::forward(saved);
-    return Activation::derivative(saved);
-}
-
 template <class T, class Activation>
 struct BackwardDataEpilogue : Epilogue<T, Activation, BackwardDataArgs<T>, BackwardDataEpilogue<T, Activation>> {
     using BackwardDataEpilogue::Epilogue::args;

@@ -58,13 +58,13 @@ struct UseGradient {
         }
     }
     static RC_HD void finish(const WeightsArgs<T>& args, std::int64_t at, const C* sum, std::int64_t size) {
-        update_elements<Optimizer>(args.weight, at, sum, size, args.weight_hyper);
+        update_elements<Optimizer>(args.weight, at, sum, size, *args.weight_hyper);
     }
     static RC_HD Vec<C> bias_start(const WeightsArgs<T>&, std::int64_t, int) { return Vec<C>(); }
     static RC_HD void finish_bias(const WeightsArgs<T>& args, std::int64_t at, Vec<C> g, int n) {
         C gradient[Vec<C>::lanes];
         g.store(gradient);
-        update_elements<Optimizer>(args.bias, at, gradient, n, args.bias_hyper);
+        update_elements<Optimizer>(args.bias, at, gradient, n, *args.bias_hyper);
     }
 };
 
@@ -204,6 +204,7 @@ template <class T>
 void backward_weights(const WeightsArgs<T>& args) {
     [[maybe_unused]] const MatrixUnit<T> unit{};
     if (args.gradient) return weights_panels<T, KeepGradient<T>>(args);
+    if (!permits(args.permission)) return;
     visit_type(args.optimizer, Optimizers{},
                [&](auto rule) { weights_panels<T, UseGradient<T, decltype(rule)>>(args); });
 }
@@ -211,10 +212,11 @@ void backward_weights(const WeightsArgs<T>& args) {
 template <class T>
 void update(const UpdateArgs<T>& args) {
     constexpr std::int64_t width = 2 * lanes_of<T>;
+    if (!permits(args.permission)) return;
     visit_type(args.optimizer, Optimizers{}, [&](auto rule) {
         for (std::int64_t panel = args.first_panel; panel < args.last_panel; ++panel) {
             const std::int64_t base = panel * width * args.inner;
-            update_elements<decltype(rule)>(args.weight, base, args.gradient + base, width * args.inner, args.hyper);
+            update_elements<decltype(rule)>(args.weight, base, args.gradient + base, width * args.inner, *args.hyper);
             refresh_operands(args.weight.value + base, args.operands, args.inner, args.columns, panel * width);
         }
     });
@@ -222,6 +224,8 @@ void update(const UpdateArgs<T>& args) {
 
 template <class T>
 void update_vector(const UpdateVectorArgs<T>& args) {
-    visit_type(args.optimizer, Optimizers{},
-               [&](auto rule) { update_elements<decltype(rule)>(args.slot, 0, args.gradient, args.size, args.hyper); });
+    if (!permits(args.permission)) return;
+    visit_type(args.optimizer, Optimizers{}, [&](auto rule) {
+        update_elements<decltype(rule)>(args.slot, 0, args.gradient, args.size, *args.hyper);
+    });
 }

@@ -5,8 +5,7 @@ void gate(const GateArgs<T>& args) {
     using V = Vec<Compute<T>>;
     for (std::int64_t i = 0; i < args.rows; ++i)
         for_columns<T>(args.columns, [&](std::int64_t j, int n) {
-            const V t = at(args.t, i, j, n);
-            V a = multiply_add(t, at(args.h, i, j, n), (V(1) - t) * at(args.x, i, j, n));
+            V a = gated(at(args.h, i, j, n), at(args.t, i, j, n), at(args.x, i, j, n));
             if (args.mask.data) a = a * at(args.mask, i, j, n);
             if (computes_itself<T> || args.out.data) write(a, args.out.data + i * args.out.stride + j, n);
             if (!computes_itself<T> && args.wide.data) write(a, args.wide.data + i * args.wide.stride + j, n);
@@ -26,7 +25,7 @@ void gate_backward(const GateBackwardArgs<T>& args) {
                 if constexpr (!std::is_same<Activation, Identity>::value)
                     d_h = d_h * derivative<Activation>(at(args.saved, i, j, n), args.saved_is_argument);
                 write(d_h, args.d_h.data + i * args.d_h.stride + j, n);
-                write(g * (h - x) * t * rest, args.d_t.data + i * args.d_t.stride + j, n);
+                write(gate_slope(g, h, t, x), args.d_t.data + i * args.d_t.stride + j, n);
                 write(g * rest, args.d_x.data + i * args.d_x.stride + j, n);
             });
     });
@@ -34,10 +33,9 @@ void gate_backward(const GateBackwardArgs<T>& args) {
 
 template <class T>
 void dropout(const DropoutArgs<T>& args) {
-    const double kept = 1 / (1 - args.probability);
-    const Compute<T> multiplier = static_cast<Compute<T>>(kept);
-    // u < p as integers: words are uniform on [0, 2³²).
-    const double threshold = args.probability * 4294967296.0;
+    const DropoutRule<Compute<T>> rule(args.probability);
+    PhiloxKey key = *args.key;
+    key.purpose = args.purpose;
     for (std::int64_t i = 0; i < args.rows; ++i) {
         const std::uint64_t row =
             static_cast<std::uint64_t>(args.first_row + i) * static_cast<std::uint64_t>(args.columns);
@@ -46,8 +44,8 @@ void dropout(const DropoutArgs<T>& args) {
         std::uint64_t block = ~std::uint64_t{0};
         for (std::int64_t j = 0; j < args.columns; ++j) {
             const std::uint64_t index = row + static_cast<std::uint64_t>(j);
-            if (index >> 2 != block) philox_block(args.key, block = index >> 2, words);
-            out[j] = words[index & 3] < threshold ? Compute<T>(0) : multiplier;
+            if (index >> 2 != block) philox_block(key, block = index >> 2, words);
+            out[j] = rule.multiplier(words[index & 3]);
         }
     }
 }
@@ -58,7 +56,7 @@ RC_HD Compute<T>* gradient_row(const LossArgs<T>& args, std::int64_t i) {
     if constexpr (computes_itself<T>)
         return args.gradient.data + i * args.gradient.stride;
     else
-        return args.row;
+        return args.unrounded.data + i * args.unrounded.stride;
 }
 
 template <class T>
@@ -66,7 +64,7 @@ void loss(const LossArgs<T>& args) {
     visit_type(args.loss, Losses{}, [&](auto rule) {
         for (std::int64_t i = 0; i < args.rows; ++i) {
             const double scale =
-                args.normaliser * (args.sample_weight ? static_cast<double>(args.sample_weight[i]) : 1.0);
+                *args.normaliser * (args.sample_weight ? static_cast<double>(args.sample_weight[i]) : 1.0);
             RowTarget<Compute<T>> target;
             if (args.labels) target.label = args.labels + i;
             if (args.targets.data) target.values = args.targets.data + i * args.targets.stride;

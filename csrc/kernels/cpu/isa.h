@@ -20,8 +20,10 @@
 #include <arm_neon.h>
 #endif
 
+#include "kernels/columns.h"
 #include "kernels/ops.h"
 #include "math/activation.h"
+#include "math/gate.h"
 #include "math/loss.h"
 
 namespace resnetcore {
@@ -54,30 +56,17 @@ namespace {
 #include "kernels/cpu/elementwise.h"
 #include "kernels/cpu/largest.h"
 #include "kernels/cpu/packing.h"
+#include "kernels/cpu/step.h"
 // clang-format on
 
 template <class T>
-constexpr KernelTable<T> table = {2 * lanes_of<T>,
-                                  RC_TILE_ROWS,
-                                  forward<T>,
-                                  backward_data<T>,
-                                  backward_weights<T>,
-                                  update<T>,
-                                  update_vector<T>,
-                                  moments<T>,
-                                  norm_sums<T>,
-                                  norm_backward<T>,
-                                  gate<T>,
-                                  gate_backward<T>,
-                                  dropout<T>,
-                                  loss<T>,
-                                  largest<T>,
-                                  pack<T>,
-                                  unpack<T>,
-                                  pack_operand<T>,
-                                  pack_transposed<T>,
-                                  narrow<T>,
-                                  widen<T>};
+constexpr KernelTable<T> table = {
+    2 * lanes_of<T>,  RC_TILE_ROWS,     0,           forward<T>,         backward_data<T>,     backward_weights<T>,
+    update<T>,        update_vector<T>, moments<T>,  norm_sums<T>,       norm_backward<T>,     gate<T>,
+    gate_backward<T>, dropout<T>,       loss<T>,     combine_moments<T>, combine_norm_sums<T>, running_coefficients<T>,
+    fold<T>,          largest<T>,       conclude<T>, commit<T>,          squares<T>,           clip<T>,
+    scale<T>,         overflowed<T>,    pack<T>,     unpack<T>,          pack_operand<T>,      pack_transposed<T>,
+    narrow<T>,        widen<T>};
 
 }  // namespace
 

@@ -24,29 +24,45 @@ RC_HD void for_column_blocks(std::int64_t columns, Body body) {
         body(std::integral_constant<int, 1>(), j, columns - j < lanes ? static_cast<int>(columns - j) : lanes);
 }
 
+// visit(chunk, first row, rows) for the chunks that some rows of a batch are cut into; rows are counted from the first.
+template <class Args, class Visit>
+RC_HD void for_chunks(const Args& args, Visit visit) {
+    const std::int64_t chunk = args.sums.chunk;
+    for (std::int64_t row = 0; row < args.rows; row += chunk)
+        visit((args.first_row + row) / chunk, row, args.rows - row < chunk ? args.rows - row : chunk);
+}
+
 // Two passes over a chunk that is in cache: squares are of deviations, so a large mean costs no digits.
 template <class T>
-void moments(const MomentsArgs<T>& args) {
+RC_HD void moments_of_chunk(const MomentsArgs<T>& args, std::int64_t chunk, std::int64_t first, std::int64_t rows) {
     using V = Vec<Compute<T>>;
+    const Rows<T> in{args.in.data + first * args.in.stride, args.in.stride};
     for_column_blocks<T>(args.columns, [&](auto vectors, std::int64_t j, int n) {
         V mean[vectors], squares[vectors];
-        for (std::int64_t i = 0; i < args.rows; ++i)
-            for (int v = 0; v < vectors; ++v) mean[v] = mean[v] + at(args.in, i, j + v * V::lanes, n);
-        for (int v = 0; v < vectors; ++v) mean[v] = mean[v] / V(args.rows);
-        for (std::int64_t i = 0; i < args.rows; ++i)
+        for (std::int64_t i = 0; i < rows; ++i)
+            for (int v = 0; v < vectors; ++v) mean[v] = mean[v] + at(in, i, j + v * V::lanes, n);
+        for (int v = 0; v < vectors; ++v) mean[v] = mean[v] / V(rows);
+        for (std::int64_t i = 0; i < rows; ++i)
             for (int v = 0; v < vectors; ++v) {
-                const V d = at(args.in, i, j + v * V::lanes, n) - mean[v];
+                const V d = at(in, i, j + v * V::lanes, n) - mean[v];
                 squares[v] = multiply_add(d, d, squares[v]);
             }
         for (int v = 0; v < vectors; ++v) {
-            mean[v].store(args.mean + j + v * V::lanes, n);
-            squares[v].store(args.m2 + j + v * V::lanes, n);
+            mean[v].store(args.sums.first(chunk) + j + v * V::lanes, n);
+            squares[v].store(args.sums.second(chunk) + j + v * V::lanes, n);
         }
     });
 }
 
 template <class T>
-void norm_sums(const NormSumsArgs<T>& args) {
+void moments(const MomentsArgs<T>& args) {
+    for_chunks(args, [&](std::int64_t chunk, std::int64_t first, std::int64_t rows) {
+        moments_of_chunk(args, chunk, first, rows);
+    });
+}
+
+template <class T>
+RC_HD void norm_sums_of_chunk(const NormSumsArgs<T>& args, std::int64_t chunk, std::int64_t first, std::int64_t rows) {
     using V = Vec<Compute<T>>;
     for_column_blocks<T>(args.columns, [&](auto vectors, std::int64_t j, int n) {
         V mean[vectors], inverse[vectors], sum[vectors], sum_xhat[vectors];
@@ -54,7 +70,7 @@ void norm_sums(const NormSumsArgs<T>& args) {
             mean[v] = read(args.mean + j + v * V::lanes, n);
             inverse[v] = read(args.inverse_deviation + j + v * V::lanes, n);
         }
-        for (std::int64_t i = 0; i < args.rows; ++i)
+        for (std::int64_t i = first; i < first + rows; ++i)
             for (int v = 0; v < vectors; ++v) {
                 V d = at(args.delta, i, j + v * V::lanes, n);
                 if (args.mask.data) d = d * at(args.mask, i, j + v * V::lanes, n);
@@ -62,24 +78,41 @@ void norm_sums(const NormSumsArgs<T>& args) {
                 sum_xhat[v] = multiply_add(d, (at(args.z, i, j + v * V::lanes, n) - mean[v]) * inverse[v], sum_xhat[v]);
             }
         for (int v = 0; v < vectors; ++v) {
-            sum[v].store(args.sum + j + v * V::lanes, n);
-            sum_xhat[v].store(args.sum_xhat + j + v * V::lanes, n);
+            sum[v].store(args.sums.first(chunk) + j + v * V::lanes, n);
+            sum_xhat[v].store(args.sums.second(chunk) + j + v * V::lanes, n);
         }
     });
 }
 
-// scale·(d − mean_d − x̂·mean_dx) as scale·d + (z − mean)·slope + shift: three operations an element.
+template <class T>
+void norm_sums(const NormSumsArgs<T>& args) {
+    for_chunks(args, [&](std::int64_t chunk, std::int64_t first, std::int64_t rows) {
+        norm_sums_of_chunk(args, chunk, first, rows);
+    });
+}
+
+template <class T>
+void combine_moments(const CombineMomentsArgs<T>& args) {
+    for (std::int64_t j = args.begin; j < args.end; ++j) combine_moments_of_column(args, j);
+}
+template <class T>
+void combine_norm_sums(const CombineNormSumsArgs<T>& args) {
+    for (std::int64_t j = args.begin; j < args.end; ++j) combine_norm_sums_of_column(args, j);
+}
+template <class T>
+void running_coefficients(const RunningCoefficientsArgs<T>& args) {
+    for (std::int64_t j = 0; j < args.columns; ++j) running_coefficients_of_column(args, j);
+}
+
 template <class T>
 void norm_backward(const NormBackwardArgs<T>& args) {
     using V = Vec<Compute<T>>;
     for_column_blocks<T>(args.columns, [&](auto vectors, std::int64_t j, int n) {
-        V mean[vectors], scale[vectors], slope[vectors], shift[vectors];
+        NormSlope<V> slope[vectors];
         for (int v = 0; v < vectors && args.z.data; ++v) {
             const std::int64_t at = j + v * V::lanes;
-            mean[v] = read(args.mean + at, n);
-            scale[v] = read(args.scale + at, n);
-            slope[v] = -(scale[v] * read(args.inverse_deviation + at, n) * read(args.mean_dx + at, n));
-            shift[v] = -(scale[v] * read(args.mean_d + at, n));
+            slope[v] = norm_slope(read(args.mean + at, n), read(args.inverse_deviation + at, n),
+                                  read(args.scale + at, n), read(args.mean_d + at, n), read(args.mean_dx + at, n));
         }
         for (std::int64_t i = 0; i < args.rows; ++i) {
             V d[vectors];
@@ -87,10 +120,7 @@ void norm_backward(const NormBackwardArgs<T>& args) {
             if (args.mask.data)
                 for (int v = 0; v < vectors; ++v) d[v] = d[v] * at(args.mask, i, j + v * V::lanes, n);
             if (args.z.data)
-                for (int v = 0; v < vectors; ++v) {
-                    const V away = at(args.z, i, j + v * V::lanes, n) - mean[v];
-                    d[v] = multiply_add(scale[v], d[v], multiply_add(away, slope[v], shift[v]));
-                }
+                for (int v = 0; v < vectors; ++v) d[v] = slope[v](d[v], at(args.z, i, j + v * V::lanes, n));
             for (int v = 0; v < vectors; ++v) write(d[v], args.out.data + i * args.out.stride + j + v * V::lanes, n);
         }
     });

@@ -51,6 +51,16 @@ void pack_transposed(std::int64_t inner, std::int64_t columns, Rows<Compute<T>> 
     pack_elements(columns, inner, panels, [&](std::int64_t j, std::int64_t k) { return w.data[k * w.stride + j]; });
 }
 
+template <class T>
+void fold(const FoldArgs<T>& args) {
+    constexpr std::int64_t width = 2 * lanes_of<T>;
+    pack_elements(args.inner, args.columns, args.out, [&](std::int64_t k, std::int64_t j) {
+        return args.panels[(j / width * args.inner + k) * width + j % width] * args.norm.scale[j];
+    });
+    for (std::int64_t j = 0; j < args.columns; ++j)
+        args.bias[j] = folded_bias(args.norm.shift[j], args.norm.mean[j], args.norm.scale[j]);
+}
+
 template <class In, class Out>
 RC_HD void convert(std::int64_t rows, std::int64_t columns, Rows<In> in, MutableRows<Out> out) {
     for (std::int64_t i = 0; i < rows; ++i)

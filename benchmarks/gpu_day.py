@@ -1,0 +1,114 @@
+"""What gpu_day.sh found, as one JSON file, and the README's rows on CUDA, made from the newest such file.
+
+`python -m benchmarks.gpu_day FOLDER RESULTS "PIECE …"` gathers; `python -m benchmarks.gpu_day status` writes the rows.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from .__main__ import HERE, gpu, machine
+
+README = HERE.parent / "README.md"
+# The pieces that a row of the README speaks of, by the beginning of their names.
+ROWS = {
+    "CUDA: build and gates": ("build", "gates"),
+    "CUDA: tests on a GPU": ("tests",),
+    "CUDA: compute-sanitizer": ("memcheck", "racecheck", "initcheck", "synccheck"),
+    "CUDA: speed": ("benchmark",),
+}
+# What is known where no GPU has been at hand.
+WITHOUT_A_GPU = {
+    "CUDA: build and gates": "compiled with CUDA from PyPI for sm_80, sm_90a, sm_100 and as PTX; gates on registers, local "
+    "memory and matrix units pass; its kernels run on an emulation on the host",
+    "CUDA: tests on a GPU": "compiled, never run on a GPU",
+    "CUDA: compute-sanitizer": "never run",
+    "CUDA: speed": "never measured",
+}
+
+
+def read_pieces(folder: Path, names: list[str]) -> dict[str, dict]:
+    """{name: {"state": "passed", "failed" or "left", "seconds", "summary": the last line of its output}}."""
+    found = {}
+    for name in names:
+        file = folder / f"{name}.state"
+        if file.exists():
+            state, seconds, summary = [*file.read_text().splitlines(), "", ""][:3]
+            found[name] = {"state": state, "seconds": int(seconds), "summary": summary}
+        else:
+            found[name] = {"state": "left"}
+    return found
+
+
+def gather(folder: Path, names: list[str], where: dict) -> dict:
+    return {
+        "date": datetime.date.today().isoformat(),
+        "commit": os.environ.get("RESNETCORE_COMMIT", "unknown"),
+        "machine": where,
+        "pieces": read_pieces(folder, names),
+        "benchmarks": [json.loads(file.read_text()) for file in sorted((folder / "benchmarks").glob("*.json"))],
+    }
+
+
+def newest(folder: Path) -> dict | None:
+    """The latest day's results; of several of one day the last by name."""
+    files = sorted(folder.glob("*-gpu-day-*.json"))
+    return json.loads(files[-1].read_text()) if files else None
+
+
+def rows(day: dict | None) -> list[str]:
+    """The lines of the README's table of states."""
+    if day is None:
+        return [f"| {name} | {state} |" for name, state in WITHOUT_A_GPU.items()]
+    where = day["machine"]
+    on = f"{where['gpu']}, driver {where['driver']}, {day['date']}, commit {day['commit']}"
+    return [f"| {name} | {describe(day['pieces'], of)}; {on} |" for name, of in ROWS.items()]
+
+
+def describe(pieces: dict[str, dict], of: tuple[str, ...]) -> str:
+    chosen = {name: piece for name, piece in pieces.items() if name.startswith(of)}
+    by_state = {state: [n for n, p in chosen.items() if p["state"] == state] for state in ("passed", "failed", "left")}
+    if not by_state["failed"] and not by_state["left"]:
+        summaries = [piece["summary"].strip("= ") for piece in chosen.values()]
+        return f"passed ({summaries[0]})" if len(chosen) == 1 else f"passed, all {len(chosen)} pieces"
+    words = {"passed": "passed", "failed": "failed", "left": "not run"}
+    return "; ".join(f"{words[state]}: {', '.join(names)}" for state, names in by_state.items() if names)
+
+
+def put_rows(document: Path, day: dict | None) -> None:
+    """In place of the document's rows that begin with "| CUDA"."""
+    text = re.sub(r"(^\| CUDA.*\n)+", lambda _: "\n".join(rows(day)) + "\n", document.read_text(), count=1, flags=re.M)
+    document.write_text(text)
+
+
+def main(arguments: list[str]) -> int:
+    if arguments == ["status"]:
+        put_rows(README, newest(HERE / "results"))
+        return 0
+    folder, results, names = Path(arguments[0]), Path(arguments[1]), arguments[2].split()
+    try:
+        name = gpu()["gpu"]
+    except (OSError, subprocess.CalledProcessError):
+        print("Nothing is written: nvidia-smi shows no GPU")
+        return 1
+    from resnetcore import _core
+
+    cuda = _core.cuda_info()
+    where = machine(len(os.sched_getaffinity(0)), "cuda") | {"architectures": cuda["architectures"]}
+    day = gather(folder, names, where | {"runtime": cuda["runtime_version"], "cuda_driver": cuda["driver_version"]})
+    results.mkdir(parents=True, exist_ok=True)
+    path = results / f"{day['date']}-gpu-day-{re.sub('[^a-z0-9]+', '-', name.lower()).strip('-')}.json"
+    path.write_text(json.dumps(day, indent=1) + "\n")
+    states = [piece["state"] for piece in day["pieces"].values()]
+    print(f"Written: {path}; " + ", ".join(f"{states.count(s)} {s}" for s in ("passed", "failed", "left")))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,98 @@
+// residual_backward_weights: dW = Aᵀ·δ, a tile of W at a time, and the optimizer on it while its sums are at hand.
+//
+// Invariant: rows are cut into stretches of `gradient_stretch`, whose sums are added in order; a gradient that is
+// accumulated is where that order begins.
+#include "kernels/cuda/column_sums.cuh"
+#include "kernels/cuda/update.cuh"
+
+namespace resnetcore {
+namespace cuda {
+namespace {
+
+// The sum's terms are the batch's rows: A is read across them.
+template <class T>
+class RowSteps {
+public:
+    __device__ __forceinline__ RowSteps(const BackwardWeightsArgs<T>& args, const WeightTile<T>& tile)
+        : args_(args), tile_(tile) {}
+    __device__ __forceinline__ bool exists() const { return first_ < args_.rows; }
+    __device__ __forceinline__ void advance() { first_ += Multiply<T>::depth; }
+    __device__ __forceinline__ T a(int row, int term) const {
+        const std::int64_t i = first_ + term;
+        return i < args_.rows && tile_.has_row(row) ? args_.a.data[i * args_.a.stride + tile_.first_row + row] : T{};
+    }
+    __device__ __forceinline__ T b(int term, int column) const {
+        const std::int64_t i = first_ + term, j = tile_.panel * panel_width + column;
+        return i < args_.rows && j < args_.columns ? args_.delta.data[i * args_.delta.stride + j] : T{};
+    }
+
+private:
+    const BackwardWeightsArgs<T>& args_;
+    WeightTile<T> tile_;
+    std::int64_t first_ = 0;
+};
+
+template <class T>
+__global__ void __launch_bounds__(tile_threads) weights_kernel(const __grid_constant__ BackwardWeightsArgs<T> args) {
+    __shared__ TileMemory<T> memory;
+    if (!args.gradient && !permits(args.permission)) return;
+    const WeightTile<T> tile = weight_tile<T>(args.inner, args.columns, args.first_panel);
+    Compute<T> total[sums_of_thread] = {};
+    if (args.gradient && args.accumulate)
+#pragma unroll
+        for (int i = 0; i < sums_of_thread; ++i) {
+            const Position p = Multiply<T>::position(i);
+            if (tile.has_row(p.row)) total[i] = args.gradient[tile.at(p.row, p.column)];
+        }
+    static_assert(gradient_stretch <= Multiply<T>::longest_sum, "a stretch is one sum");
+    add_steps<T, false, gradient_stretch>(RowSteps<T>(args, tile), memory, total);
+    // What A has of NaN and infinity makes NaN of a zero beside it.
+#pragma unroll
+    for (int i = 0; i < sums_of_thread; ++i)
+        if (!tile.has_column(Multiply<T>::position(i).column)) total[i] = 0;
+    share_sums<T>(total, memory);
+    if (args.gradient)
+        for_tile([&](int row, int column) {
+            if (tile.has_row(row)) args.gradient[tile.at(row, column)] = memory.sums[row][column];
+        });
+    else
+        update_tile(tile, memory, args.weight, args.operands, args.optimizer, *args.weight_hyper);
+}
+
+template <class T>
+__global__ void __launch_bounds__(column_block* column_lanes)
+    bias_kernel(const __grid_constant__ BackwardWeightsArgs<T> args) {
+    __shared__ ColumnMemory<Compute<T>> memory;
+    if (!args.gradient && !permits(args.permission)) return;
+    const std::int64_t j = (args.first_panel + blockIdx.x) * column_block + column_of_thread();
+    const bool exists = j < args.columns;
+    Compute<T> total = exists && args.gradient && args.accumulate ? args.bias_gradient[j] : Compute<T>(0);
+    for (std::int64_t first = 0; first < args.rows; first += gradient_stretch) {
+        const std::int64_t rows = args.rows - first < gradient_stretch ? args.rows - first : gradient_stretch;
+        total = total + sum_rows(rows, memory, [&](std::int64_t i) {
+                    return exists ? read(args.delta, first + i, j) : Compute<T>(0);
+                });
+    }
+    if (!exists || !leads_column()) return;
+    if (args.gradient)
+        args.bias_gradient[j] = total;
+    else
+        visit_type(args.optimizer, Optimizers{},
+                   [&](auto rule) { update_element<decltype(rule)>(args.bias, j, total, *args.bias_hyper); });
+}
+
+}  // namespace
+
+template <class T>
+void backward_weights(const BackwardWeightsArgs<T>& args) {
+    static_assert(column_block == panel_width, "a block of the bias has a panel's columns");
+    const dim3 grid = weight_grid(args.inner, args.first_panel, args.last_panel);
+    if (grid.x > 0 && grid.y > 0) launch(weights_kernel<T>, grid, tile_threads, args);
+    if (args.has_bias && grid.y > 0) launch(bias_kernel<T>, dim3(grid.y), column_block * column_lanes, args);
+}
+
+#define RC_INSTANTIATE(T) template void backward_weights(const BackwardWeightsArgs<T>&);
+RC_EACH_STORAGE(RC_INSTANTIATE)
+
+}  // namespace cuda
+}  // namespace resnetcore

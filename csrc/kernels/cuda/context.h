@@ -1,0 +1,34 @@
+// A GPU as this process uses it: one stream, a pool of memory, and pinned memory for uploads.
+//
+// Invariant: there is one stream for a device, whichever thread calls, so that what one thread asks for after another
+// (under the library's locks) also happens after it. It does not wait for CUDA's default stream, nor that for it.
+// Contexts live as long as the process: at its end CUDA may be gone before static objects are.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include "kernels/cuda/staging.h"
+
+namespace resnetcore {
+namespace cuda {
+
+struct Context {
+    int device = -1;
+    cudaStream_t stream = nullptr;
+    cudaMemPool_t pool = nullptr;  // its own: what other libraries set up for theirs is left alone
+    Staging staging;
+};
+
+// The context of a device, made when it is first asked for; null on failure, with `last_error`.
+Context* context_of(int device);
+
+// The calling thread's.
+int make_current(int device);
+Context* current_context();  // null before `make_current`
+
+// A stream of the calling thread's own that takes its work from now on; null: the context's again.
+void set_recording_stream(cudaStream_t stream);
+bool is_recording();
+
+}  // namespace cuda
+}  // namespace resnetcore

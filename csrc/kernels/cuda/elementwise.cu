@@ -1,0 +1,151 @@
+// Gates, dropout masks and losses; copies and checks of whole arrays.
+#include "kernels/cuda/elements.cuh"
+#include "math/activation.h"
+#include "math/gate.h"
+#include "math/loss.h"
+#include "math/random.h"
+#include "math/step.h"
+
+namespace resnetcore {
+namespace cuda {
+namespace {
+
+template <class T>
+struct Gate {
+    GateArgs<T> args;
+    __device__ void operator()(std::int64_t i, std::int64_t j) const {
+        Compute<T> a = gated(read(args.h, i, j), read(args.t, i, j), read(args.x, i, j));
+        if (args.mask.data) a = a * read(args.mask, i, j);
+        write_both(a, args.out, args.wide, i, j);
+    }
+};
+
+template <class T>
+struct GateBackward {
+    GateBackwardArgs<T> args;
+    __device__ void operator()(std::int64_t i, std::int64_t j) const {
+        using C = Compute<T>;
+        const C g = read(args.gradient, i, j), h = read(args.h, i, j), t = read(args.t, i, j), x = read(args.x, i, j);
+        C d_h = g * t;
+        visit_type(args.activation, Activations{}, [&](auto activation) {
+            using Activation = decltype(activation);
+            if constexpr (!std::is_same<Activation, Identity>::value)
+                d_h = d_h * derivative<Activation>(read(args.saved, i, j), args.saved_is_argument);
+        });
+        write(d_h, args.d_h, i, j);
+        write(gate_slope(g, h, t, x), args.d_t, i, j);
+        write(g * (C(1) - t), args.d_x, i, j);
+    }
+};
+
+template <class T>
+struct Dropout {
+    DropoutArgs<T> args;
+    DropoutRule<Compute<T>> rule;
+    __device__ void operator()(std::int64_t i, std::int64_t j) const {
+        PhiloxKey key = *args.key;
+        key.purpose = args.purpose;
+        const std::uint64_t index =
+            static_cast<std::uint64_t>(args.first_row + i) * static_cast<std::uint64_t>(args.columns) +
+            static_cast<std::uint64_t>(j);
+        write<Compute<T>>(rule.multiplier(philox_word(key, index)), args.out, i, j);
+    }
+};
+
+// A thread has a whole row, as the formulas do.
+template <class T>
+struct Loss {
+    LossArgs<T> args;
+    __device__ void operator()(std::int64_t i, std::int64_t) const {
+        const double scale = *args.normaliser * (args.sample_weight ? static_cast<double>(args.sample_weight[i]) : 1.0);
+        RowTarget<Compute<T>> target;
+        if (args.labels) target.label = args.labels + i;
+        if (args.targets.data) target.values = args.targets.data + i * args.targets.stride;
+        target.class_weight = args.class_weight;
+        target.label_smoothing = args.label_smoothing;
+        target.delta = args.delta;
+        const Compute<T>* logits = args.logits.data + i * args.logits.stride;
+        Compute<T>* gradient = args.gradient.data ? gradient_row(i) : nullptr;
+        visit_type(args.loss, Losses{}, [&](auto rule) {
+            args.row_loss[i] = scale * decltype(rule)::row(logits, args.columns, target, scale, gradient);
+        });
+        if (!computes_itself<T> && gradient)
+            for (std::int64_t j = 0; j < args.columns; ++j) write(gradient[j], args.gradient, i, j);
+    }
+    // Where a row's gradient is made: at its place, or where it waits to be rounded.
+    __device__ Compute<T>* gradient_row(std::int64_t i) const {
+        if constexpr (computes_itself<T>)
+            return args.gradient.data + i * args.gradient.stride;
+        else
+            return args.unrounded.data + i * args.unrounded.stride;
+    }
+};
+
+template <class T>
+struct Commit {
+    CommitArgs<T> args;
+    __device__ void operator()(std::int64_t, std::int64_t j) const {
+        if (permits(args.permission)) args.to[j] = args.from[j];
+    }
+};
+
+template <class T>
+struct Scale {
+    ScaleArgs<T> args;
+    __device__ void operator()(std::int64_t, std::int64_t j) const {
+        const double factor = *args.factor;
+        if (factor != 1) args.gradient[j] = static_cast<Compute<T>>(static_cast<double>(args.gradient[j]) * factor);
+    }
+};
+
+template <class T>
+struct Overflowed {
+    OverflowedArgs<T> args;
+    __device__ void operator()(std::int64_t, std::int64_t j) const {
+        if (!is_finite(args.now[j]) && is_finite(args.before[j])) atomicExch(args.found, 1);
+    }
+};
+
+}  // namespace
+
+template <class T>
+void gate(const GateArgs<T>& args) {
+    for_elements(args.rows, args.columns, Gate<T>{args});
+}
+template <class T>
+void gate_backward(const GateBackwardArgs<T>& args) {
+    for_elements(args.rows, args.columns, GateBackward<T>{args});
+}
+template <class T>
+void dropout(const DropoutArgs<T>& args) {
+    for_elements(args.rows, args.columns, Dropout<T>{args, DropoutRule<Compute<T>>(args.probability)});
+}
+template <class T>
+void loss(const LossArgs<T>& args) {
+    for_elements(args.rows, 1, Loss<T>{args}, 32);
+}
+template <class T>
+void commit(const CommitArgs<T>& args) {
+    for_elements(1, args.size, Commit<T>{args});
+}
+template <class T>
+void scale(const ScaleArgs<T>& args) {
+    for_elements(1, args.size, Scale<T>{args});
+}
+template <class T>
+void overflowed(const OverflowedArgs<T>& args) {
+    for_elements(1, args.size, Overflowed<T>{args});
+}
+
+#define RC_INSTANTIATE(T)                                    \
+    template void gate(const GateArgs<T>&);                  \
+    template void gate_backward(const GateBackwardArgs<T>&); \
+    template void dropout(const DropoutArgs<T>&);            \
+    template void loss(const LossArgs<T>&);                  \
+    template void commit(const CommitArgs<T>&);              \
+    template void scale(const ScaleArgs<T>&);                \
+    template void overflowed(const OverflowedArgs<T>&);
+RC_EACH_STORAGE(RC_INSTANTIATE)
+
+}  // namespace cuda
+}  // namespace resnetcore

@@ -1,0 +1,84 @@
+#include "kernels/cuda/memory.h"
+
+#include <cuda_runtime_api.h>
+
+#include <algorithm>
+
+#include "kernels/cuda/context.h"
+#include "kernels/cuda/status.h"
+#include "kernels/cuda/stream.h"
+
+namespace resnetcore {
+namespace cuda {
+namespace {
+
+constexpr const char* recorded = "a recorded sequence cannot wait, nor read or write the caller's memory";
+
+// The second stream waits for what the first has been given so far.
+int order(cudaStream_t first, cudaStream_t second) {
+    cudaEvent_t event = nullptr;
+    RC_CUDA_TRY(cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
+    int status = report(cudaEventRecord(event, first), "cudaEventRecord");
+    if (!status) status = report(cudaStreamWaitEvent(second, event, 0), "cudaStreamWaitEvent");
+    cudaEventDestroy(event);  // CUDA keeps it until nobody waits for it
+    return status;
+}
+
+}  // namespace
+
+// Not on a recording's stream: it is to be there when the recording is played, which does not allocate again.
+void* allocate(std::size_t bytes) {
+    const Context& context = *current_context();
+    void* memory = nullptr;
+    bytes = std::max<std::size_t>(bytes, 1);
+    if (report(cudaMallocFromPoolAsync(&memory, bytes, context.pool, context.stream), "cudaMallocFromPoolAsync"))
+        return nullptr;
+    if (report(cudaMemsetAsync(memory, 0, bytes, context.stream), "cudaMemsetAsync")) {
+        release(memory);
+        return nullptr;
+    }
+    return memory;
+}
+
+// Any thread may give back any device's memory: it goes after what that device's stream has been given so far.
+void release(void* memory) {
+    if (!memory) return;
+    cudaPointerAttributes where = {};
+    if (report(cudaPointerGetAttributes(&where, memory), "cudaPointerGetAttributes")) return;
+    if (const Context* owner = context_of(where.device)) report(cudaFreeAsync(memory, owner->stream), "cudaFreeAsync");
+}
+
+int upload(void* to, const void* from, std::size_t bytes) {
+    if (is_recording()) return refuse(recorded);
+    Context& context = *current_context();
+    return context.staging.upload(to, from, bytes, context.stream);
+}
+
+int download(void* to, const void* from, std::size_t bytes) {
+    if (is_recording()) return refuse(recorded);
+    RC_CUDA_TRY(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, current_stream()));
+    return synchronize();
+}
+
+int copy(void* to, const void* from, std::size_t bytes) {
+    RC_CUDA_TRY(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, current_stream()));
+    return 0;
+}
+
+int clear(void* memory, std::size_t bytes) {
+    RC_CUDA_TRY(cudaMemsetAsync(memory, 0, bytes, current_stream()));
+    return 0;
+}
+
+int synchronize() {
+    if (is_recording()) return refuse(recorded);
+    RC_CUDA_TRY(cudaGetLastError());  // of this thread's launches, which return nothing
+    RC_CUDA_TRY(cudaStreamSynchronize(current_stream()));
+    return 0;
+}
+
+int wait_for_stream(void* other) { return order(static_cast<cudaStream_t>(other), current_stream()); }
+int let_stream_wait(void* other) { return order(current_stream(), static_cast<cudaStream_t>(other)); }
+
+}  // namespace cuda
+}  // namespace resnetcore

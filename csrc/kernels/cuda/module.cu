@@ -1,0 +1,94 @@
+// What the module exports. Everything is in static memory: the module loads, and answers, without a driver.
+#include <cuda_runtime.h>
+
+#include "kernels/cuda/context.h"
+#include "kernels/cuda/memory.h"
+#include "kernels/cuda/module.h"
+#include "kernels/cuda/recording.h"
+#include "kernels/cuda/status.h"
+#include "kernels/cuda/stream.h"
+#include "kernels/cuda/tables.h"
+
+namespace resnetcore {
+namespace cuda {
+namespace {
+
+// Compiled for the same GPUs as every other kernel: where it runs, they do.
+__global__ void probe() {}
+
+const char* architectures() { return RESNETCORE_CUDA_ARCHITECTURES; }
+int runtime_version() { return CUDART_VERSION; }
+
+int driver_version() {
+    int version = 0;
+    return report(cudaDriverGetVersion(&version), "cudaDriverGetVersion") ? 0 : version;
+}
+
+int device_count() {
+    int count = 0;
+    const cudaError_t error = cudaGetDeviceCount(&count);
+    if (!report(error, "cudaGetDeviceCount")) return count;
+    return error == cudaErrorNoDevice ? 0 : -1;
+}
+
+const char* device_name(int device) {
+    thread_local cudaDeviceProp properties;
+    return report(cudaGetDeviceProperties(&properties, device), "cudaGetDeviceProperties") ? "" : properties.name;
+}
+
+int compute_capability(int device) {
+    int major = 0, minor = 0;
+    if (report(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device), "cudaDeviceGetAttribute"))
+        return -1;
+    if (report(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device), "cudaDeviceGetAttribute"))
+        return -1;
+    return 10 * major + minor;
+}
+
+int check_device(int device) {
+    if (const int status = make_current(device)) return status;
+    probe<<<1, 1, 0, current_stream()>>>();
+    return synchronize();
+}
+
+void* stream() { return current_stream(); }
+
+}  // namespace
+}  // namespace cuda
+}  // namespace resnetcore
+
+extern "C" __attribute__((visibility("default"))) const resnetcore::CudaModule* resnetcore_cuda_module() {
+    using namespace resnetcore;
+    using namespace resnetcore::cuda;
+    static const CudaModule module = {
+        cuda_module_version,
+        architectures,
+        runtime_version,
+        driver_version,
+        device_count,
+        device_name,
+        compute_capability,
+        check_device,
+        last_error,
+        make_current,
+        allocate,
+        release,
+        upload,
+        download,
+        copy,
+        clear,
+        synchronize,
+        stream,
+        wait_for_stream,
+        let_stream_wait,
+        begin_recording,
+        end_recording,
+        play,
+        discard,
+        f32(),
+        f64(),
+        bf16(),
+        bf16x2(),
+    };
+    return &module;
+}

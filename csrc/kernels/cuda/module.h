@@ -1,0 +1,59 @@
+// The border between the library and the separate module that holds its CUDA kernels: plain C, so that nothing of C++'s
+// run time crosses it. The module is a shared library of its own, which is loaded when a CUDA device is first asked
+// for; it loads without a driver, and says then why there is no GPU.
+//
+// Invariant: no function here throws. A status of 0 is success; otherwise `last_error` says what happened, in words, on
+// the calling thread. An error of work that was asked for before is reported by `download` or `synchronize`.
+#pragma once
+
+#include <cstddef>
+
+#include "kernels/ops.h"
+
+namespace resnetcore {
+
+constexpr int cuda_module_version = 1;  // of this struct and of everything in ops.h
+
+struct CudaModule {
+    int version;                     // cuda_module_version
+    const char* (*architectures)();  // compiled in: "sm_80 sm_90a compute_100"
+    int (*runtime_version)();        // 13000
+    int (*driver_version)();         // 0 without a driver
+    // −1 where there is no driver, or it fails; `last_error` says why.
+    int (*device_count)();
+    const char* (*device_name)(int device);
+    int (*compute_capability)(int device);  // 90; −1 on failure
+    // Whether there is code for it in this build, which is tried: 0, or a status.
+    int (*check_device)(int device);
+    const char* (*last_error)();
+
+    // The calling thread's device from now on, and its stream.
+    int (*make_current)(int device);
+    void* (*allocate)(std::size_t bytes);  // zeroed; null where there is no memory
+    void (*release)(void* memory);
+    int (*upload)(void* to, const void* from, std::size_t bytes);
+    int (*download)(void* to, const void* from, std::size_t bytes);
+    int (*copy)(void* to, const void* from, std::size_t bytes);
+    int (*clear)(void* memory, std::size_t bytes);
+    int (*synchronize)();
+    void* (*stream)();  // the cudaStream_t that the calling thread's work goes to
+    // Whether two streams' work is in order: the current one waits for what has been asked of `other` so far, and the
+    // other way round.
+    int (*wait_for_stream)(void* other);
+    int (*let_stream_wait)(void* other);
+    // A sequence of calls on the current stream, recorded and played again.
+    int (*begin_recording)();
+    void* (*end_recording)();  // null on failure
+    int (*play)(void* recording);
+    void (*discard)(void* recording);
+
+    const KernelTable<float>* f32;
+    const KernelTable<double>* f64;
+    const KernelTable<bfloat16>* bf16;
+    const KernelTable<bfloat16x2>* bf16x2;
+};
+
+}  // namespace resnetcore
+
+// What the module exports, and nothing else.
+extern "C" const resnetcore::CudaModule* resnetcore_cuda_module();

@@ -1,0 +1,166 @@
+// Batch normalisation: column sums of chunks of rows, what the chunks' sums become, and its backward.
+#include "kernels/columns.h"
+#include "kernels/cuda/column_sums.cuh"
+
+namespace resnetcore {
+namespace cuda {
+namespace {
+
+constexpr int column_threads = column_block * column_lanes;
+
+// One block for each chunk of rows and 64 columns.
+template <class Args>
+dim3 chunk_grid(const Args& args) {
+    return dim3(static_cast<unsigned>((args.rows + args.sums.chunk - 1) / args.sums.chunk),
+                static_cast<unsigned>((args.columns + column_block - 1) / column_block));
+}
+// The rows of this block's chunk, counted from those given, and its number in the batch.
+struct Chunk {
+    std::int64_t index, begin, rows;
+};
+template <class Args>
+__device__ __forceinline__ Chunk chunk_of_block(const Args& args) {
+    const std::int64_t begin = blockIdx.x * args.sums.chunk, left = args.rows - begin;
+    return {args.first_row / args.sums.chunk + blockIdx.x, begin, left < args.sums.chunk ? left : args.sums.chunk};
+}
+
+// Two passes: squares are of deviations, so a large mean costs no digits.
+template <class T>
+__global__ void __launch_bounds__(column_threads, 1) moments_kernel(const __grid_constant__ MomentsArgs<T> args) {
+    using C = Compute<T>;
+    __shared__ ColumnMemory<C> memory;
+    const Chunk chunk = chunk_of_block(args);
+    const std::int64_t j = blockIdx.y * column_block + column_of_thread();
+    const bool exists = j < args.columns;
+    auto x = [&](std::int64_t i) { return exists ? read(args.in, chunk.begin + i, j) : C(0); };
+    const C mean = sum_rows(chunk.rows, memory, x) / static_cast<C>(chunk.rows);
+    const C squares = fold_rows(chunk.rows, memory, [&](C sum, std::int64_t i) {
+        const C apart = x(i) - mean;
+        return multiply_add(apart, apart, sum);
+    });
+    if (!exists || !leads_column()) return;
+    args.sums.first(chunk.index)[j] = mean;
+    args.sums.second(chunk.index)[j] = squares;
+}
+
+template <class T>
+__global__ void __launch_bounds__(column_threads) norm_sums_kernel(const __grid_constant__ NormSumsArgs<T> args) {
+    using C = Compute<T>;
+    __shared__ ColumnMemory<C> memory;
+    const Chunk chunk = chunk_of_block(args);
+    const std::int64_t j = blockIdx.y * column_block + column_of_thread();
+    const bool exists = j < args.columns;
+    const C mean = exists ? args.mean[j] : C(0), inverse = exists ? args.inverse_deviation[j] : C(0);
+    auto d = [&](std::int64_t i) {
+        if (!exists) return C(0);
+        const C delta = read(args.delta, chunk.begin + i, j);
+        return args.mask.data ? delta * read(args.mask, chunk.begin + i, j) : delta;
+    };
+    const C sum = sum_rows(chunk.rows, memory, d);
+    const C sum_xhat = fold_rows(chunk.rows, memory, [&](C so_far, std::int64_t i) {
+        const C z = exists ? read(args.z, chunk.begin + i, j) : C(0);
+        return multiply_add(d(i), (z - mean) * inverse, so_far);
+    });
+    if (!exists || !leads_column()) return;
+    args.sums.first(chunk.index)[j] = sum;
+    args.sums.second(chunk.index)[j] = sum_xhat;
+}
+
+template <class T>
+struct NormBackward {
+    NormBackwardArgs<T> args;
+    __device__ void operator()(std::int64_t i, std::int64_t j) const {
+        Compute<T> d = read(args.delta, i, j);
+        if (args.mask.data) d = d * read(args.mask, i, j);
+        if (args.z.data)
+            d = norm_slope(args.mean[j], args.inverse_deviation[j], args.scale[j], args.mean_d[j], args.mean_dx[j])(
+                d, read(args.z, i, j));
+        write(d, args.out, i, j);
+    }
+};
+
+template <class T>
+struct CombineMoments {
+    CombineMomentsArgs<T> args;
+    __device__ void operator()(std::int64_t, std::int64_t j) const { combine_moments_of_column(args, args.begin + j); }
+};
+template <class T>
+struct CombineNormSums {
+    CombineNormSumsArgs<T> args;
+    __device__ void operator()(std::int64_t, std::int64_t j) const {
+        combine_norm_sums_of_column(args, args.begin + j);
+    }
+};
+template <class T>
+struct RunningCoefficients {
+    RunningCoefficientsArgs<T> args;
+    __device__ void operator()(std::int64_t, std::int64_t j) const { running_coefficients_of_column(args, j); }
+};
+
+// Row `i` of all the operand's panels, one after another.
+template <class T>
+struct FoldWeight {
+    FoldArgs<T> args;
+    __device__ void operator()(std::int64_t i, std::int64_t column) const {
+        const std::int64_t rows = operand_rows<T>(args.inner), k = i % rows, panel = i / rows;
+        const std::int64_t j = panel * panel_width + column;
+        const bool exists = k < args.inner && j < args.columns;
+        const Compute<T> w = exists ? args.panels[(panel * args.inner + k) * panel_width + column] : Compute<T>(0);
+        write(exists ? w * args.norm.scale[j] : Compute<T>(0), args.out[i * panel_width + column]);
+    }
+};
+template <class T>
+struct FoldBias {
+    FoldArgs<T> args;
+    __device__ void operator()(std::int64_t, std::int64_t j) const {
+        args.bias[j] = folded_bias(args.norm.shift[j], args.norm.mean[j], args.norm.scale[j]);
+    }
+};
+
+}  // namespace
+
+template <class T>
+void moments(const MomentsArgs<T>& args) {
+    const dim3 grid = chunk_grid(args);
+    if (grid.x > 0 && grid.y > 0) launch(moments_kernel<T>, grid, column_threads, args);
+}
+template <class T>
+void norm_sums(const NormSumsArgs<T>& args) {
+    const dim3 grid = chunk_grid(args);
+    if (grid.x > 0 && grid.y > 0) launch(norm_sums_kernel<T>, grid, column_threads, args);
+}
+template <class T>
+void norm_backward(const NormBackwardArgs<T>& args) {
+    for_elements(args.rows, args.columns, NormBackward<T>{args});
+}
+template <class T>
+void combine_moments(const CombineMomentsArgs<T>& args) {
+    for_elements(1, args.end - args.begin, CombineMoments<T>{args});
+}
+template <class T>
+void combine_norm_sums(const CombineNormSumsArgs<T>& args) {
+    for_elements(1, args.end - args.begin, CombineNormSums<T>{args});
+}
+template <class T>
+void running_coefficients(const RunningCoefficientsArgs<T>& args) {
+    for_elements(1, args.columns, RunningCoefficients<T>{args});
+}
+template <class T>
+void fold(const FoldArgs<T>& args) {
+    for_elements(panel_count(args.columns, panel_width) * operand_rows<T>(args.inner), panel_width,
+                 FoldWeight<T>{args});
+    for_elements(1, args.columns, FoldBias<T>{args});
+}
+
+#define RC_INSTANTIATE(T)                                                  \
+    template void moments(const MomentsArgs<T>&);                          \
+    template void norm_sums(const NormSumsArgs<T>&);                       \
+    template void norm_backward(const NormBackwardArgs<T>&);               \
+    template void combine_moments(const CombineMomentsArgs<T>&);           \
+    template void combine_norm_sums(const CombineNormSumsArgs<T>&);        \
+    template void running_coefficients(const RunningCoefficientsArgs<T>&); \
+    template void fold(const FoldArgs<T>&);
+RC_EACH_STORAGE(RC_INSTANTIATE)
+
+}  // namespace cuda
+}  // namespace resnetcore

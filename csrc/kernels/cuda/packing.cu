@@ -1,0 +1,87 @@
+// Between row-major matrices and packed panels, and between storage and what is computed with (see ops.h).
+#include "kernels/cuda/elements.cuh"
+
+namespace resnetcore {
+namespace cuda {
+namespace {
+
+// Panels of To, with as many rows each as `rows`: those beyond `inner`, and columns beyond the last, are zeros. Called
+// with row i of all panels, one after another.
+template <class From, class To>
+struct Pack {
+    std::int64_t inner, columns, rows;
+    Rows<From> w;
+    bool transposed;  // element (k, j) is w's (j, k)
+    To* panels;
+    __device__ void operator()(std::int64_t i, std::int64_t column) const {
+        const std::int64_t k = i % rows, j = i / rows * panel_width + column;
+        From x = 0;
+        if (k < inner && j < columns) x = transposed ? read(w, j, k) : read(w, k, j);
+        write(x, panels[i * panel_width + column]);
+    }
+};
+
+template <class From, class To>
+void pack_rows(std::int64_t inner, std::int64_t columns, std::int64_t rows, Rows<From> w, bool transposed, To* panels) {
+    for_elements(panel_count(columns, panel_width) * rows, panel_width,
+                 Pack<From, To>{inner, columns, rows, w, transposed, panels});
+}
+
+template <class C>
+struct Unpack {
+    std::int64_t inner;
+    const C* panels;
+    MutableRows<C> w;
+    __device__ void operator()(std::int64_t k, std::int64_t j) const {
+        write(panels[(j / panel_width * inner + k) * panel_width + j % panel_width], w, k, j);
+    }
+};
+
+template <class From, class To>
+struct Convert {
+    Rows<From> in;
+    MutableRows<To> out;
+    __device__ void operator()(std::int64_t i, std::int64_t j) const {
+        const Compute<To> x = read(in, i, j);
+        write(x, out, i, j);
+    }
+};
+
+}  // namespace
+
+template <class T>
+void pack(std::int64_t inner, std::int64_t columns, Rows<Compute<T>> w, Compute<T>* panels) {
+    pack_rows(inner, columns, inner, w, false, panels);
+}
+template <class T>
+void unpack(std::int64_t inner, std::int64_t columns, const Compute<T>* panels, MutableRows<Compute<T>> w) {
+    for_elements(inner, columns, Unpack<Compute<T>>{inner, panels, w});
+}
+template <class T>
+void pack_operand(std::int64_t inner, std::int64_t columns, Rows<Compute<T>> w, T* panels) {
+    pack_rows(inner, columns, operand_rows<T>(inner), w, false, panels);
+}
+template <class T>
+void pack_transposed(std::int64_t inner, std::int64_t columns, Rows<Compute<T>> w, T* panels) {
+    pack_rows(columns, inner, operand_rows<T>(columns), w, true, panels);
+}
+template <class T>
+void narrow(std::int64_t rows, std::int64_t columns, Rows<Compute<T>> in, MutableRows<T> out) {
+    for_elements(rows, columns, Convert<Compute<T>, T>{in, out});
+}
+template <class T>
+void widen(std::int64_t rows, std::int64_t columns, Rows<T> in, MutableRows<Compute<T>> out) {
+    for_elements(rows, columns, Convert<T, Compute<T>>{in, out});
+}
+
+#define RC_INSTANTIATE(T)                                                                            \
+    template void pack<T>(std::int64_t, std::int64_t, Rows<Compute<T>>, Compute<T>*);                \
+    template void unpack<T>(std::int64_t, std::int64_t, const Compute<T>*, MutableRows<Compute<T>>); \
+    template void pack_operand<T>(std::int64_t, std::int64_t, Rows<Compute<T>>, T*);                 \
+    template void pack_transposed<T>(std::int64_t, std::int64_t, Rows<Compute<T>>, T*);              \
+    template void narrow<T>(std::int64_t, std::int64_t, Rows<Compute<T>>, MutableRows<T>);           \
+    template void widen<T>(std::int64_t, std::int64_t, Rows<T>, MutableRows<Compute<T>>);
+RC_EACH_STORAGE(RC_INSTANTIATE)
+
+}  // namespace cuda
+}  // namespace resnetcore

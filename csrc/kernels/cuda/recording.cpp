@@ -1,0 +1,53 @@
+#include "kernels/cuda/recording.h"
+
+#include <cuda_runtime_api.h>
+
+#include "kernels/cuda/context.h"
+#include "kernels/cuda/status.h"
+#include "kernels/cuda/stream.h"
+
+namespace resnetcore {
+namespace cuda {
+
+int begin_recording() {
+    if (is_recording()) return refuse("begin_recording: this thread records already");
+    cudaStream_t stream = nullptr;
+    RC_CUDA_TRY(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+    // Other threads may allocate meanwhile, which would end a global capture.
+    const int status =
+        report(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "cudaStreamBeginCapture");
+    if (status) {
+        cudaStreamDestroy(stream);
+        return status;
+    }
+    set_recording_stream(stream);
+    return 0;
+}
+
+void* end_recording() {
+    if (!is_recording()) {
+        refuse("end_recording: this thread does not record");
+        return nullptr;
+    }
+    cudaStream_t stream = current_stream();
+    set_recording_stream(nullptr);
+    cudaGraph_t graph = nullptr;
+    cudaGraphExec_t recording = nullptr;
+    int status = report(cudaStreamEndCapture(stream, &graph), "cudaStreamEndCapture");
+    cudaStreamDestroy(stream);
+    if (!status) status = report(cudaGraphInstantiate(&recording, graph, 0), "cudaGraphInstantiate");
+    if (graph) cudaGraphDestroy(graph);
+    return status ? nullptr : recording;
+}
+
+int play(void* recording) {
+    RC_CUDA_TRY(cudaGraphLaunch(static_cast<cudaGraphExec_t>(recording), current_stream()));
+    return 0;
+}
+
+void discard(void* recording) {
+    if (recording) report(cudaGraphExecDestroy(static_cast<cudaGraphExec_t>(recording)), "cudaGraphExecDestroy");
+}
+
+}  // namespace cuda
+}  // namespace resnetcore

@@ -1,0 +1,121 @@
+// Numbers of whole arrays: largest magnitudes, a batch's loss and what it permits, gradients' norms.
+//
+// Invariant: the result does not depend on the order in which blocks run: floats are added by one block, in a fixed
+// order, and maxima are of integers.
+#include "kernels/columns.h"
+#include "kernels/cuda/elements.cuh"
+
+namespace resnetcore {
+namespace cuda {
+namespace {
+
+constexpr int threads = 256, warp = 32;
+
+// Magnitudes compare as integers do, and so a NaN is the largest of all: no comparison of floats would keep it.
+__device__ __forceinline__ unsigned long long magnitude_bits(double x) {
+    unsigned long long bits;
+    std::memcpy(&bits, &x, sizeof bits);
+    return bits & ~(1ull << 63);
+}
+
+template <class T>
+__global__ void __launch_bounds__(threads) largest_kernel(const __grid_constant__ LargestArgs<T> args) {
+    const std::int64_t all = args.rows * args.columns, step = static_cast<std::int64_t>(gridDim.x) * threads;
+    unsigned long long most = 0;
+    for (std::int64_t at = static_cast<std::int64_t>(blockIdx.x) * threads + threadIdx.x; at < all; at += step) {
+        const unsigned long long bits =
+            magnitude_bits(static_cast<double>(read(args.x, at / args.columns, at % args.columns)));
+        most = bits > most ? bits : most;
+    }
+    for (int apart = warp / 2; apart > 0; apart /= 2) {
+        const unsigned long long other = __shfl_xor_sync(0xffffffffu, most, apart);
+        most = other > most ? other : most;
+    }
+    if (threadIdx.x % warp == 0) atomicMax(reinterpret_cast<unsigned long long*>(args.into), most);
+}
+
+// The sum of the threads' values, in the first thread. Pairs that lie the same way apart are added each time, so the
+// order is fixed. Called by the whole block.
+__device__ __forceinline__ double sum_block(double value, double (&memory)[threads]) {
+    memory[threadIdx.x] = value;
+    for (unsigned apart = threads / 2; apart > 0; apart /= 2) {
+        __syncthreads();
+        if (threadIdx.x < apart) memory[threadIdx.x] = memory[threadIdx.x] + memory[threadIdx.x + apart];
+    }
+    __syncthreads();
+    return memory[0];
+}
+
+template <class T>
+__global__ void __launch_bounds__(threads) conclude_kernel(const __grid_constant__ ConcludeArgs<T> args) {
+    __shared__ double memory[threads];
+    double loss = 0;
+    for (std::int64_t first = 0; first < args.rows; first += threads) {
+        const std::int64_t i = first + threadIdx.x;
+        if (i < args.rows) memory[threadIdx.x] = args.row_loss[i];
+        __syncthreads();
+        if (threadIdx.x == 0)
+            for (int k = 0; k < threads && first + k < args.rows; ++k) loss = loss + memory[k];
+        __syncthreads();
+    }
+    if (threadIdx.x == 0) conclude_batch(args, loss);
+}
+
+template <class T>
+__global__ void __launch_bounds__(threads) squares_kernel(const __grid_constant__ SquaresArgs<T> args) {
+    __shared__ double memory[threads];
+    double total = 0;
+    for (std::int64_t first = 0; first < args.size; first += square_stretch) {
+        double sum = 0;
+        for (std::int64_t at = first + threadIdx.x; at < first + square_stretch && at < args.size; at += threads) {
+            const double g = static_cast<double>(args.gradient[at]);
+            sum = multiply_add(g, g, sum);
+        }
+        total = total + sum_block(sum, memory);
+        __syncthreads();
+    }
+    if (threadIdx.x == 0) *args.out = total;
+}
+
+template <class T>
+struct Clip {
+    ClipArgs<T> args;
+    __device__ void operator()(std::int64_t, std::int64_t) const {
+        double sum = 0;
+        for (std::int64_t i = 0; i < args.count; ++i) sum = sum + args.squares[i];
+        *args.norm = ::sqrt(sum);
+        *args.factor = clip_factor(*args.norm, args.largest);
+    }
+};
+
+}  // namespace
+
+template <class T>
+void largest(const LargestArgs<T>& args) {
+    constexpr std::int64_t most = 1024;  // blocks: enough for a GPU to be full
+    const std::int64_t blocks = (args.rows * args.columns + threads - 1) / threads;
+    if (blocks > 0)
+        launch(largest_kernel<T>, dim3(static_cast<unsigned>(blocks < most ? blocks : most)), threads, args);
+}
+template <class T>
+void conclude(const ConcludeArgs<T>& args) {
+    launch(conclude_kernel<T>, dim3(1), threads, args);
+}
+template <class T>
+void squares(const SquaresArgs<T>& args) {
+    launch(squares_kernel<T>, dim3(1), threads, args);
+}
+template <class T>
+void clip(const ClipArgs<T>& args) {
+    for_elements(1, 1, Clip<T>{args}, 1);
+}
+
+#define RC_INSTANTIATE(T)                           \
+    template void largest(const LargestArgs<T>&);   \
+    template void conclude(const ConcludeArgs<T>&); \
+    template void squares(const SquaresArgs<T>&);   \
+    template void clip(const ClipArgs<T>&);
+RC_EACH_STORAGE(RC_INSTANTIATE)
+
+}  // namespace cuda
+}  // namespace resnetcore

@@ -1,0 +1,28 @@
+#include "kernels/cuda/tables.h"
+
+#include "kernels/cuda/functions.h"
+
+namespace resnetcore {
+namespace cuda {
+namespace {
+
+constexpr int row_block = 64;  // rows of a block's tile
+
+template <class T>
+constexpr KernelTable<T> table = {
+    panel_width,      row_block,        max_terms,   forward<T>,         backward_data<T>,     backward_weights<T>,
+    update<T>,        update_vector<T>, moments<T>,  norm_sums<T>,       norm_backward<T>,     gate<T>,
+    gate_backward<T>, dropout<T>,       loss<T>,     combine_moments<T>, combine_norm_sums<T>, running_coefficients<T>,
+    fold<T>,          largest<T>,       conclude<T>, commit<T>,          squares<T>,           clip<T>,
+    scale<T>,         overflowed<T>,    pack<T>,     unpack<T>,          pack_operand<T>,      pack_transposed<T>,
+    narrow<T>,        widen<T>};
+
+}  // namespace
+
+const KernelTable<float>* f32() { return &table<float>; }
+const KernelTable<double>* f64() { return &table<double>; }
+const KernelTable<bfloat16>* bf16() { return &table<bfloat16>; }
+const KernelTable<bfloat16x2>* bf16x2() { return &table<bfloat16x2>; }
+
+}  // namespace cuda
+}  // namespace resnetcore

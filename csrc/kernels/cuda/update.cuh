@@ -1,0 +1,72 @@
+// The optimizer on one tile of a packed weight, and the tile's copies in the operands.
+//
+// Invariant: a block owns 64 rows of W in one panel, which are also a whole tile of the transpose: no block writes what
+// another does.
+#pragma once
+
+#include "kernels/cuda/product.cuh"
+#include "math/optimizer.h"
+
+namespace resnetcore {
+namespace cuda {
+
+// Rows [first_row, …) of one panel of W (inner, columns).
+template <class T>
+struct WeightTile {
+    std::int64_t inner, columns, panel, first_row;
+    // Of the element in a packed array.
+    __device__ __forceinline__ std::int64_t at(int row, int column) const {
+        return (panel * inner + first_row + row) * panel_width + column;
+    }
+    __device__ __forceinline__ bool has_row(int row) const { return first_row + row < inner; }
+    __device__ __forceinline__ bool has_column(int column) const { return panel * panel_width + column < columns; }
+};
+
+template <class Optimizer, class C>
+__device__ __forceinline__ C update_element(const Slot<C>& slot, std::int64_t at, C gradient, const Hyper<C>& hyper) {
+    C state[2] = {};
+    for (int s = 0; s < Optimizer::states; ++s) state[s] = slot.state[s][at];
+    const C value = Optimizer::apply(slot.value[at], gradient, state[0], state[1], hyper);
+    for (int s = 0; s < Optimizer::states; ++s) slot.state[s][at] = state[s];
+    return slot.value[at] = value;
+}
+
+// `sums` has the tile's gradient, and then its new values. Padding is updated like the rest: zeros stay zeros.
+template <class T>
+__device__ __forceinline__ void update_tile(const WeightTile<T>& tile, TileMemory<T>& memory,
+                                            const Slot<Compute<T>>& weight, const Operands<T>& operands, int optimizer,
+                                            const Hyper<Compute<T>>& hyper) {
+    visit_type(optimizer, Optimizers{}, [&](auto rule) {
+        for_tile([&](int row, int column) {
+            if (!tile.has_row(row)) return;
+            const Compute<T> value =
+                update_element<decltype(rule)>(weight, tile.at(row, column), memory.sums[row][column], hyper);
+            memory.sums[row][column] = value;
+            if constexpr (!computes_itself<T>) {
+                const std::int64_t k = tile.panel * operand_rows<T>(tile.inner) + tile.first_row + row;
+                write(value, operands.panels[k * panel_width + column]);
+            }
+        });
+    });
+    __syncthreads();
+    for_tile([&](int column, int row) {
+        if (!tile.has_row(row) || !tile.has_column(column)) return;
+        const std::int64_t k =
+            tile.first_row / panel_width * operand_rows<T>(tile.columns) + tile.panel * panel_width + column;
+        write(memory.sums[row][column], operands.transposed[k * panel_width + row]);
+    });
+}
+
+// Tiles of the panels [first_panel, last_panel).
+inline dim3 weight_grid(std::int64_t inner, std::int64_t first_panel, std::int64_t last_panel) {
+    return dim3(static_cast<unsigned>((inner + tile_size - 1) / tile_size),
+                static_cast<unsigned>(last_panel - first_panel));
+}
+template <class T>
+__device__ __forceinline__ WeightTile<T> weight_tile(std::int64_t inner, std::int64_t columns,
+                                                     std::int64_t first_panel) {
+    return {inner, columns, first_panel + blockIdx.y, static_cast<std::int64_t>(blockIdx.x) * tile_size};
+}
+
+}  // namespace cuda
+}  // namespace resnetcore

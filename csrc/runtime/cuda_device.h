@@ -1,0 +1,49 @@
+// A GPU, by the CUDA module.
+//
+// Invariant: every status of the module becomes a DeviceError with its words, but that of an allocation that found no
+// memory, which is a bad_alloc. In a process forked from the one that it belongs to, every call but `release` throws.
+#pragma once
+
+#include <sys/types.h>
+
+#include "kernels/cuda/module.h"
+#include "runtime/device.h"
+
+namespace resnetcore {
+
+class CudaDevice : public Device {
+public:
+    // Throws DeviceError where this GPU cannot run the module's kernels.
+    CudaDevice(const CudaModule& module, int index);
+
+    const std::string& name() const override { return name_; }
+    bool is_host() const override { return false; }
+    void* allocate(std::size_t bytes) override;
+    void release(void* memory) noexcept override;
+    void upload(void* to, const void* from, std::size_t bytes) override;
+    void download(void* to, const void* from, std::size_t bytes) override;
+    void copy(void* to, const void* from, std::size_t bytes) override;
+    void clear(void* memory, std::size_t bytes) override;
+    void synchronize() override;
+    void make_current() override;
+    bool can_record() const override { return true; }
+    void begin_recording() override;
+    void* end_recording() override;
+    void play(void* recording) override;
+    void discard(void* recording) noexcept override;
+
+private:
+    bool is_owned() const;  // by this process
+    void check_owned() const;
+    void check(int status) const;
+
+    const CudaModule& module_;
+    const int index_;
+    const std::string name_;
+    const pid_t owner_;
+};
+
+// The GPU of that number. Throws DeviceError with the reason where it cannot be had.
+Device& find_cuda_device(int index);
+
+}  // namespace resnetcore

@@ -1,0 +1,92 @@
+// A device: memory, an order of work, and kernels. One interface for the CPU and for what a separate module brings.
+//
+// Invariant: what a device allocated is touched by its own kernels and by the copies below alone, unless it `is_host`.
+// Calls for one device from one thread take effect in their order, though later than they return; `download` and
+// `synchronize` wait, and are where an error of work that went before is raised.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+#include "kernels/ops.h"
+
+namespace resnetcore {
+
+class Device {
+public:
+    virtual ~Device() = default;
+    virtual const std::string& name() const = 0;  // "cpu", "cuda:0"
+    virtual bool is_host() const = 0;
+
+    // Zeroed, on a boundary of 256 bytes at least. Throws std::bad_alloc, and the device goes on. `release` may come
+    // from any thread, whatever its current device.
+    virtual void* allocate(std::size_t bytes) = 0;
+    virtual void release(void* memory) noexcept = 0;
+    // Work that was recorded before the last allocation may point to memory that another array has taken the place of.
+    void* allocate_counted(std::size_t bytes) {
+        allocations_.fetch_add(1, std::memory_order_relaxed);
+        return allocate(bytes);
+    }
+    std::uint64_t allocations() const { return allocations_.load(std::memory_order_relaxed); }
+
+    virtual void upload(void* to, const void* from, std::size_t bytes) = 0;    // `from` may be reused at once
+    virtual void download(void* to, const void* from, std::size_t bytes) = 0;  // `to` is filled at return
+    virtual void copy(void* to, const void* from, std::size_t bytes) = 0;      // within the device
+    virtual void clear(void* memory, std::size_t bytes) = 0;                   // to zeros
+    virtual void synchronize() = 0;
+
+    // From now on the calling thread's kernel calls and copies are this device's. Before the first of a piece of work.
+    virtual void make_current() = 0;
+
+    // Between the first two, kernel calls, `copy` and `clear` of the calling thread are kept instead of done; `play`
+    // does them all, as often as it is called, from any thread. Null where that did not succeed, and nothing is kept.
+    virtual bool can_record() const { return false; }
+    virtual void begin_recording() {}
+    virtual void* end_recording() { return nullptr; }
+    virtual void play(void* /*recording*/) {}
+    virtual void discard(void* /*recording*/) noexcept {}
+
+    template <class T>
+    const KernelTable<T>& kernels() const;
+    // Not every device has kernels of bfloat16x2.
+    bool has_bfloat16x2() const { return tables_.bf16x2 != nullptr; }
+
+protected:
+    struct Tables {
+        const KernelTable<float>* f32 = nullptr;
+        const KernelTable<double>* f64 = nullptr;
+        const KernelTable<bfloat16>* bf16 = nullptr;
+        const KernelTable<bfloat16x2>* bf16x2 = nullptr;
+    } tables_;
+
+private:
+    std::atomic<std::uint64_t> allocations_{0};
+};
+
+template <>
+inline const KernelTable<float>& Device::kernels() const {
+    return *tables_.f32;
+}
+template <>
+inline const KernelTable<double>& Device::kernels() const {
+    return *tables_.f64;
+}
+template <>
+inline const KernelTable<bfloat16>& Device::kernels() const {
+    return *tables_.bf16;
+}
+template <>
+inline const KernelTable<bfloat16x2>& Device::kernels() const {
+    return *tables_.bf16x2;
+}
+
+// The CPU this process runs on.
+Device& host_device();
+
+// "cpu", "cuda" (its first GPU) or "cuda:1". Throws ValueError for another name, and DeviceError with the reason where
+// it cannot be had: no CUDA in this build, no driver, no GPU, none that this build has code for.
+Device& find_device(const std::string& name);
+
+}  // namespace resnetcore

@@ -1,0 +1,14 @@
+// What a test tells the stand-in, and asks of it.
+#pragma once
+
+#include <cstddef>
+
+#include "cuda_runtime_api.h"
+
+namespace late_cuda {
+
+extern std::size_t memory_left;        // of all devices; an allocation of more fails
+extern cudaError_t error_of_a_launch;  // what cudaGetLastError finds, once
+extern int blocks;                     // that are allocated
+
+}  // namespace late_cuda

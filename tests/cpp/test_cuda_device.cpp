@@ -1,0 +1,121 @@
+// CudaDevice over a module of plain functions: which status becomes which exception, and what a forked child may do.
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <new>
+#include <string>
+
+#include "base/error.h"
+#include "check.h"
+#include "runtime/cuda_device.h"
+
+using namespace resnetcore;
+
+namespace {
+
+int status = 0;
+bool has_memory = true;
+int releases = 0;
+
+CudaModule plain_functions() {
+    CudaModule m = {};
+    m.version = cuda_module_version;
+    m.architectures = [] { return "sm_80 sm_90a compute_100"; };
+    m.device_name = [](int) { return "Old GPU"; };
+    m.compute_capability = [](int) { return 70; };
+    m.check_device = [](int) { return status; };
+    m.last_error = [] { return "an illegal memory access was encountered"; };
+    m.make_current = [](int) { return status; };
+    m.allocate = [](std::size_t bytes) { return has_memory ? std::calloc(bytes, 1) : nullptr; };
+    m.release = [](void* memory) {
+        ++releases;
+        std::free(memory);
+    };
+    m.upload = m.download = m.copy = [](void*, const void*, std::size_t) { return status; };
+    m.clear = [](void*, std::size_t) { return status; };
+    m.synchronize = [] { return status; };
+    m.begin_recording = [] { return status; };
+    m.end_recording = []() -> void* { return nullptr; };
+    m.play = [](void*) { return status; };
+    m.discard = [](void*) { ++releases; };
+    return m;
+}
+
+template <class Exception, class Call>
+std::string message_of(Call call) {
+    try {
+        call();
+    } catch (const Exception& error) {
+        return error.what();
+    } catch (...) {
+        return "another exception";
+    }
+    return "no exception";
+}
+
+bool contains(const std::string& text, const char* part) { return text.find(part) != std::string::npos; }
+
+void every_status_is_an_error(CudaDevice& device) {
+    char memory[8];
+    status = 700;
+    const std::string expected = "cuda:3: an illegal memory access was encountered";
+    CHECK(message_of<DeviceError>([&] { device.make_current(); }) == expected, "make_current");
+    CHECK(message_of<DeviceError>([&] { device.upload(memory, memory, 8); }) == expected, "upload");
+    CHECK(message_of<DeviceError>([&] { device.download(memory, memory, 8); }) == expected, "download");
+    CHECK(message_of<DeviceError>([&] { device.copy(memory, memory, 8); }) == expected, "copy");
+    CHECK(message_of<DeviceError>([&] { device.clear(memory, 8); }) == expected, "clear");
+    CHECK(message_of<DeviceError>([&] { device.synchronize(); }) == expected, "synchronize");
+    CHECK(message_of<DeviceError>([&] { device.begin_recording(); }) == expected, "begin_recording");
+    CHECK(message_of<DeviceError>([&] { device.play(memory); }) == expected, "play");
+    status = 0;
+    device.download(memory, memory, 8);
+    device.play(memory);
+}
+
+void want_of_memory_is_told_from_an_error(CudaDevice& device) {
+    has_memory = false;
+    CHECK(message_of<std::bad_alloc>([&] { device.allocate(8); }) == std::bad_alloc().what(), "no memory");
+    status = 700;
+    CHECK(contains(message_of<DeviceError>([&] { device.allocate(8); }), "illegal memory access"), "an error before");
+    status = 0, has_memory = true;
+    device.release(device.allocate(8));
+    CHECK(releases == 1, "%d", releases);
+}
+
+void a_gpu_without_code_is_refused(const CudaModule& module) {
+    status = 209;
+    const std::string text = message_of<DeviceError>([&] { CudaDevice device(module, 1); });
+    CHECK(contains(text, "code for sm_80 sm_90a compute_100, found Old GPU, sm_70"), "%s", text.c_str());
+    status = 0;
+}
+
+// The library's own module is not open in these tests, so the refusal's words are tests/test_cuda_device.py's.
+void a_child_calls_nothing(CudaDevice& device) {
+    void* memory = device.allocate(8);
+    releases = 0;
+    const pid_t child = fork();
+    if (child == 0) {
+        device.release(memory);
+        device.discard(memory);
+        const bool refused = message_of<DeviceError>([&] { device.synchronize(); }) != "no exception";
+        _exit(refused && releases == 0 ? 0 : 1);
+    }
+    int result = 1;
+    CHECK(waitpid(child, &result, 0) == child && result == 0, "%d", result);
+    device.release(memory);
+}
+
+}  // namespace
+
+int main() {
+    setenv("RESNETCORE_CUDA_LIBRARY", "/no/such/library", 1);
+    const CudaModule module = plain_functions();
+    CudaDevice device(module, 3);
+    CHECK(device.name() == "cuda:3" && !device.is_host(), "%s", device.name().c_str());
+    every_status_is_an_error(device);
+    want_of_memory_is_told_from_an_error(device);
+    a_gpu_without_code_is_refused(module);
+    a_child_calls_nothing(device);
+    return summary("cuda_device");
+}

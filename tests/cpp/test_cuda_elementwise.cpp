@@ -1,0 +1,324 @@
+// Gates, dropout masks, losses, packing, and numbers of whole arrays on a CUDA device, against plain loops in double.
+#include <algorithm>
+
+#include "device_matrix.h"
+#include "math/activation.h"
+#include "math/loss.h"
+#include "math/random.h"
+
+using namespace resnetcore;
+
+namespace {
+
+template <class T>
+struct Case {
+    using C = Compute<T>;
+    std::string where;
+    std::int64_t rows, columns;
+    const KernelTable<T>& k = device_kernels<T>();
+    DeviceMatrix<T> h{rows, columns, Fill::reals, 1}, t{rows, columns, Fill::reals, 2},
+        x{rows, columns, Fill::reals, 3}, g{rows, columns, Fill::reals, 4};
+    DeviceMatrix<C> mask{rows, columns, Fill::reals, 1};
+
+    template <class U>
+    void check(const char* what, DeviceMatrix<U>& got, std::int64_t i, std::int64_t j, double exact) {
+        const double allowed = (32 * rounding<C> + rounding<U>)*(1 + std::fabs(exact));
+        CHECK(std::fabs(got.at(i, j) - exact) <= allowed, "%s %s at %d %d: %.9g, not %.9g", where.c_str(), what, int(i),
+              int(j), got.at(i, j), exact);
+    }
+
+    void gate() {
+        DeviceMatrix<T> out(rows, columns, Fill::zeros, 1);
+        DeviceMatrix<C> wide(rows, columns, Fill::zeros, 2);
+        for (bool masked : {false, true}) {
+            GateArgs<T> args{rows, columns, h.view(), t.view(), x.view(), {}, out.mutable_view(), wide.mutable_view()};
+            if (masked) args.mask = mask.view();
+            k.gate(args);
+            out.download(), wide.download();
+            for (std::int64_t i = 0; i < rows; ++i)
+                for (std::int64_t j = 0; j < columns; ++j) {
+                    const double a = t.at(i, j) * h.at(i, j) + (1 - t.at(i, j)) * x.at(i, j);
+                    const double exact = a * (masked ? mask.at(i, j) : 1);
+                    check("gate", out, i, j, exact);
+                    if (!computes_itself<T>) check("wide gate", wide, i, j, exact);
+                }
+        }
+    }
+
+    void gate_backward(int activation) {
+        const bool argument = either() || activation_needs_argument(activation);
+        DeviceMatrix<T> d_h(rows, columns, Fill::zeros, 1), d_t(rows, columns, Fill::zeros, 2),
+            d_x(rows, columns, Fill::zeros, 3);
+        GateBackwardArgs<T> args;
+        args.rows = rows, args.columns = columns;
+        args.gradient = g.view(), args.h = h.view(), args.t = t.view(), args.x = x.view();
+        args.activation = activation, args.saved = x.view(), args.saved_is_argument = argument;
+        args.d_h = d_h.mutable_view(), args.d_t = d_t.mutable_view(), args.d_x = d_x.mutable_view();
+        k.gate_backward(args);
+        d_h.download(), d_t.download(), d_x.download();
+        for (std::int64_t i = 0; i < rows; ++i)
+            for (std::int64_t j = 0; j < columns; ++j) {
+                const double slope_of = x.at(i, j), gate = t.at(i, j);
+                double slope = 0;
+                visit_type(activation, Activations{},
+                           [&](auto type) { slope = derivative<decltype(type)>(slope_of, argument); });
+                check("d_h", d_h, i, j, g.at(i, j) * gate * slope);
+                check("d_t", d_t, i, j, g.at(i, j) * (h.at(i, j) - x.at(i, j)) * gate * (1 - gate));
+                check("d_x", d_x, i, j, g.at(i, j) * (1 - gate));
+            }
+    }
+
+    void dropout() {
+        const OnDevice<PhiloxKey> key(PhiloxKey{12345678901ull, 99, 7});
+        DeviceMatrix<C> out(rows, columns, Fill::zeros, 3);
+        for (double p : {0.0, 0.3, 0.5}) {
+            k.dropout({rows, columns, 11, key.data(), 3, p, out.mutable_view()});
+            out.download();
+            for (std::int64_t i = 0; i < rows; ++i)
+                for (std::int64_t j = 0; j < columns; ++j) {
+                    const bool dropped =
+                        uniform({12345678901ull, 3, 7}, static_cast<std::uint64_t>((11 + i) * columns + j)) < p;
+                    CHECK(out(i, j) == (dropped ? C(0) : static_cast<C>(1 / (1 - p))), "%s: mask at %d %d",
+                          where.c_str(), int(i), int(j));
+                }
+        }
+    }
+
+    void loss(int kind) {
+        const bool labelled = std::string(loss_name(kind)) == "cross_entropy" && either();
+        const bool weighted = either(), samples = either();
+        DeviceMatrix<C> logits(rows, columns, Fill::reals, 2), targets(rows, columns, Fill::reals, 1);
+        DeviceMatrix<C> classes(1, std::max<std::int64_t>(columns, 2), Fill::reals), sample(1, rows, Fill::reals);
+        DeviceMatrix<C> unrounded(rows, columns, Fill::zeros, 1);
+        DeviceMatrix<double> row_loss(1, rows);
+        DeviceMatrix<T> gradient(rows, columns, Fill::zeros, 3);
+        std::vector<std::int64_t> labels(static_cast<std::size_t>(rows));
+        for (std::int64_t& label : labels) label = next_noise() % static_cast<std::uint32_t>(columns);
+        auto* device_labels = static_cast<std::int64_t*>(device().allocate(labels.size() * sizeof labels[0]));
+        device().upload(device_labels, labels.data(), labels.size() * sizeof labels[0]);
+        const OnDevice<double> normaliser(0.125);
+        LossArgs<T> args;
+        args.rows = rows, args.columns = columns, args.loss = kind, args.logits = logits.view();
+        if (labelled)
+            args.labels = device_labels;
+        else
+            args.targets = targets.view();
+        if (weighted) args.class_weight = classes.data();
+        if (samples) args.sample_weight = sample.data();
+        args.label_smoothing = 0.1, args.delta = 0.5, args.normaliser = normaliser.data();
+        args.gradient = gradient.mutable_view(), args.unrounded = unrounded.mutable_view();
+        args.row_loss = row_loss.data();
+        k.loss(args);
+        gradient.download(), row_loss.download();
+        std::vector<double> z(static_cast<std::size_t>(columns)), target(z), slope(z),
+            class_weight(static_cast<std::size_t>(classes.columns));
+        for (std::int64_t j = 0; j < classes.columns; ++j) class_weight[static_cast<std::size_t>(j)] = classes.at(0, j);
+        for (std::int64_t i = 0; i < rows; ++i) {
+            for (std::int64_t j = 0; j < columns; ++j)
+                z[static_cast<std::size_t>(j)] = logits.at(i, j),
+                target[static_cast<std::size_t>(j)] = targets.at(i, j);
+            const double scale = 0.125 * (samples ? sample.at(0, i) : 1);
+            RowTarget<double> row;
+            row.label = labelled ? &labels[static_cast<std::size_t>(i)] : nullptr;
+            row.values = labelled ? nullptr : target.data();
+            row.class_weight = weighted ? class_weight.data() : nullptr;
+            row.label_smoothing = 0.1, row.delta = 0.5;
+            double exact = 0;
+            visit_type(kind, Losses{}, [&](auto rule) {
+                exact = scale * decltype(rule)::row(z.data(), columns, row, scale, slope.data());
+            });
+            CHECK(std::fabs(row_loss.at(0, i) - exact) <= 64 * 0x1p-53 * (1 + std::fabs(exact)) * double(columns),
+                  "%s: %s of row %d is %.17g, not %.17g", where.c_str(), loss_name(kind), int(i), row_loss.at(0, i),
+                  exact);
+            for (std::int64_t j = 0; j < columns; ++j)
+                check(loss_name(kind), gradient, i, j, slope[static_cast<std::size_t>(j)]);
+        }
+        device().release(device_labels);
+    }
+
+    // Every element can be the one; a NaN is larger than infinity; what is larger already stays.
+    void largest() {
+        double most = 0;
+        for (std::int64_t i = 0; i < rows; ++i)
+            for (std::int64_t j = 0; j < columns; ++j) most = std::max(most, std::fabs(h.at(i, j)));
+        for (double begin : {0.0, 1e3}) {
+            const OnDevice<double> into(begin);
+            k.largest({rows, columns, h.view(), into.data()});
+            CHECK(into.get() == std::max(begin, most), "%s: largest is %g", where.c_str(), into.get());
+        }
+        for (double value : {-7.5, HUGE_VAL, double(NAN)}) {
+            const std::int64_t i = next_noise() % rows, j = next_noise() % columns;
+            const T kept = h(i, j);
+            h(i, j) = stored<T>(value);
+            h.upload();
+            const OnDevice<double> into(0.0);
+            k.largest({rows, columns, h.view(), into.data()});
+            const double got = into.get();
+            CHECK(value != value ? got != got : got == std::fabs(value), "%s: largest is %g, not %g", where.c_str(),
+                  got, std::fabs(value));
+            h(i, j) = kept;
+            h.upload();
+        }
+    }
+
+    void packing() {
+        DeviceMatrix<C> w(rows, columns, Fill::reals, 2), back(rows, columns, Fill::zeros, 3);
+        DeviceMatrix<C> panels(1, packed_size(rows, columns, k.panel), Fill::reals);
+        DeviceMatrix<T> operand(1, operand_size<T>(rows, columns, k.panel), Fill::reals);
+        DeviceMatrix<T> transposed(1, operand_size<T>(columns, rows, k.panel), Fill::reals);
+        k.pack(rows, columns, w.view(), panels.data());
+        k.unpack(rows, columns, panels.data(), back.mutable_view());
+        k.pack_operand(rows, columns, w.view(), operand.data());
+        k.pack_transposed(rows, columns, w.view(), transposed.data());
+        panels.download(), back.download(), operand.download(), transposed.download();
+        auto same = [&](const char* what, auto& packed, std::int64_t depth, std::int64_t inner, std::int64_t width,
+                        bool turned) {
+            for (std::int64_t i = 0; i < depth; ++i)
+                for (std::int64_t j = 0; j < panel_count(width, k.panel) * k.panel; ++j) {
+                    using U = std::decay_t<decltype(packed(0, 0))>;
+                    const double exact =
+                        i < inner && j < width ? value_of(stored<U>(turned ? w.at(j, i) : w.at(i, j))) : 0;
+                    const double got = packed.at(0, (j / k.panel * depth + i) * k.panel + j % k.panel);
+                    CHECK(got == exact, "%s: %s at %d %d is %g, not %g", where.c_str(), what, int(i), int(j), got,
+                          exact);
+                }
+        };
+        same("parameter", panels, rows, rows, columns, false);
+        same("operand", operand, operand_rows<T>(rows), rows, columns, false);
+        same("transpose", transposed, operand_rows<T>(columns), columns, rows, true);
+        DeviceMatrix<T> narrowed(rows, columns, Fill::zeros, 1);
+        DeviceMatrix<C> widened(rows, columns, Fill::zeros, 2);
+        k.narrow(rows, columns, w.view(), narrowed.mutable_view());
+        k.widen(rows, columns, narrowed.view(), widened.mutable_view());
+        narrowed.download(), widened.download();
+        for (std::int64_t i = 0; i < rows; ++i)
+            for (std::int64_t j = 0; j < columns; ++j) {
+                CHECK(back.at(i, j) == w.at(i, j), "%s: unpacked at %d %d", where.c_str(), int(i), int(j));
+                CHECK(narrowed.at(i, j) == value_of(stored<T>(w.at(i, j))), "%s: narrowed", where.c_str());
+                CHECK(widened.at(i, j) == narrowed.at(i, j), "%s: widened", where.c_str());
+            }
+    }
+};
+
+// Arrays from one element to several stretches.
+template <class T>
+struct Arrays {
+    using C = Compute<T>;
+    std::int64_t size;
+    const KernelTable<T>& k = device_kernels<T>();
+    DeviceMatrix<C> gradient{1, size, Fill::reals}, other{1, size, Fill::reals};
+
+    void clip() {
+        DeviceMatrix<double> squares(1, 2);
+        k.squares({size, gradient.data(), squares.data()});
+        k.squares({size, other.data(), squares.data() + 1});
+        double exact = 0;
+        for (std::int64_t i = 0; i < size; ++i)
+            exact += gradient.at(0, i) * gradient.at(0, i) + other.at(0, i) * other.at(0, i);
+        const std::vector<C> before = gradient.host;
+        for (double largest : {0.0, 1e9, 0.25}) {
+            const OnDevice<double> norm(0.0), factor(0.0);
+            k.clip({2, squares.data(), largest, norm.data(), factor.data()});
+            CHECK(std::fabs(norm.get() - std::sqrt(exact)) <= 1e-12 * std::sqrt(exact), "norm is %g", norm.get());
+            const double expected = largest == 0.25 ? std::min(1.0, 0.25 / (norm.get() + 1e-6)) : 1;
+            CHECK(factor.get() == expected, "factor is %g, not %g", factor.get(), expected);
+            k.scale({size, factor.data(), gradient.data()});
+            gradient.download();
+            for (std::int64_t i = 0; i < size; ++i)
+                CHECK(gradient(0, i) == static_cast<C>(value_of(before[static_cast<std::size_t>(i)]) * expected),
+                      "scaled");
+        }
+        squares(0, 0) = NAN;
+        squares.upload();
+        const OnDevice<double> norm(0.0), factor(0.0);
+        k.clip({2, squares.data(), 1, norm.data(), factor.data()});
+        CHECK(std::isnan(norm.get()) && std::isnan(factor.get()), "a norm that is NaN is clipped to %g", factor.get());
+    }
+
+    void commit() {
+        DeviceMatrix<C> to(1, size);
+        for (Outcome outcome : {Outcome{0, 0, 0}, Outcome{0, 1, 1}, Outcome{}}) {
+            const OnDevice<Outcome> permission(outcome);
+            k.commit({size, other.data(), to.data(), permission.data()});
+            to.download();
+            for (std::int64_t i = 0; i < size; ++i)
+                CHECK(to(0, i) == (permits(&outcome) ? other(0, i) : C(0)), "committed at %d", int(i));
+        }
+    }
+
+    void overflowed() {
+        for (double now : {1.0, HUGE_VAL, double(NAN)})
+            for (double before : {1.0, HUGE_VAL}) {
+                DeviceMatrix<C> a(1, size, Fill::reals), b(1, size, Fill::reals);
+                const std::int64_t at = next_noise() % size;
+                a(0, at) = static_cast<C>(before), b(0, at) = static_cast<C>(now);
+                a.upload(), b.upload();
+                const OnDevice<std::int32_t> found(0);
+                k.overflowed({size, a.data(), b.data(), found.data()});
+                CHECK(found.get() == (now != 1 && before == 1), "overflowed: %d from %g to %g", found.get(), before,
+                      now);
+            }
+    }
+
+    void conclude() {
+        DeviceMatrix<double> row_loss(1, size, Fill::reals);
+        double exact = 0;
+        for (std::int64_t i = 0; i < size; ++i) exact += row_loss.at(0, i);
+        Hyper<C> hyper;
+        hyper.lr = C(2);
+        const OnDevice<Hyper<C>> rate(hyper);
+        const OnDevice<Outcome> outcome(Outcome{});
+        const double limit = 1e15 / double(size) / 2;
+        for (double a : {1.0, limit, double(NAN)}) {
+            const OnDevice<double> largest_a(a), largest_delta(0.75);
+            for (bool updates : {true, false}) {
+                k.conclude({size, row_loss.data(), largest_a.data(), largest_delta.data(),
+                            updates ? rate.data() : nullptr, outcome.data()});
+                const Outcome got = outcome.get();
+                CHECK(got.loss == exact && got.finite, "loss is %.17g, not %.17g", got.loss, exact);
+                CHECK(got.may_overflow == (updates && std::isnan(a)), "largest %g: %d", a, got.may_overflow);
+            }
+            const OnDevice<double> twice(2.0);
+            k.conclude({size, row_loss.data(), largest_a.data(), twice.data(), rate.data(), outcome.data()});
+            CHECK(outcome.get().may_overflow == (a != 1), "largest %g", a);
+        }
+        row_loss(0, size - 1) = NAN;
+        row_loss.upload();
+        const OnDevice<double> one(1.0);
+        k.conclude({size, row_loss.data(), one.data(), one.data(), rate.data(), outcome.data()});
+        CHECK(!outcome.get().finite && !outcome.get().may_overflow, "a loss that is NaN is finite");
+    }
+};
+
+template <class T>
+void run() {
+    for (std::int64_t rows : {1, 3, 64, 70})
+        for (std::int64_t columns : {1, 5, 64, 67}) {
+            Case<T> one{std::string(type_of<T>()) + " " + std::to_string(rows) + " x " + std::to_string(columns), rows,
+                        columns};
+            one.gate();
+            one.gate_backward(static_cast<int>(next_noise() % static_cast<std::uint32_t>(activation_count())));
+            one.dropout();
+            one.largest();
+            one.packing();
+            for (int kind = 0; kind < loss_count(); ++kind) one.loss(kind);
+        }
+    for (int activation = 0; activation < activation_count(); ++activation) {
+        Case<T> one{std::string(type_of<T>()) + " " + activation_name(activation), 5, 67};
+        one.gate_backward(activation);
+    }
+    for (std::int64_t size : {1, 255, 257, 4096, 9000}) {
+        Arrays<T> one{size};
+        one.clip();
+        one.commit();
+        one.overflowed();
+        one.conclude();
+    }
+}
+
+}  // namespace
+
+int main() {
+    each_type([](auto type) { run<decltype(type)>(); });
+    return summary("cuda_elementwise");
+}

@@ -1,0 +1,171 @@
+// The CUDA module's memory, uploads and recordings over a run time that does everything as late as it may
+// (late_cuda/cuda_runtime_api.h): order, pinned memory that is still to be read, and what a recording holds.
+#include <cstring>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "check.h"
+#include "kernels/cuda/context.h"
+#include "kernels/cuda/memory.h"
+#include "kernels/cuda/recording.h"
+#include "kernels/cuda/status.h"
+#include "kernels/cuda/stream.h"
+#include "late_cuda.h"
+
+using namespace resnetcore::cuda;
+
+namespace {
+
+constexpr std::size_t megabyte = std::size_t{1} << 20;
+
+using Bytes = std::vector<unsigned char>;
+
+Bytes pattern(std::size_t size, unsigned seed) {
+    Bytes bytes(size);
+    for (std::size_t i = 0; i < size; ++i) bytes[i] = static_cast<unsigned char>(seed + 31 * i + i / 251);
+    return bytes;
+}
+
+Bytes downloaded(const void* memory, std::size_t size) {
+    Bytes bytes(size);
+    CHECK(download(bytes.data(), memory, size) == 0, "%s", last_error());
+    return bytes;
+}
+
+void an_uploaded_array_may_change_at_once() {
+    for (const std::size_t size :
+         {std::size_t{1}, std::size_t{65}, megabyte - 1, megabyte, megabyte + 1, 20 * megabyte + 3}) {
+        unsigned char* memory = static_cast<unsigned char*>(allocate(size));
+        const Bytes expected = pattern(size, 1);
+        Bytes given = expected;
+        CHECK(upload(memory, given.data(), size) == 0, "%s", last_error());
+        std::fill(given.begin(), given.end(), 0);
+        CHECK(downloaded(memory, size) == expected, "%zu bytes", size);
+        release(memory);
+    }
+}
+
+void many_small_uploads_keep_their_bytes() {
+    constexpr std::size_t size = 100, count = 200 * 1000;  // more than all chunks hold
+    unsigned char* memory = static_cast<unsigned char*>(allocate(size * count));
+    for (std::size_t i = 0; i < count; ++i) {
+        const Bytes given = pattern(size, static_cast<unsigned>(i));
+        if (upload(memory + i * size, given.data(), size)) CHECK(false, "%s", last_error());
+    }
+    const Bytes all = downloaded(memory, size * count);
+    std::size_t wrong = 0;
+    for (std::size_t i = 0; i < count; ++i)
+        wrong += std::memcmp(&all[i * size], pattern(size, static_cast<unsigned>(i)).data(), size) != 0;
+    CHECK(wrong == 0, "%zu of %zu", wrong, count);
+    release(memory);
+}
+
+void memory_is_zeroed_and_may_run_out() {
+    void* memory = allocate(1000);
+    CHECK(downloaded(memory, 1000) == Bytes(1000, 0), "not zero");
+    late_cuda::memory_left = 500;
+    CHECK(allocate(1000) == nullptr, "there was memory");
+    CHECK(std::string(last_error()).find("out of memory") != std::string::npos, "%s", last_error());
+    CHECK(synchronize() == 0, "want of memory is no error of the device: %s", last_error());
+    void* smaller = allocate(400);
+    CHECK(smaller != nullptr, "%s", last_error());
+    late_cuda::memory_left = std::size_t{1} << 30;
+    release(smaller);
+    release(memory);
+}
+
+// By a thread that has no device, after work that reads it.
+void memory_is_released_after_its_last_use() {
+    void* from = allocate(8);
+    void* to = allocate(8);
+    const Bytes given = pattern(8, 5);
+    upload(from, given.data(), 8);
+    copy(to, from, 8);
+    std::thread([&] { release(from); }).join();
+    CHECK(downloaded(to, 8) == given, "read after its release");
+    release(to);
+    make_current(1);
+    void* other = allocate(8);
+    make_current(0);
+    release(other);
+    synchronize();
+    const int before = late_cuda::blocks;
+    make_current(1);
+    synchronize();
+    CHECK(late_cuda::blocks == before - 1, "released on another device's stream");
+    make_current(0);
+}
+
+void a_recording_happens_when_it_is_played() {
+    void* from = allocate(8);
+    void* to = allocate(8);
+    void* other = allocate(8);
+    const Bytes first = pattern(8, 1), second = pattern(8, 2), zeros(8, 0);
+    CHECK(begin_recording() == 0, "%s", last_error());
+    CHECK(begin_recording() != 0, "a second recording began");
+    copy(to, from, 8);
+    std::thread([&] {
+        make_current(0);
+        copy(other, from, 8);
+    }).join();
+    Bytes bytes(8);
+    CHECK(upload(from, bytes.data(), 8) != 0 && download(bytes.data(), to, 8) != 0 && synchronize() != 0,
+          "not refused");
+    void* recording = end_recording();
+    CHECK(recording != nullptr, "%s", last_error());
+    CHECK(end_recording() == nullptr, "no recording ended");
+    upload(from, first.data(), 8);
+    CHECK(downloaded(to, 8) == zeros && downloaded(other, 8) == zeros, "done before it was played");
+    play(recording);
+    CHECK(downloaded(to, 8) == first, "the first time");
+    CHECK(downloaded(other, 8) == zeros, "another thread's copy was recorded");
+    upload(from, second.data(), 8);
+    play(recording);
+    CHECK(downloaded(to, 8) == second, "the second time");
+    discard(recording);
+    for (void* memory : {from, to, other}) release(memory);
+}
+
+void an_error_of_a_launch_is_reported_once() {
+    late_cuda::error_of_a_launch = cudaErrorInvalidConfiguration;
+    CHECK(synchronize() != 0, "not reported");
+    CHECK(std::string(last_error()).find("cudaErrorInvalidConfiguration") != std::string::npos, "%s", last_error());
+    CHECK(synchronize() == 0, "%s", last_error());
+}
+
+void streams_wait_for_each_other() {
+    void* memory = allocate(8);
+    const Bytes theirs = pattern(8, 9);
+    cudaStream_t other = nullptr;
+    cudaStreamCreateWithFlags(&other, 0);
+    synchronize();
+    cudaMemcpyAsync(memory, theirs.data(), 8, cudaMemcpyHostToDevice, other);
+    CHECK(wait_for_stream(other) == 0, "%s", last_error());
+    CHECK(downloaded(memory, 8) == theirs, "ours came first");
+    Bytes seen(8, 1);
+    clear(memory, 8);
+    CHECK(let_stream_wait(other) == 0, "%s", last_error());
+    cudaMemcpyAsync(seen.data(), memory, 8, cudaMemcpyDeviceToHost, other);
+    cudaStreamSynchronize(other);
+    CHECK(seen == Bytes(8, 0), "theirs came first");
+    cudaStreamDestroy(other);
+    release(memory);
+}
+
+}  // namespace
+
+int main() {
+    CHECK(make_current(0) == 0, "%s", last_error());
+    CHECK(context_of(-1) == nullptr && context_of(64) == nullptr, "a GPU of no number");
+    an_uploaded_array_may_change_at_once();
+    many_small_uploads_keep_their_bytes();
+    memory_is_zeroed_and_may_run_out();
+    memory_is_released_after_its_last_use();
+    a_recording_happens_when_it_is_played();
+    an_error_of_a_launch_is_reported_once();
+    streams_wait_for_each_other();
+    synchronize();
+    CHECK(late_cuda::blocks == 0, "%d blocks are left", late_cuda::blocks);
+    return summary("cuda_streams");
+}

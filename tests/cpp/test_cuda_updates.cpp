@@ -1,0 +1,235 @@
+// Weight gradients and updates on a CUDA device: against plain loops in double, and every way to them the same bits.
+// What is not permitted changes nothing; padding stays zero; the operands are those of the new weights.
+#include <algorithm>
+#include <memory>
+
+#include "device_matrix.h"
+#include "hyper.h"
+#include "math/optimizer.h"
+
+using namespace resnetcore;
+
+namespace {
+
+// A weight with its states and operands, and its bias.
+template <class T>
+struct Weight {
+    using C = Compute<T>;
+    static constexpr int arrays = 3;
+    const KernelTable<T>& k = device_kernels<T>();
+    std::int64_t inner, columns, packed = packed_size(inner, columns, k.panel);
+    DeviceMatrix<C> value{1, packed}, first{1, packed}, second{1, packed};
+    DeviceMatrix<C> bias{1, columns}, bias_first{1, columns}, bias_second{1, columns};
+    DeviceMatrix<T> panels{1, operand_size<T>(inner, columns, k.panel)};
+    DeviceMatrix<T> transposed{1, operand_size<T>(columns, inner, k.panel)};
+
+    Weight(std::int64_t inner, std::int64_t columns) : inner(inner), columns(columns) {}
+    // From row-major values; second moments are not negative.
+    void fill(std::uint32_t seed) {
+        noise = seed;
+        for (DeviceMatrix<C>* array : {&value, &first, &second}) {
+            DeviceMatrix<C> w(inner, columns, Fill::reals, 2);
+            if (array == &second)
+                for (C& x : w.host) x = std::fabs(x);
+            w.upload();
+            k.pack(inner, columns, w.view(), array->data());
+            if (array != &value) continue;
+            if (!computes_itself<T>) k.pack_operand(inner, columns, w.view(), panels.data());
+            k.pack_transposed(inner, columns, w.view(), transposed.data());
+        }
+        for (DeviceMatrix<C>* array : {&bias, &bias_first, &bias_second}) {
+            for (C& x : array->host) x = static_cast<C>(array == &bias_second ? std::fabs(real()) : real());
+            array->upload();
+        }
+        download();
+    }
+    void download() {
+        for (DeviceMatrix<C>* array : {&value, &first, &second, &bias, &bias_first, &bias_second}) array->download();
+        panels.download(), transposed.download();
+    }
+    bool same_bits(Weight& other) {
+        return value.same_bits(other.value) && first.same_bits(other.first) && second.same_bits(other.second) &&
+               bias.same_bits(other.bias) && bias_first.same_bits(other.bias_first) &&
+               bias_second.same_bits(other.bias_second) && panels.same_bits(other.panels) &&
+               transposed.same_bits(other.transposed);
+    }
+    Slot<C> slot() { return {value.data(), {first.data(), second.data()}}; }
+    Slot<C> bias_slot() { return {bias.data(), {bias_first.data(), bias_second.data()}}; }
+    Operands<T> operands() { return {computes_itself<T> ? nullptr : panels.data(), transposed.data()}; }
+    double at(DeviceMatrix<C>& array, std::int64_t k_row, std::int64_t j) {
+        return array.at(0, (j / k.panel * inner + k_row) * k.panel + j % k.panel);
+    }
+    void check_padding_and_operands(const char* where) {
+        for (DeviceMatrix<C>* array : {&value, &first, &second})
+            for (std::int64_t i = 0; i < inner; ++i)
+                for (std::int64_t j = columns; j < panel_count(columns, k.panel) * k.panel; ++j)
+                    CHECK(at(*array, i, j) == 0, "%s: padding at %d %d is %g", where, int(i), int(j), at(*array, i, j));
+        DeviceMatrix<C> w(inner, columns);
+        k.unpack(inner, columns, value.data(), w.mutable_view());
+        DeviceMatrix<T> exact_panels(1, panels.columns), exact_transposed(1, transposed.columns);
+        if (!computes_itself<T>) k.pack_operand(inner, columns, w.view(), exact_panels.data());
+        k.pack_transposed(inner, columns, w.view(), exact_transposed.data());
+        exact_panels.download(), exact_transposed.download();
+        CHECK(panels.same_bits(exact_panels), "%s: the operand is not the weight's", where);
+        CHECK(transposed.same_bits(exact_transposed), "%s: the transpose is not the weight's", where);
+    }
+};
+
+template <class T>
+struct Case {
+    using C = Compute<T>;
+    std::string where;
+    std::int64_t rows, inner, columns;
+    int optimizer;
+    bool nesterov;
+    Fill fill;
+    const KernelTable<T>& k = device_kernels<T>();
+    DeviceMatrix<T> a{rows, inner, fill, 3}, delta{rows, columns, fill, 1};
+    OnDevice<Hyper<C>> weight_hyper{hyper<C>(nesterov)}, bias_hyper{hyper<C>(!nesterov)};
+    DeviceMatrix<C> gradient{1, packed_size(inner, columns, k.panel)}, bias_gradient{1, columns};
+
+    BackwardWeightsArgs<T> args(std::int64_t first_row, std::int64_t last_row) {
+        BackwardWeightsArgs<T> args;
+        args.rows = last_row - first_row, args.inner = inner, args.columns = columns;
+        args.last_panel = panel_count(columns, k.panel);
+        args.a = {a.data() + first_row * a.stride, a.stride};
+        args.delta = {delta.data() + first_row * delta.stride, delta.stride};
+        args.has_bias = true;
+        return args;
+    }
+    void keep() {
+        BackwardWeightsArgs<T> whole = args(0, rows);
+        whole.gradient = gradient.data(), whole.bias_gradient = bias_gradient.data();
+        k.backward_weights(whole);
+        gradient.download(), bias_gradient.download();
+        // In calls of whole stretches, the same.
+        DeviceMatrix<C> other(1, gradient.columns, Fill::reals), other_bias(1, columns, Fill::reals);
+        for (std::int64_t first = 0; first < rows; first += gradient_stretch) {
+            BackwardWeightsArgs<T> part = args(first, std::min(rows, first + gradient_stretch));
+            part.gradient = other.data(), part.bias_gradient = other_bias.data(), part.accumulate = first > 0;
+            k.backward_weights(part);
+        }
+        other.download(), other_bias.download();
+        CHECK(gradient.same_bits(other) && bias_gradient.same_bits(other_bias), "%s: stretches change bits",
+              where.c_str());
+        for (std::int64_t i = 0; i < inner; ++i)
+            for (std::int64_t j = 0; j < panel_count(columns, k.panel) * k.panel; ++j) {
+                double exact = 0, size = 0;
+                for (std::int64_t r = 0; r < rows && j < columns; ++r) {
+                    const double term = a.at(r, i) * delta.at(r, j);
+                    exact += term, size += std::fabs(term);
+                }
+                const double got = gradient.at(0, (j / k.panel * inner + i) * k.panel + j % k.panel);
+                CHECK(std::fabs(got - exact) <= (fill == Fill::integers ? 0 : product_error<T> * size),
+                      "%s: gradient at %d %d is %g, not %g", where.c_str(), int(i), int(j), got, exact);
+            }
+        for (std::int64_t j = 0; j < columns; ++j) {
+            double exact = 0, size = 0;
+            for (std::int64_t r = 0; r < rows; ++r) exact += delta.at(r, j), size += std::fabs(delta.at(r, j));
+            CHECK(std::fabs(bias_gradient.at(0, j) - exact) <= (fill == Fill::integers ? 0 : 16 * 0x1p-24 * size),
+                  "%s: bias gradient at %d is %g, not %g", where.c_str(), int(j), bias_gradient.at(0, j), exact);
+        }
+    }
+
+    void fused(Weight<T>& weight, std::int64_t first_panel, std::int64_t last_panel, const Outcome* permission) {
+        BackwardWeightsArgs<T> args = this->args(0, rows);
+        args.first_panel = first_panel, args.last_panel = last_panel;
+        args.weight = weight.slot(), args.operands = weight.operands(), args.bias = weight.bias_slot();
+        args.optimizer = optimizer, args.weight_hyper = weight_hyper.data(), args.bias_hyper = bias_hyper.data();
+        args.permission = permission;
+        k.backward_weights(args);
+    }
+    void from_kept(Weight<T>& weight, const Outcome* permission) {
+        UpdateArgs<T> args;
+        args.inner = inner, args.columns = columns, args.last_panel = panel_count(columns, k.panel);
+        args.gradient = gradient.data(), args.weight = weight.slot(), args.operands = weight.operands();
+        args.optimizer = optimizer, args.hyper = weight_hyper.data(), args.permission = permission;
+        k.update(args);
+        UpdateVectorArgs<T> vector;
+        vector.size = columns, vector.gradient = bias_gradient.data(), vector.slot = weight.bias_slot();
+        vector.optimizer = optimizer, vector.hyper = bias_hyper.data(), vector.permission = permission;
+        k.update_vector(vector);
+    }
+
+    // The optimizer's own arithmetic in double, from the gradient as it was kept.
+    void check_element(const char* what, const Hyper<C>& h, double g, const double (&before)[3],
+                       const double (&after)[3]) {
+        double state[2] = {before[1], before[2]}, value = 0;
+        int states = 0;
+        visit_type(optimizer, Optimizers{}, [&](auto rule) {
+            value = decltype(rule)::apply(before[0], g, state[0], state[1], widened(h));
+            states = decltype(rule)::states;
+        });
+        const double exact[3] = {value, state[0], state[1]}, unit = rounding<C>;
+        for (int i = 0; i <= states; ++i)
+            CHECK(std::fabs(after[i] - exact[i]) <= 16 * unit * (1 + std::fabs(exact[i]) + std::fabs(before[i])),
+                  "%s: %s, array %d is %.9g, not %.9g", where.c_str(), what, i, after[i], exact[i]);
+    }
+
+    void run() {
+        keep();
+        const std::int64_t panels = panel_count(columns, k.panel);
+        const std::uint32_t seed = next_noise();
+        Weight<T> before(inner, columns), weight(inner, columns), by_panels(inner, columns), kept(inner, columns);
+        for (Weight<T>* w : {&before, &weight, &by_panels, &kept}) w->fill(seed);
+        for (Outcome outcome : {Outcome{0, 0, 0}, Outcome{0, 1, 1}}) {
+            const OnDevice<Outcome> refused(outcome);
+            fused(weight, 0, panels, refused.data());
+            from_kept(weight, refused.data());
+            weight.download();
+            CHECK(weight.same_bits(before), "%s: changed without permission", where.c_str());
+        }
+        const OnDevice<Outcome> permitted(Outcome{});
+        fused(weight, 0, panels, permitted.data());
+        for (std::int64_t p = panels - 1; p >= 0; --p) fused(by_panels, p, p + 1, nullptr);
+        from_kept(kept, permitted.data());
+        weight.download(), by_panels.download(), kept.download();
+        CHECK(weight.same_bits(by_panels), "%s: panels change bits", where.c_str());
+        CHECK(weight.same_bits(kept), "%s: a kept gradient changes bits", where.c_str());
+        weight.check_padding_and_operands(where.c_str());
+        for (std::int64_t i = 0; i < inner; ++i)
+            for (std::int64_t j = 0; j < columns; ++j)
+                check_element(
+                    "weight", hyper<C>(nesterov), weight.at(gradient, i, j),
+                    {before.at(before.value, i, j), before.at(before.first, i, j), before.at(before.second, i, j)},
+                    {weight.at(weight.value, i, j), weight.at(weight.first, i, j), weight.at(weight.second, i, j)});
+        for (std::int64_t j = 0; j < columns; ++j)
+            check_element("bias", hyper<C>(!nesterov), bias_gradient.at(0, j),
+                          {before.bias.at(0, j), before.bias_first.at(0, j), before.bias_second.at(0, j)},
+                          {weight.bias.at(0, j), weight.bias_first.at(0, j), weight.bias_second.at(0, j)});
+    }
+};
+
+template <class T>
+void run() {
+    for (int turn = 0; turn < 28; ++turn) {
+        const std::int64_t rows = one_of({1, 5, 31, 127, 128, 129, 300}), inner = one_of({1, 3, 63, 64, 65, 100});
+        const std::int64_t columns = one_of({1, 7, 64, 65, 129});
+        const int optimizer = turn % optimizer_count();
+        Case<T> one{std::string(type_of<T>()) + " " + std::to_string(rows) + " x " + std::to_string(inner) + " x " +
+                        std::to_string(columns) + " " + optimizer_name(optimizer),
+                    rows,
+                    inner,
+                    columns,
+                    optimizer,
+                    turn / 4 % 2 == 1,
+                    turn % 3 == 0 ? Fill::integers : Fill::reals};
+        one.run();
+    }
+    // What is not finite in A stays out of the padding, where it would be multiplied by zeros.
+    Case<T> one{std::string(type_of<T>()) + " with infinity", 5, 3, 7, 0, false, Fill::reals};
+    one.a(2, 1) = stored<T>(HUGE_VAL);
+    one.a.upload();
+    Weight<T> weight(3, 7);
+    weight.fill(1);
+    one.fused(weight, 0, 1, nullptr);
+    weight.download();
+    for (std::int64_t j = 7; j < 64; ++j) CHECK(weight.at(weight.value, 1, j) == 0, "%s: padding", one.where.c_str());
+}
+
+}  // namespace
+
+int main() {
+    each_type([](auto type) { run<decltype(type)>(); });
+    return summary("cuda_updates");
+}

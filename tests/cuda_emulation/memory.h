@@ -1,0 +1,22 @@
+// Device memory that the host cannot touch: pages without access, but while a kernel or a copy runs, and pages without
+// access on both sides at all times.
+#pragma once
+
+#include <cstddef>
+
+namespace emulation {
+
+// Zeroed; ends against its last page, up to what a boundary of 256 bytes leaves, which `release` finds unchanged or
+// ends the process. Null where there is no memory: RESNETCORE_EMULATED_MEMORY is the device's size in bytes.
+void* allocate(std::size_t bytes);
+void release(void* memory);
+
+// While one lives, device memory can be reached.
+class Access {
+public:
+    Access();
+    ~Access();
+    Access(const Access&) = delete;
+};
+
+}  // namespace emulation

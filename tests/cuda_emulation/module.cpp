@@ -1,0 +1,122 @@
+// The module's border (kernels/cuda/module.h) over the emulation: a drop-in for the one that needs a GPU.
+#include "kernels/cuda/module.h"
+
+#include <cstring>
+#include <string>
+
+#include "kernels/cuda/tables.h"
+#include "memory.h"
+#include "stream.h"
+
+namespace {
+
+thread_local std::string error;
+
+int fail(const char* what) {
+    error = what;
+    return -1;
+}
+int refused_while_recording() {
+    return fail("a sequence is being recorded: it cannot be waited for, nor read from the host");
+}
+
+int only_device(int device) { return device == 0 ? 0 : fail("there is one emulated device, number 0"); }
+
+void* allocate(std::size_t bytes) {
+    if (emulation::recording()) return refused_while_recording(), nullptr;
+    void* memory = emulation::allocate(bytes);
+    if (!memory) fail("the emulated device has no memory left");
+    return memory;
+}
+
+void release(void* memory) {
+    emulation::wait();
+    emulation::release(memory);
+}
+
+int synchronize() {
+    if (emulation::recording()) return refused_while_recording();
+    emulation::wait();
+    return 0;
+}
+
+int upload(void* to, const void* from, std::size_t bytes) {
+    if (emulation::recording()) return refused_while_recording();
+    const std::string staged(static_cast<const char*>(from), bytes);
+    emulation::enqueue([to, staged] { std::memcpy(to, staged.data(), staged.size()); });
+    constexpr std::size_t large = 1 << 20;  // not worth keeping
+    if (bytes >= large) emulation::wait();
+    return 0;
+}
+
+int download(void* to, const void* from, std::size_t bytes) {
+    if (emulation::recording()) return refused_while_recording();
+    emulation::enqueue([=] { std::memcpy(to, from, bytes); });
+    emulation::wait();
+    return 0;
+}
+
+int copy(void* to, const void* from, std::size_t bytes) {
+    emulation::enqueue([=] { std::memmove(to, from, bytes); });
+    return 0;
+}
+
+int clear(void* memory, std::size_t bytes) {
+    emulation::enqueue([=] { std::memset(memory, 0, bytes); });
+    return 0;
+}
+
+int begin_recording() { return emulation::begin_recording() ? 0 : fail("a sequence is being recorded already"); }
+
+void* end_recording() {
+    if (!emulation::recording()) return fail("no sequence is being recorded"), nullptr;
+    return emulation::end_recording().release();
+}
+
+int play(void* recording) {
+    emulation::play(*static_cast<emulation::Recording*>(recording));
+    return 0;
+}
+
+void discard(void* recording) { delete static_cast<emulation::Recording*>(recording); }
+
+// Work of every stream but the device's own runs where it is given: waiting for that is all there is to do.
+int wait_for_stream(void*) { return 0; }
+int let_stream_wait(void*) { return synchronize(); }
+
+}  // namespace
+
+extern "C" __attribute__((visibility("default"))) const resnetcore::CudaModule* resnetcore_cuda_module() {
+    using namespace resnetcore;
+    static const CudaModule module = {
+        cuda_module_version,
+        [] { return "emulated"; },
+        [] { return 13000; },
+        [] { return 13000; },
+        [] { return 1; },
+        [](int device) { return only_device(device) == 0 ? "emulated" : ""; },
+        [](int device) { return only_device(device) == 0 ? 80 : -1; },
+        only_device,
+        [] { return error.c_str(); },
+        only_device,
+        allocate,
+        release,
+        upload,
+        download,
+        copy,
+        clear,
+        synchronize,
+        []() -> void* { return emulation::current_stream(); },
+        wait_for_stream,
+        let_stream_wait,
+        begin_recording,
+        end_recording,
+        play,
+        discard,
+        cuda::f32(),
+        cuda::f64(),
+        cuda::bf16(),
+        cuda::bf16x2(),
+    };
+    return &module;
+}

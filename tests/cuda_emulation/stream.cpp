@@ -1,0 +1,80 @@
+#include "stream.h"
+
+#include <cstdlib>
+
+#include "block.h"
+#include "kernels/cuda/stream.h"
+#include "memory.h"
+
+namespace emulation {
+namespace {
+
+// As CUDA's variable of this name.
+bool blocking() {
+    const char* given = std::getenv("CUDA_LAUNCH_BLOCKING");
+    return given && *given == '1';
+}
+
+Stream& device_stream() {
+    static Stream& stream = *new Stream;
+    return stream;
+}
+thread_local std::unique_ptr<Recording> taken_down;
+
+}  // namespace
+
+void Stream::add(Work work) {
+    constexpr std::size_t much = 512;
+    std::lock_guard<std::mutex> lock(mutex_);
+    queue_.push_back(std::move(work));
+    if (blocking() || queue_.size() >= much) run();
+}
+
+void Stream::wait() {
+    std::lock_guard<std::mutex> lock(mutex_);
+    run();
+}
+
+void Stream::run() {
+    if (queue_.empty()) return;
+    const Access access;
+    for (const Work& work : queue_) (*work)();
+    queue_.clear();
+}
+
+Stream* current_stream() { return &device_stream(); }
+
+void enqueue(std::function<void()> work) {
+    Work shared = std::make_shared<const std::function<void()>>(std::move(work));
+    if (taken_down)
+        taken_down->push_back(std::move(shared));
+    else
+        device_stream().add(std::move(shared));
+}
+
+void launch(Stream*, dim3 grid, dim3 block, std::function<void()> thread) {
+    enqueue([grid, block, thread = std::move(thread)] { run_grid(grid, block, thread); });
+}
+
+bool recording() { return taken_down != nullptr; }
+bool begin_recording() {
+    if (taken_down) return false;
+    taken_down = std::make_unique<Recording>();
+    return true;
+}
+std::unique_ptr<Recording> end_recording() { return std::move(taken_down); }
+
+void play(const Recording& recording) {
+    for (const Work& work : recording) device_stream().add(work);
+}
+void wait() { device_stream().wait(); }
+
+}  // namespace emulation
+
+namespace resnetcore {
+namespace cuda {
+
+cudaStream_t current_stream() { return emulation::current_stream(); }
+
+}  // namespace cuda
+}  // namespace resnetcore

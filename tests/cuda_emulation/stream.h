@@ -1,0 +1,36 @@
+// A stream: work that runs later, in order. Nothing runs before someone waits, or much has gathered, so that host code
+// which relies on a call to have been carried out at its return is found out.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+namespace emulation {
+
+using Work = std::shared_ptr<const std::function<void()>>;
+using Recording = std::vector<Work>;
+
+class Stream {
+public:
+    void add(Work work);
+    void wait();  // runs what there is
+
+private:
+    void run();
+    std::mutex mutex_;
+    std::vector<Work> queue_;
+};
+
+// The device's stream, or while the calling thread records, that which takes down.
+Stream* current_stream();
+void enqueue(std::function<void()> work);
+
+bool recording();
+bool begin_recording();
+std::unique_ptr<Recording> end_recording();
+void play(const Recording& recording);
+void wait();
+
+}  // namespace emulation

@@ -1,0 +1,206 @@
+"""Networks on a GPU do what they do on the CPU: the same truth, masks, errors and files. Small, as the emulation of a GPU
+is slow."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+
+import resnetcore as rc
+from comparison import (
+    BOUND,
+    NARROW,
+    OPTIMIZERS,
+    assert_within,
+    first_clear_case,
+    our_gradients,
+    our_weights,
+    rounding_errors,
+    torch_gradients,
+    torch_weights,
+    true_gradients,
+    true_weights,
+    worst_errors,
+)
+
+pytestmark = pytest.mark.gpu
+
+ROWS = 40
+
+
+def problem(dtype="float32"):
+    rng = np.random.default_rng(0)
+    return rng.standard_normal((ROWS, 6)).astype(dtype), rng.integers(0, 3, ROWS)
+
+
+def network(device="cpu", dtype="float32", norm="batch"):
+    layers = [
+        rc.Layer(9, norm=norm),
+        rc.Layer(9, skips={2: "learned"}, dropout=0.25),
+        rc.Layer(9, skips={2: "identity"}, gate=True, activation="gelu"),
+        rc.Layer(3, activation=None),
+    ]
+    return rc.Network(6, layers, seed=3, dtype=dtype, device=device)
+
+
+def everything(trainer):
+    """All that a step changes."""
+    return {**trainer.net.parameters(), **trainer.net.buffers(), **trainer.state()["optimizer"]}
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(np.array_equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("dtype", BOUND)
+@pytest.mark.parametrize("seed", range(5))
+def test_outputs_and_gradients(device, seed, dtype):
+    case, exact = first_clear_case(true_gradients, seed)
+
+    def theirs():
+        return worst_errors(lambda order: torch_gradients(case, dtype, order), case, exact)
+
+    assert_within(our_gradients(case, dtype, device), exact, BOUND[dtype], theirs)
+
+
+@pytest.mark.parametrize("dtype", BOUND)
+@pytest.mark.parametrize(("seed", "optimizer"), list(enumerate(OPTIMIZERS)))
+def test_five_steps(device, seed, optimizer, dtype):
+    ours, settings = OPTIMIZERS[optimizer]
+    case, exact = first_clear_case(lambda case: true_weights(case, settings, ours.lr, 7, 5), seed)
+
+    def theirs():
+        return worst_errors(lambda o: torch_weights(case, dtype, settings, ours.lr, 7, 5, o), case, exact)
+
+    assert_within(our_weights(case, dtype, ours, 7, 5, device), exact, BOUND[dtype], theirs)
+
+
+def test_bfloat16_rounds_where_the_formulas_say(device):
+    for seed in range(4):
+        worst = max(ours / (rounding + NARROW.flips) for ours, _, rounding in rounding_errors(seed, NARROW, device))
+        assert worst < 0.6, seed
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(("rows", "width"), [(1, 1), (2, 3), (17, 33), (131, 65)])
+def test_small_integers_are_exact(device, rows, width, dtype):
+    rng = np.random.default_rng(width)
+    net = rc.Network(width, [rc.Layer(3, activation=None)], dtype=dtype, device=device)
+    w, b = rng.integers(-1, 2, (width, 3)).astype("f4"), rng.integers(-1, 2, 3).astype("f4")
+    net.set_parameters({"1.weight": w, "1.bias": b})
+    x = rng.integers(-1, 2, (rows, width)).astype("f4")
+    z = x @ w + b
+    assert np.array_equal(net(x), z)
+    # A target one away: the gradient of the mean is 2 / (3 · rows), which lr takes away.
+    rc.Trainer(net, loss="mse", optimizer=rc.SGD(lr=1.5 * rows, momentum=0.0)).step(x, z + 1)
+    np.testing.assert_allclose(net.parameters()["1.weight"], w + x.sum(axis=0)[:, None], rtol=4e-3, atol=4e-3)
+
+
+@pytest.mark.parametrize("options", [{"clip_norm": 0.1}, {"accumulate": 3}, {"clip_norm": 0.1, "accumulate": 2}])
+def test_clipping_and_accumulation(device, options):
+    x, y = problem("float64")
+    trainers = [
+        rc.Trainer(network(where, "float64"), optimizer=rc.Adam(lr=0.01), class_weight=[1.0, 2.0, 3.0], **options)
+        for where in ("cpu", device)
+    ]
+    for _ in range(4):
+        losses = [trainer.step(x, y) for trainer in trainers]
+        np.testing.assert_allclose(losses[1], losses[0], rtol=1e-11)
+        np.testing.assert_allclose(trainers[1].last_gradient_norm, trainers[0].last_gradient_norm, rtol=1e-11)
+    here, there = map(everything, trainers)
+    for name in here:
+        np.testing.assert_allclose(there[name], here[name], rtol=1e-8, atol=1e-10, err_msg=name)
+
+
+def test_dropout_masks_are_the_cpus(device):
+    layers = [rc.Layer(37, dropout=0.5, activation=None, bias=False), rc.Layer(2)]
+    x = np.ones((70, 37), "float32")
+    masks = []
+    for where in ("cpu", device):
+        net = rc.Network(37, layers, seed=3, device=where)
+        net.set_parameters({"1.weight": np.eye(37, dtype="float32")})
+        masks.append(net._core.activations(x, True)["1"])
+    assert np.array_equal(*masks) and 0 < (masks[0] == 0).mean() < 1
+
+
+def test_a_step_is_one_of_the_same_bits(device):
+    """The first of a kind is done call by call, the second recorded, later ones are played; other sizes come between."""
+    x, y = problem()
+    sizes = [40, 40, 40, 17, 40, 17, 17, 40]
+    known = rc.Trainer(network(device), optimizer="adam")
+    for number, rows in enumerate(sizes):
+        fresh = rc.Trainer(network(device), optimizer="adam")  # all of whose kinds are new
+        fresh.net.set_parameters(known.net._arrays())
+        fresh.set_state({**known.state(), "position": fresh.state()["position"], "history": {}})
+        assert known.step(x[:rows], y[:rows]) == fresh.step(x[:rows], y[:rows]), number
+        assert same(everything(known), everything(fresh)), number
+
+
+def test_nan_and_overflow_change_nothing(device):
+    x, y = problem()
+    trainer = rc.Trainer(network(device), optimizer="adam")
+    for _ in range(3):
+        trainer.step(x, y)
+    before = everything(trainer)
+    bad = x.copy()
+    bad[7, 2] = np.nan
+    for _ in range(2):
+        with pytest.raises(FloatingPointError, match=r"step 4; the first layer .* is layer 0"):
+            trainer.step(bad, y)
+        assert same(everything(trainer), before)
+    trainer.step(x, y)
+    trainer = rc.Trainer(network(device, norm=None), optimizer=rc.SGD(lr=3e38, momentum=0.0))
+    before = everything(trainer)
+    with pytest.raises(FloatingPointError, match="the update makes"):
+        trainer.step(1e6 * x, y)
+    assert same(everything(trainer), before)
+
+
+def test_files_and_copies_know_no_device(device, tmp_path):
+    x, y = problem()
+    trainer = rc.Trainer(network(device), optimizer="adamw", batch_size=16)
+    trainer.fit(x, y, epochs=1, progress=False)
+    trainer.save(tmp_path / "training")
+    trainer.fit(x, y, epochs=2, progress=False)
+    resumed = rc.Trainer.resume(tmp_path / "training", device=device)
+    resumed.fit(x, y, epochs=2, progress=False)
+    assert resumed.net.device == device and same(everything(resumed), everything(trainer))
+    here = rc.Trainer.resume(tmp_path / "training")
+    here.fit(x, y, epochs=2, progress=False)
+    assert here.net.device == "cpu"
+    for name, array in everything(here).items():
+        np.testing.assert_allclose(everything(trainer)[name], array, rtol=1e-3, atol=1e-5, err_msg=name)
+
+    net = trainer.net
+    net.save(tmp_path / "network")
+    places = {
+        "cpu": [rc.load(tmp_path / "network"), net.to("cpu"), pickle.loads(pickle.dumps(net))],
+        device: [rc.load(tmp_path / "network", device=device), net.copy(), copy.deepcopy(net), net.astype("float64")],
+    }
+    for where, nets in places.items():
+        for other in nets:
+            assert other.device == where
+            for name, array in net._arrays().items():
+                np.testing.assert_array_equal(other._arrays()[name], array)
+    np.testing.assert_allclose(net.to("cpu").predict(x), net.predict(x), rtol=1e-4, atol=1e-5)
+    assert repr(net).endswith(f"on {device}>") and device in str(net.explain())
+
+
+def test_diagnose_and_evaluate(device):
+    x, y = problem("float64")
+    here, there = network("cpu", "float64"), network(device, "float64")
+    a, b = (rc.Trainer(net).evaluate(x, y) for net in (here, there))
+    assert a.keys() == b.keys()
+    np.testing.assert_allclose(list(b.values()), list(a.values()), rtol=1e-11)
+    assert str(here.diagnose(x, y)) == str(there.diagnose(x, y))
+
+
+def test_refusals(device):
+    layers = [*[rc.Layer(1) for _ in range(514)], rc.Layer(1, skips=dict.fromkeys(range(2, 515), "identity"))]
+    with pytest.raises(rc.DeviceError, match=r'at most \d+; use fewer skips side by side, or device="cpu"'):
+        rc.Network(1, layers, device=device)
+    with pytest.raises(rc.DeviceError, match="must be on the CPU"):
+        rc.tune(network(device), 32)
+    with pytest.raises(rc.ShapeError):
+        network(device).predict(np.zeros((2, 5), "float32"))

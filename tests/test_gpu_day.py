@@ -1,0 +1,120 @@
+"""gpu_day.sh without a GPU: pieces that are done are not done again, and the README says what the newest results say."""
+
+import json
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from benchmarks import gpu_day, small_shapes
+
+ROOT = Path(__file__).parent.parent
+SCRIPT = ROOT / "benchmarks" / "gpu_day.sh"
+NAMES = subprocess.run([SCRIPT, "--list"], check=True, capture_output=True, text=True).stdout.split()
+MACHINE = {"gpu": "NVIDIA H100 80GB HBM3", "driver": "580.159.04"}
+
+
+@pytest.fixture
+def day(tmp_path):
+    """Runs the script with a `python3` that notes what it is asked for, fails where told, and has no GPU."""
+    log, folder = tmp_path / "asked", tmp_path / "state"
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\necho "$@" >> {log}\ncase "$*" in *"$FAIL"*) exit 3 ;; esac\necho "12 passed"\n')
+    python.chmod(0o755)
+
+    def run(*arguments, fail="nothing at all"):
+        log.write_text("")
+        settings = {"PYTHON": python, "RESNETCORE_GPU_DAY": folder, "RESNETCORE_WHEELS": tmp_path, "FAIL": fail}
+        environment = {**os.environ, **{name: str(value) for name, value in settings.items()}}
+        code = subprocess.run([SCRIPT, *arguments], env=environment, capture_output=True, text=True).returncode
+        *asked, last = log.read_text().splitlines()
+        assert last.startswith(f"-m benchmarks.gpu_day {folder}")
+        return code, asked
+
+    run.folder = folder
+    return run
+
+
+def test_a_piece_that_passed_is_not_done_again_and_one_that_failed_is(day):
+    code, asked = day("build", "tests", fail="-m pytest -q -m gpu")
+    assert code == 1 and len(asked) == 3 and "--no-build-isolation" in asked[0] and "-m gpu" in asked[2]
+    assert gpu_day.read_pieces(day.folder, ["build", "tests", "gates"]) == {
+        "build": {"state": "passed", "seconds": 0, "summary": "12 passed"},
+        "tests": {"state": "failed", "seconds": 0, "summary": ""},
+        "gates": {"state": "left"},
+    }
+    code, asked = day("build", "tests")
+    assert code == 0 and len(asked) == 1 and "pytest" in asked[0]
+    assert day("build", "tests") == (0, [])  # nothing but the results
+
+
+def test_nothing_is_tried_without_a_build(day):
+    code, asked = day(fail="pip install")
+    assert code == 1 and len(asked) == 1
+
+
+def test_no_piece_begins_that_might_not_end_in_time(day):
+    code, asked = day("--minutes", "5", "build", "gates")
+    assert code == 2
+    assert [line for line in asked if "pytest" in line and "test_cuda_build" in line] and len(asked) == 1
+
+
+def test_every_piece_fits_into_ten_minutes_and_has_its_row():
+    limits = [int(limit) for limit in re.findall(r'"[\w$-]+\|(\d+)\|', SCRIPT.read_text())]
+    assert len(limits) == 5 and max(limits) < 600
+    assert len(NAMES) == len(set(NAMES))
+    for name in NAMES:
+        assert sum(name.startswith(of) for of in gpu_day.ROWS.values()) == 1, name
+
+
+def test_the_readme_says_what_the_newest_results_say():
+    expected = gpu_day.rows(gpu_day.newest(ROOT / "benchmarks" / "results"))
+    assert [row for row in gpu_day.README.read_text().splitlines() if row.startswith("| CUDA")] == expected
+
+
+def results(states):
+    pieces = {name: {"state": states.get(name, "passed"), "seconds": 1, "summary": "== 12 passed =="} for name in NAMES}
+    return {"date": "2026-12-01", "commit": "abc1234", "machine": MACHINE, "pieces": pieces, "benchmarks": []}
+
+
+def test_rows_of_results(tmp_path):
+    on = "NVIDIA H100 80GB HBM3, driver 580.159.04, 2026-12-01, commit abc1234"
+    assert gpu_day.rows(results({})) == [
+        f"| CUDA: build and gates | passed, all 2 pieces; {on} |",
+        f"| CUDA: tests on a GPU | passed (12 passed); {on} |",
+        f"| CUDA: compute-sanitizer | passed, all 12 pieces; {on} |",
+        f"| CUDA: speed | passed, all 6 pieces; {on} |",
+    ]
+    _, tests, sanitizer, _ = gpu_day.rows(results({"tests": "failed", "racecheck-float32": "left"}))
+    assert tests == f"| CUDA: tests on a GPU | failed: tests; {on} |"
+    assert "not run: racecheck-float32" in sanitizer and "passed: memcheck-float32" in sanitizer
+
+
+def test_the_newest_results_replace_the_rows(tmp_path):
+    for date, state in (("2026-12-01", "failed"), ("2026-12-02", "passed")):
+        (tmp_path / f"{date}-gpu-day-h100.json").write_text(json.dumps(results({"tests": state})))
+    assert gpu_day.newest(tmp_path)["pieces"]["tests"]["state"] == "passed"
+    document = tmp_path / "README.md"
+    document.write_text("| before | x |\n| CUDA | old |\n| CUDA: more | old |\n| after | y |\n")
+    gpu_day.put_rows(document, None)
+    assert document.read_text().splitlines() == ["| before | x |", *gpu_day.rows(None), "| after | y |"]
+
+
+def test_gathered_results_hold_the_benchmarks(tmp_path):
+    (tmp_path / "benchmarks").mkdir()
+    (tmp_path / "benchmarks" / "2026-12-01-cuda.json").write_text('{"rows": []}')
+    day = gpu_day.gather(tmp_path, ["tests"], MACHINE)
+    assert day["benchmarks"] == [{"rows": []}] and day["pieces"] == {"tests": {"state": "left"}}
+
+
+def test_small_shapes_train_alike_on_the_same_device(capsys):
+    small_shapes.main("cpu", "float64")
+    assert "3 kinds of training agree" in capsys.readouterr().out
+
+
+def test_small_shapes_see_a_device_that_computes_something_else(monkeypatch):
+    monkeypatch.setattr(small_shapes, "final_loss", lambda device, *_: 1.0 if device == "cpu" else 1.2)
+    with pytest.raises(RuntimeError, match=r"the loss is 1\.2 on cuda, 1\.0 on the CPU"):
+        small_shapes.main("cuda")
