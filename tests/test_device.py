@@ -10,6 +10,7 @@ import pytest
 import resnetcore as rc
 from comparison import (
     BOUND,
+    HIGH,
     NARROW,
     OPTIMIZERS,
     assert_within,
@@ -23,6 +24,7 @@ from comparison import (
     true_weights,
     worst_errors,
 )
+from strategies import random_case
 
 pytestmark = pytest.mark.gpu
 
@@ -80,6 +82,16 @@ def test_bfloat16_rounds_where_the_formulas_say(device):
     for seed in range(4):
         worst = max(ours / (rounding + NARROW.flips) for ours, _, rounding in rounding_errors(seed, NARROW, device))
         assert worst < 0.6, seed
+
+
+def test_high_is_as_near_as_rounding_lets_it(device):
+    """Also where the CPU multiplies floats for it: the network changes what it stores with the device."""
+    case = random_case(0, smooth=True)
+    net, _, _ = case.in_precision("float32", "high", device)
+    assert "products of bfloat16x2" in str(net.explain())
+    assert same(net.to("cpu")._arrays(), net._arrays())
+    for seed in range(3):
+        assert max(ours / (rounding + HIGH.flips) for _, ours, rounding in rounding_errors(seed, HIGH, device)) < 2.5
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

@@ -256,8 +256,7 @@ struct CombineMomentsArgs {
 };
 
 // Columns [begin, end): the chunks' sums into mean_d and mean_dx, both 0 where the statistics do not depend on the
-// batch
-// (`frozen`), and added to d_weight and d_bias.
+// batch (`frozen`), and added to d_weight and d_bias.
 template <class T>
 struct CombineNormSumsArgs {
     std::int64_t begin = 0, end = 0;
@@ -353,7 +352,7 @@ struct LossArgs {
     const double* normaliser = nullptr;  // 1 / Σ weights, which is another for each batch
     MutableRows<T> gradient;             // null: loss only
     MutableRows<Compute<T>> unrounded;  // room for the rows' gradients before they are rounded to T; with a stride of 0
-                                        // for one at a time
+                                        // (of the host alone) for one at a time
     double* row_loss = nullptr;         // (rows)
 };
 
