@@ -1,8 +1,9 @@
-// What the small operations of ops.h do to one column or one batch, the same on every device: a kernel is a loop over
-// these.
+// What the small operations of ops.h do to one column, one row or one batch, the same on every device: a kernel is a
+// loop over these.
 #pragma once
 
 #include "kernels/ops.h"
+#include "math/loss.h"
 #include "math/normalisation.h"
 #include "math/step.h"
 
@@ -16,6 +17,30 @@ RC_HD void set_coefficients(const NormCoefficients<T>& out, std::int64_t j, doub
     out.inverse_deviation[j] = static_cast<Compute<T>>(inverse);
     out.scale[j] = static_cast<Compute<T>>(static_cast<double>(weight[j]) * inverse);
     out.shift[j] = bias[j];
+}
+
+// Where a row's gradient is made: at its place, or where it waits to be rounded. Null where there is none.
+template <class T>
+RC_HD Compute<T>* gradient_row(const LossArgs<T>& args, std::int64_t i) {
+    if (!args.gradient.data) return nullptr;
+    if constexpr (computes_itself<T>)
+        return args.gradient.data + i * args.gradient.stride;
+    else
+        return args.unrounded.data + i * args.unrounded.stride;
+}
+
+// Row i's loss, and its gradient where `gradient_row` has it.
+template <class Rule, class T>
+RC_HD void loss_of_row(const LossArgs<T>& args, std::int64_t i) {
+    const double scale = *args.normaliser * (args.sample_weight ? static_cast<double>(args.sample_weight[i]) : 1.0);
+    RowTarget<Compute<T>> target;
+    if (args.labels) target.label = args.labels + i;
+    if (args.targets.data) target.values = args.targets.data + i * args.targets.stride;
+    target.class_weight = args.class_weight;
+    target.label_smoothing = args.label_smoothing;
+    target.delta = args.delta;
+    const Compute<T>* logits = args.logits.data + i * args.logits.stride;
+    args.row_loss[i] = scale * Rule::row(logits, args.columns, target, scale, gradient_row(args, i));
 }
 
 // Biased variance in the batch, unbiased in the running statistics (Ioffe & Szegedy 2015, algorithm 2).

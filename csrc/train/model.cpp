@@ -25,8 +25,8 @@ Device& current(Device& device) {
 }  // namespace
 
 template <class T>
-Model<T>::Model(Topology topology, std::uint64_t seed, Device& device)
-    : topology_(checked(std::move(topology))),
+Model<T>::Model(Device& device, Topology topology, std::uint64_t seed)
+    : topology_(std::move(topology)),
       list_(list_parameters(topology_)),
       seed_(seed),
       device_(current(device)),
@@ -38,6 +38,11 @@ Model<T>::Model(Topology topology, std::uint64_t seed, Device& device)
       input_(device),
       output_(device) {
     check_terms();
+}
+
+template <class T>
+Model<T>::Model(Topology topology, std::uint64_t seed, Device& device)
+    : Model(device, checked(std::move(topology)), seed) {
     std::vector<Compute<T>> narrow;
     for (std::size_t id = 0; id < list_.all.size(); ++id) {
         const std::vector<double> value = initial_value(topology_, list_, static_cast<int>(id), seed);
@@ -50,19 +55,7 @@ Model<T>::Model(Topology topology, std::uint64_t seed, Device& device)
 }
 
 template <class T>
-Model<T>::Model(const Model& other, Device& device)
-    : topology_(other.topology_),
-      list_(list_parameters(topology_)),
-      seed_(other.seed_),
-      device_(current(device)),
-      kernels_(device.kernels<T>()),
-      store_(list_, device),
-      norms_(topology_, list_, store_, device),
-      running_norms_(topology_, list_, store_, device),
-      folded_(list_.all.size()),
-      input_(device),
-      output_(device) {
-    check_terms();
+Model<T>::Model(const Model& other, Device& device) : Model(device, other.topology_, other.seed_) {
     std::vector<std::vector<Compute<T>>> values;
     std::vector<std::pair<int, Compute<T>*>> wanted;
     for (std::size_t id = 0; id < list_.all.size(); ++id) {

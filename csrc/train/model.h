@@ -66,6 +66,8 @@ public:
     std::int64_t first_bad_layer(Frame<T> frame);
 
 private:
+    // A checked topology, and arrays of zeros.
+    Model(Device& device, Topology topology, std::uint64_t seed);
     void check_terms() const;
     void fold();
     // A forward pass that keeps every activation.

@@ -50,31 +50,12 @@ void dropout(const DropoutArgs<T>& args) {
     }
 }
 
-// Where a row's gradient is made: at its place, or where it waits to be rounded.
-template <class T>
-RC_HD Compute<T>* gradient_row(const LossArgs<T>& args, std::int64_t i) {
-    if constexpr (computes_itself<T>)
-        return args.gradient.data + i * args.gradient.stride;
-    else
-        return args.unrounded.data + i * args.unrounded.stride;
-}
-
 template <class T>
 void loss(const LossArgs<T>& args) {
     visit_type(args.loss, Losses{}, [&](auto rule) {
         for (std::int64_t i = 0; i < args.rows; ++i) {
-            const double scale =
-                *args.normaliser * (args.sample_weight ? static_cast<double>(args.sample_weight[i]) : 1.0);
-            RowTarget<Compute<T>> target;
-            if (args.labels) target.label = args.labels + i;
-            if (args.targets.data) target.values = args.targets.data + i * args.targets.stride;
-            target.class_weight = args.class_weight;
-            target.label_smoothing = args.label_smoothing;
-            target.delta = args.delta;
-            const Compute<T>* logits = args.logits.data + i * args.logits.stride;
-            Compute<T>* gradient = nullptr;
-            if (args.gradient.data) gradient = gradient_row(args, i);
-            args.row_loss[i] = scale * decltype(rule)::row(logits, args.columns, target, scale, gradient);
+            loss_of_row<decltype(rule)>(args, i);
+            const Compute<T>* gradient = gradient_row(args, i);
             if (!computes_itself<T> && gradient)
                 for_columns<T>(args.columns, [&](std::int64_t j, int n) {
                     write(read(gradient + j, n), args.gradient.data + i * args.gradient.stride + j, n);

@@ -1,8 +1,8 @@
 // Gates, dropout masks and losses; copies and checks of whole arrays.
+#include "kernels/columns.h"
 #include "kernels/cuda/elements.cuh"
 #include "math/activation.h"
 #include "math/gate.h"
-#include "math/loss.h"
 #include "math/random.h"
 #include "math/step.h"
 
@@ -57,27 +57,10 @@ template <class T>
 struct Loss {
     LossArgs<T> args;
     __device__ void operator()(std::int64_t i, std::int64_t) const {
-        const double scale = *args.normaliser * (args.sample_weight ? static_cast<double>(args.sample_weight[i]) : 1.0);
-        RowTarget<Compute<T>> target;
-        if (args.labels) target.label = args.labels + i;
-        if (args.targets.data) target.values = args.targets.data + i * args.targets.stride;
-        target.class_weight = args.class_weight;
-        target.label_smoothing = args.label_smoothing;
-        target.delta = args.delta;
-        const Compute<T>* logits = args.logits.data + i * args.logits.stride;
-        Compute<T>* gradient = args.gradient.data ? gradient_row(i) : nullptr;
-        visit_type(args.loss, Losses{}, [&](auto rule) {
-            args.row_loss[i] = scale * decltype(rule)::row(logits, args.columns, target, scale, gradient);
-        });
+        visit_type(args.loss, Losses{}, [&](auto rule) { loss_of_row<decltype(rule)>(args, i); });
+        const Compute<T>* gradient = gradient_row(args, i);
         if (!computes_itself<T> && gradient)
             for (std::int64_t j = 0; j < args.columns; ++j) write(gradient[j], args.gradient, i, j);
-    }
-    // Where a row's gradient is made: at its place, or where it waits to be rounded.
-    __device__ Compute<T>* gradient_row(std::int64_t i) const {
-        if constexpr (computes_itself<T>)
-            return args.gradient.data + i * args.gradient.stride;
-        else
-            return args.unrounded.data + i * args.unrounded.stride;
     }
 };
 
