@@ -411,9 +411,16 @@ BUGS = (
     Bug(
         "a launch that failed is not told of",
         "csrc/kernels/cuda/memory.cpp",
-        "    RC_CUDA_TRY(cudaGetLastError());",
-        "    ",
+        "launch = cudaGetLastError();",
+        "launch = cudaSuccess;",
         "cpp:cuda_streams",
+    ),
+    Bug(
+        "kernels run on after a launch that failed",
+        "csrc/kernels/cuda/launch.cuh",
+        "    if (cudaPeekAtLastError() != cudaSuccess) return;",
+        "    ",
+        "cpp:cuda_elementwise",
     ),
     Bug(
         "a CUDA fragment's rows and words change places",
