@@ -18,6 +18,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/error.h"
 #include "kernels/select.h"
 #include "runtime/device.h"
 
@@ -73,6 +74,10 @@ public:
     }
     void synchronize() override {
         if (recording_) fail("waiting in a recording");
+        if (std::exchange(fails, false)) {
+            waiting_.clear();
+            throw DeviceError("SeparateDevice: told to fail");
+        }
         mprotect(memory_, capacity, PROT_READ | PROT_WRITE);
         for (const auto& work : waiting_) work();
         mprotect(memory_, capacity, PROT_NONE);
@@ -121,6 +126,7 @@ public:
     }
 
     std::size_t limit = SIZE_MAX;  // of one allocation
+    bool fails = false;            // once: what waits is not done
     int downloads = 0, plays = 0;
 
 private:

@@ -110,7 +110,7 @@ struct Training {
     }
     std::vector<Compute<T>> outputs() {
         std::vector<Compute<T>> out(most_rows * classes);
-        model.predict({x.data(), inputs}, most_rows, out.data());
+        model.predict({x.data(), inputs}, most_rows, {out.data(), classes});
         return out;
     }
     std::vector<std::vector<Compute<T>>> states() {
@@ -262,12 +262,27 @@ void check_the_rest(const char* precision) {
           "%s: loss", pair.where.c_str());
     // Rows that are apart; a copy on the same device and on the other one.
     std::vector<Compute<T>> apart(50 * classes), dense(50 * classes);
-    pair.here.model.predict({pair.here.x.data() + 1, inputs + 2}, 50, dense.data());
-    pair.there.model.predict({pair.there.x.data() + 1, inputs + 2}, 50, apart.data());
+    pair.here.model.predict({pair.here.x.data() + 1, inputs + 2}, 50, {dense.data(), classes});
+    pair.there.model.predict({pair.there.x.data() + 1, inputs + 2}, 50, {apart.data(), classes});
     CHECK(apart == dense, "%s: rows apart", pair.where.c_str());
     const Model<T> same(pair.there.model, pair.device), back(pair.there.model, host_device());
     CHECK(parameters(same) == parameters(pair.here.model) && parameters(back) == parameters(pair.here.model),
           "%s: copies", pair.where.c_str());
+}
+
+// An error of the device is raised, and what was asked for after it is done anew.
+void check_failures() {
+    Pair<float> pair("float32", {}, "a failure");
+    pair.step(100);
+    pair.device.fails = true;
+    bool raised = false;
+    try {
+        pair.there.outputs();
+    } catch (const DeviceError&) {
+        raised = true;
+    }
+    CHECK(raised, "the device's error");
+    pair.compare("after a prediction that failed");
 }
 
 void check_refusals() {
@@ -312,6 +327,7 @@ int main() {
     check_the_rest<float>("float32");
     check_the_rest<double>("float64");
     check_the_rest<bfloat16>("bfloat16");
+    check_failures();
     check_refusals();
     return summary("devices");
 }
