@@ -395,6 +395,20 @@ BUGS = (
         "cpp:devices",
     ),
     Bug(
+        "folded weights count as made before the device has made them",
+        "csrc/train/model.cpp",
+        "    device_.synchronize();  // an error of this work",
+        "    // an error of this work",
+        "cpp:devices",
+    ),
+    Bug(
+        "an update on trial stays where the device fails",
+        "csrc/train/backpropagation.cpp",
+        "        before.restore();\n        throw;",
+        "        throw;",
+        "cpp:devices",
+    ),
+    Bug(
         "an upload writes over pinned memory that is still to be read",
         "csrc/kernels/cuda/staging.cpp",
         "    RC_CUDA_TRY(cudaEventSynchronize(emptied_[chunk_]));",

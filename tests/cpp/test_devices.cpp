@@ -270,19 +270,28 @@ void check_the_rest(const char* precision) {
           "%s: copies", pair.where.c_str());
 }
 
-// An error of the device is raised, and what was asked for after it is done anew.
+// An error of the device is raised; what it left undone is done anew, and what it left half done is undone.
 void check_failures() {
-    Pair<float> pair("float32", {}, "a failure");
+    Settings settings;
+    settings.labels = false;
+    Pair<float> pair("float32", settings, "a failure");
+    auto raises = [](auto call) {
+        try {
+            call();
+        } catch (const DeviceError&) {
+            return true;
+        }
+        return false;
+    };
     pair.step(100);
-    pair.device.fails = true;
-    bool raised = false;
-    try {
-        pair.there.outputs();
-    } catch (const DeviceError&) {
-        raised = true;
-    }
-    CHECK(raised, "the device's error");
+    pair.device.failing_wait = 1;
+    CHECK(raises([&] { pair.there.outputs(); }), "a prediction that failed");
     pair.compare("after a prediction that failed");
+    // The first wait is for the loss, the second for what the update on trial became.
+    pair.device.failing_wait = 2;
+    pair.device.loses_work = false;
+    CHECK(raises([&] { pair.there.step(100, 1e15); }), "a careful step that failed");
+    pair.compare("after a careful step that failed");
 }
 
 void check_refusals() {
