@@ -16,6 +16,8 @@ wheels="${RESNETCORE_WHEELS:-wheels}"
 python="${PYTHON:-python3}"
 results="${RESNETCORE_RESULTS:-benchmarks/results}"
 export PYTHONPATH="$work/site${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 RESNETCORE_COMMIT="$commit"
+# The wheels' programs (ninja's package looks for its own elsewhere), and CUDA's where the PATH lacks them.
+export PATH="$PATH:$work/site/bin:/usr/local/cuda/bin"
 
 # A name, the seconds it may take, and the command.
 pieces=(
@@ -25,7 +27,7 @@ pieces=(
 )
 for check in memcheck racecheck initcheck synccheck; do
     for dtype in float32 bfloat16 float64; do
-        pieces+=("$check-$dtype|590|compute-sanitizer --tool $check --error-exitcode 9 $python -m benchmarks.small_shapes cuda $dtype")
+        pieces+=("$check-$dtype|590|compute-sanitizer --tool $check --target-processes all --error-exitcode 9 $python -m benchmarks.small_shapes cuda $dtype")
     done
 done
 for options in "" "--variant norm" "--variant dense" "--mode infer" "--precision bfloat16" "--mode infer --precision bfloat16"; do
@@ -39,7 +41,7 @@ build() {
     if compgen -G "$wheels/*.whl" > /dev/null; then
         "$python" -m pip install -q --no-index --no-deps --upgrade --target "$work/site" "$wheels"/*.whl || return
     fi
-    RESNETCORE_CUDA=ON "$python" -m pip install --no-index --no-deps --no-build-isolation --upgrade --target "$work/site" . &&
+    CMAKE_BUILD_PARALLEL_LEVEL="$(nproc)" RESNETCORE_CUDA=ON "$python" -m pip install --no-index --no-deps --no-build-isolation --upgrade --target "$work/site" . &&
         "$python" -c "import resnetcore as rc; rc.show_config(); from resnetcore import _core; print(_core.check_device('cuda'))"
 }
 
@@ -85,5 +87,5 @@ for piece in "${pieces[@]}"; do
         [ "$name" = build ] && break
     fi
 done
-"$python" -m benchmarks.gpu_day "$work" "$results" "$("$0" --list | tr '\n' ' ')" || status=1
+"$python" -m benchmarks.gpu_day "$work" "$results" "$(printf '%s ' "${pieces[@]%%|*}")" || status=1
 exit "$status"

@@ -12,7 +12,7 @@ if(NOT RESNETCORE_CUDA MATCHES "^(AUTO|ON|OFF)$")
     message(FATAL_ERROR "RESNETCORE_CUDA must be AUTO, ON or OFF, got ${RESNETCORE_CUDA}")
 endif()
 set(RESNETCORE_HAS_CUDA OFF)
-set(RESNETCORE_CUDA_OLDEST 12.0)  # knows sm_90a
+set(RESNETCORE_CUDA_OLDEST 12.1)  # knows sm_90a, and kernels whose parameters are more than 4 KiB
 
 # Empty where there is none.
 function(resnetcore_find_nvcc result)

@@ -395,6 +395,20 @@ BUGS = (
         "cpp:devices",
     ),
     Bug(
+        "folded weights count as made before the device has made them",
+        "csrc/train/model.cpp",
+        "    device_.synchronize();  // an error of this work",
+        "    // an error of this work",
+        "cpp:devices",
+    ),
+    Bug(
+        "an update on trial stays where the device fails",
+        "csrc/train/backpropagation.cpp",
+        "        before.restore();\n        throw;",
+        "        throw;",
+        "cpp:devices",
+    ),
+    Bug(
         "an upload writes over pinned memory that is still to be read",
         "csrc/kernels/cuda/staging.cpp",
         "    RC_CUDA_TRY(cudaEventSynchronize(emptied_[chunk_]));",
@@ -411,9 +425,16 @@ BUGS = (
     Bug(
         "a launch that failed is not told of",
         "csrc/kernels/cuda/memory.cpp",
-        "    RC_CUDA_TRY(cudaGetLastError());",
-        "    ",
+        "launch = cudaGetLastError();",
+        "launch = cudaSuccess;",
         "cpp:cuda_streams",
+    ),
+    Bug(
+        "kernels run on after a launch that failed",
+        "csrc/kernels/cuda/launch.cuh",
+        "    if (cudaPeekAtLastError() != cudaSuccess) return;",
+        "    ",
+        "cpp:cuda_elementwise",
     ),
     Bug(
         "a CUDA fragment's rows and words change places",

@@ -111,14 +111,21 @@ PassResult Backpropagation<T>::run(const Batch<T>& batch, const PassOptions& opt
     return result;
 }
 
-// The same pass again, now with its update; undone where that was not finite. The name of the parameter that was not.
+// The same pass again, now with its update; undone where that was not finite, or the device failed. The name of the
+// parameter that was not.
 template <class T>
 std::string Backpropagation<T>::run_carefully(const Frame<T>& whole, const PassOptions& options,
                                               OptimizerState<T>& state) {
     Snapshot<T> before(model_, state);
     careful_ = true;
-    pass(whole, options, &state);
-    const std::string overflow = before.first_overflow();
+    std::string overflow;
+    try {
+        pass(whole, options, &state);
+        overflow = before.first_overflow();
+    } catch (...) {
+        before.restore();
+        throw;
+    }
     if (overflow.empty())
         model_.norms().commit_running_statistics(nullptr);
     else

@@ -144,6 +144,7 @@ void Model<T>::fold() {
         kernels_.fold(
             {p.rows, p.columns, store_.values(weight), norm.coefficients(), folded.panels.data(), folded.bias.data()});
     }
+    device_.synchronize();  // an error of this work is to be raised before it counts as done
     folded_is_current_ = true;
 }
 

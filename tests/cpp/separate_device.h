@@ -18,6 +18,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/error.h"
 #include "kernels/select.h"
 #include "runtime/device.h"
 
@@ -73,10 +74,13 @@ public:
     }
     void synchronize() override {
         if (recording_) fail("waiting in a recording");
+        const bool fails = failing_wait > 0 && --failing_wait == 0;
+        if (fails && loses_work) waiting_.clear();
         mprotect(memory_, capacity, PROT_READ | PROT_WRITE);
         for (const auto& work : waiting_) work();
         mprotect(memory_, capacity, PROT_NONE);
         waiting_.clear();
+        if (fails) throw DeviceError("SeparateDevice: told to fail");
     }
     void make_current() override { current() = this; }
 
@@ -121,6 +125,8 @@ public:
     }
 
     std::size_t limit = SIZE_MAX;  // of one allocation
+    int failing_wait = 0;          // the next that raises an error, counted from 1
+    bool loses_work = true;        // what waits for it is not done
     int downloads = 0, plays = 0;
 
 private:

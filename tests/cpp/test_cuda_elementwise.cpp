@@ -316,9 +316,28 @@ void run() {
     }
 }
 
+// More columns than a grid has panels: no GPU launches that.
+void nothing_runs_after_a_launch_that_failed() {
+    const KernelTable<float>& k = device_kernels<float>();
+    DeviceMatrix<float> from(1, 7, Fill::reals), to(1, 7, Fill::zeros);
+    const CommitArgs<float> commit{7, from.data(), to.data(), nullptr};
+    ForwardArgs<float> impossible;
+    impossible.rows = 1, impossible.columns = std::int64_t{65536} * k.panel;
+    k.forward(impossible);
+    k.commit(commit);
+    CHECK(device().synchronize() != 0, "not reported");
+    to.download();
+    for (std::int64_t j = 0; j < 7; ++j) CHECK(to.at(0, j) == 0, "committed after a failure");
+    k.commit(commit);
+    CHECK(device().synchronize() == 0, "%s", device().last_error());
+    to.download();
+    for (std::int64_t j = 0; j < 7; ++j) CHECK(to.at(0, j) == from.at(0, j), "nothing runs any more");
+}
+
 }  // namespace
 
 int main() {
     each_type([](auto type) { run<decltype(type)>(); });
+    nothing_runs_after_a_launch_that_failed();
     return summary("cuda_elementwise");
 }

@@ -134,6 +134,25 @@ void an_error_of_a_launch_is_reported_once() {
     CHECK(synchronize() == 0, "%s", last_error());
 }
 
+void an_error_of_a_launch_does_not_end_a_download_early() {
+    void* memory = allocate(8);
+    const Bytes given = pattern(8, 3);
+    upload(memory, given.data(), 8);
+    late_cuda::error_of_a_launch = cudaErrorInvalidConfiguration;
+    Bytes bytes(8, 0);
+    CHECK(download(bytes.data(), memory, 8) != 0, "not reported");
+    CHECK(bytes == given, "still to be written");
+    release(memory);
+}
+
+void a_recording_without_one_of_its_launches_is_none() {
+    CHECK(begin_recording() == 0, "%s", last_error());
+    late_cuda::error_of_a_launch = cudaErrorInvalidConfiguration;
+    CHECK(end_recording() == nullptr, "it can be played");
+    CHECK(std::string(last_error()).find("cudaErrorInvalidConfiguration") != std::string::npos, "%s", last_error());
+    CHECK(synchronize() == 0, "reported twice: %s", last_error());
+}
+
 void streams_wait_for_each_other() {
     void* memory = allocate(8);
     const Bytes theirs = pattern(8, 9);
@@ -164,6 +183,8 @@ int main() {
     memory_is_released_after_its_last_use();
     a_recording_happens_when_it_is_played();
     an_error_of_a_launch_is_reported_once();
+    an_error_of_a_launch_does_not_end_a_download_early();
+    a_recording_without_one_of_its_launches_is_none();
     streams_wait_for_each_other();
     synchronize();
     CHECK(late_cuda::blocks == 0, "%d blocks are left", late_cuda::blocks);

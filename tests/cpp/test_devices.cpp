@@ -110,7 +110,7 @@ struct Training {
     }
     std::vector<Compute<T>> outputs() {
         std::vector<Compute<T>> out(most_rows * classes);
-        model.predict({x.data(), inputs}, most_rows, out.data());
+        model.predict({x.data(), inputs}, most_rows, {out.data(), classes});
         return out;
     }
     std::vector<std::vector<Compute<T>>> states() {
@@ -262,12 +262,36 @@ void check_the_rest(const char* precision) {
           "%s: loss", pair.where.c_str());
     // Rows that are apart; a copy on the same device and on the other one.
     std::vector<Compute<T>> apart(50 * classes), dense(50 * classes);
-    pair.here.model.predict({pair.here.x.data() + 1, inputs + 2}, 50, dense.data());
-    pair.there.model.predict({pair.there.x.data() + 1, inputs + 2}, 50, apart.data());
+    pair.here.model.predict({pair.here.x.data() + 1, inputs + 2}, 50, {dense.data(), classes});
+    pair.there.model.predict({pair.there.x.data() + 1, inputs + 2}, 50, {apart.data(), classes});
     CHECK(apart == dense, "%s: rows apart", pair.where.c_str());
     const Model<T> same(pair.there.model, pair.device), back(pair.there.model, host_device());
     CHECK(parameters(same) == parameters(pair.here.model) && parameters(back) == parameters(pair.here.model),
           "%s: copies", pair.where.c_str());
+}
+
+// An error of the device is raised; what it left undone is done anew, and what it left half done is undone.
+void check_failures() {
+    Settings settings;
+    settings.labels = false;
+    Pair<float> pair("float32", settings, "a failure");
+    auto raises = [](auto call) {
+        try {
+            call();
+        } catch (const DeviceError&) {
+            return true;
+        }
+        return false;
+    };
+    pair.step(100);
+    pair.device.failing_wait = 1;
+    CHECK(raises([&] { pair.there.outputs(); }), "a prediction that failed");
+    pair.compare("after a prediction that failed");
+    // The first wait is for the loss, the second for what the update on trial became.
+    pair.device.failing_wait = 2;
+    pair.device.loses_work = false;
+    CHECK(raises([&] { pair.there.step(100, 1e15); }), "a careful step that failed");
+    pair.compare("after a careful step that failed");
 }
 
 void check_refusals() {
@@ -312,6 +336,7 @@ int main() {
     check_the_rest<float>("float32");
     check_the_rest<double>("float64");
     check_the_rest<bfloat16>("bfloat16");
+    check_failures();
     check_refusals();
     return summary("devices");
 }

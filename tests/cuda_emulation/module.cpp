@@ -4,6 +4,7 @@
 #include <cstring>
 #include <string>
 
+#include "cuda_runtime_api.h"
 #include "kernels/cuda/tables.h"
 #include "memory.h"
 #include "stream.h"
@@ -37,7 +38,7 @@ void release(void* memory) {
 int synchronize() {
     if (emulation::recording()) return refused_while_recording();
     emulation::wait();
-    return 0;
+    return cudaGetLastError() == cudaSuccess ? 0 : fail("a launch was refused");
 }
 
 int upload(void* to, const void* from, std::size_t bytes) {
@@ -52,8 +53,7 @@ int upload(void* to, const void* from, std::size_t bytes) {
 int download(void* to, const void* from, std::size_t bytes) {
     if (emulation::recording()) return refused_while_recording();
     emulation::enqueue([=] { std::memcpy(to, from, bytes); });
-    emulation::wait();
-    return 0;
+    return synchronize();
 }
 
 int copy(void* to, const void* from, std::size_t bytes) {
@@ -70,7 +70,9 @@ int begin_recording() { return emulation::begin_recording() ? 0 : fail("a sequen
 
 void* end_recording() {
     if (!emulation::recording()) return fail("no sequence is being recorded"), nullptr;
-    return emulation::end_recording().release();
+    const auto recording = emulation::end_recording();
+    if (cudaGetLastError() != cudaSuccess) return fail("a launch was refused"), nullptr;
+    return new emulation::Recording(*recording);
 }
 
 int play(void* recording) {

@@ -1,6 +1,7 @@
 #include "stream.h"
 
 #include <cstdlib>
+#include <utility>
 
 #include "block.h"
 #include "kernels/cuda/stream.h"
@@ -20,6 +21,14 @@ Stream& device_stream() {
     return stream;
 }
 thread_local std::unique_ptr<Recording> taken_down;
+thread_local cudaError_t last_error = cudaSuccess;
+
+// CUDA C++ Programming Guide, "Technical Specifications per Compute Capability".
+bool is_possible(dim3 grid, dim3 block) {
+    constexpr unsigned most_across = 2147483647, most_along = 65535, most_threads = 1024;
+    return grid.x > 0 && grid.y > 0 && grid.x <= most_across && grid.y <= most_along && block.x > 0 &&
+           block.x <= most_threads;
+}
 
 }  // namespace
 
@@ -53,7 +62,10 @@ void enqueue(std::function<void()> work) {
 }
 
 void launch(Stream*, dim3 grid, dim3 block, std::function<void()> thread) {
-    enqueue([grid, block, thread = std::move(thread)] { run_grid(grid, block, thread); });
+    if (!is_possible(grid, block))
+        last_error = cudaErrorInvalidConfiguration;
+    else
+        enqueue([grid, block, thread = std::move(thread)] { run_grid(grid, block, thread); });
 }
 
 bool recording() { return taken_down != nullptr; }
@@ -70,6 +82,9 @@ void play(const Recording& recording) {
 void wait() { device_stream().wait(); }
 
 }  // namespace emulation
+
+cudaError_t cudaPeekAtLastError() { return emulation::last_error; }
+cudaError_t cudaGetLastError() { return std::exchange(emulation::last_error, cudaSuccess); }
 
 namespace resnetcore {
 namespace cuda {

@@ -14,10 +14,12 @@ struct Same {
     using Type = T;
 };
 
-// A failure is the run time's last error, which the module reports where work is waited for.
+// A failure is the run time's last error, which the module reports where work is waited for. Until then nothing else is
+// launched: the update that follows must not be made of what a kernel would have written that never ran.
 template <class... Parameters>
 void launch(void (*kernel)(Parameters...), dim3 grid, int threads,
             const typename Same<Parameters>::Type&... arguments) {
+    if (cudaPeekAtLastError() != cudaSuccess) return;
     void* pointers[] = {const_cast<void*>(static_cast<const void*>(&arguments))...};
     (void)cudaLaunchKernel(kernel, grid, dim3(threads), pointers, 0, current_stream());
 }

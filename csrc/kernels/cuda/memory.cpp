@@ -72,9 +72,10 @@ int clear(void* memory, std::size_t bytes) {
 
 int synchronize() {
     if (is_recording()) return refuse(recorded);
-    RC_CUDA_TRY(cudaGetLastError());  // of this thread's launches, which return nothing
-    RC_CUDA_TRY(cudaStreamSynchronize(current_stream()));
-    return 0;
+    const cudaError_t launch = cudaGetLastError();  // of this thread's launches, which return nothing
+    // In any case: a download may still be writing to the caller's memory.
+    const int status = report(cudaStreamSynchronize(current_stream()), "cudaStreamSynchronize");
+    return launch == cudaSuccess ? status : report(launch, "cudaLaunchKernel");
 }
 
 int wait_for_stream(void* other) { return order(static_cast<cudaStream_t>(other), current_stream()); }

@@ -13,10 +13,11 @@ namespace cuda {
 // c += a·b by a warp, a of 16 × 16 and b of 16 × 8. With g = lane / 4 and t = lane % 4, and columns counted in words
 // (pairs of terms): a is at (g, t), (g + 8, t), (g, t + 4), (g + 8, t + 4) of A; b at (t, g), (t + 4, g) of B; c at (g,
 // 2t), (g, 2t + 1), (g + 8, 2t), (g + 8, 2t + 1) (PTX ISA, "Matrix Fragments for mma.m16n8k16 with floating point
-// type").
+// type"). Volatile: all lanes are to do it together, and any other asm the compiler may move to where some do not.
 __device__ __forceinline__ void multiply_fragments(float* c, const std::uint32_t (&a)[4], const std::uint32_t (&b)[2]) {
 #if defined(__CUDA_ARCH__)
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
         "{%0, %1, %2, %3};"
         : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));

@@ -35,6 +35,8 @@ void* end_recording() {
     cudaGraphExec_t recording = nullptr;
     int status = report(cudaStreamEndCapture(stream, &graph), "cudaStreamEndCapture");
     cudaStreamDestroy(stream);
+    // A capture does not know of a launch that failed: its graph would be without that kernel, each time it is played.
+    if (!status) status = report(cudaPeekAtLastError(), "cudaLaunchKernel");
     if (!status) status = report(cudaGraphInstantiate(&recording, graph, 0), "cudaGraphInstantiate");
     if (graph) cudaGraphDestroy(graph);
     return status ? nullptr : recording;

@@ -58,6 +58,7 @@ const char* cudaGetErrorName(cudaError_t error) {
     return error == cudaErrorInvalidConfiguration ? "cudaErrorInvalidConfiguration" : "cudaErrorOther";
 }
 cudaError_t cudaGetLastError() { return std::exchange(late_cuda::error_of_a_launch, cudaSuccess); }
+cudaError_t cudaPeekAtLastError() { return late_cuda::error_of_a_launch; }
 cudaError_t cudaSetDevice(int index) {
     device = index;
     return cudaSuccess;

@@ -12,11 +12,15 @@ struct dim3 {
 
 namespace emulation {
 class Stream;
+// Refused, as the calling thread's last error, where CUDA has no such grid or block.
 void launch(Stream* stream, dim3 grid, dim3 block, std::function<void()> thread);
 }  // namespace emulation
 
 using cudaStream_t = emulation::Stream*;
-enum cudaError_t { cudaSuccess = 0 };
+enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidConfiguration = 9 };
+// The calling thread's; the latter forgets it.
+cudaError_t cudaPeekAtLastError();
+cudaError_t cudaGetLastError();
 
 // Arguments are copied here and now, as CUDA does; the kernel runs when the stream gets to it.
 template <class... Parameters, std::size_t... index>
@@ -29,5 +33,5 @@ template <class... Parameters>
 cudaError_t cudaLaunchKernel(void (*kernel)(Parameters...), dim3 grid, dim3 block, void** arguments, std::size_t,
                              cudaStream_t stream) {
     emulation::launch(stream, grid, block, bind_kernel(kernel, arguments, std::index_sequence_for<Parameters...>()));
-    return cudaSuccess;
+    return cudaPeekAtLastError();
 }
