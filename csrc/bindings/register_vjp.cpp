@@ -4,6 +4,7 @@
 #include <pybind11/stl.h>
 
 #include <memory>
+#include <utility>
 #include <variant>
 
 #include "base/error.h"
@@ -136,7 +137,7 @@ py::object backward(const VjpObject& object, const py::array& x, const std::vect
         if (vjp.options().input_gradient) {
             py::array_t<Compute<T>> array({pass.rows, vjp.topology().inputs});
             input = array.mutable_data();
-            d_x = array;
+            d_x = std::move(array);
         }
         {
             const WithoutGil release;

@@ -12,7 +12,7 @@ namespace resnetcore {
 RC_HD double larger(double a, double b) { return a >= b || a != a ? a : b; }
 
 // Also where the C library's name means something else on a device.
-RC_HD bool is_finite(double x) { return x - x == 0; }
+RC_HD bool is_finite(double x) { return x * 0 == 0; }
 
 // No gradient is larger than rows · max|A| · max|δ|. Squares and multiples by any sensible number of an update below
 // `small` are far from what a float ends with.

@@ -71,14 +71,10 @@ Status* answer(CallFrame* frame, const char* operation, void (*body)(const CallF
 template <class Body>
 void with_type(const CallFrame& frame, Body body) {
     const std::int32_t type = Buffers(frame.arguments, "argument").type();
-    if (type == float32_type)
-        body(float());
-    else if (type == float64_type)
-        body(double());
-    else if (type == bfloat16_type)
-        body(bfloat16());
-    else
-        throw DTypeError("arguments must be float32, float64 or bfloat16");
+    if (type == float32_type) return body(float());
+    if (type == float64_type) return body(double());
+    if (type == bfloat16_type) return body(bfloat16());
+    throw DTypeError("arguments must be float32, float64 or bfloat16");
 }
 
 }  // namespace resnetcore::xla
