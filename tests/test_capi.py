@@ -184,6 +184,7 @@ REFUSED = {
     "an unknown dtype": (spoiled(OUT, dtype=77), "DTYPE", "out must be float32, got the unknown dtype 77"),
     "labels": (spoiled(SOURCE, dtype=3), "DTYPE", r"sources\[0\] must be float32, float64 or bfloat16"),
     "stride beyond memory": (spoiled(SOURCE, stride=2**62), "SHAPE", r"must take less than 2\*\*60 bytes"),
+    "one row as many": (spoiled(SOURCE, rows=2**60, stride=0), "SHAPE", r"must take less than 2\*\*60 bytes"),
     "stride of the lowest number": (spoiled(SOURCE, stride=-(2**63)), "SHAPE", r"must take less than 2\*\*60 bytes"),
 }
 
@@ -199,6 +200,22 @@ def test_what_is_refused_changes_nothing(kind):
     with pytest.raises(c.Failed, match=f"RC_{code}_ERROR: rc_residual_forward: .*{message}"):
         c.check(c.lib.rc_residual_forward(1, source, weight, bias, 1, skip, 1, out))
     assert all((array == 7).all() for array in arrays)
+
+
+def test_a_view_of_one_row_is_refused_where_a_copy_has_no_place_in_64_bits():
+    """Rows, columns and strides are small enough each; packed weights and δ would have 2⁶⁴ elements."""
+    ones, tall, many, wide = np.ones((1, 2**10), "f4"), 2**60, 2**54, 2**10
+
+    def view(rows, columns, data=ones):
+        return ctypes.byref(c.Matrix(data.ctypes.data, rows, columns, 0, 0))
+
+    nothing = view(0, 1)
+    with pytest.raises(c.Failed, match=r"RC_SHAPE_ERROR: .*weights\[0\] must take less than 2\*\*60 bytes"):
+        c.check(c.lib.rc_residual_forward(1, view(0, tall), view(tall, 1), None, 0, None, 1, nothing))
+    d_weights = np.zeros((1, wide), "f4")
+    operands = [view(many, wide), view(many, wide), 1, view(many, 1), view(1, wide), None, 0, None, 1]
+    with pytest.raises(c.Failed, match="RC_SHAPE_ERROR: .*grad must take less than"):
+        c.check(c.lib.rc_residual_backward(*operands, None, view(1, wide, d_weights), None, None))
 
 
 def test_null_pointers_and_counts_are_refused():

@@ -90,6 +90,12 @@ def test_every_layout_gives_the_same_bits(rng, dtype):
     )
 
 
+def test_weights_whose_copy_has_no_place_in_64_bits():
+    tall = np.broadcast_to(np.float32(1), (2**60, 1))
+    with pytest.raises(MemoryError):
+        ops.residual_forward([np.empty((0, 2**60), "f4")], [tall])
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_update_in_strided_weights(rng, dtype):
     sources, weights, bias, identity = block(rng, dtype)

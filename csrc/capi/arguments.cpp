@@ -22,12 +22,13 @@ std::string dtype_text(rc_dtype dtype) {
     return known(dtype) ? dtype_names[dtype] : "the unknown dtype " + std::to_string(dtype);
 }
 
-// From the first to the last byte of the matrix; more than `most_bytes` where that is too much.
+// From the first to the last byte of the matrix, or of a dense copy where that has more; more than `most_bytes` where
+// it is too much.
 std::int64_t extent(const rc_matrix& m) {
     if (m.rows == 0) return 0;
     std::int64_t elements = 0;
     const bool fits = m.stride != INT64_MIN &&
-                      !__builtin_mul_overflow(m.rows - 1, m.rows > 1 ? std::abs(m.stride) : 0, &elements) &&
+                      !__builtin_mul_overflow(m.rows - 1, std::max(std::abs(m.stride), m.columns), &elements) &&
                       !__builtin_add_overflow(elements, m.columns, &elements) &&
                       !__builtin_mul_overflow(elements, item_sizes[m.dtype], &elements);
     return fits ? elements : INT64_MAX;

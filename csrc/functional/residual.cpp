@@ -1,6 +1,7 @@
 #include "functional/residual.h"
 
 #include <algorithm>
+#include <new>
 #include <optional>
 
 #include "kernels/select.h"
@@ -42,6 +43,13 @@ Rows<Compute<T>> widened(std::int64_t rows, std::int64_t columns, Rows<T> from, 
     return {room.data(), columns};
 }
 
+// A view of stride 0 may be of any shape, its copy may not: sizes of packed copies are far from overflow.
+template <class T>
+void check_copyable(const Matrix<T>& m) {
+    constexpr double most_elements = 0x1p52;
+    if (static_cast<double>(m.rows) * static_cast<double>(m.columns) > most_elements) throw std::bad_alloc();
+}
+
 template <class T>
 using PackedWeights = std::vector<AlignedArray<T>>;
 
@@ -51,6 +59,7 @@ PackedWeights<T> pack_all(const ResidualArguments<T>& arguments, Pack pack, bool
     PackedWeights<T> packed;
     AlignedArray<Compute<T>> room;
     for (const Matrix<T>& w : arguments.weights) {
+        check_copyable(w);
         packed.emplace_back(transposed ? operand_size<T>(w.columns, w.rows, panel)
                                        : operand_size<T>(w.rows, w.columns, panel));
         pack(w.rows, w.columns, widened(w.rows, w.columns, Rows<T>{w.data, w.stride}, room), packed.back().data());
