@@ -16,7 +16,7 @@ import c_library as c
 import resnetcore as rc
 from reference import ACTIVATIONS, rounded
 from resnetcore import _core, safetensors
-from test_checkpoint import ARRAYS, NETWORKS, TOPOLOGIES, arrays_of, make_network, rewrite
+from test_checkpoint import ARRAYS, NETWORKS, TOPOLOGIES, arrays_of, make_network, rewrite, set_layer
 from test_safetensors import HOSTILE
 
 ROOT = Path(__file__).parent.parent
@@ -355,6 +355,13 @@ def test_a_key_of_the_topology_that_comes_twice_is_refused(path):
     make_network("one layer").save(path)
     rewrite(path, lambda value: '{"version":1,"inputs":5,"inputs":5,"dtype":"float32","seed":7,"layers":[]}')
     assert load_code(path) == "RC_CHECKPOINT_ERROR"
+
+
+def test_a_number_is_shown_as_it_is(path):
+    make_network("one layer").save(path)
+    rewrite(path, set_layer(0, dropout=-1e-9))
+    with pytest.raises(c.Failed, match=r"dropout must be in \[0, 1\), got -1e-09"):
+        c.Network(path)
 
 
 def test_what_is_not_a_regular_file_is_an_os_error_at_once(tmp_path):

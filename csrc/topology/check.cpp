@@ -4,6 +4,7 @@
 #include <set>
 
 #include "base/error.h"
+#include "base/text.h"
 
 namespace resnetcore {
 namespace {
@@ -24,12 +25,12 @@ void check_width(const std::string& what, std::int64_t width) {
 
 void check_rate(std::int64_t number, const char* what, double rate) {
     if (!(rate >= 0 && rate < 1))
-        throw ValueError("Network: " + name(number) + ": " + what + " must be in [0, 1), got " + std::to_string(rate));
+        throw ValueError("Network: " + name(number) + ": " + what + " must be in [0, 1), got " + number_text(rate));
 }
 
 void check_finite(std::int64_t number, const char* what, double value) {
     if (!std::isfinite(value))
-        throw ValueError("Network: " + name(number) + ": " + what + " must be finite, got " + std::to_string(value));
+        throw ValueError("Network: " + name(number) + ": " + what + " must be finite, got " + number_text(value));
 }
 
 void check_skip(const Topology& t, std::int64_t number, const Skip& skip) {
