@@ -149,8 +149,9 @@ def test_an_empty_batch_is_fine(rng):
     c.forward(np.empty((0, 7), "f4"), sources, weights, bias, identity)
     d_weights = [np.ones(w.shape, "f4") for w in weights]
     grad = np.empty((0, 7), "f4")
-    c.backward(grad, grad, sources, weights, bias, identity, into=(None, d_weights, None, None))
-    assert not any(d.any() for d in d_weights)
+    d_bias = np.ones(7, "f4")
+    c.backward(grad, grad, sources, weights, bias, identity, into=(None, d_weights, d_bias, None))
+    assert not any(d.any() for d in [*d_weights, d_bias])
 
 
 def spoiled(index, **changes):

@@ -185,6 +185,8 @@ void weight_gradients(const ResidualArguments<T>& arguments, const ResidualGradi
     const KernelTable<T>& table = kernels<T>();
     const std::int64_t panels = panel_count(arguments.columns, table.panel);
     const auto n = static_cast<std::int64_t>(arguments.sources.size());
+    // The kernel takes the place of what is there with its first row.
+    if (out.bias && arguments.rows == 0) std::fill_n(out.bias, arguments.columns, Compute<T>(0));
     std::int64_t inner = 1;
     std::vector<AlignedArray<Compute<T>>> packed;
     for (const Matrix<T>& w : arguments.weights) {
