@@ -244,6 +244,12 @@ for type in (Type.Explicit, Type.Auto):
     mesh = jax.make_mesh((2,), ("rows",), axis_types=(type,))
     spread = jax.device_put(x, NamedSharding(mesh, P("rows")))
     assert jnp.allclose(jax.jit(jax.grad(lambda w: jnp.sin(ours(spread, w)).sum()))(w), truth, atol=1e-5)
+    # Columns of the source, and rows of the identity term, are split: the output's are not.
+    given = jax.device_put(x, NamedSharding(mesh, P(None, "rows"))), w[:, :3], jax.device_put(x[:, :3], spread.sharding)
+    loss = lambda block: lambda given: jnp.sin(block(*given)).sum()
+    gradient = jax.jit(jax.grad(loss(lambda x, w, h: residual([x], [w], None, [h]))))(given)
+    for got, want in zip(gradient, jax.grad(loss(lambda x, w, h: jax.nn.relu(x @ w + h)))((x, w[:, :3], x[:, :3]))):
+        assert jnp.allclose(got, want, atol=1e-5)
 for check in (True, False):
     mapped = jax.shard_map(ours, mesh=mesh, in_specs=(P("rows"), P()), out_specs=P("rows"), check_vma=check)
     assert jnp.allclose(mapped(x, w), theirs(x, w), atol=1e-5)

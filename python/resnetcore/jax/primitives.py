@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir, xla
+from jax.sharding import NamedSharding, PartitionSpec
 
 from .. import _core
 from .._errors import ArrayDeviceError, BuildFeatureError
@@ -70,7 +71,10 @@ residual_tangent = Primitive("residual_tangent")
 
 @residual_forward.def_abstract_eval
 def _(*operands: Shape, sources: int, identity: int, activation: str) -> Shape:
-    return operands[0].update(shape=(operands[0].shape[0], operands[sources].shape[1]))
+    rows, given = operands[0].shape[0], operands[0].sharding
+    # With explicit sharding, rows lie as those of the source do; how its columns are split says nothing of ours.
+    sharding = NamedSharding(given.mesh, PartitionSpec(*given.spec[:1], None))
+    return operands[0].update(shape=(rows, operands[sources].shape[1]), sharding=sharding)
 
 
 @residual_backward.def_abstract_eval
@@ -109,7 +113,15 @@ def _transpose(grad: Any, a: Array, *given: Any, varied: tuple[bool, ...], **blo
     if not wanted:
         gradients = [None] * n + gradients
     by_operand = [*gradients[: 2 * n], *[gradients[2 * n]] * n_identity, *gradients[2 * n + 1 :]]
-    return nothing + [d.astype(a.dtype) for d, varies in zip(by_operand, varied, strict=True) if varies]
+    return nothing + [_as_operand(d, x) for d, x, varies in zip(by_operand, operands, varied, strict=True) if varies]
+
+
+def _as_operand(gradient: Array, operand: Array) -> Array:
+    """Of the operand's dtype and, where shardings are explicit, with its sharding: δ lies as the output does."""
+    sharding = jax.typeof(operand).sharding
+    if jax.typeof(gradient).sharding != sharding:
+        gradient = jax.sharding.reshard(gradient, sharding)
+    return gradient.astype(operand.dtype)
 
 
 def _batch_forward(operands: Sequence[Array], dims: Sequence[int | None], **block: Any) -> tuple[Array, int]:
