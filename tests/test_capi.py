@@ -594,6 +594,12 @@ def test_an_example_reports_what_is_wrong(examples, tmp_path):
     for program in (examples["c"] / "train", examples["cpp"] / "train"):
         done = subprocess.run([program, tmp_path / "missing", tmp_path / "x"], capture_output=True, text=True)
         assert done.returncode == 1 and "missing': No such file or directory" in done.stderr
+    rc.models.plain(2, 1, width=4, depth=2).save(tmp_path / "net")
+    for text, rows in [("1 2\n3 4\n", 2), ("1 2\n3", 1), ("1 2\n3 x\n", 1), ("x", 0)]:
+        command = [examples["c"] / "predict", tmp_path / "net"]
+        done = subprocess.run(command, input=text, capture_output=True, text=True)
+        assert done.stdout.count("\n") == rows and done.returncode == (rows < 2)
+        assert ("a row is incomplete" in done.stderr) == (rows < 2)
 
 
 def test_the_example_of_the_documentation_runs(tmp_path):

@@ -32,6 +32,7 @@ int main(int argc, char** argv) {
         }
         for (i = 0; i < out.columns; ++i) printf("%.9g%c", ((float*)out.data)[i], i + 1 < out.columns ? ' ' : '\n');
     }
+    if (!failed && (read > 0 || !feof(stdin))) failed = fail("a row is incomplete, or holds what is not a number");
     free(x.data);
     free(out.data);
     rc_network_free(network);
