@@ -30,7 +30,6 @@ STRUCTS = [
     ("MetadataExtension", "XLA_FFI_Metadata_Extension", "base:extension_base metadata"),
 ]
 VALUES = {
-    "execute_stage": "XLA_FFI_ExecutionStage_EXECUTE",
     "buffer_kind": "XLA_FFI_ArgType_BUFFER",
     "scalar_kind": "XLA_FFI_AttrType_SCALAR",
     "string_kind": "XLA_FFI_AttrType_STRING",

@@ -13,10 +13,9 @@ namespace resnetcore::xla {
 // The versions that were looked at: 0.1 (JAX 0.5) to 0.3 (JAX 0.10).
 constexpr int major_version = 0, first_minor_version = 1, last_minor_version = 3;
 
-enum Stage : std::int32_t { execute_stage = 3 };
 enum Kind : std::int32_t { buffer_kind = 1, scalar_kind = 3, string_kind = 4 };
 enum DataType : std::int32_t { int64_type = 5, float32_type = 11, float64_type = 12, bfloat16_type = 16 };
-enum ErrorCode : std::int32_t { invalid_argument = 3, resource_exhausted = 8, internal = 13 };
+enum ErrorCode : std::int32_t { invalid_argument = 3, resource_exhausted = 8 };
 
 struct Status;  // XLA's own error; null where there is none
 
