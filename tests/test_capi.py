@@ -405,6 +405,24 @@ except c.Failed as error:
     assert target.read_bytes() == before and sorted(p.name for p in tmp_path.iterdir()) == ["link", "target"]
 
 
+def test_a_file_whose_owner_a_container_does_not_know_is_replaced(path):
+    namespace = ["unshare", "--user", "--map-root-user"]
+    require("unshare")
+    if os.geteuid() != 0 or subprocess.run([*namespace, "true"], capture_output=True).returncode != 0:
+        pytest.skip("there is no user namespace here, or no right to give a file away")
+    net = make_network("one layer")
+    net.save(path)
+    whole = path.read_bytes()
+    code = f"import sys; sys.path[:0] = [{str(ROOT / 'tests')!r}]; import c_library as c, resnetcore as rc; "
+    for save in ("c.Network(sys.argv[1]).save(sys.argv[2])", "rc.load(sys.argv[1]).save(sys.argv[2])"):
+        target = path.with_name("target")
+        target.write_bytes(b"old")
+        target.chmod(0o666)
+        os.chown(target, 1234, 2345)
+        run([*namespace, sys.executable, "-c", code + save, path, target])
+        assert target.read_bytes() == whole and target.stat().st_mode & 0o777 == 0o666
+
+
 # ---- Training ----------------------------------------------------------------------------------------------------
 
 TRAININGS = {

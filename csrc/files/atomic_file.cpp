@@ -131,8 +131,8 @@ private:
 };
 
 void keep_owner_and_mode(int descriptor, const struct stat& old, const Target& target) {
-    // Owner first: changing it clears bits of the mode.
-    if (fchown(descriptor, old.st_uid, old.st_gid) == -1 && errno != EPERM) target.fail(errno);
+    // Owner first: changing it clears bits of the mode. One whom a container's user namespace does not know is invalid.
+    if (fchown(descriptor, old.st_uid, old.st_gid) == -1 && errno != EPERM && errno != EINVAL) target.fail(errno);
     target.checked(fchmod(descriptor, old.st_mode & 07777));
 }
 

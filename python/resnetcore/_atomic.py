@@ -82,8 +82,7 @@ def _temporary(folder: int, old: os.stat_result | None) -> Iterator[tuple[str, i
     try:
         if old is not None:
             # Owner first: changing it clears bits of the mode.
-            with contextlib.suppress(PermissionError):
-                os.fchown(descriptor, old.st_uid, old.st_gid)
+            _keep_owner(descriptor, old)
             os.fchmod(descriptor, stat.S_IMODE(old.st_mode))
         yield name, descriptor
     except BaseException:
@@ -92,6 +91,15 @@ def _temporary(folder: int, old: os.stat_result | None) -> Iterator[tuple[str, i
         raise
     finally:
         os.close(descriptor)
+
+
+def _keep_owner(descriptor: int, old: os.stat_result) -> None:
+    try:
+        os.fchown(descriptor, old.st_uid, old.st_gid)
+    except OSError as error:
+        # One whom a container's user namespace does not know is invalid.
+        if error.errno not in (errno.EPERM, errno.EINVAL):
+            raise
 
 
 def _create(folder: int, mode: int) -> tuple[str, int]:
