@@ -215,7 +215,7 @@ def test_a_view_of_one_row_is_refused_where_a_copy_has_no_place_in_64_bits():
         c.check(c.lib.rc_residual_forward(1, view(0, tall), view(tall, 1), None, 0, None, 1, nothing))
     d_weights = np.zeros((1, wide), "f4")
     operands = [view(many, wide), view(many, wide), 1, view(many, 1), view(1, wide), None, 0, None, 1]
-    with pytest.raises(c.Failed, match="RC_SHAPE_ERROR: .*grad must take less than"):
+    with pytest.raises(c.Failed, match=r"RC_SHAPE_ERROR: .*grad must take less than"):
         c.check(c.lib.rc_residual_backward(*operands, None, view(1, wide, d_weights), None, None))
 
 
