@@ -244,6 +244,8 @@ for type in (Type.Explicit, Type.Auto):
     mesh = jax.make_mesh((2,), ("rows",), axis_types=(type,))
     spread = jax.device_put(x, NamedSharding(mesh, P("rows")))
     assert jnp.allclose(jax.jit(jax.grad(lambda w: jnp.sin(ours(spread, w)).sum()))(w), truth, atol=1e-5)
+    batches = jax.device_put(jnp.stack([x, -x]), NamedSharding(mesh, P(None, "rows")))
+    assert jnp.allclose(jax.vmap(ours, in_axes=(0, None))(batches, w), jax.vmap(theirs, in_axes=(0, None))(batches, w), atol=1e-5)
     # Columns of the source, and rows of the identity term, are split: the output's are not.
     given = jax.device_put(x, NamedSharding(mesh, P(None, "rows"))), w[:, :3], jax.device_put(x[:, :3], spread.sharding)
     loss = lambda block: lambda given: jnp.sin(block(*given)).sum()

@@ -125,7 +125,7 @@ def _as_operand(gradient: Array, operand: Array) -> Array:
 
 
 def _batch_forward(operands: Sequence[Array], dims: Sequence[int | None], **block: Any) -> tuple[Array, int]:
-    """Rows of all batches in one call, if nothing but rows is batched."""
+    """Rows of all batches in one call, if nothing but rows is batched, and they are not split over devices."""
     n = block["sources"]
     has_rows = [i < n or 2 * n <= i < 2 * n + block["identity"] for i in range(len(operands))]
     if any(dim is not None and not rows for dim, rows in zip(dims, has_rows, strict=True)):
@@ -136,6 +136,9 @@ def _batch_forward(operands: Sequence[Array], dims: Sequence[int | None], **bloc
         return jnp.broadcast_to(x, (size, *x.shape)) if dim is None else jnp.moveaxis(x, dim, 0)
 
     batches = [stacked(x, dim) if rows else x for x, dim, rows in zip(operands, dims, has_rows, strict=True)]
+    # With explicit sharding, JAX has no way to say how the merged rows would then be split.
+    if any(jax.typeof(x).sharding.spec[1] is not None for x, rows in zip(batches, has_rows, strict=True) if rows):
+        return _one_by_one(residual_forward, operands, dims, **block)
     rows = batches[0].shape[1]
     merged = [
         x.reshape(size * rows, x.shape[2]) if is_rows else x for x, is_rows in zip(batches, has_rows, strict=True)
