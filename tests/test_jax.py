@@ -246,6 +246,10 @@ for type in (Type.Explicit, Type.Auto):
     assert jnp.allclose(jax.jit(jax.grad(lambda w: jnp.sin(ours(spread, w)).sum()))(w), truth, atol=1e-5)
     batches = jax.device_put(jnp.stack([x, -x]), NamedSharding(mesh, P(None, "rows")))
     assert jnp.allclose(jax.vmap(ours, in_axes=(0, None))(batches, w), jax.vmap(theirs, in_axes=(0, None))(batches, w), atol=1e-5)
+    each = lambda block: jax.vmap(jax.grad(lambda w, x: block(x, w).sum()), in_axes=(None, 0))
+    want = each(theirs)(w, jnp.stack([x, -x]))
+    with jax.set_mesh(mesh):
+        assert jnp.allclose(each(ours)(w, batches), want, atol=1e-5)
     # Columns of the source, and rows of the identity term, are split: the output's are not.
     given = jax.device_put(x, NamedSharding(mesh, P(None, "rows"))), w[:, :3], jax.device_put(x[:, :3], spread.sharding)
     loss = lambda block: lambda given: jnp.sin(block(*given)).sum()

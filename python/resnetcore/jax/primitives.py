@@ -118,9 +118,9 @@ def _transpose(grad: Any, a: Array, *given: Any, varied: tuple[bool, ...], **blo
 
 def _as_operand(gradient: Array, operand: Array) -> Array:
     """Of the operand's dtype and, where shardings are explicit, with its sharding: δ lies as the output does."""
-    sharding = jax.typeof(operand).sharding
-    if jax.typeof(gradient).sharding != sharding:
-        gradient = jax.sharding.reshard(gradient, sharding)
+    spec, given = jax.typeof(operand).sharding.spec, jax.typeof(gradient).sharding
+    if given.spec != spec:
+        gradient = jax.sharding.reshard(gradient, NamedSharding(given.mesh, spec))
     return gradient.astype(operand.dtype)
 
 
