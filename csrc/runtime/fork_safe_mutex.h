@@ -1,5 +1,8 @@
 // A mutex that a forked child can take although another thread of its parent held it at the fork: that thread does
 // not exist in the child, so the child starts with a fresh mutex.
+//
+// Who waits for it is next: a thread that lets go and at once wants it again, as one that trains does step by step,
+// would keep a std::mutex from all others for as long as it likes.
 #pragma once
 
 #include <unistd.h>
@@ -26,6 +29,7 @@ public:
             if (current_.compare_exchange_strong(owned, fresh.get(), std::memory_order_acq_rel)) (void)fresh.release();
             owned = current_.load(std::memory_order_acquire);
         }
+        const std::lock_guard<std::mutex> next(owned->next);
         owned->mutex.lock();
     }
     void unlock() { current_.load(std::memory_order_acquire)->mutex.unlock(); }
@@ -33,6 +37,7 @@ public:
 private:
     struct Owned {
         const pid_t process = getpid();
+        std::mutex next;  // of who is to have `mutex` after its holder
         std::mutex mutex;
     };
     std::atomic<Owned*> current_{new Owned};
