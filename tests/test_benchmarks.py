@@ -10,7 +10,7 @@ import pytest
 
 import resnetcore as rc
 from benchmarks import __main__ as program
-from benchmarks import aims, limits, measure, memory, report
+from benchmarks import aims, limits, measure, memory, report, sizes
 from benchmarks.networks import OPTIMIZERS, VARIANTS, Case
 from benchmarks.rivals import resnetcore as ours
 from benchmarks.shapes import Shape
@@ -225,3 +225,13 @@ def test_limits_and_roofline(tmp_path):
     run = {"limits": found, "rows": [row]}
     report.roofline(run, tmp_path / "roofline.png")
     assert (tmp_path / "roofline.png").stat().st_size > 10_000
+
+
+def test_an_odd_width_is_compared_with_the_line_between_its_neighbours():
+    rates = {Shape(sizes.BATCH, width, sizes.DEPTH): float(width) for width in {*sizes.ROUND, *sizes.ODD}}
+    rates |= {Shape(batch, sizes.WIDTH, sizes.DEPTH): 128.0 for batch in sizes.BATCHES}
+    rates[Shape(sizes.BATCH, 96, sizes.DEPTH)] = 48.0
+    shown = sizes.tables(rates)
+    assert "| 96 | 48 | 50% |" in shown
+    assert "| 320 | 320 | 100% |" in shown
+    assert "| 7 | 128 | 50% |" in shown
