@@ -129,6 +129,9 @@ class Vjp:
     ) -> _Array | None:
         """Fills `gradients`, of what is trained, in order; returns the input's, where it was asked for."""
 
+def adopt_openmp_of(library: str) -> bool:
+    """Hosts' kernels run on the OpenMP that this loaded library is linked to; False where there is none."""
+
 def activations() -> list[str]:
     """Names of the activations."""
 
@@ -162,11 +165,11 @@ def get_num_threads() -> int:
 def get_strategy() -> str:
     """How steps take their weight gradients: auto, by_layer or by_tile."""
 
+def host_openmp() -> str:
+    """The file of the OpenMP that was adopted, or nothing."""
+
 def isa_info() -> dict[str, Any]:
     """Instruction sets: in use, compiled, supported here."""
-
-def limit_threads(count: int) -> int:
-    """Kernels called by this thread use at most so many from now on (0: no limit); the limit of before."""
 
 def losses() -> list[str]:
     """Names of the losses."""
@@ -266,6 +269,9 @@ def set_num_threads(threads: int) -> None:
 
 def set_strategy(name: str) -> None:
     """Forces it for every later step; both give the same bits."""
+
+def use_host_threads(count: int) -> int:
+    """Kernels called by this thread use at most so many from now on, of the OpenMP that was adopted (0: no host)."""
 
 def xla_handlers() -> dict[str, Any]:
     """Handlers for XLA's foreign function interface on the CPU, by target name."""
