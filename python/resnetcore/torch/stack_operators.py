@@ -26,13 +26,16 @@ _PREDICTION_TAPE = 1 << 24  # bytes; so many rows that packing the weights for t
 
 
 def describe(inputs: int, layers: Sequence[Any], dtype: str) -> str:
-    """A topology as text, which operators take and the cache of programs is keyed by. Fixed matrices are values."""
+    """A topology as text, which operators take and the cache of programs is keyed by. Fixed matrices are values.
+
+    The number of the tape's layout is part of it: PyTorch keeps compiled graphs on disk, with the sizes of their tapes.
+    """
     described = []
     for layer in layers:
         fields = layer.to_dict()
         fields["skips"] = [[k, v if isinstance(v, str) else list(v.shape)] for k, v in fields["skips"].items()]
         described.append(fields)
-    return json.dumps({"inputs": inputs, "layers": described, "dtype": dtype})
+    return json.dumps({"inputs": inputs, "layers": described, "dtype": dtype, "tape": 2})
 
 
 class Room:
