@@ -122,12 +122,13 @@ class Vjp:
         """Name, shape, (out, in) for a matrix, and whether it is trained."""
     def tape_bytes(self, rows: int) -> int:
         """What a forward pass leaves for backward."""
-    def forward(self, x: _Array, values: list[_Array], seed: int, tape: _Array, out: _Array) -> list[_Array]:
-        """Fills `tape` and `out`; the running statistics carried on, in order."""
+    # Arrays are NumPy's, or of a type that has DLPack's C exchange API.
+    def forward(self, x: Any, values: list[Any], seed: int, tape: Any, out: Any, carried: list[Any]) -> None:
+        """Fills `tape`, `out` and, in training, `carried`: the running statistics, in order."""
     def backward(
-        self, x: _Array, values: list[_Array], seed: int, tape: _Array, d_out: _Array, gradients: list[_Array]
-    ) -> _Array | None:
-        """Fills `gradients`, of what is trained, in order; returns the input's, where it was asked for."""
+        self, x: Any, values: list[Any], seed: int, tape: Any, d_out: Any, d_x: Any, gradients: list[Any]
+    ) -> None:
+        """Fills `gradients`, of what is trained, in order, and `d_x`, where it was asked for."""
 
 def adopt_openmp_of(library: str) -> bool:
     """Hosts' kernels run on the OpenMP that this loaded library is linked to; False where there is none."""

@@ -32,7 +32,7 @@ def torchs_threads() -> Iterator[None]:
 def is_direct(tensors: Iterable[torch.Tensor]) -> bool:
     """Whether the cheap route is open: real CPU tensors, and nobody who traces or intercepts operators."""
     watched = torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._len_torch_dispatch_stack() > 0
-    return not watched and all(type(t) in _PLAIN and t.device.type == "cpu" for t in tensors)
+    return not watched and all(type(t) in _PLAIN and t.is_cpu for t in tensors)
 
 
 def bound_once(forward: Callable[..., Any]) -> Callable[..., Any]:
