@@ -161,8 +161,8 @@ class ResidualStack(nn.Module):
         # first, and elsewhere where it is made of others (torch.nn.utils.parametrize).
         values = []
         for number, attribute in self._places:
-            first = layers[number]._parameters
-            values.append(first[attribute] if attribute in first else getattr(layers[number], attribute))
+            parameter = layers[number]._parameters.get(attribute)
+            values.append(getattr(layers[number], attribute) if parameter is None else parameter)
         return values
 
     def forward(self, x: Tensor) -> Tensor:

@@ -169,7 +169,7 @@ def _backward(
     d_x = [torch.empty(x.shape, dtype=x.dtype, device="cpu")] if input_gradient else []
     given, memory, d_out = _shown((_dense(x), tape, _dense(grad)))
     with torchs_threads():
-        run.backward(given, _shown(dense), int(seed), memory, d_out, *(_shown(d_x) or [None]), _shown(gradients))
+        run.backward(given, _shown(dense), int(seed), memory, d_out, _shown(d_x)[0] if d_x else None, _shown(gradients))
     return [*d_x, *gradients]
 
 
