@@ -3,6 +3,7 @@
 #include <dlfcn.h>
 #include <pthread.h>
 
+#include <algorithm>
 #include <atomic>
 
 namespace resnetcore {
@@ -15,7 +16,7 @@ struct OpenMp {
     int (*size)() = nullptr;
 };
 
-// Written to before anybody looks: libraries stay loaded, and so an OpenMP in use is never let go of.
+// The handle of its library is never closed.
 std::atomic<const OpenMp*> adopted{nullptr};
 
 template <class Function>
@@ -31,12 +32,13 @@ bool adopt_openmp_of(const char* library) {
     if (!handle) return false;
     static OpenMp found;
     static const int registered = pthread_atfork(nullptr, nullptr, [] { adopted.store(nullptr); });
-    if (adopted.load()) return true;
+    if (adopted.load()) return dlclose(handle) == 0;
     const bool whole = registered == 0 && find(handle, "GOMP_parallel", found.parallel) &&
                        find(handle, "omp_get_thread_num", found.rank) &&
                        find(handle, "omp_get_num_threads", found.size);
-    if (whole) adopted.store(&found);
-    return whole;
+    if (!whole) return dlclose(handle), false;
+    adopted.store(&found);
+    return true;
 }
 
 std::string host_openmp() {
@@ -46,21 +48,23 @@ std::string host_openmp() {
     return info.dli_fname;
 }
 
-bool run_on_host_team(Run& run, int size) {
+bool run_on_host_team(Run& run, int size, int host_threads) {
     const OpenMp* openmp = adopted.load();
     if (!openmp) return false;
     struct Call {
         Run& run;
+        int size;
         const OpenMp& openmp;
-    } call{run, *openmp};
+    } call{run, size, *openmp};
     const auto body = [](void* data) {
         const Call& of = *static_cast<Call*>(data);
-        of.run.work(of.openmp.rank(), of.openmp.size());
+        const int rank = of.openmp.rank(), there = std::min(of.size, of.openmp.size());
+        if (rank < there) of.run.work(rank, there);
     };
     if (size == 1)
         run.work(0, 1);
     else
-        openmp->parallel(body, &call, static_cast<unsigned>(size), 0);
+        openmp->parallel(body, &call, static_cast<unsigned>(host_threads), 0);
     return true;
 }
 

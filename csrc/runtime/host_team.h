@@ -16,7 +16,9 @@ bool adopt_openmp_of(const char* library);
 // The file of the OpenMP that was adopted; empty where there is none. A forked child has none: OpenMP would wait there
 // for its parent's threads.
 std::string host_openmp();
-// At most `size` threads; the caller is rank 0. False, and nothing has run, where there is no OpenMP.
-bool run_on_host_team(Run& run, int size);
+// At most `size` threads of a team of `host_threads`, as large as the host's own: OpenMP ends threads that a team has
+// no use for, and the host's next operation would have to start them again. The caller is rank 0. False, and nothing
+// has run, where there is no OpenMP.
+bool run_on_host_team(Run& run, int size, int host_threads);
 
 }  // namespace resnetcore

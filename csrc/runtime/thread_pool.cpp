@@ -117,7 +117,7 @@ void run_on_team(TeamBody body, int max_threads) {
     Run run(body);
     {
         const std::lock_guard<ForkSafeMutex> lock(turn());
-        if (host_threads == 0 || !run_on_host_team(run, size)) pool().run(run, size);
+        if (host_threads == 0 || !run_on_host_team(run, size, host_threads)) pool().run(run, size);
     }
     run.rethrow();
 }

@@ -6,7 +6,7 @@
 
 namespace {
 
-std::atomic<int> most{1024}, regions{0};
+std::atomic<int> most{1024}, asked{0}, regions{0};
 thread_local int rank = 0, size = 1;
 
 }  // namespace
@@ -15,6 +15,7 @@ thread_local int rank = 0, size = 1;
 
 EXPORTED void GOMP_parallel(void (*body)(void*), void* data, unsigned threads, unsigned) {
     const int given = std::min(static_cast<int>(threads), most.load());
+    asked = static_cast<int>(threads);
     ++regions;
     std::vector<std::thread> others;
     for (int other = 1; other < given; ++other) others.emplace_back([=] { rank = other, size = given, body(data); });
@@ -27,4 +28,5 @@ EXPORTED int omp_get_thread_num() { return rank; }
 EXPORTED int omp_get_num_threads() { return size; }
 
 EXPORTED void stand_in_give_at_most(int threads) { most = threads; }
+EXPORTED int stand_in_asked() { return asked; }
 EXPORTED int stand_in_regions() { return regions; }

@@ -16,6 +16,7 @@
 using namespace resnetcore;
 
 extern "C" void stand_in_give_at_most(int threads);
+extern "C" int stand_in_asked();  // how many threads, the last time
 extern "C" int stand_in_regions();
 
 namespace {
@@ -126,6 +127,10 @@ void on_a_host() {
         queue_of_pieces(3);
         CHECK(stand_in_regions() == before + 200 + 201 + 3, "%d regions", stand_in_regions() - before);
     }
+    stand_in_give_at_most(1024);
+    use_host_threads(5);
+    ranks_and_barriers(2, 2);
+    CHECK(stand_in_asked() == 5, "a team of %d would end threads of the host's", stand_in_asked());
     stand_in_give_at_most(2);
     const int before = stand_in_regions();
     use_host_threads(2);
