@@ -90,7 +90,7 @@ def config() -> dict[str, str]:
         "instruction sets": ", ".join(state(one) for one in isa["known"]),
         "threads": f"{get_num_threads()} ({_core.num_threads_origin()})",
         "threads inside PyTorch": _core.host_openmp()
-        or "our own (resnetcore.torch has not found an OpenMP of PyTorch's)",
+        or "our own (no OpenMP of PyTorch's was found so far)",
         "caches": f"{caches['level2'] >> 10} KiB a core, {caches['last'] >> 10} KiB shared",
         "precision": "float32, float64 and bfloat16",
         "matmul precision": f"{_matmul_precision}; {_runs_as()}",
