@@ -10,6 +10,7 @@ from .rivals import INSIDE, NOT_OFFERED
 LABELS = {
     "resnetcore": "resnetcore",
     "resnetcore_torch": "resnetcore in PyTorch",
+    "resnetcore_jax": "resnetcore in JAX",
     "torch_eager": "PyTorch eager",
     "torch_compile": "PyTorch compile",
     "torch_graph": "PyTorch CUDA graph",
@@ -22,6 +23,7 @@ LABELS = {
 COLOURS = dict(
     resnetcore="#000000",
     resnetcore_torch="#7f7f7f",
+    resnetcore_jax="#bcbd22",
     torch_eager="#d55e00",
     torch_compile="#0072b2",
     torch_graph="#f0e442",

@@ -10,7 +10,7 @@ import pytest
 
 import resnetcore as rc
 from benchmarks import __main__ as program
-from benchmarks import aims, limits, measure, memory, report, sizes
+from benchmarks import aims, borders, limits, measure, memory, report, sizes
 from benchmarks.networks import OPTIMIZERS, VARIANTS, Case
 from benchmarks.rivals import resnetcore as ours
 from benchmarks.shapes import Shape
@@ -29,12 +29,14 @@ def number_of_threads():
 
 
 def require(rival):
-    library = "torch" if "torch" in rival else rival.removesuffix("_jit")
+    library = "torch" if "torch" in rival else rival.removesuffix("_jit").removeprefix("resnetcore_")
     pytest.importorskip(library, reason=f"{library} is not installed")
 
 
 @pytest.mark.parametrize("kind", KINDS + NARROW, ids="-".join)
-@pytest.mark.parametrize("rival", ["resnetcore_torch", "torch_eager", "torch_onednn", "jax_jit", "onnxruntime"])
+@pytest.mark.parametrize(
+    "rival", ["resnetcore_torch", "resnetcore_jax", "torch_eager", "torch_onednn", "jax_jit", "onnxruntime"]
+)
 def test_rivals_compute_the_same(rival, kind):
     require(rival)
     case = Case(TINY, *kind)
@@ -51,6 +53,15 @@ def test_the_chain_of_a_gpus_products_computes_the_same_on_a_cpu(kind):
     sides, _ = measure.build(case, ("resnetcore", "torch_addmm"), 1)
     assert len(sides) == 2
     measure.compare(case, sides)
+
+
+def test_the_price_of_a_border_is_that_of_the_same_work():
+    require("torch")
+    require("jax")
+    times = borders.measure(3, 5, 0.0)
+    assert len(times) == 5 and all(0 < forward and 0 < both for forward, both in times.values())
+    text = borders.table({"sizes": [(3, 5)], "rows": [times]})
+    assert "| 3 × 5 |" in text and text.count("\n") == 6
 
 
 def test_a_cpu_has_no_cuda_graphs():

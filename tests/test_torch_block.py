@@ -215,8 +215,8 @@ def test_as_many_threads_as_pytorch_has(monkeypatch):
     kernel = _core.residual_forward_f32
 
     def look(*given):
-        limits.append(_core.limit_threads(0))
-        _core.limit_threads(limits[-1])
+        limits.append(_core.use_host_threads(0))
+        _core.use_host_threads(limits[-1])
         return kernel(*given)
 
     monkeypatch.setattr(_core, "residual_forward_f32", look)
@@ -228,7 +228,7 @@ def test_as_many_threads_as_pytorch_has(monkeypatch):
     finally:
         torch.set_num_threads(before)
     assert limits == [1, 2]
-    assert _core.limit_threads(0) == 0  # and nothing is left of it
+    assert _core.use_host_threads(0) == 0  # and nothing is left of it
 
 
 def test_meta_tensors_have_shapes_only():

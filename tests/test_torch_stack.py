@@ -305,14 +305,52 @@ def test_double_backward_says_what_to_do():
         grads[0].sum().backward()
 
 
-def test_no_copy_of_parameters_and_inputs(monkeypatch):
-    seen = []
-    array = stack_operators._array
-    monkeypatch.setattr(stack_operators, "_array", lambda t: seen.append((t, array(t))) or seen[-1][1])
-    module = ResidualStack(6, layers(False), seed=0)
-    module(inputs(5)).sum().backward()
-    addresses = {a.ctypes.data for _, a in seen}
-    assert all(p.data_ptr() in addresses for p in module.parameters())
+def test_no_copy_of_parameters_inputs_and_gradients(monkeypatch):
+    seen = set()
+    shown = stack_operators._shown
+    monkeypatch.setattr(stack_operators, "_shown", lambda ts: seen.update(t.data_ptr() for t in ts) or shown(ts))
+    module, x = ResidualStack(6, layers(False), seed=0), inputs(5).requires_grad_()
+    module(x).sum().backward()
+    given = [x, *module.parameters()]
+    assert all(p.data_ptr() in seen and p.grad.data_ptr() in seen for p in given)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_an_older_pytorch_shows_its_tensors_as_arrays(dtype, monkeypatch):
+    results = []
+    for _ in range(2):
+        module, x = ResidualStack(6, layers(), seed=0, dtype=dtype), inputs(7, dtype=dtype).requires_grad_()
+        module(x).sum().backward()
+        results.append([x.grad, *(p.grad for p in module.parameters()), *module.buffers()])
+        monkeypatch.setattr(stack_operators, "_IS_LOOKED_AT", False)
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+@pytest.mark.parametrize("looked_at", [True, False])
+@pytest.mark.parametrize(
+    "change",
+    [lambda t: t[:, :5], lambda t: t.double(), lambda t: t.t().contiguous().t(), lambda t: t[0], lambda t: t[None]],
+    ids=["narrower", "of another dtype", "strided", "a row", "deeper"],
+)
+def test_the_core_refuses_what_does_not_fit(change, looked_at):
+    run = stack_operators.program(stack_operators.describe(6, layers(False), "float32"), True, False)
+    values = [torch.zeros(shape) for _, shape, _ in run.parameters]
+    x, tape, out = inputs(7), torch.empty(run.tape_bytes(7), dtype=torch.uint8), torch.empty(7, 3)
+    look = (lambda t: t) if looked_at else torch.Tensor.numpy
+    run.forward(look(x), values, 0, tape, look(out), [])
+    with pytest.raises(rc.ShapeError, match="x must be a dense array of shape"):
+        run.forward(look(change(x)), values, 0, tape, out, [])
+    with pytest.raises(rc.ShapeError, match="out must be a dense array of shape"):
+        run.forward(x, values, 0, tape, look(change(torch.empty(7, 6))), [])
+    with pytest.raises(rc.ShapeError, match=r"1\.weight must be a dense array of shape \(6, 6\)"):
+        run.forward(x, [look(change(torch.zeros(6, 6))), *values[1:]], 0, tape, out, [])
+    for bad, message in ((values[:-1], "there must be"), ([*values[:-1], object()], "must be a dense array")):
+        with pytest.raises(rc.ShapeError, match=message):
+            run.forward(x, bad, 0, tape, out, [])
+    with pytest.raises(rc.ShapeError, match="tape"):
+        run.forward(x, values, 0, tape[:-1], out, [])
+    with pytest.raises(rc.ShapeError, match="too few gradients"):
+        run.backward(x, values, 0, tape, out, None, [])
 
 
 def test_strided_inputs_and_gradients():

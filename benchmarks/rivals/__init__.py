@@ -8,6 +8,7 @@ compared before any time is taken. ImportError means that the library is not the
 NAMES = (
     "resnetcore",
     "resnetcore_torch",
+    "resnetcore_jax",
     "torch_eager",
     "torch_compile",
     "torch_onednn",
@@ -17,7 +18,7 @@ NAMES = (
 )
 CUDA_NAMES = ("resnetcore", "torch_eager", "torch_compile", "torch_graph", "torch_addmm")
 # Ours inside a framework, no rivals: beside the framework's own ways, which they are compared with once more.
-INSIDE = {"resnetcore_torch": ("torch_eager", "torch_compile")}
+INSIDE = {"resnetcore_torch": ("torch_eager", "torch_compile"), "resnetcore_jax": ("jax_jit",)}
 # Sides that do other work: nothing to compare results with, and never among the rivals that a ratio is taken to.
 UNCOMPARED = {"sklearn_mlp": "no skips"}
 # Sides that their library does not offer: what it could do, by an operator that is not public.

@@ -57,9 +57,9 @@ def adamw(p, g, states, step, lr, betas, eps, weight_decay):
 RULES = {"sgd": (sgd, 0), "momentum": (momentum, 1), "adamw": (adamw, 2)}
 
 
-def build(case, problem, threads):
+def build(case, problem, threads, use=Pure):
     del threads  # XLA's CPU client takes what affinity gives it
-    return infer(case, problem.folded()) if case.mode == "infer" else train(case, problem)
+    return infer(case, problem.folded(), use) if case.mode == "infer" else train(case, problem, use)
 
 
 def narrow(case, arrays):
@@ -75,13 +75,13 @@ def logits_of(case, problem, arrays, inputs, use):
     return forward(problem.layers, arrays, inputs, use).astype("float32")
 
 
-def infer(case, problem):
+def infer(case, problem, use):
     inputs, arrays = jnp.asarray(problem.x), jax.tree.map(jnp.asarray, problem.arrays)
-    run = jax.jit(lambda arrays, inputs: logits_of(case, problem, arrays, inputs, Pure()))
+    run = jax.jit(lambda arrays, inputs: logits_of(case, problem, arrays, inputs, use()))
     return lambda: np.asarray(run(arrays, inputs)), dict
 
 
-def train(case, problem):
+def train(case, problem, use):
     rule, count = RULES[case.optimizer]
     numbers = OPTIMIZERS[case.optimizer]
     inputs, target = jnp.asarray(problem.x), jnp.asarray(problem.labels)
@@ -91,9 +91,9 @@ def train(case, problem):
     states = {name: tuple(jnp.zeros_like(array) for _ in range(count)) for name, array in trained.items()}
 
     def loss_of(trained, running, inputs, target):
-        use = Pure()
-        logits = logits_of(case, problem, {**trained, **running}, inputs, use)
-        return -jnp.take_along_axis(jax.nn.log_softmax(logits), target[:, None], axis=1).mean(), use.moved
+        parts = use()
+        logits = logits_of(case, problem, {**trained, **running}, inputs, parts)
+        return -jnp.take_along_axis(jax.nn.log_softmax(logits), target[:, None], axis=1).mean(), parts.moved
 
     @partial(jax.jit, donate_argnums=(0, 1, 2))
     def update(trained, running, states, step, inputs, target):

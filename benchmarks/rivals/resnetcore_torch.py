@@ -7,9 +7,8 @@ from torch.nn import functional
 
 from resnetcore.torch import ResidualStack
 
-from ..networks import OPTIMIZERS
 from .resnetcore import network
-from .torch_eager import RULES
+from .torch_eager import optimizer_of
 
 
 def build(case, problem, threads):
@@ -25,7 +24,7 @@ def build(case, problem, threads):
     if case.mode == "infer":
         module.eval()
         return torch.inference_mode()(lambda: logits().numpy()), dict
-    optimizer = RULES[case.optimizer](module.parameters(), **OPTIMIZERS[case.optimizer], fused=True)
+    optimizer = optimizer_of(case, module.parameters())
 
     def step():
         optimizer.zero_grad(set_to_none=True)

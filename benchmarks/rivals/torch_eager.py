@@ -10,6 +10,14 @@ from ..networks import EPS, MOMENTUM, OPTIMIZERS, forward, is_trained
 RULES = {"sgd": torch.optim.SGD, "momentum": torch.optim.SGD, "adamw": torch.optim.AdamW}
 
 
+def optimizer_of(case, parameters, **settings):
+    """As fast as PyTorch has it: fused, but one subtraction from all parameters is no slower, and with two threads faster."""
+    fused = case.optimizer != "sgd" or case.device != "cpu"
+    return RULES[case.optimizer](
+        parameters, **OPTIMIZERS[case.optimizer], **settings, **{"fused" if fused else "foreach": True}
+    )
+
+
 class InPlace:
     """Nothing here is needed backward before it is overwritten, which autograd checks. Weights are (out, in)."""
 
@@ -89,10 +97,8 @@ def train(case, problem, compiler, use, record):
     twin = Twin(problem, training=True, use=use, device=case.device)
     host = on_host(problem.x, case.device), on_host(problem.labels, case.device)
     batch = [tensor.to(case.device) for tensor in host]
-    settings = dict(OPTIMIZERS[case.optimizer], fused=True)
-    if record is not same and case.optimizer == "adamw":
-        settings["capturable"] = True
-    optimizer = RULES[case.optimizer](twin.parameters(), **settings)
+    settings = {"capturable": True} if record is not same and case.optimizer == "adamw" else {}
+    optimizer = optimizer_of(case, twin.parameters(), **settings)
     narrow = case.precision != "float32"
 
     def loss_of(inputs, target):

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "bindings/array.h"
+#include "bindings/dlpack_structs.h"
 #include "bindings/register.h"
 
 namespace py = pybind11;
@@ -14,36 +15,8 @@ namespace py = pybind11;
 namespace resnetcore {
 namespace {
 
-// The structures of DLPack's C interface, versions 0 and 1.
-enum DeviceKind : std::int32_t { cpu = 1, cuda_host = 3, rocm_host = 11, cuda_managed = 13 };
-enum TypeCode : std::uint8_t { integer = 0, unsigned_integer = 1, floating = 2, bfloat = 4, boolean = 6 };
+using namespace dlpack;
 
-struct Tensor {
-    void* data;
-    std::int32_t device_kind, device_index;
-    std::int32_t ndim;
-    std::uint8_t code, bits;
-    std::uint16_t lanes;
-    std::int64_t* shape;
-    std::int64_t* strides;  // in elements; null: C order
-    std::uint64_t byte_offset;
-};
-
-struct Managed {
-    Tensor tensor;
-    void* context;
-    void (*deleter)(Managed*);
-};
-
-struct VersionedManaged {
-    std::uint32_t major, minor;
-    void* context;
-    void (*deleter)(VersionedManaged*);
-    std::uint64_t flags;  // bit 0: read-only
-    Tensor tensor;
-};
-
-constexpr std::uint32_t known_major = 1;
 constexpr std::uint64_t read_only = 1;
 constexpr int max_dimensions = 32;
 

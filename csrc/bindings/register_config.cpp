@@ -14,6 +14,7 @@
 #include "runtime/caches.h"
 #include "runtime/cuda_module.h"
 #include "runtime/device.h"
+#include "runtime/host_team.h"
 #include "runtime/thread_pool.h"
 #include "train/strategy.h"
 
@@ -96,8 +97,12 @@ py::array_t<std::int64_t> random_permutation(std::int64_t n, std::uint64_t seed,
 
 void register_config(py::module_& m) {
     m.def("get_num_threads", &threads_of_process, "Threads that kernels run on.");
-    m.def("limit_threads", &limit_threads, py::arg("count"),
-          "Kernels called by this thread use at most so many from now on (0: no limit); the limit of before.");
+    m.def("use_host_threads", &use_host_threads, py::arg("count"),
+          "Kernels called by this thread use at most so many from now on, of the OpenMP that was adopted (0: no host); "
+          "the number of before.");
+    m.def("adopt_openmp_of", &adopt_openmp_of, py::arg("library"),
+          "Hosts' kernels run on the OpenMP that this loaded library is linked to; False where there is none.");
+    m.def("host_openmp", &host_openmp, "The file of the OpenMP that was adopted, or nothing.");
     m.def("set_num_threads", &set_num_threads, py::arg("threads"), "Sets the threads that kernels run on, 1 to 1024.");
     m.def("num_threads_origin", &num_threads_origin, "Where the number of threads came from.");
     m.def("get_strategy", &get_strategy, "How steps take their weight gradients: auto, by_layer or by_tile.");

@@ -1,7 +1,6 @@
 // resnetcore._core.Vjp: python/resnetcore/torch has made every array dense, of the dtype that is computed with; what
 // does not fit is an error all the same, as a mistake there would write outside an array.
-#include <pybind11/numpy.h>
-#include <pybind11/stl.h>
+#include <pybind11/pybind11.h>
 
 #include <memory>
 #include <utility>
@@ -9,7 +8,7 @@
 
 #include "base/error.h"
 #include "base/text.h"
-#include "bindings/array.h"
+#include "bindings/dense_view.h"
 #include "bindings/layer_dict.h"
 #include "bindings/register.h"
 #include "bindings/without_gil.h"
@@ -45,25 +44,14 @@ VjpObject make(py::handle inputs, const py::sequence& layers, const std::string&
     throw DTypeError("Vjp: dtype must be \"float32\", \"float64\" or \"bfloat16\", got \"" + dtype + "\"");
 }
 
-std::vector<py::ssize_t> shape_of(const Parameter& p) {
-    if (p.is_matrix()) return {p.columns, p.rows};
-    return {p.columns};
+constexpr const char* operation = "Vjp";
+
+DenseShape shape_of(const Parameter& p) {
+    if (p.is_matrix()) return {2, {p.columns, p.rows}};
+    return {1, {p.columns, 1}};
 }
 
 bool is_running(const Parameter& p) { return p.role == Role::running_mean || p.role == Role::running_var; }
-
-// The array's memory, if it is a dense one of Element in this shape.
-template <class Element>
-Element* checked(const py::array& array, const std::vector<py::ssize_t>& shape, bool written, const std::string& what) {
-    const bool fits = py::isinstance<Dense<Element>>(array) &&
-                      std::vector<py::ssize_t>(array.shape(), array.shape() + array.ndim()) == shape &&
-                      reinterpret_cast<std::uintptr_t>(array.data()) % alignof(Element) == 0 &&
-                      (array.writeable() || !written);
-    if (!fits)
-        throw ShapeError("Vjp: " + what + " must be a dense array of shape " +
-                         shape_text(std::vector<std::int64_t>(shape.begin(), shape.end())));
-    return const_cast<Element*>(static_cast<const Element*>(array.data()));
-}
 
 std::int64_t bytes_of_tape(const VjpObject& object, std::int64_t rows) {
     return object.with([&](const auto& vjp) {
@@ -74,84 +62,90 @@ std::int64_t bytes_of_tape(const VjpObject& object, std::int64_t rows) {
     });
 }
 
+std::int64_t rows_of(py::handle x) {
+    const py::object shape = x.attr("shape");
+    return py::len(shape) == 2 ? py::cast<std::int64_t>(shape[py::int_(0)]) : 0;
+}
+
 template <class T>
-VjpPass<T> pass_of(const VjpObject& object, const Vjp<T>& vjp, const py::array& x, const std::vector<py::array>& values,
-                   std::uint64_t seed, const py::array& tape) {
+VjpPass<T> pass_of(const VjpObject& object, const Vjp<T>& vjp, DenseViews& views, py::handle x, const py::list& values,
+                   std::uint64_t seed, py::handle tape) {
     VjpPass<T> pass;
-    pass.rows = x.ndim() == 2 ? x.shape(0) : 0;
+    pass.rows = rows_of(x);
     const std::int64_t inputs = vjp.topology().inputs;
-    pass.x = {checked<Compute<T>>(x, {pass.rows, inputs}, false, "x"), inputs};
+    pass.x = {views.find<Compute<T>>(x, {2, {pass.rows, inputs}}, false, operation, "x"), inputs};
     pass.seed = seed;
     const auto& all = vjp.parameters().all;
     if (values.size() != all.size())
         throw ShapeError("Vjp: there must be " + std::to_string(all.size()) + " values, got " +
                          std::to_string(values.size()));
+    pass.values.reserve(all.size());
     for (std::size_t id = 0; id < all.size(); ++id)
-        pass.values.push_back(checked<Compute<T>>(values[id], shape_of(all[id]), false, all[id].name));
-    pass.tape = checked<std::uint8_t>(tape, {bytes_of_tape(object, pass.rows)}, false, "tape");
-    if (tape.size() > 0 && reinterpret_cast<std::uintptr_t>(pass.tape) % 64 != 0)
-        throw ShapeError("Vjp: tape must be aligned to 64");
+        pass.values.push_back(views.find<Compute<T>>(values[id], shape_of(all[id]), false, operation, all[id].name));
+    const std::int64_t bytes = bytes_of_tape(object, pass.rows);
+    pass.tape = views.find<std::uint8_t>(tape, {1, {bytes, 1}}, true, operation, "tape");
+    if (reinterpret_cast<std::uintptr_t>(pass.tape) % 64 != 0) throw ShapeError("Vjp: tape must be aligned to 64");
     return pass;
 }
 
-py::list forward(const VjpObject& object, const py::array& x, const std::vector<py::array>& values, std::uint64_t seed,
-                 const py::array& tape, const py::array& out) {
-    return object.with([&](auto& vjp) {
+// By parameter, the arrays that are given for those that `wanted` says, in order; null for the others.
+template <class T, class Wanted>
+std::vector<Compute<T>*> written(const Vjp<T>& vjp, DenseViews& views, const py::list& arrays, const char* what,
+                                 Wanted wanted) {
+    std::vector<Compute<T>*> found;
+    found.reserve(vjp.parameters().all.size());
+    std::size_t next = 0;
+    for (const Parameter& p : vjp.parameters().all) {
+        if (!wanted(p)) {
+            found.push_back(nullptr);
+            continue;
+        }
+        if (next == arrays.size()) throw ShapeError(std::string("Vjp: too few ") + what);
+        found.push_back(views.find<Compute<T>>(arrays[next++], shape_of(p), true, operation, p.name));
+    }
+    return found;
+}
+
+void forward(const VjpObject& object, py::handle x, const py::list& values, std::uint64_t seed, py::handle tape,
+             py::handle out, const py::list& carried) {
+    object.with([&](auto& vjp) {
         using T = typename std::decay_t<decltype(vjp)>::Scalar;
-        const VjpPass<T> pass = pass_of(object, vjp, x, values, seed, tape);
-        Compute<T>* result = checked<Compute<T>>(out, {pass.rows, vjp.outputs()}, true, "out");
-        py::list carried;
-        std::vector<Compute<T>*> statistics;
-        for (std::size_t id = 0; id < pass.values.size(); ++id) {
-            const Parameter& p = vjp.parameters().all[id];
-            statistics.push_back(nullptr);
-            if (!is_running(p) || !vjp.options().training) continue;
-            py::array_t<Compute<T>> array(p.columns);
-            std::copy_n(pass.values[id], p.columns, statistics.back() = array.mutable_data());
-            carried.append(array);
-        }
-        {
-            const WithoutGil release;
-            vjp.forward(pass, result, statistics);
-        }
-        return carried;
+        DenseViews views;
+        const VjpPass<T> pass = pass_of(object, vjp, views, x, values, seed, tape);
+        auto* result = views.find<Compute<T>>(out, {2, {pass.rows, vjp.outputs()}}, true, operation, "out");
+        const bool moves = vjp.options().training;
+        const auto statistics = written(vjp, views, carried, "running statistics",
+                                        [&](const Parameter& p) { return moves && is_running(p); });
+        const WithoutGil release;
+        vjp.forward(pass, result, statistics);
     });
 }
 
-py::object backward(const VjpObject& object, const py::array& x, const std::vector<py::array>& values,
-                    std::uint64_t seed, const py::array& tape, const py::array& d_out,
-                    const std::vector<py::array>& gradients) {
-    return object.with([&](auto& vjp) -> py::object {
+void backward(const VjpObject& object, py::handle x, const py::list& values, std::uint64_t seed, py::handle tape,
+              py::handle d_out, py::handle d_x, const py::list& gradients) {
+    object.with([&](auto& vjp) {
         using T = typename std::decay_t<decltype(vjp)>::Scalar;
-        const VjpPass<T> pass = pass_of(object, vjp, x, values, seed, tape);
-        const Compute<T>* given = checked<Compute<T>>(d_out, {pass.rows, vjp.outputs()}, false, "d_out");
-        std::vector<Compute<T>*> out;
-        std::size_t next = 0;
-        for (const Parameter& p : vjp.parameters().all) {
-            if (p.trained && next == gradients.size()) throw ShapeError("Vjp: too few gradients");
-            out.push_back(p.trained ? checked<Compute<T>>(gradients[next], shape_of(p), true, p.name) : nullptr);
-            next += p.trained;
-        }
-        py::object d_x = py::none();
+        DenseViews views;
+        const VjpPass<T> pass = pass_of(object, vjp, views, x, values, seed, tape);
+        const auto* given = views.find<Compute<T>>(d_out, {2, {pass.rows, vjp.outputs()}}, false, operation, "d_out");
+        const auto out = written(vjp, views, gradients, "gradients", [](const Parameter& p) { return p.trained; });
         Compute<T>* input = nullptr;
-        if (vjp.options().input_gradient) {
-            py::array_t<Compute<T>> array({pass.rows, vjp.topology().inputs});
-            input = array.mutable_data();
-            d_x = std::move(array);
-        }
-        {
-            const WithoutGil release;
-            vjp.backward(pass, given, input, out);
-        }
-        return d_x;
+        if (vjp.options().input_gradient)
+            input = views.find<Compute<T>>(d_x, {2, {pass.rows, vjp.topology().inputs}}, true, operation, "d_x");
+        const WithoutGil release;
+        vjp.backward(pass, given, input, out);
     });
+}
+
+py::tuple shape_tuple(const Parameter& p) {
+    if (p.is_matrix()) return py::make_tuple(p.columns, p.rows);
+    return py::make_tuple(p.columns);
 }
 
 py::list parameters(const VjpObject& object) {
     return object.with([](const auto& vjp) {
         py::list all;
-        for (const Parameter& p : vjp.parameters().all)
-            all.append(py::make_tuple(p.name, py::tuple(py::cast(shape_of(p))), p.trained));
+        for (const Parameter& p : vjp.parameters().all) all.append(py::make_tuple(p.name, shape_tuple(p), p.trained));
         return all;
     });
 }
@@ -171,10 +165,10 @@ void register_vjp(py::module_& m) {
                                "Name, shape, (out, in) for a matrix, and whether it is trained.")
         .def("tape_bytes", &bytes_of_tape, py::arg("rows"), "What a forward pass leaves for backward.")
         .def("forward", &forward, py::arg("x"), py::arg("values"), py::arg("seed"), py::arg("tape"), py::arg("out"),
-             "Fills `tape` and `out`; the running statistics carried on, in order.")
+             py::arg("carried"), "Fills `tape`, `out` and, in training, `carried`: the running statistics, in order.")
         .def("backward", &backward, py::arg("x"), py::arg("values"), py::arg("seed"), py::arg("tape"), py::arg("d_out"),
-             py::arg("gradients"),
-             "Fills `gradients`, of what is trained, in order; returns the input's, where it was asked for.");
+             py::arg("d_x"), py::arg("gradients"),
+             "Fills `gradients`, of what is trained, in order, and `d_x`, where it was asked for.");
 }
 
 }  // namespace resnetcore

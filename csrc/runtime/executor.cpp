@@ -65,7 +65,7 @@ void BatchExecutor<T>::prepare(std::int64_t rows, int threads) {
     if (!plan_.tile_local) arena_.reserve((plan_.row_elements - plan_.kept_elements) * rows);
     if (!computes_itself<T>) logits_.reserve(plan_.buffers[plan_.output].width * rows);
     while (plan_.tile_local && static_cast<int>(tile_arenas_.size()) < threads)
-        tile_arenas_.emplace_back(device_, plan_.row_elements * largest_tile_);
+        tile_arenas_.emplace_back(device_, (plan_.row_elements - plan_.kept_elements) * largest_tile_);
     while (static_cast<int>(runners_.size()) < threads)
         runners_.push_back(std::make_unique<StepRunner<T>>(plan_, device_, store_, norms_, folded_, largest_tile_));
     for (std::size_t p = 0; p < plan_.phases.size(); ++p) queues_[p].reserve(threads);
@@ -91,15 +91,17 @@ void BatchExecutor<T>::run_phases(Team& team, const Frame<T>& batch, GradientSin
     whole.arena = arena_.data();
     if (!computes_itself<T>) whole.logits = {logits_.data(), plan_.buffers[plan_.output].width};
     StepRunner<T>& runner = *runners_[team.rank()];
+    // Whoever is given a gradient gives back what it makes of it: there is no update that could overflow.
+    const bool measured = plan_.backward_phase == 0;
     for (std::size_t p = first; p < last; ++p) {
         const Phase& phase = plan_.phases[p];
         const PartialSums<T> sums = sums_of(phase, batch.rows);
         std::int64_t tile;
         while (queues_[p].take(team.rank(), tile)) {
             std::int64_t begin = tile * tile_, end = std::min(begin + tile_, batch.rows);
-            const Frame<T> frame = plan_.tile_local ? tile_frame(whole, begin, team.rank()) : whole;
+            const Frame<T> frame = plan_.tile_local ? tile_frame(whole, begin, end, team.rank()) : whole;
             if (plan_.tile_local) end -= begin, begin = 0;
-            if (p == 0 && computes_itself<T>) runner.measure(0, frame, begin, end);
+            if (measured && p == 0 && computes_itself<T>) runner.measure(0, frame, begin, end);
             for (const Step& step : phase.steps) {
                 if (step.kind == StepKind::weights) {
                     add_share(team, step, frame, begin, end, tile, *sink);
@@ -107,9 +109,11 @@ void BatchExecutor<T>::run_phases(Team& team, const Frame<T>& batch, GradientSin
                 }
                 runner.run(step, frame, begin, end, &sums);
                 if (!computes_itself<T> && frame.output >= 0 && step.out == frame.output)
-                    runner.copy_output(frame, begin, end);
+                    runner.copy(frame.output, frame, begin, end, frame.output_rows);
+                if (!measured) continue;
                 for (BufferId id : {step.out, step.d_h, step.d_t, step.d_x}) runner.measure(id, frame, begin, end);
             }
+            if (frame.outputs.data && p + 1 == last) runner.copy(plan_.output, frame, begin, end, frame.outputs);
         }
         team.barrier();
         if (ends_in_sums(phase)) {
@@ -119,14 +123,17 @@ void BatchExecutor<T>::run_phases(Team& team, const Frame<T>& batch, GradientSin
     }
 }
 
-// The rows from `begin` on, in the thread's own small arena.
+// Rows [begin, end), in the thread's own small arena.
 template <class T>
-Frame<T> BatchExecutor<T>::tile_frame(const Frame<T>& frame, std::int64_t begin, int rank) {
+Frame<T> BatchExecutor<T>::tile_frame(const Frame<T>& frame, std::int64_t begin, std::int64_t end, int rank) {
     Frame<T> tile = frame;
     tile.input.data += begin * frame.input.stride;
     tile.arena = tile_arenas_[rank].data();
-    tile.rows = largest_tile_;
+    tile.rows = end - begin;
     tile.first_row += begin;
+    if (frame.kept) tile.kept += begin * plan_.kept_elements;
+    if (frame.given.data) tile.given.data += begin * frame.given.stride;
+    if (frame.outputs.data) tile.outputs.data += begin * frame.outputs.stride;
     if (frame.output >= 0) tile.output_rows.data += begin * frame.output_rows.stride;
     if (frame.logits.data) tile.logits.data += begin * frame.logits.stride;
     return tile;

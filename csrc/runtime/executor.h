@@ -38,10 +38,11 @@ public:
     void run(Team& team, const Frame<T>& batch, GradientSink<T>* sink = nullptr) {
         run_phases(team, batch, sink, 0, plan_.phases.size());
     }
-    // Of a plan with a given gradient, whose kept elements the caller provides: either half.
+    // Of a plan with a given gradient, whose kept elements the caller provides: either half. Where the plan is
+    // tile-local, those of a tile lie together.
     void run_forward(Team& team, const Frame<T>& batch) { run_phases(team, batch, nullptr, 0, plan_.backward_phase); }
-    void run_backward(Team& team, const Frame<T>& batch) {
-        run_phases(team, batch, nullptr, plan_.backward_phase, plan_.phases.size());
+    void run_backward(Team& team, const Frame<T>& batch, GradientSink<T>* sink) {
+        run_phases(team, batch, sink, plan_.backward_phase, plan_.phases.size());
     }
 
     const Plan& plan() const { return plan_; }
@@ -57,7 +58,7 @@ private:
     };
 
     void run_phases(Team& team, const Frame<T>& batch, GradientSink<T>* sink, std::size_t first, std::size_t last);
-    Frame<T> tile_frame(const Frame<T>& frame, std::int64_t begin, int rank);
+    Frame<T> tile_frame(const Frame<T>& frame, std::int64_t begin, std::int64_t end, int rank);
     void add_share(Team& team, const Step& step, const Frame<T>& frame, std::int64_t begin, std::int64_t end,
                    std::int64_t tile, GradientSink<T>& sink);
     void finish(Team& team, const Step& last, const PartialSums<T>& sums);

@@ -100,9 +100,9 @@ void StepRunner<T>::run(const Step& step, const Frame<T>& frame, std::int64_t be
 }
 
 template <class T>
-void StepRunner<T>::copy_output(const Frame<T>& frame, std::int64_t begin, std::int64_t end) {
-    kernels_.widen(end - begin, plan_.buffers[frame.output].width, read(frame.output, frame, begin),
-                   from(frame.output_rows, begin));
+void StepRunner<T>::copy(BufferId id, const Frame<T>& frame, std::int64_t begin, std::int64_t end,
+                         MutableRows<Compute<T>> to) const {
+    kernels_.widen(end - begin, plan_.buffers[id].width, read(id, frame, begin), from(to, begin));
 }
 
 template <class T>

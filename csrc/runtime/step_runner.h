@@ -38,8 +38,9 @@ template <class T>
 struct Frame {
     Rows<Compute<T>> input;
     T* arena = nullptr;
-    T* kept = nullptr;       // where the plan's kept elements lie instead, of a plan that has them
-    Rows<Compute<T>> given;  // ∂E/∂outputs, of a plan that is given it
+    T* kept = nullptr;                // where the plan's kept elements lie instead, of a plan that has them
+    Rows<Compute<T>> given;           // ∂E/∂outputs, of a plan that is given it
+    MutableRows<Compute<T>> outputs;  // of forward alone: a copy of what is kept
     std::int64_t rows = 0;
     BufferId output =
         -1;  // this buffer lies in `output_rows` instead of the arena, or is copied there if it is narrower
@@ -63,8 +64,9 @@ public:
 
     // Takes the tile's rows of a buffer into account for the magnitudes, if gradients are made of it.
     void measure(BufferId id, const Frame<T>& frame, std::int64_t begin, std::int64_t end);
-    // frame.output into frame.output_rows, where they are not the same memory.
-    void copy_output(const Frame<T>& frame, std::int64_t begin, std::int64_t end);
+    // The tile's rows of a buffer, into the caller's.
+    void copy(BufferId id, const Frame<T>& frame, std::int64_t begin, std::int64_t end,
+              MutableRows<Compute<T>> to) const;
     // The largest A and the largest δ since they were forgotten, in memory of the device.
     double* magnitudes() { return magnitudes_.data(); }
     void forget_magnitudes() { device_.clear(magnitudes_.data(), magnitudes_.bytes()); }

@@ -5,7 +5,6 @@
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
-#include <exception>
 #include <mutex>
 #include <thread>
 #include <utility>
@@ -16,75 +15,24 @@
 #endif
 
 #include "runtime/fork_safe_mutex.h"
+#include "runtime/host_team.h"
 #include "runtime/thread_count.h"
 
 namespace resnetcore {
 namespace {
 
-// Thrown out of a barrier where another thread of the team has failed. Not a std::exception: it is no error of this
-// thread, and whoever handles those must let it pass.
-struct Abandoned {};
-
-// Waits for `ready`: busily at first, as a wake costs more than a short phase; then giving the core away between looks;
-// and where that takes long, someone else needs the core (the thread waited for, perhaps), so sleeping between them.
-template <class Ready>
-void spin_until(Ready ready) {
-    for (int i = 0; !ready(); ++i) {
-        if (i > 4000) {
-            std::this_thread::sleep_for(std::chrono::microseconds(20));
-            continue;
-        }
-        if (i > 2000) {
-            std::this_thread::yield();
-            continue;
-        }
-#if defined(__x86_64__)
-        _mm_pause();
-#endif
-    }
-}
-
-}  // namespace
-
 class Pool {
 public:
-    void run(const TeamBody& body, int size) {
+    void run(Run& run, int size) {
         start_workers(size - 1);
-        body_ = &body;
-        failed_.store(false, std::memory_order_relaxed);
-        arrived_.store(0, std::memory_order_relaxed);
-        phase_.store(0, std::memory_order_relaxed);
+        run_ = &run;
         running_.store(size - 1, std::memory_order_relaxed);
         publish(size);
-        work(0, size);
+        run.work(0, size);
         spin_until([&] { return running_.load(std::memory_order_acquire) == 0; });
-        if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
-    }
-
-    void barrier(int size, int& phase) {
-        const int next = ++phase;
-        if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == size) {
-            arrived_.store(0, std::memory_order_relaxed);
-            phase_.store(next, std::memory_order_release);
-        }
-        spin_until(
-            [&] { return phase_.load(std::memory_order_acquire) == next || failed_.load(std::memory_order_acquire); });
-        leave_if_failed();
-    }
-
-    void wait_for(const std::atomic<std::int64_t>& counter, std::int64_t value) {
-        spin_until([&] {
-            return counter.load(std::memory_order_acquire) == value || failed_.load(std::memory_order_acquire);
-        });
-        leave_if_failed();
     }
 
 private:
-    void leave_if_failed() const {
-        // NOLINTNEXTLINE(bugprone-std-exception-baseclass)
-        if (failed_.load(std::memory_order_acquire)) throw Abandoned{};
-    }
-
     void start_workers(int wanted) {
         while (workers_ < wanted) {
             const int rank = workers_ + 1;
@@ -110,7 +58,7 @@ private:
             seen = next_ticket(seen);
             const int size = static_cast<int>(seen & 0xffff);
             if (rank >= size) continue;
-            work(rank, size);
+            run_->work(rank, size);
             running_.fetch_sub(1, std::memory_order_acq_rel);
         }
     }
@@ -132,37 +80,13 @@ private:
         return ticket_.load(std::memory_order_acquire);
     }
 
-    void work(int rank, int size) {
-        Team team(*this, rank, size);
-        try {
-            (*body_)(team);
-        } catch (const Abandoned&) {
-        } catch (...) {
-            std::lock_guard<std::mutex> lock(error_mutex_);
-            if (!error_) error_ = std::current_exception();
-            failed_.store(true, std::memory_order_release);
-        }
-    }
-
-    const TeamBody* body_ = nullptr;
+    Run* run_ = nullptr;
     std::atomic<std::uint64_t> ticket_{0};
-    std::atomic<int> arrived_{0}, phase_{0}, running_{0}, sleepers_{0};
-    std::atomic<bool> failed_{false};
-    std::mutex sleep_mutex_, error_mutex_;
+    std::atomic<int> running_{0}, sleepers_{0};
+    std::mutex sleep_mutex_;
     std::condition_variable wake_;
-    std::exception_ptr error_;
     int workers_ = 0;
 };
-
-void Team::barrier() {
-    if (size_ > 1) pool_.barrier(size_, phase_);
-}
-
-void Team::wait_for(const std::atomic<std::int64_t>& counter, std::int64_t value) {
-    if (counter.load(std::memory_order_acquire) != value) pool_.wait_for(counter, value);
-}
-
-namespace {
 
 std::atomic<Pool*> current{nullptr};
 
@@ -182,7 +106,7 @@ ForkSafeMutex& turn() {
 }
 
 std::atomic<int> threads{0};
-thread_local int limit = 0;
+thread_local int host_threads = 0;
 std::atomic<const char*> origin{""};
 
 }  // namespace
@@ -190,16 +114,20 @@ std::atomic<const char*> origin{""};
 void run_on_team(TeamBody body, int max_threads) {
     int size = get_num_threads();
     if (max_threads > 0 && max_threads < size) size = max_threads;
-    std::lock_guard<ForkSafeMutex> lock(turn());
-    pool().run(body, size);
+    Run run(body);
+    {
+        const std::lock_guard<ForkSafeMutex> lock(turn());
+        if (host_threads == 0 || !run_on_host_team(run, size, host_threads)) pool().run(run, size);
+    }
+    run.rethrow();
 }
 
 int get_num_threads() {
     const int all = threads_of_process();
-    return limit > 0 && limit < all ? limit : all;
+    return host_threads > 0 && host_threads < all ? host_threads : all;
 }
 
-int limit_threads(int count) { return std::exchange(limit, count); }
+int use_host_threads(int count) { return std::exchange(host_threads, count); }
 
 int threads_of_process() {
     if (threads.load() == 0) {

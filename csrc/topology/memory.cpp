@@ -17,10 +17,15 @@ void visit_buffers(const Plan& plan, const Step& s, Visit visit) {
 
 // Lifetimes count phases where tiles of a phase run at the same time in one arena, and steps where every thread has a
 // small arena of its own.
-void set_lifetimes(Plan& plan, const std::vector<BufferId>& read_afterwards) {
+struct Times {
+    int backward = 0, end = 0;  // when the run that reads the gradient begins, and when all is over
+};
+Times set_lifetimes(Plan& plan, const std::vector<BufferId>& read_afterwards) {
     for (BufferInfo& b : plan.buffers) b.first_use = b.last_use = -1;
     int time = 0;
+    Times times;
     for (const Phase& phase : plan.phases) {
+        if (&phase == plan.phases.data() + plan.backward_phase) times.backward = time;
         for (const Step& step : phase.steps) {
             visit_buffers(plan, step, [&](BufferId id) {
                 BufferInfo& b = plan.buffers[id];
@@ -33,23 +38,24 @@ void set_lifetimes(Plan& plan, const std::vector<BufferId>& read_afterwards) {
     }
     for (BufferId id : read_afterwards)
         if (id >= 0) plan.buffers[id].last_use = time;
+    times.end = time;
+    return times;
 }
 
 }  // namespace
 
 // First fit.
 void lay_out(Plan& plan, const std::vector<BufferId>& read_afterwards, std::int64_t element_size, bool stores_input) {
-    set_lifetimes(plan, read_afterwards);
-    const int end_of_time = static_cast<int>(plan.phases.size());
+    const Times times = set_lifetimes(plan, read_afterwards);
     std::vector<const BufferInfo*> placed;  // by offset
     const auto place = [&](bool kept) {
         const std::int64_t start = plan.row_elements;
         placed.clear();
         for (std::size_t id = stores_input ? 0 : 1; id < plan.buffers.size(); ++id) {
             BufferInfo& mine = plan.buffers[id];
-            if ((plan.backward_phase > 0 && mine.first_use < plan.backward_phase) != kept) continue;
+            if ((mine.first_use < times.backward) != kept) continue;
             // Backward may run again on what forward left.
-            if (kept && mine.last_use >= plan.backward_phase) mine.last_use = end_of_time;
+            if (kept && mine.last_use >= times.backward) mine.last_use = times.end;
             const std::int64_t size = padded_width(mine.width, element_size);
             mine.offset = start;
             for (const BufferInfo* other : placed) {
@@ -64,7 +70,7 @@ void lay_out(Plan& plan, const std::vector<BufferId>& read_afterwards, std::int6
             placed.insert(std::upper_bound(placed.begin(), placed.end(), &mine, below), &mine);
         }
     };
-    if (plan.backward_phase > 0) {
+    if (times.backward > 0) {
         place(true);
         plan.kept_elements = plan.row_elements;
     }

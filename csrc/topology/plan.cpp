@@ -41,9 +41,11 @@ public:
         plan_.output = activations_.back();
         if (options_.backward) backward_all();
         if (plan_.phases.back().steps.empty()) plan_.phases.pop_back();
-        // One phase that takes its weight gradients with it leaves nothing to read, nor does inference.
+        // One phase that takes its weight gradients with it leaves nothing to read, nor does inference; where forward
+        // is a run of its own, it leaves what is kept.
         const bool inference = !options_.training && !options_.backward && !options_.keep_activations;
-        plan_.tile_local = inference || (options_.weights_by_tile && plan_.phases.size() == 1);
+        plan_.tile_local =
+            inference || (options_.weights_by_tile && plan_.phases.size() == (options_.given_gradient ? 2 : 1));
         lay_out(plan_, read_afterwards(), options_.element_size, options_.stores_input);
         return std::move(plan_);
     }

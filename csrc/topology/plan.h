@@ -89,10 +89,10 @@ struct Plan {
     std::vector<BufferInfo> buffers;
     std::vector<Phase> phases;
     std::vector<WeightStep> weights;  // in the phases as well, where gradients are taken tile by tile
-    bool tile_local = false;          // nothing outlives its tile: one arena a thread, of one tile's rows
-    BufferId output = -1;             // of the last layer
-    BufferId input_gradient = -1;     // only where it was asked for
-    std::int64_t row_elements = 0;    // arena elements per row
+    bool tile_local = false;         // nothing outlives its tile but what is kept: one arena a thread, of a tile's rows
+    BufferId output = -1;            // of the last layer
+    BufferId input_gradient = -1;    // only where it was asked for
+    std::int64_t row_elements = 0;   // arena elements per row
     std::int64_t kept_elements = 0;  // with a given gradient: those that forward leaves for backward, the arena's first
     int backward_phase = 0;          // likewise: the first that reads the gradient
     int max_terms = 1;               // the longest list of products or identities of a step

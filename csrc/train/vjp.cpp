@@ -1,17 +1,20 @@
 #include "train/vjp.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "runtime/tiles.h"
+#include "train/backpropagation.h"
 
 namespace resnetcore {
 namespace {
 
 template <class T>
-Plan plan_of(const Model<T>& model, bool input_gradient) {
+Plan plan_of(const Model<T>& model, Strategy strategy, bool input_gradient) {
     PlanOptions options;
     // Frozen norms are steps of their own too: their weights have gradients.
     options.training = options.backward = options.given_gradient = true;
+    options.weights_by_tile = strategy == Strategy::by_tile;
     options.input_gradient = input_gradient;
     options.element_size = sizeof(T);
     options.stores_input = !computes_itself<T>;
@@ -29,14 +32,24 @@ template <class T>
 Vjp<T>::Vjp(const Topology& topology, const VjpOptions& options)
     : options_(options),
       model_(options.training ? topology : without_dropout(topology), 0),
-      executor_(plan_of(model_, options.input_gradient), model_.device(), model_.store(), model_.norms(), nullptr,
-                2 * model_.weight_bytes()),
-      units_(weight_units(model_, executor_.plan().weights)),
+      units_(weight_units(model_, plan_of(model_, Strategy::by_layer, options.input_gradient).weights)),
       gradients_(model_, units_) {
     model_.store().fill_by_halves();
     if (!options.training) model_.norms().freeze();
     for (const Norm<T>& norm : model_.norms().all()) norm_bytes_ += 4 * norm.width * std::int64_t{sizeof(Compute<T>)};
     norm_bytes_ = (norm_bytes_ + 63) / 64 * 64;
+    for (Strategy strategy : {Strategy::by_layer, Strategy::by_tile}) {
+        Plan plan = plan_of(model_, strategy, options.input_gradient);
+        if (strategy == Strategy::by_tile && !plan.tile_local) continue;
+        kept_elements_ = std::max(kept_elements_, plan.kept_elements);
+        executors_[static_cast<int>(strategy)] = std::make_unique<Executor>(
+            std::move(plan), model_.device(), model_.store(), model_.norms(), nullptr, 2 * model_.weight_bytes());
+    }
+}
+
+template <class T>
+Strategy Vjp<T>::strategy_of(const VjpPass<T>& pass) const {
+    return has_tiles() ? choose_strategy(step_shape(model_, pass.rows)).strategy : Strategy::by_layer;
 }
 
 template <class T>
@@ -44,7 +57,7 @@ Frame<T> Vjp<T>::frame_of(const VjpPass<T>& pass) {
     dropout_ = {pass.seed, 0, 0};
     Frame<T> frame;
     frame.input = pass.x;
-    frame.kept = reinterpret_cast<T*>(static_cast<char*>(pass.tape) + norm_bytes_);
+    frame.kept = reinterpret_cast<T*>(static_cast<char*>(pass.tape) + tape_bytes());
     frame.rows = pass.rows;
     frame.dropout = &dropout_;
     return frame;
@@ -52,9 +65,10 @@ Frame<T> Vjp<T>::frame_of(const VjpPass<T>& pass) {
 
 // Room, and the number of threads that pay.
 template <class T>
-int Vjp<T>::prepare(const VjpPass<T>& pass) {
+int Vjp<T>::prepare(const VjpPass<T>& pass, Strategy strategy) {
+    strategy_ = strategy;
     const int threads = useful_threads(pass.rows * 2 * model_.weight_elements(), get_num_threads());
-    executor_.prepare(pass.rows, threads);
+    executor().prepare(pass.rows, threads);
     gradients_.prepare(threads, true);
     for (WorkQueue* queue : {&unit_queue_, &parameter_queue_}) queue->reserve(threads);
     unit_queue_.reset(static_cast<std::int64_t>(units_.size()), threads);
@@ -75,7 +89,7 @@ void Vjp<T>::write_parameters(Team& team, const VjpPass<T>& pass, Half half) {
     if (team.rank() == 0) {
         if (half == Half::forward && model_.norms().frozen()) model_.norms().use_running_statistics();
         model_.norms().begin_step();
-        executor_.begin(pass.rows, team.size());
+        executor().begin(pass.rows, team.size());
         parameter_queue_.reset(static_cast<std::int64_t>(parameters().all.size()), team.size());
     }
     team.barrier();
@@ -84,7 +98,7 @@ void Vjp<T>::write_parameters(Team& team, const VjpPass<T>& pass, Half half) {
 // The norms' coefficients of a pass to its tape, or from it.
 template <class T>
 void Vjp<T>::visit_norms(void* tape, bool restore) {
-    auto* at = static_cast<Compute<T>*>(tape);
+    auto* at = reinterpret_cast<Compute<T>*>(static_cast<char*>(tape) + header_bytes);
     for (Norm<T>& norm : model_.norms().all())
         for (auto* array : {&norm.mean, &norm.inverse_deviation, &norm.scale, &norm.shift}) {
             if (norm.width == 0) continue;
@@ -100,15 +114,16 @@ template <class T>
 void Vjp<T>::forward(const VjpPass<T>& pass, Compute<T>* out, const std::vector<Compute<T>*>& statistics) {
     const auto held = model_.hold();
     if (pass.rows == 0) return;
-    const Frame<T> frame = frame_of(pass);
+    const int threads = prepare(pass, strategy_of(pass));
+    std::memcpy(pass.tape, &strategy_, sizeof strategy_);
+    Frame<T> frame = frame_of(pass);
+    frame.outputs = {out, outputs()};
     run_on_team(
         [&](Team& team) {
             write_parameters(team, pass, Half::forward);
-            executor_.run_forward(team, frame);
+            executor().run_forward(team, frame);
         },
-        prepare(pass));
-    const Plan& plan = executor_.plan();
-    model_.kernels().widen(pass.rows, outputs(), executor_.rows(plan.output, frame), {out, outputs()});
+        threads);
     visit_norms(pass.tape, false);
     for (const Norm<T>& norm : model_.norms().all()) {
         if (norm.width == 0) continue;
@@ -129,10 +144,13 @@ void Vjp<T>::backward(const VjpPass<T>& pass, const Compute<T>* d_out, Compute<T
             if (gradients[id]) std::fill_n(gradients[id], parameters().all[id].size(), Compute<T>(0));
         return;
     }
+    Strategy strategy;
+    std::memcpy(&strategy, pass.tape, sizeof strategy);
+    const int threads = prepare(pass, strategy == Strategy::by_tile && has_tiles() ? strategy : Strategy::by_layer);
     Frame<T> frame = frame_of(pass);
     frame.given = {d_out, outputs()};
     if (d_x) {
-        frame.output = executor_.plan().input_gradient;
+        frame.output = executor().plan().input_gradient;
         frame.output_rows = {d_x, topology().inputs};
     }
     run_on_team(
@@ -140,14 +158,14 @@ void Vjp<T>::backward(const VjpPass<T>& pass, const Compute<T>* d_out, Compute<T
             write_parameters(team, pass, Half::backward);
             if (team.rank() == 0) visit_norms(pass.tape, true);
             team.barrier();
-            executor_.run_backward(team, frame);
-            weight_gradients(team, frame);
+            executor().run_backward(team, frame, &gradients_);
+            if (strategy_ == Strategy::by_layer) weight_gradients(team, frame);
             team.barrier();
             std::int64_t id;
             while (parameter_queue_.take(team.rank(), id))
                 if (gradients[id]) unpack_gradient(static_cast<int>(id), gradients[id]);
         },
-        prepare(pass));
+        threads);
 }
 
 template <class T>
@@ -155,9 +173,9 @@ void Vjp<T>::weight_gradients(Team& team, const Frame<T>& frame) {
     std::int64_t index;
     while (unit_queue_.take(team.rank(), index)) {
         const WeightUnit& unit = units_[index];
-        const WeightStep& step = executor_.plan().weights[unit.step];
+        const WeightStep& step = executor().plan().weights[unit.step];
         BackwardWeightsArgs<T> args =
-            weight_args(model_, step, executor_.rows(step.a, frame), executor_.rows(step.delta, frame), frame.rows);
+            weight_args(model_, step, executor().rows(step.a, frame), executor().rows(step.delta, frame), frame.rows);
         args.first_panel = unit.first_panel;
         args.last_panel = unit.last_panel;
         gradients_.direct(args, step, true, team.rank());

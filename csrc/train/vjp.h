@@ -7,9 +7,11 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "train/model.h"
+#include "train/strategy.h"
 #include "train/weight_gradients.h"
 
 namespace resnetcore {
@@ -42,8 +44,8 @@ public:
     const VjpOptions& options() const { return options_; }
     std::int64_t outputs() const { return model_.outputs(); }
     // Bytes of a tape: so many, and so many for each row.
-    std::int64_t tape_bytes() const { return norm_bytes_; }
-    std::int64_t tape_bytes_of_row() const { return executor_.plan().kept_elements * std::int64_t{sizeof(T)}; }
+    std::int64_t tape_bytes() const { return header_bytes + norm_bytes_; }
+    std::int64_t tape_bytes_of_row() const { return kept_elements_ * std::int64_t{sizeof(T)}; }
 
     // out: (rows, outputs), dense. `statistics`, by parameter, takes the running statistics carried on, where not null.
     void forward(const VjpPass<T>& pass, Compute<T>* out, const std::vector<Compute<T>*>& statistics);
@@ -53,10 +55,16 @@ public:
                   const std::vector<Compute<T>*>& gradients);
 
 private:
+    using Executor = BatchExecutor<T>;
     enum class Half { forward, backward };
+    // What a tape begins with: how the rest lies, which backward must find although it might choose otherwise.
+    static constexpr std::int64_t header_bytes = 64;
 
+    bool has_tiles() const { return executors_[static_cast<int>(Strategy::by_tile)] != nullptr; }
+    Strategy strategy_of(const VjpPass<T>& pass) const;
     Frame<T> frame_of(const VjpPass<T>& pass);
-    int prepare(const VjpPass<T>& pass);
+    int prepare(const VjpPass<T>& pass, Strategy strategy);
+    Executor& executor() const { return *executors_[static_cast<int>(strategy_)]; }
     void write_parameters(Team& team, const VjpPass<T>& pass, Half half);
     void visit_norms(void* tape, bool restore);
     void weight_gradients(Team& team, const Frame<T>& frame);
@@ -64,11 +72,12 @@ private:
 
     const VjpOptions options_;
     Model<T> model_;
-    BatchExecutor<T> executor_;
+    std::unique_ptr<Executor> executors_[2];  // by strategy; none by tile where norms need every row
+    Strategy strategy_ = Strategy::by_layer;  // of the pass
     const std::vector<WeightUnit> units_;
     WeightGradients<T> gradients_;
     WorkQueue unit_queue_, parameter_queue_;
-    std::int64_t norm_bytes_ = 0;
+    std::int64_t norm_bytes_ = 0, kept_elements_ = 0;
     PhiloxKey dropout_;
 };
 

@@ -122,12 +122,16 @@ class Vjp:
         """Name, shape, (out, in) for a matrix, and whether it is trained."""
     def tape_bytes(self, rows: int) -> int:
         """What a forward pass leaves for backward."""
-    def forward(self, x: _Array, values: list[_Array], seed: int, tape: _Array, out: _Array) -> list[_Array]:
-        """Fills `tape` and `out`; the running statistics carried on, in order."""
+    # Arrays are NumPy's, or of a type that has DLPack's C exchange API.
+    def forward(self, x: Any, values: list[Any], seed: int, tape: Any, out: Any, carried: list[Any]) -> None:
+        """Fills `tape`, `out` and, in training, `carried`: the running statistics, in order."""
     def backward(
-        self, x: _Array, values: list[_Array], seed: int, tape: _Array, d_out: _Array, gradients: list[_Array]
-    ) -> _Array | None:
-        """Fills `gradients`, of what is trained, in order; returns the input's, where it was asked for."""
+        self, x: Any, values: list[Any], seed: int, tape: Any, d_out: Any, d_x: Any, gradients: list[Any]
+    ) -> None:
+        """Fills `gradients`, of what is trained, in order, and `d_x`, where it was asked for."""
+
+def adopt_openmp_of(library: str) -> bool:
+    """Hosts' kernels run on the OpenMP that this loaded library is linked to; False where there is none."""
 
 def activations() -> list[str]:
     """Names of the activations."""
@@ -162,11 +166,11 @@ def get_num_threads() -> int:
 def get_strategy() -> str:
     """How steps take their weight gradients: auto, by_layer or by_tile."""
 
+def host_openmp() -> str:
+    """The file of the OpenMP that was adopted, or nothing."""
+
 def isa_info() -> dict[str, Any]:
     """Instruction sets: in use, compiled, supported here."""
-
-def limit_threads(count: int) -> int:
-    """Kernels called by this thread use at most so many from now on (0: no limit); the limit of before."""
 
 def losses() -> list[str]:
     """Names of the losses."""
@@ -266,6 +270,9 @@ def set_num_threads(threads: int) -> None:
 
 def set_strategy(name: str) -> None:
     """Forces it for every later step; both give the same bits."""
+
+def use_host_threads(count: int) -> int:
+    """Kernels called by this thread use at most so many from now on, of the OpenMP that was adopted (0: no host)."""
 
 def xla_handlers() -> dict[str, Any]:
     """Handlers for XLA's foreign function interface on the CPU, by target name."""

@@ -89,6 +89,7 @@ def config() -> dict[str, str]:
         "instruction set": isa["current"] + (" (forced by RESNETCORE_ISA)" if forced else " (chosen by the CPU)"),
         "instruction sets": ", ".join(state(one) for one in isa["known"]),
         "threads": f"{get_num_threads()} ({_core.num_threads_origin()})",
+        "threads inside PyTorch": _core.host_openmp() or "our own (no OpenMP of PyTorch's was found so far)",
         "caches": f"{caches['level2'] >> 10} KiB a core, {caches['last'] >> 10} KiB shared",
         "precision": "float32, float64 and bfloat16",
         "matmul precision": f"{_matmul_precision}; {_runs_as()}",

@@ -68,18 +68,25 @@ def residual(
     return torch.ops.resnetcore.residual_forward(parts[0], parts[1], parts[3], parts[2], name)
 
 
-Parts = tuple[list[Tensor], list[Tensor], list[Tensor], Tensor | None]
+Parts = tuple[list[Any], list[Any], list[Any], Any]  # tensors, or arrays of them
 
 
-def _split(n: int, n_identity: int, tensors: Sequence[Tensor]) -> Parts:
+def _split(n: int, n_identity: int, tensors: Sequence[Any]) -> Parts:
     """Sources, weights, identity terms and the bias of one flat list."""
     given = list(tensors)
     rest = given[2 * n + n_identity :]
     return given[:n], given[n : 2 * n], given[2 * n : 2 * n + n_identity], rest[0] if rest else None
 
 
-def _detached(tensors: Sequence[Tensor]) -> list[Tensor]:
-    return [t.detach() for t in tensors]
+def _shown(tensors: Sequence[Tensor]) -> list[Any]:
+    """What `resnetcore.ops` looks at: NumPy's arrays of the same memory, which cost less than DLPack's, where it has any."""
+    if any(t.dtype == torch.bfloat16 or not t.is_cpu for t in tensors):
+        return [t.detach() for t in tensors]
+    return [t.detach().resolve_neg().numpy() for t in tensors]
+
+
+def _taken(result: Any) -> Tensor:
+    return result if isinstance(result, Tensor) else torch.from_numpy(result)
 
 
 def _forward(
@@ -89,14 +96,10 @@ def _forward(
     identity: Sequence[Tensor],
     activation: str,
 ) -> Tensor:
+    given = [*sources, *weights, *identity, *([] if bias is None else [bias])]
+    shown_sources, shown_weights, shown_identity, shown_bias = _split(len(sources), len(identity), _shown(given))
     with torchs_threads():
-        return ops.residual_forward(
-            _detached(sources),
-            _detached(weights),
-            None if bias is None else bias.detach(),
-            _detached(identity),
-            activation,
-        )
+        return _taken(ops.residual_forward(shown_sources, shown_weights, shown_bias, shown_identity, activation))
 
 
 def _backward(
@@ -109,17 +112,15 @@ def _backward(
     activation: str,
 ) -> list[Tensor]:
     """Gradients of the sources, the weights, of every identity term alike if there is one, of the bias likewise."""
+    given = [*sources, *weights, *identity, *([] if bias is None else [bias])]
+    shown_grad, shown_a, *shown = _shown([grad, a, *given])
+    shown_sources, shown_weights, shown_identity, shown_bias = _split(len(sources), len(identity), shown)
     with torchs_threads():
         d_sources, d_weights, d_bias, d_identity = ops.residual_backward(
-            grad.detach(),
-            a.detach(),
-            _detached(sources),
-            _detached(weights),
-            None if bias is None else bias.detach(),
-            _detached(identity),
-            activation,
+            shown_grad, shown_a, shown_sources, shown_weights, shown_bias, shown_identity, activation
         )
-    return [*d_sources, *d_weights, *d_identity[:1], *([] if bias is None else [d_bias])]
+    gradients = [*d_sources, *d_weights, *d_identity[:1], *([] if bias is None else [d_bias])]
+    return [_taken(gradient) for gradient in gradients]
 
 
 def _arranged(n: int, n_identity: int, has_bias: bool, gradients: Sequence[Tensor]) -> Parts:
@@ -143,8 +144,13 @@ class _Direct(Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-        gradients = _DirectGradient.apply(ctx.n, ctx.n_identity, ctx.activation, grad, *ctx.saved_tensors)
-        has_bias = len(ctx.saved_tensors) > 1 + 2 * ctx.n + ctx.n_identity
+        a, *tensors = ctx.saved_tensors
+        has_bias = len(tensors) > 2 * ctx.n + ctx.n_identity
+        if torch.is_grad_enabled():  # create_graph: someone may ask for a second derivative
+            gradients = _DirectGradient.apply(ctx.n, ctx.n_identity, ctx.activation, grad, a, *tensors)
+        else:
+            sources, weights, identity, bias = _split(ctx.n, ctx.n_identity, tensors)
+            gradients = _backward(grad, a, sources, weights, bias, identity, ctx.activation)
         *lists, d_bias = _arranged(ctx.n, ctx.n_identity, has_bias, gradients)
         return None, None, None, *(d for one in lists for d in one), *([d_bias] if has_bias else [])
 

@@ -14,21 +14,25 @@ from .. import _core
 DTYPE_NAMES = {torch.float32: "float32", torch.float64: "float64", torch.bfloat16: "bfloat16"}
 _PLAIN = (torch.Tensor, torch.nn.Parameter)
 
+# Kernels called from here run on PyTorch's own threads: those spin between its operations, beside ours if there were any.
+if torch.backends.openmp.is_available():
+    _core.adopt_openmp_of("libtorch_cpu.so")
+
 
 @contextmanager
 def torchs_threads() -> Iterator[None]:
-    """Kernels called by this thread use as many threads as PyTorch does, or resnetcore's own number if it is lower."""
-    before = _core.limit_threads(torch.get_num_threads())
+    """Kernels called by this thread use PyTorch's threads, as many as it does or resnetcore's own number if it is lower."""
+    before = _core.use_host_threads(torch.get_num_threads())
     try:
         yield
     finally:
-        _core.limit_threads(before)
+        _core.use_host_threads(before)
 
 
 def is_direct(tensors: Iterable[torch.Tensor]) -> bool:
     """Whether the cheap route is open: real CPU tensors, and nobody who traces or intercepts operators."""
     watched = torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._len_torch_dispatch_stack() > 0
-    return not watched and all(type(t) in _PLAIN and t.device.type == "cpu" for t in tensors)
+    return not watched and all(type(t) in _PLAIN and t.is_cpu for t in tensors)
 
 
 def bound_once(forward: Callable[..., Any]) -> Callable[..., Any]:

@@ -6,7 +6,7 @@ Weights are (out, in) as an `nn.Linear`'s, and norms have the names and the runn
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -145,7 +145,8 @@ class ResidualStack(nn.Module):
         self._rooms = [room(topology) for topology in self._described.values()]
         names = values_of(self._described["float32"])
         self._named = [name for name, _, _ in names]
-        self._normalised = any(name.endswith(".running_mean") for name in self._named)
+        self._runs = [".running_" in name for name in self._named]
+        self._normalised = any(self._runs)
         self._places = [_place(name) for name in self._named]
         for (name, _, trained), (number, attribute) in zip(names, self._places, strict=True):
             value = torch.from_numpy(np.array(arrays[name].T, order="C")).to(device=device, dtype=kind)
@@ -154,10 +155,15 @@ class ResidualStack(nn.Module):
             else:
                 self.layers[number].register_buffer(attribute, value)
 
-    def _values(self) -> Iterator[Tensor]:
+    def _values(self) -> list[Tensor]:
         layers = list(self.layers)
+        # A module looks its attributes up in Python, one dictionary after another; a parameter is nearly always in the
+        # first, and elsewhere where it is made of others (torch.nn.utils.parametrize).
+        values = []
         for number, attribute in self._places:
-            yield getattr(layers[number], attribute)
+            parameter = layers[number]._parameters.get(attribute)
+            values.append(getattr(layers[number], attribute) if parameter is None else parameter)
+        return values
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, inputs) to (batch, outputs)."""
@@ -166,7 +172,7 @@ class ResidualStack(nn.Module):
             raise ShapeError(f"ResidualStack: x must be a tensor of shape (batch, {self.inputs}), got {got}")
         if self.training and self._normalised and x.shape[0] == 1:
             raise ValueError("ResidualStack: batch norm needs at least 2 rows in training, got 1; call .eval()")
-        own = list(self._values())
+        own = self._values()
         given, first = autocast([x, own[0]])
         if given.dtype not in DTYPE_NAMES or first.dtype != given.dtype or _narrowed(own, given.dtype):
             raise DTypeError(
@@ -178,7 +184,10 @@ class ResidualStack(nn.Module):
         seed = self._seed(x.device)
         topology = self._described[DTYPE_NAMES[given.dtype]]
         # Running statistics are written to before backward may look at what it was given.
-        values = [v.to(wide, copy=".running_" in name) for name, v in zip(self._named, own, strict=True)]
+        values = [
+            v if v.dtype == wide and not runs else v.to(wide, copy=runs)
+            for v, runs in zip(own, self._runs, strict=True)
+        ]
         out, *carried = stack(given.to(wide), values, seed, topology, self.training)
         if carried and x.shape[0]:
             self._carry(own, carried)
@@ -190,7 +199,7 @@ class ResidualStack(nn.Module):
         return torch.zeros((), dtype=torch.int64, device=device)
 
     def _carry(self, own: list[Tensor], carried: list[Tensor]) -> None:
-        running = [v for name, v in zip(self._named, own, strict=True) if ".running_" in name]
+        running = [v for v, runs in zip(own, self._runs, strict=True) if runs]
         for old, new in zip(running, carried, strict=True):
             old.copy_(new.detach())  # not under no_grad: torch.export refuses it where a module changes its buffers
 

@@ -22,17 +22,22 @@ from .shared import Function, bound_once, is_direct, no_double_backward, refuse_
 
 Tensor = torch.Tensor
 _TAPE_ALIGNMENT = 64
+# By DLPack's C exchange API, from PyTorch 2.10 on: an array made of every tensor takes longer than a small network's step.
+_IS_LOOKED_AT = hasattr(Tensor, "__dlpack_c_exchange_api__")
 _PREDICTION_TAPE = 1 << 24  # bytes; so many rows that packing the weights for them costs next to nothing
 
 
 def describe(inputs: int, layers: Sequence[Any], dtype: str) -> str:
-    """A topology as text, which operators take and the cache of programs is keyed by. Fixed matrices are values."""
+    """A topology as text, which operators take and the cache of programs is keyed by. Fixed matrices are values.
+
+    The number of the tape's layout is part of it: PyTorch keeps compiled graphs on disk, with the sizes of their tapes.
+    """
     described = []
     for layer in layers:
         fields = layer.to_dict()
         fields["skips"] = [[k, v if isinstance(v, str) else list(v.shape)] for k, v in fields["skips"].items()]
         described.append(fields)
-    return json.dumps({"inputs": inputs, "layers": described, "dtype": dtype})
+    return json.dumps({"inputs": inputs, "layers": described, "dtype": dtype, "tape": 2})
 
 
 class Room:
@@ -65,6 +70,18 @@ _latest_room = functools.lru_cache(maxsize=4)(room)
 def values_of(topology: str) -> tuple[tuple[str, tuple[int, ...], bool], ...]:
     """Name, shape and whether it is trained, of every value a stack takes."""
     return tuple(_compiled(topology, True, False).parameters)
+
+
+@functools.lru_cache(maxsize=256)
+def _running(topology: str) -> tuple[int, ...]:
+    """Which values are running statistics."""
+    return tuple(i for i, (name, _, _) in enumerate(values_of(topology)) if ".running_" in name)
+
+
+@functools.lru_cache(maxsize=256)
+def _trained(topology: str) -> tuple[int, ...]:
+    """Which values have gradients."""
+    return tuple(i for i, (_, _, trained) in enumerate(values_of(topology)) if trained)
 
 
 def program(topology: str, training: bool, input_gradient: bool) -> _core.Vjp:
@@ -101,28 +118,36 @@ def _rows_of_prediction(run: _core.Vjp) -> int:
     return max(1, _PREDICTION_TAPE // max(1, run.tape_bytes(1) - run.tape_bytes(0)))
 
 
-def _array(tensor: Tensor) -> np.ndarray:
-    """The tensor's own memory, if the kernels can read it as it lies; else a copy."""
-    if tensor.device.type != "cpu":
+def _dense(tensor: Tensor) -> Tensor:
+    """The tensor itself, if the kernels can read it as it lies; else a copy."""
+    if not tensor.is_cpu:
         raise ArrayDeviceError(
             f"residual_stack: tensors must be in the CPU's memory, got one on {tensor.device}; move module and input to "
             "the CPU with .to('cpu')"
         )
-    dense = tensor.detach().resolve_neg().contiguous()
-    return (dense if dense.data_ptr() % dense.element_size() == 0 else dense.clone()).numpy()
+    if tensor.is_contiguous() and not tensor.is_neg() and tensor.data_ptr() % tensor.element_size() == 0:
+        return tensor
+    return tensor.detach().resolve_neg().clone(memory_format=torch.contiguous_format)
+
+
+def _shown(tensors: Sequence[Tensor]) -> list[Any]:
+    """What the compiled core looks at."""
+    return list(tensors) if _IS_LOOKED_AT else [t.detach().numpy() for t in tensors]
 
 
 def _forward(
     x: Tensor, values: Sequence[Tensor], seed: Tensor, topology: str, training: bool, input_gradient: bool
 ) -> list[Tensor]:
     run = program(topology, training, input_gradient)
-    given = _array(x)
     # The device is named wherever a tensor is made here: torch.set_default_device may have set another.
     tape = torch.empty(run.tape_bytes(len(x)), dtype=torch.uint8, device="cpu")
     out = torch.empty((len(x), run.outputs), dtype=x.dtype, device="cpu")
+    dense = [_dense(v) for v in values]
+    carried = [dense[i].clone() for i in _running(topology)] if training else []
+    given, memory, result = _shown((_dense(x), tape, out))
     with torchs_threads():
-        carried = run.forward(given, [_array(v) for v in values], int(seed), tape.numpy(), out.numpy())
-    return [out, tape, *map(torch.from_numpy, carried)]
+        run.forward(given, _shown(dense), int(seed), memory, result, _shown(carried))
+    return [out, tape, *carried]
 
 
 def _backward(
@@ -137,24 +162,23 @@ def _backward(
 ) -> list[Tensor]:
     """The gradient of x if it is asked for, then those of the trained values."""
     run = program(topology, training, input_gradient)
-    gradients = [
-        torch.empty(shape, dtype=x.dtype, device="cpu") for _, shape, trained in values_of(topology) if trained
-    ]
     if tape.data_ptr() % _TAPE_ALIGNMENT:  # whoever kept it for autograd, a hook, may have brought it back elsewhere
         tape = tape.clone()
-    arrays = [_array(v) for v in values]
+    dense = [_dense(v) for v in values]
+    gradients = [torch.empty_like(dense[i]) for i in _trained(topology)]
+    d_x = [torch.empty(x.shape, dtype=x.dtype, device="cpu")] if input_gradient else []
+    given, memory, d_out = _shown((_dense(x), tape, _dense(grad)))
     with torchs_threads():
-        d_x = run.backward(
-            _array(x), arrays, int(seed), tape.numpy(), _array(grad), [gradient.numpy() for gradient in gradients]
-        )
-    return [*([] if d_x is None else [torch.from_numpy(d_x)]), *gradients]
+        run.backward(given, _shown(dense), int(seed), memory, d_out, _shown(d_x)[0] if d_x else None, _shown(gradients))
+    return [*d_x, *gradients]
 
 
 def _arranged(topology: str, input_gradient: bool, gradients: Sequence[Tensor]) -> tuple[Any, list[Any]]:
     """What `_backward` returned, by argument: of x, and of every value, None where there is none."""
-    rest = iter(gradients)
-    d_x = next(rest) if input_gradient else None
-    return d_x, [next(rest) if trained else None for _, _, trained in values_of(topology)]
+    d_values: list[Any] = [None] * len(values_of(topology))
+    for i, gradient in zip(_trained(topology), gradients[input_gradient:], strict=True):
+        d_values[i] = gradient
+    return gradients[0] if input_gradient else None, d_values
 
 
 class _Direct(Function):
@@ -179,7 +203,10 @@ class _Direct(Function):
         x, seed, tape, *values = ctx.saved_tensors
         if grad is None:
             return None, None, None, None, None, *[None] * len(values)
-        gradients = _DirectGradient.apply(tuple(ctx.settings), tape, grad, x, seed, *values)
+        if torch.is_grad_enabled():  # create_graph: someone may ask for a second derivative
+            gradients = _DirectGradient.apply(tuple(ctx.settings), tape, grad, x, seed, *values)
+        else:
+            gradients = _backward(grad, x, values, seed, tape, *ctx.settings)
         d_x, d_values = _arranged(ctx.settings[0], ctx.settings[2], gradients)
         return d_x, None, None, None, None, *d_values
 
@@ -219,7 +246,7 @@ def _(
 ) -> list[Tensor]:
     run = program(topology, training, input_gradient)
     whole, row = run.tape_bytes(0), run.tape_bytes(1) - run.tape_bytes(0)
-    carried = [shape for name, shape, _ in values_of(topology) if ".running_" in name] if training else []
+    carried = [values_of(topology)[i][1] for i in _running(topology)] if training else []
     tape = x.new_empty(whole + row * x.shape[0], dtype=torch.uint8)
     return [x.new_empty((x.shape[0], run.outputs)), tape, *map(x.new_empty, carried)]
 
@@ -235,7 +262,7 @@ def _(
     training: bool,
     input_gradient: bool,
 ) -> list[Tensor]:
-    trained = [shape for _, shape, trained in values_of(topology) if trained]
+    trained = [values_of(topology)[i][1] for i in _trained(topology)]
     return [*([x.new_empty(x.shape)] if input_gradient else []), *map(x.new_empty, trained)]
 
 
