@@ -70,9 +70,19 @@ void CudaDevice::synchronize() {
     check(module_.synchronize());
 }
 
-void CudaDevice::make_current() {
+Device::Before CudaDevice::make_current() {
     check_owned();
-    check(module_.make_current(index_));
+    CudaPlace before = {};
+    if (const int status = module_.make_current(index_, &before)) {
+        module_.restore(&before);
+        check(status);
+    }
+    return {before.device, before.context};
+}
+
+void CudaDevice::restore(const Before& before) noexcept {
+    const CudaPlace place = {before.device, before.context};
+    if (is_owned()) module_.restore(&place);
 }
 
 void CudaDevice::begin_recording() {

@@ -25,7 +25,9 @@ public:
     void copy(void* to, const void* from, std::size_t bytes) override;
     void clear(void* memory, std::size_t bytes) override;
     void synchronize() override;
-    void make_current() override;
+    std::int64_t max_columns() const override { return module_.max_columns; }
+    Before make_current() override;
+    void restore(const Before& before) noexcept override;
     bool can_record() const override { return true; }
     void begin_recording() override;
     void* end_recording() override;

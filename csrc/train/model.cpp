@@ -16,20 +16,25 @@ Topology checked(Topology topology) {
     return topology;
 }
 
-// The first work of a thread for a device, whose memory the members that follow ask for.
-Device& current(Device& device) {
-    device.make_current();
+// Before any memory is asked for: a device's kernels may take matrices so wide and no wider.
+Device& checked_for(const Topology& topology, Device& device) {
+    std::int64_t widest = topology.inputs;
+    for (const Layer& layer : topology.layers) widest = std::max(widest, layer.width);
+    if (widest > device.max_columns())
+        throw DeviceError("Network: a width is " + std::to_string(widest) + ", and kernels of device \"" + device.name() +
+                          "\" take at most " + std::to_string(device.max_columns()) +
+                          "; use narrower layers, or device=\"cpu\"");
     return device;
 }
 
 }  // namespace
 
 template <class T>
-Model<T>::Model(Device& device, Topology topology, std::uint64_t seed)
+Model<T>::Model(const CurrentDevice&, Device& device, Topology topology, std::uint64_t seed)
     : topology_(std::move(topology)),
       list_(list_parameters(topology_)),
       seed_(seed),
-      device_(current(device)),
+      device_(checked_for(topology_, device)),
       kernels_(device.kernels<T>()),
       store_(list_, device),
       norms_(topology_, list_, store_, device),
@@ -42,7 +47,8 @@ Model<T>::Model(Device& device, Topology topology, std::uint64_t seed)
 
 template <class T>
 Model<T>::Model(Topology topology, std::uint64_t seed, Device& device)
-    : Model(device, checked(std::move(topology)), seed) {
+    : Model(CurrentDevice(device), device, checked(std::move(topology)), seed) {
+    const CurrentDevice current(device);
     std::vector<Compute<T>> narrow;
     for (std::size_t id = 0; id < list_.all.size(); ++id) {
         const std::vector<double> value = initial_value(topology_, list_, static_cast<int>(id), seed);
@@ -55,7 +61,8 @@ Model<T>::Model(Topology topology, std::uint64_t seed, Device& device)
 }
 
 template <class T>
-Model<T>::Model(const Model& other, Device& device) : Model(device, other.topology_, other.seed_) {
+Model<T>::Model(const Model& other, Device& device)
+    : Model(CurrentDevice(device), device, other.topology_, other.seed_) {
     std::vector<std::vector<Compute<T>>> values;
     std::vector<std::pair<int, Compute<T>*>> wanted;
     for (std::size_t id = 0; id < list_.all.size(); ++id) {
@@ -63,7 +70,7 @@ Model<T>::Model(const Model& other, Device& device) : Model(device, other.topolo
         wanted.push_back({static_cast<int>(id), values.back().data()});
     }
     other.read(wanted);
-    device_.make_current();
+    const CurrentDevice current(device);
     for (const auto& [id, value] : wanted) store_.write(id, value);
     device_.synchronize();
 }
@@ -76,13 +83,6 @@ void Model<T>::check_terms() const {
     throw DeviceError("Network: a layer, or its gradient, is a sum of " + std::to_string(terms) +
                       " terms, and kernels of device \"" + device_.name() + "\" take at most " + std::to_string(most) +
                       "; use fewer skips side by side, or device=\"cpu\"");
-}
-
-template <class T>
-std::unique_lock<ForkSafeMutex> Model<T>::hold() const {
-    std::unique_lock<ForkSafeMutex> lock(mutex_);
-    device_.make_current();
-    return lock;
 }
 
 template <class T>

@@ -56,7 +56,15 @@ public:
     Device& device() const { return device_; }
 
     // For what trains this model. The lock, and the device as the calling thread's.
-    [[nodiscard]] std::unique_lock<ForkSafeMutex> hold() const;
+    class Held {
+    public:
+        Held(ForkSafeMutex& mutex, Device& device) : lock_(mutex), current_(device) {}
+
+    private:
+        const std::unique_lock<ForkSafeMutex> lock_;
+        const CurrentDevice current_;
+    };
+    [[nodiscard]] Held hold() const { return Held(mutex_, device_); }
     ParameterStore<T>& store() { return store_; }
     Norms<T>& norms() { return norms_; }
     const KernelTable<T>& kernels() const { return kernels_; }
@@ -66,8 +74,8 @@ public:
     std::int64_t first_bad_layer(Frame<T> frame);
 
 private:
-    // A checked topology, and arrays of zeros.
-    Model(Device& device, Topology topology, std::uint64_t seed);
+    // A checked topology, and arrays of zeros. `device` is the calling thread's.
+    Model(const CurrentDevice&, Device& device, Topology topology, std::uint64_t seed);
     void check_terms() const;
     void fold();
     // A forward pass that keeps every activation.

@@ -82,7 +82,10 @@ public:
         waiting_.clear();
         if (fails) throw DeviceError("SeparateDevice: told to fail");
     }
-    void make_current() override { current() = this; }
+    Before make_current() override { return {0, std::exchange(current(), this)}; }
+    void restore(const Before& before) noexcept override {
+        current() = static_cast<SeparateDevice*>(before.context);
+    }
 
     using Work = std::vector<std::function<void()>>;
     bool can_record() const override { return true; }

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "cuda_runtime_api.h"
+#include "kernels/cuda/functions.h"
 #include "kernels/cuda/tables.h"
 #include "memory.h"
 #include "stream.h"
@@ -22,6 +23,11 @@ int refused_while_recording() {
 }
 
 int only_device(int device) { return device == 0 ? 0 : fail("there is one emulated device, number 0"); }
+
+int make_current(int device, resnetcore::CudaPlace* before) {
+    *before = {0, nullptr};
+    return only_device(device);
+}
 
 void* allocate(std::size_t bytes) {
     if (emulation::recording()) return refused_while_recording(), nullptr;
@@ -100,7 +106,9 @@ extern "C" __attribute__((visibility("default"))) const resnetcore::CudaModule* 
         [](int device) { return only_device(device) == 0 ? 80 : -1; },
         only_device,
         [] { return error.c_str(); },
-        only_device,
+        cuda::max_columns,
+        make_current,
+        [](const CudaPlace*) {},
         allocate,
         release,
         upload,

@@ -8,6 +8,8 @@ namespace cuda {
 
 // A panel is as wide as a block's tile, so that a block reads whole rows of it.
 constexpr int panel_width = 64;
+// A grid's second dimension, which counts panels, ends here.
+constexpr std::int64_t max_columns = std::int64_t{65535} * panel_width;
 // Lists of sources and of identities travel as parameters of a kernel, which may be 32,764 bytes.
 constexpr int max_terms = 512;
 

@@ -2,6 +2,7 @@
 #include <cuda_runtime.h>
 
 #include "kernels/cuda/context.h"
+#include "kernels/cuda/functions.h"
 #include "kernels/cuda/memory.h"
 #include "kernels/cuda/module.h"
 #include "kernels/cuda/recording.h"
@@ -46,9 +47,14 @@ int compute_capability(int device) {
 }
 
 int check_device(int device) {
-    if (const int status = make_current(device)) return status;
-    probe<<<1, 1, 0, current_stream()>>>();
-    return synchronize();
+    CudaPlace before;
+    int status = make_current(device, &before);
+    if (!status) {
+        probe<<<1, 1, 0, current_stream()>>>();
+        status = synchronize();
+    }
+    restore(&before);
+    return status;
 }
 
 void* stream() { return current_stream(); }
@@ -70,7 +76,9 @@ extern "C" __attribute__((visibility("default"))) const resnetcore::CudaModule* 
         compute_capability,
         check_device,
         last_error,
+        max_columns,
         make_current,
+        restore,
         allocate,
         release,
         upload,

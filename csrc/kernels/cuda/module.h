@@ -7,12 +7,19 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 
 #include "kernels/ops.h"
 
 namespace resnetcore {
 
-constexpr int cuda_module_version = 1;  // of this struct and of everything in ops.h
+constexpr int cuda_module_version = 2;  // of this struct and of everything in ops.h
+
+// A thread's current device, of CUDA and of the module.
+struct CudaPlace {
+    int device;
+    void* context;
+};
 
 struct CudaModule {
     int version;                     // cuda_module_version
@@ -27,8 +34,12 @@ struct CudaModule {
     int (*check_device)(int device);
     const char* (*last_error)();
 
-    // The calling thread's device from now on, and its stream.
-    int (*make_current)(int device);
+    std::int64_t max_columns;  // of a layer
+
+    // The calling thread's device from now on, and its stream; until `restore`, which other libraries on this thread
+    // rely on, gives it the one of before.
+    int (*make_current)(int device, CudaPlace* before);
+    void (*restore)(const CudaPlace* before);
     void* (*allocate)(std::size_t bytes);  // zeroed; null where there is no memory
     void (*release)(void* memory);
     int (*upload)(void* to, const void* from, std::size_t bytes);

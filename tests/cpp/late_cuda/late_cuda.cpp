@@ -63,6 +63,10 @@ cudaError_t cudaSetDevice(int index) {
     device = index;
     return cudaSuccess;
 }
+cudaError_t cudaGetDevice(int* index) {
+    *index = device;
+    return cudaSuccess;
+}
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
     *stream = new LateStream;
