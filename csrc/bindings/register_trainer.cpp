@@ -74,39 +74,72 @@ TrainerObject make_trainer(const NetworkObject& network, const py::dict& loss, c
 template <class T>
 double step_batch(TrainerOf<T>& trainer, py::handle x, py::handle y, double lr, py::handle sample_weight) {
     check_lr<T>(lr, "step");
-    const InputMatrix<Compute<T>> input = input_matrix<Compute<T>>(x, "step", "x", trainer.model->topology().inputs);
-    check_training_rows(trainer.model->topology(), input.rows, trainer.settings.accumulate, "step");
-    const Targets<T> targets(y, sample_weight, trainer.settings.loss, input.rows, trainer.model->outputs(), "step");
+    const Model<T>& model = *trainer.model;
+    const InputMatrix<Compute<T>> input =
+        input_matrix<Compute<T>>(x, "step", "x", model.topology().inputs, model.device());
+    check_training_rows(model.topology(), input.rows, trainer.settings.accumulate, "step");
+    const Targets<T> targets(y, sample_weight, trainer.settings.loss, input.rows, model.outputs(), "step",
+                             model.device());
     const WithoutGil release;
-    const auto held = trainer.model->hold();
-    return trainer.step({input.data, input.stride}, input.rows, targets.checked(), lr, "step");
+    const auto held = model.hold();
+    return trainer.step({input.data, input.stride}, input.rows, targets.checked(), lr, "step", input.in);
+}
+
+// One step on rows of a GPU's matrix, which its kernels put side by side.
+template <class T>
+double step_gathered(TrainerOf<T>& trainer, const DeviceArray& x, const Dense<std::int64_t>& chosen,
+                     const CheckedTargets<T>& targets, double lr) {
+    const std::int64_t rows = chosen.size(), width = x.shape[1];
+    trainer.gathered_on_device.reserve(rows * width);
+    gather(x, trainer.chosen.values(chosen.data(), rows), rows, trainer.gathered_on_device.data());
+    return trainer.step({trainer.gathered_on_device.data(), width}, rows, targets, lr, "step", Memory::device);
 }
 
 template <class T>
-double step_rows(TrainerOf<T>& trainer, py::handle x, py::handle y, const py::array_t<std::int64_t>& chosen, double lr,
-                 py::handle sample_weight) {
-    check_lr<T>(lr, "step");
-    const std::int64_t width = trainer.model->topology().inputs, rows = chosen.size();
-    const InputMatrix<Compute<T>> input = input_matrix<Compute<T>>(x, "step", "X", width);
-    if (chosen.ndim() != 1) throw ShapeError("step: rows must have 1 dimension, got " + std::to_string(chosen.ndim()));
-    check_training_rows(trainer.model->topology(), rows, trainer.settings.accumulate, "step");
-    const auto index = chosen.unchecked<1>();
-    for (std::int64_t i = 0; i < rows; ++i)
-        if (index(i) < 0 || index(i) >= input.rows)
-            throw ValueError("step: rows must be from 0 to " + std::to_string(input.rows - 1) + ", got " +
-                             std::to_string(index(i)));
-    const py::object batch_y = py::reinterpret_borrow<py::object>(y)[chosen];
-    py::object batch_weight = py::none();
-    if (!sample_weight.is_none()) batch_weight = py::reinterpret_borrow<py::object>(sample_weight)[chosen];
-    const Targets<T> targets(batch_y, batch_weight, trainer.settings.loss, rows, trainer.model->outputs(), "step");
-    const WithoutGil release;
-    const auto held = trainer.model->hold();
+double step_gathered(TrainerOf<T>& trainer, const InputMatrix<Compute<T>>& x, const Dense<std::int64_t>& chosen,
+                     const CheckedTargets<T>& targets, double lr) {
+    const std::int64_t rows = chosen.size(), width = x.columns;
     // A device gets its rows by one copy, without what pads them.
     const std::int64_t stride = trainer.model->device().is_host() ? padded_width(width, sizeof(Compute<T>)) : width;
     trainer.gathered.reserve(rows * stride);
     for (std::int64_t i = 0; i < rows; ++i)
-        std::copy_n(input.data + index(i) * input.stride, width, trainer.gathered.data() + i * stride);
-    return trainer.step({trainer.gathered.data(), stride}, rows, targets.checked(), lr, "step");
+        std::copy_n(x.data + chosen.data()[i] * x.stride, width, trainer.gathered.data() + i * stride);
+    return trainer.step({trainer.gathered.data(), stride}, rows, targets, lr, "step");
+}
+
+template <class T, class Matrix>
+double step_chosen(TrainerOf<T>& trainer, const Matrix& x, std::int64_t rows_of_x, py::handle y,
+                   const Dense<std::int64_t>& chosen, double lr, py::handle sample_weight) {
+    const Model<T>& model = *trainer.model;
+    if (chosen.ndim() != 1) throw ShapeError("step: rows must have 1 dimension, got " + std::to_string(chosen.ndim()));
+    const std::int64_t rows = chosen.size();
+    check_training_rows(model.topology(), rows, trainer.settings.accumulate, "step");
+    for (std::int64_t i = 0; i < rows; ++i)
+        if (chosen.data()[i] < 0 || chosen.data()[i] >= rows_of_x)
+            throw ValueError("step: rows must be from 0 to " + std::to_string(rows_of_x - 1) + ", got " +
+                             std::to_string(chosen.data()[i]));
+    const py::object batch_y = py::reinterpret_borrow<py::object>(y)[chosen];
+    py::object batch_weight = py::none();
+    if (!sample_weight.is_none()) batch_weight = py::reinterpret_borrow<py::object>(sample_weight)[chosen];
+    const Targets<T> targets(batch_y, batch_weight, trainer.settings.loss, rows, model.outputs(), "step",
+                             model.device());
+    const WithoutGil release;
+    const auto held = model.hold();
+    return step_gathered(trainer, x, chosen, targets.checked(), lr);
+}
+
+template <class T>
+double step_rows(TrainerOf<T>& trainer, py::handle x, py::handle y, const Dense<std::int64_t>& chosen, double lr,
+                 py::handle sample_weight) {
+    check_lr<T>(lr, "step");
+    const Model<T>& model = *trainer.model;
+    const std::int64_t width = model.topology().inputs;
+    if (py::isinstance<DeviceArray>(x)) {
+        const DeviceArray& array = device_matrix(x, "step", "X", width, model.device());
+        return step_chosen(trainer, array, array.shape[0], y, chosen, lr, sample_weight);
+    }
+    const auto matrix = input_matrix<Compute<T>>(x, "step", "X", width);
+    return step_chosen(trainer, matrix, matrix.rows, y, chosen, lr, sample_weight);
 }
 
 std::string state_name(const Parameter& p, int index) { return "optimizer." + p.name + "." + std::to_string(index); }
@@ -188,7 +221,7 @@ void register_trainer(py::module_& m) {
             "One update; the loss of before it.")
         .def(
             "step_rows",
-            [](const TrainerObject& t, py::handle x, py::handle y, const py::array_t<std::int64_t>& rows, double lr,
+            [](const TrainerObject& t, py::handle x, py::handle y, const Dense<std::int64_t>& rows, double lr,
                py::handle sample_weight) {
                 return t.with([&](auto& trainer) { return step_rows(trainer, x, y, rows, lr, sample_weight); });
             },

@@ -11,6 +11,8 @@ template <class T>
 struct TrainerOf : Training<T> {
     using Training<T>::Training;
     AlignedArray<Compute<T>> gathered;
+    AlignedArray<Compute<T>> gathered_on_device{this->model->device()};
+    Staged<std::int64_t> chosen{this->model->device()};
 };
 
 }  // namespace resnetcore

@@ -85,6 +85,21 @@ void CudaDevice::restore(const Before& before) noexcept {
     if (is_owned()) module_.restore(&place);
 }
 
+void CudaDevice::wait_for_stream(void* other) {
+    check_owned();
+    check(module_.wait_for_stream(other));
+}
+
+void CudaDevice::let_stream_wait(void* other) {
+    check_owned();
+    check(module_.let_stream_wait(other));
+}
+
+void CudaDevice::gather(const GatherArgs& args) {
+    check_owned();
+    check(module_.gather(&args));
+}
+
 void CudaDevice::begin_recording() {
     check_owned();
     check(module_.begin_recording());
@@ -101,7 +116,7 @@ void CudaDevice::discard(void* recording) noexcept {
     if (is_owned()) module_.discard(recording);
 }
 
-Device& find_cuda_device(int index) {
+CudaDevice& find_cuda_device(int index) {
     static ForkSafeMutex& mutex = *new ForkSafeMutex;
     static auto& devices =
         *new std::map<int, std::unique_ptr<CudaDevice>>;  // never destroyed: CUDA may be gone by then
@@ -117,6 +132,11 @@ Device& find_cuda_device(int index) {
         device = std::make_unique<CudaDevice>(module, index);
     }
     return *device;
+}
+
+CudaDevice* find_cuda_device_of(const void* memory) {
+    const int index = cuda_module().device_of(memory);
+    return index < 0 ? nullptr : &find_cuda_device(index);
 }
 
 }  // namespace resnetcore

@@ -21,8 +21,8 @@ Device& checked_for(const Topology& topology, Device& device) {
     std::int64_t widest = topology.inputs;
     for (const Layer& layer : topology.layers) widest = std::max(widest, layer.width);
     if (widest > device.max_columns())
-        throw DeviceError("Network: a width is " + std::to_string(widest) + ", and kernels of device \"" + device.name() +
-                          "\" take at most " + std::to_string(device.max_columns()) +
+        throw DeviceError("Network: a width is " + std::to_string(widest) + ", and kernels of device \"" +
+                          device.name() + "\" take at most " + std::to_string(device.max_columns()) +
                           "; use narrower layers, or device=\"cpu\"");
     return device;
 }
@@ -86,9 +86,15 @@ void Model<T>::check_terms() const {
 }
 
 template <class T>
-void Model<T>::read(const std::vector<std::pair<int, Compute<T>*>>& values) const {
+void Model<T>::read(const std::vector<std::pair<int, Compute<T>*>>& values, Memory in) const {
     const auto held = hold();
-    for (const auto& [id, value] : values) store_.read(id, value);
+    for (const auto& [id, value] : values) {
+        if (in == Memory::host)
+            store_.read(id, value);
+        else
+            store_.read_on_device(id, value);
+    }
+    if (in == Memory::device) device_.synchronize();
 }
 
 template <class T>
@@ -149,7 +155,7 @@ void Model<T>::fold() {
 }
 
 template <class T>
-void Model<T>::predict(Rows<Compute<T>> x, std::int64_t rows, MutableRows<Compute<T>> out) {
+void Model<T>::predict(Rows<Compute<T>> x, std::int64_t rows, MutableRows<Compute<T>> out, Memory x_in, Memory out_in) {
     if (rows == 0) return;
     const auto held = hold();
     fold();
@@ -158,17 +164,18 @@ void Model<T>::predict(Rows<Compute<T>> x, std::int64_t rows, MutableRows<Comput
                                                             weight_bytes());
     const int threads = device_.is_host() ? useful_threads(rows * weight_elements(), get_num_threads()) : 1;
     inference_->prepare(rows, threads);
-    const Rows<Compute<T>> input = input_.rows(x, rows, topology_.inputs);
-    const MutableRows<Compute<T>> output = output_.begin(out, rows, outputs());
+    const Rows<Compute<T>> input = input_.rows(x, rows, topology_.inputs, x_in);
+    const MutableRows<Compute<T>> output = output_.begin(out, rows, outputs(), out_in);
     run_on_team([&](Team& team) { inference_->run(team, input, rows, output); }, threads);
     output_.finish();
 }
 
 // On the host, where the outputs are in any case.
 template <class T>
-double Model<T>::loss(Rows<Compute<T>> x, std::int64_t rows, const LossTarget<T>& target, Compute<T>* out) {
+double Model<T>::loss(Rows<Compute<T>> x, std::int64_t rows, const LossTarget<T>& target, Compute<T>* out,
+                      Memory x_in) {
     std::vector<double> row_loss(rows);
-    predict(x, rows, {out, outputs()});
+    predict(x, rows, {out, outputs()}, x_in);
     LossArgs<Compute<T>> args;
     args.rows = rows;
     args.columns = outputs();

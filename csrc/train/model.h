@@ -1,4 +1,5 @@
-// A network on a device: its topology, its arrays, and what inference needs. What callers give and get is the host's.
+// A network on a device: its topology, its arrays, and what inference needs. What callers give and get is the host's,
+// unless they say that it is in memory of the device.
 // One caller at a time: functions lock, but for the few at the end, for whoever trains it and holds it meanwhile. Who
 // lets go of it has waited for the device.
 #pragma once
@@ -37,14 +38,16 @@ public:
     std::int64_t outputs() const { return topology_.layers.back().width; }
 
     // Several parameters of one moment, row-major.
-    void read(const std::vector<std::pair<int, Compute<T>*>>& values) const;
+    void read(const std::vector<std::pair<int, Compute<T>*>>& values, Memory in = Memory::host) const;
     // Likewise; nothing can fail once it begins.
     void write(const std::vector<std::pair<int, const Compute<T>*>>& values);
 
     // out: (rows, outputs).
-    void predict(Rows<Compute<T>> x, std::int64_t rows, MutableRows<Compute<T>> out);
-    // The loss in inference mode; `out` gets the outputs, (rows, outputs).
-    double loss(Rows<Compute<T>> x, std::int64_t rows, const LossTarget<T>& target, Compute<T>* out);
+    void predict(Rows<Compute<T>> x, std::int64_t rows, MutableRows<Compute<T>> out, Memory x_in = Memory::host,
+                 Memory out_in = Memory::host);
+    // The loss in inference mode; `out` gets the outputs, (rows, outputs). Both it and `target` are the host's.
+    double loss(Rows<Compute<T>> x, std::int64_t rows, const LossTarget<T>& target, Compute<T>* out,
+                Memory x_in = Memory::host);
     // Layer outputs, and normal paths that were stored.
     std::vector<Recorded<T>> activations(Rows<Compute<T>> x, std::int64_t rows, bool training);
 

@@ -1,4 +1,4 @@
-// A batch of the host's where a device's kernels read it; on the host in place.
+// A batch where a device's kernels read it: in place where it is there already.
 #pragma once
 
 #include <cstdint>
@@ -16,6 +16,8 @@ struct Batch {
     std::uint32_t step = 0;  // of the dropout's random numbers
     std::uint64_t seed = 0;
     MutableRows<Compute<T>> d_x;  // where ∂E/∂x goes, of a pass that takes it
+    // Labels and weights are the host's, which has checked them.
+    Memory x_in = Memory::host, targets_in = Memory::host, d_x_in = Memory::host;
 };
 
 template <class T>
@@ -38,15 +40,15 @@ public:
         key_ = {batch.seed, 0, batch.step};
         Frame<T> frame;
         frame.rows = batch.rows;
-        frame.input = x_.rows(batch.x, batch.rows, inputs_);
+        frame.input = x_.rows(batch.x, batch.rows, inputs_, batch.x_in);
         frame.dropout = dropout_.values(&key_, 1);
         frame.target = batch.target;
         frame.target.labels = labels_.values(batch.target.labels, batch.rows);
-        frame.target.targets = targets_.rows(batch.target.targets, batch.rows, outputs_);
+        frame.target.targets = targets_.rows(batch.target.targets, batch.rows, outputs_, batch.targets_in);
         frame.target.class_weight = class_weight_.values(batch.target.class_weight, batch.target.class_weights);
         frame.target.sample_weight = sample_weight_.values(batch.target.sample_weight, batch.rows);
         frame.target.normaliser = normaliser_.values(batch.target.normaliser, 1);
-        frame.output_rows = d_x_.begin(batch.d_x, batch.rows, inputs_);
+        frame.output_rows = d_x_.begin(batch.d_x, batch.rows, inputs_, batch.d_x_in);
         return frame;
     }
     // After the pass: ∂E/∂x to where the batch wants it.

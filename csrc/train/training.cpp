@@ -37,11 +37,13 @@ Training<T>::Training(ModelPtr<T> trained, TrainingSettings numbers, const std::
 
 template <class T>
 double Training<T>::step(Rows<Compute<T>> x, std::int64_t rows, const CheckedTargets<T>& targets, double lr,
-                         const std::string& operation) {
+                         const std::string& operation, Memory x_in) {
     Batch<T> batch;
     batch.x = x;
     batch.rows = rows;
+    batch.x_in = x_in;
     batch.target = targets.get();
+    batch.targets_in = targets.values_in();
     batch.step = static_cast<std::uint32_t>(state.steps());
     batch.seed = settings.seed;
     PassOptions options;

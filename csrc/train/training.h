@@ -37,7 +37,7 @@ public:
 
     // One update; the loss of before it. Throws NonFiniteError, with nothing changed, where it becomes NaN or infinite.
     double step(Rows<Compute<T>> x, std::int64_t rows, const CheckedTargets<T>& targets, double lr,
-                const std::string& operation);
+                const std::string& operation, Memory x_in = Memory::host);
 
 private:
     Backpropagation<T> pass_;

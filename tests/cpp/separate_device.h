@@ -83,9 +83,7 @@ public:
         if (fails) throw DeviceError("SeparateDevice: told to fail");
     }
     Before make_current() override { return {0, std::exchange(current(), this)}; }
-    void restore(const Before& before) noexcept override {
-        current() = static_cast<SeparateDevice*>(before.context);
-    }
+    void restore(const Before& before) noexcept override { current() = static_cast<SeparateDevice*>(before.context); }
 
     using Work = std::vector<std::function<void()>>;
     bool can_record() const override { return true; }

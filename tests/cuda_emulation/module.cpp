@@ -88,9 +88,16 @@ int play(void* recording) {
 
 void discard(void* recording) { delete static_cast<emulation::Recording*>(recording); }
 
-// Work of every stream but the device's own runs where it is given: waiting for that is all there is to do.
-int wait_for_stream(void*) { return 0; }
-int let_stream_wait(void*) { return synchronize(); }
+// To have run what comes before is more than to wait for it in the stream, and seen by nobody.
+int wait_for_stream(void* other) {
+    emulation::Stream* const stream = emulation::find_stream(other);
+    if (!stream) return fail("there is no such stream");
+    stream->wait();
+    return 0;
+}
+int let_stream_wait(void* other) {
+    return emulation::find_stream(other) ? synchronize() : fail("there is no such stream");
+}
 
 }  // namespace
 
@@ -102,6 +109,7 @@ extern "C" __attribute__((visibility("default"))) const resnetcore::CudaModule* 
         [] { return 13000; },
         [] { return 13000; },
         [] { return 1; },
+        [](const void* memory) { return emulation::owns(memory) ? 0 : fail("this is no memory of the device's"); },
         [](int device) { return only_device(device) == 0 ? "emulated" : ""; },
         [](int device) { return only_device(device) == 0 ? 80 : -1; },
         only_device,
@@ -115,6 +123,7 @@ extern "C" __attribute__((visibility("default"))) const resnetcore::CudaModule* 
         download,
         copy,
         clear,
+        cuda::gather,
         synchronize,
         []() -> void* { return emulation::current_stream(); },
         wait_for_stream,
@@ -129,4 +138,13 @@ extern "C" __attribute__((visibility("default"))) const resnetcore::CudaModule* 
         cuda::bf16x2(),
     };
     return &module;
+}
+
+// Another program's work, for tests: a stream of its own, and a copy of the host's memory to the device's in its order.
+extern "C" __attribute__((visibility("default"))) void* emulated_stream() { return emulation::make_stream(); }
+extern "C" __attribute__((visibility("default"))) void emulated_copy(void* stream, void* to, const void* from,
+                                                                     std::size_t bytes) {
+    const std::string staged(static_cast<const char*>(from), bytes);
+    emulation::find_stream(stream)->add(
+        std::make_shared<const std::function<void()>>([to, staged] { std::memcpy(to, staged.data(), staged.size()); }));
 }

@@ -1,6 +1,7 @@
 // What the table holds: each function is in the .cu file of its stem, instantiated there for every type of storage.
 #pragma once
 
+#include "kernels/cuda/module.h"
 #include "kernels/ops.h"
 
 namespace resnetcore {
@@ -71,6 +72,8 @@ template <class T>
 void narrow(std::int64_t rows, std::int64_t columns, Rows<Compute<T>> in, MutableRows<T> out);
 template <class T>
 void widen(std::int64_t rows, std::int64_t columns, Rows<T> in, MutableRows<Compute<T>> out);
+
+int gather(const GatherArgs* args);
 
 // What a .cu file ends with, for each type of storage.
 #define RC_EACH_STORAGE(instantiate) \

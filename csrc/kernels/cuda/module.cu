@@ -32,6 +32,12 @@ int device_count() {
     return error == cudaErrorNoDevice ? 0 : -1;
 }
 
+int device_of(const void* memory) {
+    cudaPointerAttributes where = {};
+    if (report(cudaPointerGetAttributes(&where, memory), "cudaPointerGetAttributes")) return -1;
+    return where.type == cudaMemoryTypeDevice || where.type == cudaMemoryTypeManaged ? where.device : -1;
+}
+
 const char* device_name(int device) {
     thread_local cudaDeviceProp properties;
     return report(cudaGetDeviceProperties(&properties, device), "cudaGetDeviceProperties") ? "" : properties.name;
@@ -72,6 +78,7 @@ extern "C" __attribute__((visibility("default"))) const resnetcore::CudaModule* 
         runtime_version,
         driver_version,
         device_count,
+        device_of,
         device_name,
         compute_capability,
         check_device,
@@ -85,6 +92,7 @@ extern "C" __attribute__((visibility("default"))) const resnetcore::CudaModule* 
         download,
         copy,
         clear,
+        gather,
         synchronize,
         stream,
         wait_for_stream,

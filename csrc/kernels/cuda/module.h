@@ -21,6 +21,19 @@ struct CudaPlace {
     void* context;
 };
 
+// Rows of a matrix that another library may have made, `to` dense ones of what a network computes with.
+struct GatherArgs {
+    enum Type : int { f32, f64, bf16 };
+
+    std::int64_t rows, columns;
+    const void* from;
+    Type from_type;
+    std::int64_t row_stride, column_stride;  // in elements
+    const std::int64_t* chosen;              // numbers of the rows; null: all, in their order
+    void* to;
+    Type to_type;  // f32 or f64
+};
+
 struct CudaModule {
     int version;                     // cuda_module_version
     const char* (*architectures)();  // compiled in: "sm_80 sm_90a compute_100"
@@ -28,6 +41,7 @@ struct CudaModule {
     int (*driver_version)();         // 0 without a driver
     // −1 where there is no driver, or it fails; `last_error` says why.
     int (*device_count)();
+    int (*device_of)(const void* memory);  // whose memory it is; −1 where it is none's
     const char* (*device_name)(int device);
     int (*compute_capability)(int device);  // 90; −1 on failure
     // Whether there is code for it in this build, which is tried: 0, or a status.
@@ -46,6 +60,7 @@ struct CudaModule {
     int (*download)(void* to, const void* from, std::size_t bytes);
     int (*copy)(void* to, const void* from, std::size_t bytes);
     int (*clear)(void* memory, std::size_t bytes);
+    int (*gather)(const GatherArgs* args);
     int (*synchronize)();
     void* (*stream)();  // the cudaStream_t that the calling thread's work goes to
     // Whether two streams' work is in order: the current one waits for what has been asked of `other` so far, and the
