@@ -67,8 +67,11 @@ struct Outcome {
     double loss = 0;
     std::int32_t finite = 1;        // the loss is
     std::int32_t may_overflow = 0;  // the update might leave something NaN or infinite
+    std::int32_t follows = 0;       // a step that was not permitted, which the host has not seen yet
 };
-RC_HD bool permits(const Outcome* outcome) { return !outcome || (outcome->finite && !outcome->may_overflow); }
+RC_HD bool permits(const Outcome* outcome) {
+    return !outcome || (outcome->finite && !outcome->may_overflow && !outcome->follows);
+}
 
 // One term A·W of the sum: rows of A, (rows, inner), and W packed, (inner, columns). `across` is Wᵀ packed, where it is
 // at hand: in float and double the last columns of W are summed along it where they fill little of a vector.
@@ -375,6 +378,8 @@ struct ConcludeArgs {
     const double* largest_delta = nullptr;
     const Hyper<Compute<T>>* hyper = nullptr;  // null: there is no update, or none that is to be careful
     Outcome* out = nullptr;
+    std::int32_t* shut = nullptr;  // 1 from a batch that is not permitted on, until the host clears it; null where the
+                                   // host sees every outcome before it asks for the next batch
 };
 
 // `to` = `from`, if that is permitted.

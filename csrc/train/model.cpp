@@ -79,9 +79,10 @@ void Model<T>::check_terms() const {
 }
 
 template <class T>
-std::unique_lock<ForkSafeMutex> Model<T>::hold() const {
+std::unique_lock<ForkSafeMutex> Model<T>::hold(const Unsettled* own) const {
     std::unique_lock<ForkSafeMutex> lock(mutex_);
     device_.make_current();
+    if (unsettled_ && unsettled_ != own) unsettled_->settle();
     return lock;
 }
 

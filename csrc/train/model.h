@@ -1,6 +1,6 @@
 // A network on a device: its topology, its arrays, and what inference needs. What callers give and get is the host's.
 // One caller at a time: functions lock, but for the few at the end, for whoever trains it and holds it meanwhile. Who
-// lets go of it has waited for the device.
+// lets go of it has waited for the device; or has left an Unsettled, which is settled before anyone else gets it.
 #pragma once
 
 #include <memory>
@@ -20,6 +20,16 @@ struct Recorded {
     std::string name;
     std::int64_t width = 0;
     std::vector<Compute<T>> values;
+};
+
+// Work on a model that its owner has asked for and not waited for.
+class Unsettled {
+public:
+    // Waits for it. The model is held; what went wrong is the owner's to tell.
+    virtual void settle() noexcept = 0;
+
+protected:
+    ~Unsettled() = default;
 };
 
 template <class T>
@@ -55,8 +65,11 @@ public:
 
     Device& device() const { return device_; }
 
-    // For what trains this model. The lock, and the device as the calling thread's.
-    [[nodiscard]] std::unique_lock<ForkSafeMutex> hold() const;
+    // For what trains this model. The lock, and the device as the calling thread's; with nothing unsettled but the
+    // caller's own.
+    [[nodiscard]] std::unique_lock<ForkSafeMutex> hold(const Unsettled* own = nullptr) const;
+    // While it is held; null again once there is nothing to settle.
+    void leave(Unsettled* unsettled) { unsettled_ = unsettled; }
     ParameterStore<T>& store() { return store_; }
     Norms<T>& norms() { return norms_; }
     const KernelTable<T>& kernels() const { return kernels_; }
@@ -86,6 +99,7 @@ private:
     std::unique_ptr<InferenceExecutor<T>> inference_;
     Staged<Compute<T>> input_;
     Returned<Compute<T>> output_;
+    Unsettled* unsettled_ = nullptr;
     mutable ForkSafeMutex mutex_;
 };
 

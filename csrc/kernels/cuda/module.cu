@@ -2,8 +2,10 @@
 #include <cuda_runtime.h>
 
 #include "kernels/cuda/context.h"
+#include "kernels/cuda/kernel_list.h"
 #include "kernels/cuda/memory.h"
 #include "kernels/cuda/module.h"
+#include "kernels/cuda/pinned.h"
 #include "kernels/cuda/recording.h"
 #include "kernels/cuda/status.h"
 #include "kernels/cuda/stream.h"
@@ -47,6 +49,7 @@ int compute_capability(int device) {
 
 int check_device(int device) {
     if (const int status = make_current(device)) return status;
+    if (const int status = load_kernels()) return status;
     probe<<<1, 1, 0, current_stream()>>>();
     return synchronize();
 }
@@ -78,6 +81,14 @@ extern "C" __attribute__((visibility("default"))) const resnetcore::CudaModule* 
         copy,
         clear,
         synchronize,
+        allocate_pinned,
+        release_pinned,
+        send,
+        fetch,
+        make_mark,
+        set_mark,
+        wait_for,
+        discard_mark,
         stream,
         wait_for_stream,
         let_stream_wait,

@@ -3,7 +3,8 @@
 // for; it loads without a driver, and says then why there is no GPU.
 //
 // Invariant: no function here throws. A status of 0 is success; otherwise `last_error` says what happened, in words, on
-// the calling thread. An error of work that was asked for before is reported by `download` or `synchronize`.
+// the calling thread. An error of work that was asked for before is reported by `download`, `synchronize` or
+// `wait_for`.
 #pragma once
 
 #include <cstddef>
@@ -12,7 +13,7 @@
 
 namespace resnetcore {
 
-constexpr int cuda_module_version = 1;  // of this struct and of everything in ops.h
+constexpr int cuda_module_version = 2;  // of this struct and of everything in ops.h
 
 struct CudaModule {
     int version;                     // cuda_module_version
@@ -36,6 +37,15 @@ struct CudaModule {
     int (*copy)(void* to, const void* from, std::size_t bytes);
     int (*clear)(void* memory, std::size_t bytes);
     int (*synchronize)();
+    // Copies beside the work: see runtime/device.h.
+    void* (*allocate_pinned)(std::size_t bytes);  // null where there is no memory
+    void (*release_pinned)(void* memory);
+    int (*send)(void* to, const void* from, std::size_t bytes);
+    int (*fetch)(void* to, const void* from, std::size_t bytes);
+    void* (*make_mark)();  // null on failure
+    int (*set_mark)(void* mark);
+    int (*wait_for)(void* mark);
+    void (*discard_mark)(void* mark);
     void* (*stream)();  // the cudaStream_t that the calling thread's work goes to
     // Whether two streams' work is in order: the current one waits for what has been asked of `other` so far, and the
     // other way round.
