@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -14,34 +15,29 @@ class Place(ctypes.Structure):
     _fields_ = (("device", ctypes.c_int), ("context", ctypes.c_void_p))
 
 
-def _function(result, *arguments):
-    return ctypes.CFUNCTYPE(result, *arguments)
-
-
+HEADER = Path(__file__).parent.parent / "csrc" / "kernels" / "cuda" / "module.h"
 _INT, _POINTER, _SIZE = ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t
+_CALLED = {
+    "make_current": (_INT, _INT, ctypes.POINTER(Place)),
+    "restore": (None, ctypes.POINTER(Place)),
+    "allocate": (_POINTER, _SIZE),
+    "release": (None, _POINTER),
+    "upload": (_INT, _POINTER, _POINTER, _SIZE),
+    "synchronize": (_INT,),
+    "stream": (_POINTER,),
+}
+
+
+def _fields():
+    """Those of the header's struct, of which each is a word or begins one."""
+    code = re.sub(r"//.*", "", HEADER.read_text())
+    struct = re.search(r"^struct CudaModule \{(.*?)^\};", code, re.DOTALL | re.MULTILINE)[1]
+    for name in (a or b for a, b in re.findall(r"\(\*(\w+)\)\(|(\w+);", struct)):
+        yield name, ctypes.CFUNCTYPE(*_CALLED[name]) if name in _CALLED else _POINTER
 
 
 class Module(ctypes.Structure):
-    """csrc/kernels/cuda/module.h, as far as the functions that are called here."""
-
-    _fields_ = (
-        ("version", _INT),
-        *((name, _POINTER) for name in ("architectures", "runtime_version", "driver_version", "device_count")),
-        *(
-            (name, _POINTER)
-            for name in ("device_of", "device_name", "compute_capability", "check_device", "last_error")
-        ),
-        ("max_columns", ctypes.c_int64),
-        ("make_current", _function(_INT, _INT, ctypes.POINTER(Place))),
-        ("restore", _function(None, ctypes.POINTER(Place))),
-        ("allocate", _function(_POINTER, _SIZE)),
-        ("release", _function(None, _POINTER)),
-        ("upload", _function(_INT, _POINTER, _POINTER, _SIZE)),
-        ("download", _function(_INT, _POINTER, _POINTER, _SIZE)),
-        *((name, _POINTER) for name in ("copy", "clear", "gather")),
-        ("synchronize", _function(_INT)),
-        ("stream", _function(_POINTER)),
-    )
+    _fields_ = tuple(_fields())
 
 
 def library():

@@ -68,7 +68,12 @@ InputMatrix<T> matrix_on_device(const DeviceArray& array) {
     if (!readable_in_place<T>(array)) {
         read = DeviceArray::zeros(*array.device, py::dtype::of<T>(), array.shape);
         const CurrentDevice current(*array.device);
-        gather(array, nullptr, array.shape[0], reinterpret_cast<T*>(read.data));
+        GatherArgs args = gathered_from(array);
+        args.rows = array.shape[0];
+        args.columns = array.shape[1];
+        args.to = read.data;
+        args.to_type = std::is_same_v<T, double> ? GatherArgs::f64 : GatherArgs::f32;
+        array.device->gather(args);
     }
     InputMatrix<T> matrix;
     matrix.in = Memory::device;

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cstdlib>
 #include <memory>
-#include <type_traits>
 
 #include "base/error.h"
 #include "bindings/array.h"
@@ -220,19 +219,13 @@ DeviceArray to_device(const py::array& array, const std::string& device) {
     return copy;
 }
 
-template <class T>
-void gather(const DeviceArray& array, const std::int64_t* chosen, std::int64_t rows, T* to) {
-    GatherArgs args = {};
-    args.rows = rows;
-    args.columns = array.shape[1];
-    args.from = array.data;
-    args.from_type = type_of(array.dtype);
-    args.row_stride = array.strides[0];
-    args.column_stride = array.strides[1];
-    args.chosen = chosen;
-    args.to = to;
-    args.to_type = std::is_same_v<T, double> ? GatherArgs::f64 : GatherArgs::f32;
-    array.device->gather(args);
+GatherArgs gathered_from(const DeviceArray& matrix) {
+    GatherArgs args;
+    args.from = matrix.data;
+    args.from_type = type_of(matrix.dtype);
+    args.row_stride = matrix.strides[0];
+    args.column_stride = matrix.strides[1];
+    return args;
 }
 
 DeviceArray device_array(const py::object& value, const std::string& what) {
@@ -244,8 +237,5 @@ DeviceArray device_array(const py::object& value, const std::string& what) {
         dlpack::refuse(what, std::string("__cuda_array_interface__ is not sound: ") + error.what());
     }
 }
-
-template void gather<float>(const DeviceArray&, const std::int64_t*, std::int64_t, float*);
-template void gather<double>(const DeviceArray&, const std::int64_t*, std::int64_t, double*);
 
 }  // namespace resnetcore

@@ -46,12 +46,7 @@ DeviceArray device_array(const pybind11::object& value, const std::string& what)
 // A copy of the host's array, in C order. Throws DeviceError where `device` is no GPU that can be had.
 DeviceArray to_device(const pybind11::array& array, const std::string& device);
 
-// A copy of rows in what a network computes with, dense: those that `chosen` numbers, in memory of the device, or all.
-// `array` is a matrix of floats of any kind; the device is current.
-template <class T>
-void gather(const DeviceArray& array, const std::int64_t* chosen, std::int64_t rows, T* to);
-
-extern template void gather<float>(const DeviceArray&, const std::int64_t*, std::int64_t, float*);
-extern template void gather<double>(const DeviceArray&, const std::int64_t*, std::int64_t, double*);
+// A matrix of floats as the device's kernels gather from it. Throws DTypeError for other elements.
+GatherArgs gathered_from(const DeviceArray& matrix);
 
 }  // namespace resnetcore

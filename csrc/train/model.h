@@ -1,7 +1,7 @@
 // A network on a device: its topology, its arrays, and what inference needs. What callers give and get is the host's,
 // unless they say that it is in memory of the device.
 // One caller at a time: functions lock, but for the few at the end, for whoever trains it and holds it meanwhile. Who
-// lets go of it has waited for the device.
+// lets go of it has waited for the device; or has left an Unsettled, which is settled before anyone else gets it.
 #pragma once
 
 #include <memory>
@@ -21,6 +21,16 @@ struct Recorded {
     std::string name;
     std::int64_t width = 0;
     std::vector<Compute<T>> values;
+};
+
+// Work on a model that its owner has asked for and not waited for.
+class Unsettled {
+public:
+    // Waits for it. The model is held; what went wrong is the owner's to tell.
+    virtual void settle() noexcept = 0;
+
+protected:
+    ~Unsettled() = default;
 };
 
 template <class T>
@@ -58,16 +68,21 @@ public:
 
     Device& device() const { return device_; }
 
-    // For what trains this model. The lock, and the device as the calling thread's.
+    // For what trains this model. The lock, and the device as the calling thread's; with nothing unsettled but the
+    // caller's own.
     class Held {
     public:
-        Held(ForkSafeMutex& mutex, Device& device) : lock_(mutex), current_(device) {}
+        Held(const Model& model, const Unsettled* own) : lock_(model.mutex_), current_(model.device_) {
+            if (model.unsettled_ && model.unsettled_ != own) model.unsettled_->settle();
+        }
 
     private:
         const std::unique_lock<ForkSafeMutex> lock_;
         const CurrentDevice current_;
     };
-    [[nodiscard]] Held hold() const { return Held(mutex_, device_); }
+    [[nodiscard]] Held hold(const Unsettled* own = nullptr) const { return Held(*this, own); }
+    // While it is held; null again once there is nothing to settle.
+    void leave(Unsettled* unsettled) { unsettled_ = unsettled; }
     ParameterStore<T>& store() { return store_; }
     Norms<T>& norms() { return norms_; }
     const KernelTable<T>& kernels() const { return kernels_; }
@@ -97,6 +112,7 @@ private:
     std::unique_ptr<InferenceExecutor<T>> inference_;
     Staged<Compute<T>> input_;
     Returned<Compute<T>> output_;
+    Unsettled* unsettled_ = nullptr;
     mutable ForkSafeMutex mutex_;
 };
 

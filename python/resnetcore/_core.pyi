@@ -130,6 +130,11 @@ class Trainer:
     def last_weight(self) -> float: ...
     @property
     def steps(self) -> int: ...
+    @property
+    def steps_begun(self) -> int: ...
+    @property
+    def ahead(self) -> int:
+        """How many steps it pays to have begun while an earlier one is finished."""
     def set_state(self, values: dict[str, _Array]) -> None:
         """What state() gave, all or nothing."""
 
@@ -139,10 +144,16 @@ class Trainer:
     def step(self, x: _Rows, y: _Rows, lr: float, sample_weight: _Array | None = None) -> float:
         """One update; the loss of before it."""
 
-    def step_rows(
-        self, x: _Rows, y: _Rows, rows: NDArray[np.int64], lr: float, sample_weight: _Array | None = None
-    ) -> float:
-        """One update on the chosen rows of x and y."""
+    def begin_step(self, x: _Rows, y: _Rows, lr: float, sample_weight: _Array | None = None) -> None:
+        """The same without waiting for it. An earlier step's error that was met with meanwhile is raised here, too."""
+
+    def begin_rows(
+        self, x: _Rows, y: _Array, rows: NDArray[np.int64], lr: float, sample_weight: _Array | None = None
+    ) -> None:
+        """The same on the chosen rows of x and y."""
+
+    def finish_step(self) -> float:
+        """Waits for the first step that was begun and not finished; its loss. After an error, none is begun."""
 
 class Vjp:
     """A stack of layers for a framework with gradients of its own; parameters come with each call, in order."""

@@ -71,12 +71,12 @@ class ArrayData:
         for begin, end in spans(self.rows, batch_size, accumulate)[start:]:
             yield order[begin:end]
 
-    def step(self, core: _core.Trainer, rows: np.ndarray, lr: float) -> float:
-        """One update on the given rows; the loss of before it."""
+    def begin(self, core: _core.Trainer, rows: np.ndarray, lr: float) -> None:
+        """Begins one update on the given rows."""
         if isinstance(self._X, DeviceArray) or is_ready(self._X, self._dtype):
-            return core.step_rows(self._X, self._y, rows, lr, self._weight)
+            return core.begin_rows(self._X, self._y, rows, lr, self._weight)
         x = as_dense(self._X[rows], self._dtype)
-        return core.step(x, self._y[rows], lr, None if self._weight is None else self._weight[rows])
+        return core.begin_step(x, self._y[rows], lr, None if self._weight is None else self._weight[rows])
 
     def chunks(self) -> Iterator[Batch]:
         """All rows in order, for evaluation."""
@@ -118,10 +118,10 @@ class IterableData:
         """The checked batches of an epoch, from batch `start` on."""
         return islice(self._checked(), start, None)
 
-    def step(self, core: _core.Trainer, batch: Batch, lr: float) -> float:
-        """One update on a batch; the loss of before it."""
+    def begin(self, core: _core.Trainer, batch: Batch, lr: float) -> None:
+        """Begins one update on a batch."""
         x, y, weight = batch
-        return core.step(x, y, lr, weight)
+        core.begin_step(x, y, lr, weight)
 
     def chunks(self) -> Iterator[Batch]:
         """All batches in order, for evaluation."""

@@ -1,6 +1,7 @@
 // The module's border (kernels/cuda/module.h) over the emulation: a drop-in for the one that needs a GPU.
 #include "kernels/cuda/module.h"
 
+#include <cstdlib>
 #include <cstring>
 #include <string>
 
@@ -62,6 +63,21 @@ int download(void* to, const void* from, std::size_t bytes) {
     return synchronize();
 }
 
+// As early as it may be: what is still to be done with `to` finds it overwritten.
+int send(void* to, const void* from, std::size_t bytes) {
+    if (emulation::recording()) return refused_while_recording();
+    const emulation::Access access;
+    std::memcpy(to, from, bytes);
+    return 0;
+}
+
+int fetch(void* to, const void* from, std::size_t bytes) {
+    if (emulation::recording()) return refused_while_recording();
+    if (cudaGetLastError() != cudaSuccess) return fail("a launch was refused");
+    emulation::enqueue([=] { std::memcpy(to, from, bytes); });
+    return 0;
+}
+
 int copy(void* to, const void* from, std::size_t bytes) {
     emulation::enqueue([=] { std::memmove(to, from, bytes); });
     return 0;
@@ -72,7 +88,10 @@ int clear(void* memory, std::size_t bytes) {
     return 0;
 }
 
-int begin_recording() { return emulation::begin_recording() ? 0 : fail("a sequence is being recorded already"); }
+int begin_recording() {
+    if (std::getenv("RESNETCORE_EMULATED_RECORDING_FAILS")) return fail("the emulation is told not to record");
+    return emulation::begin_recording() ? 0 : fail("a sequence is being recorded already");
+}
 
 void* end_recording() {
     if (!emulation::recording()) return fail("no sequence is being recorded"), nullptr;
@@ -125,6 +144,14 @@ extern "C" __attribute__((visibility("default"))) const resnetcore::CudaModule* 
         clear,
         cuda::gather,
         synchronize,
+        std::malloc,
+        std::free,
+        send,
+        fetch,
+        []() -> void* { return &error; },  // one mark for all: whoever waits for it waits for everything
+        [](void*) { return 0; },
+        [](void*) { return synchronize(); },
+        [](void*) {},
         []() -> void* { return emulation::current_stream(); },
         wait_for_stream,
         let_stream_wait,

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "block.h"
+#include "kernels/cuda/kernel_list.h"
 #include "kernels/cuda/stream.h"
 #include "memory.h"
 
@@ -115,6 +116,8 @@ namespace resnetcore {
 namespace cuda {
 
 cudaStream_t current_stream() { return emulation::current_stream(); }
+// Nothing has to be loaded here.
+ListedKernel::ListedKernel(const void* function) : function_(function), next_(nullptr) {}
 
 }  // namespace cuda
 }  // namespace resnetcore

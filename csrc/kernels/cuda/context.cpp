@@ -22,6 +22,8 @@ thread_local cudaStream_t recording = nullptr;
 int prepare(Context& context, int device) {
     context.device = device;
     RC_CUDA_TRY(cudaStreamCreateWithFlags(&context.stream, cudaStreamNonBlocking));
+    RC_CUDA_TRY(cudaStreamCreateWithFlags(&context.copies, cudaStreamNonBlocking));
+    RC_CUDA_TRY(cudaEventCreateWithFlags(&context.sent, cudaEventDisableTiming));
     cudaMemPoolProps properties = {};
     properties.allocType = cudaMemAllocationTypePinned;
     properties.location.type = cudaMemLocationTypeDevice;

@@ -3,8 +3,10 @@
 
 #include "kernels/cuda/context.h"
 #include "kernels/cuda/functions.h"
+#include "kernels/cuda/kernel_list.h"
 #include "kernels/cuda/memory.h"
 #include "kernels/cuda/module.h"
+#include "kernels/cuda/pinned.h"
 #include "kernels/cuda/recording.h"
 #include "kernels/cuda/status.h"
 #include "kernels/cuda/stream.h"
@@ -55,6 +57,7 @@ int compute_capability(int device) {
 int check_device(int device) {
     CudaPlace before;
     int status = make_current(device, &before);
+    if (!status) status = load_kernels();
     if (!status) {
         probe<<<1, 1, 0, current_stream()>>>();
         status = synchronize();
@@ -94,6 +97,14 @@ extern "C" __attribute__((visibility("default"))) const resnetcore::CudaModule* 
         clear,
         gather,
         synchronize,
+        allocate_pinned,
+        release_pinned,
+        send,
+        fetch,
+        make_mark,
+        set_mark,
+        wait_for,
+        discard_mark,
         stream,
         wait_for_stream,
         let_stream_wait,

@@ -3,7 +3,8 @@
 // for; it loads without a driver, and says then why there is no GPU.
 //
 // Invariant: no function here throws. A status of 0 is success; otherwise `last_error` says what happened, in words, on
-// the calling thread. An error of work that was asked for before is reported by `download` or `synchronize`.
+// the calling thread. An error of work that was asked for before is reported by `download`, `synchronize` or
+// `wait_for`.
 #pragma once
 
 #include <cstddef>
@@ -19,19 +20,6 @@ constexpr int cuda_module_version = 2;  // of this struct and of everything in o
 struct CudaPlace {
     int device;
     void* context;
-};
-
-// Rows of a matrix that another library may have made, `to` dense ones of what a network computes with.
-struct GatherArgs {
-    enum Type : int { f32, f64, bf16 };
-
-    std::int64_t rows, columns;
-    const void* from;
-    Type from_type;
-    std::int64_t row_stride, column_stride;  // in elements
-    const std::int64_t* chosen;              // numbers of the rows; null: all, in their order
-    void* to;
-    Type to_type;  // f32 or f64
 };
 
 struct CudaModule {
@@ -62,6 +50,15 @@ struct CudaModule {
     int (*clear)(void* memory, std::size_t bytes);
     int (*gather)(const GatherArgs* args);
     int (*synchronize)();
+    // Copies beside the work: see runtime/device.h.
+    void* (*allocate_pinned)(std::size_t bytes);  // null where there is no memory
+    void (*release_pinned)(void* memory);
+    int (*send)(void* to, const void* from, std::size_t bytes);
+    int (*fetch)(void* to, const void* from, std::size_t bytes);
+    void* (*make_mark)();  // null on failure
+    int (*set_mark)(void* mark);
+    int (*wait_for)(void* mark);
+    void (*discard_mark)(void* mark);
     void* (*stream)();  // the cudaStream_t that the calling thread's work goes to
     // Whether two streams' work is in order: the current one waits for what has been asked of `other` so far, and the
     // other way round.
