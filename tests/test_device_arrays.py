@@ -54,6 +54,16 @@ def assert_same(one, other):
         np.testing.assert_array_equal(one[name], other[name], err_msg=name)
 
 
+def emulated_stream():
+    """Another program's stream, and a copy from the CPU's memory on it that is done when somebody waits for the stream."""
+    cuda = library()
+    if not hasattr(cuda, "emulated_stream"):
+        pytest.skip("only an emulated stream is late by command; PyTorch's and CuPy's are tested below")
+    cuda.emulated_stream.restype = ctypes.c_void_p
+    cuda.emulated_copy.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t]
+    return cuda.emulated_stream(), cuda.emulated_copy
+
+
 LAYOUTS = {
     "dense": lambda x: x,
     "every other row": lambda x: np.repeat(x, 2, axis=0)[::2],
@@ -166,6 +176,25 @@ def test_batches_of_an_iterable(device):
 
 
 @gpu
+def test_a_batch_may_be_overwritten_when_the_next_is_asked_for(device):
+    """Steps of a fit are left in flight, but not while they read memory that is another's."""
+    handle, copy = emulated_stream()
+    batches = [(rows(seed=seed), labels()) for seed in range(4)]
+
+    array = WithInterface(rows(), stream=handle)
+
+    def in_one_buffer():
+        for x, y in batches:
+            copy(handle, array.memory.pointer, x.ctypes.data, x.nbytes)
+            yield array, y
+
+    here, there = (rc.Trainer(network(device)) for _ in range(2))
+    here.fit(batches, epochs=1, progress=False)
+    there.fit(in_one_buffer(), epochs=1, progress=False)
+    assert_same(weights(here), weights(there))
+
+
+@gpu
 def test_one_output_takes_a_vector(device):
     y = values()[:, 0].copy()
     here, there = (rc.Trainer(network(device, outputs=1), loss="mse") for _ in range(2))
@@ -226,16 +255,12 @@ def test_a_producer_from_before_versions_is_given_the_stream_alone(device):
     "case", ["a stream", "legacy default", "thread default", "version 2", "version 2 with a stream"]
 )
 def test_work_of_the_interfaces_stream_comes_first(device, case):
-    cuda = library()
-    if not hasattr(cuda, "emulated_stream"):
-        pytest.skip("only an emulated stream can be made late by hand; PyTorch's and CuPy's are tested below")
-    cuda.emulated_stream.restype = ctypes.c_void_p
-    cuda.emulated_copy.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t]
-    handle = {"a stream": cuda.emulated_stream(), "thread default": 2}.get(case, 1)
+    other, copy = emulated_stream()
+    handle = {"a stream": other, "thread default": 2}.get(case, 1)
     named = {"version": 2, **({"stream": None} if "with" in case else {})} if "2" in case else {"stream": handle}
     x, net = rows(), network(device)
     array = WithInterface(np.zeros_like(x), **named)
-    cuda.emulated_copy(handle, array.memory.pointer, x.ctypes.data, x.nbytes)
+    copy(handle, array.memory.pointer, x.ctypes.data, x.nbytes)
     np.testing.assert_array_equal(net.predict(array).numpy(), net.predict(x))
 
 
