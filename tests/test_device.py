@@ -243,6 +243,8 @@ def test_refusals(device):
     layers = [*[rc.Layer(1) for _ in range(514)], rc.Layer(1, skips=dict.fromkeys(range(2, 515), "identity"))]
     with pytest.raises(rc.DeviceError, match=r'at most \d+; use fewer skips side by side, or device="cpu"'):
         rc.Network(1, layers, device=device)
+    with pytest.raises(rc.DeviceError, match=r'a width is 4194241, .* take at most 4194240; .* or device="cpu"'):
+        rc.Network(1, [rc.Layer(4194241), rc.Layer(1)], device=device)
     with pytest.raises(rc.DeviceError, match="must be on the CPU"):
         rc.tune(network(device), 32)
     with pytest.raises(rc.ShapeError):

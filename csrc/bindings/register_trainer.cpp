@@ -74,10 +74,17 @@ TrainerObject make_trainer(const NetworkObject& network, const py::dict& loss, c
 template <class T, class Take>
 auto with_batch(Training<T>& trainer, py::handle x, py::handle y, double lr, py::handle sample_weight, Take take) {
     check_lr<T>(lr, "step");
-    const InputMatrix<Compute<T>> input = input_matrix<Compute<T>>(x, "step", "x", trainer.model->topology().inputs);
-    check_training_rows(trainer.model->topology(), input.rows, trainer.settings.accumulate, "step");
-    const Targets<T> targets(y, sample_weight, trainer.settings.loss, input.rows, trainer.model->outputs(), "step");
-    return take(BatchRows<T>{{input.data, input.stride}, input.rows}, targets.checked());
+    const Model<T>& model = *trainer.model;
+    const InputMatrix<Compute<T>> input =
+        input_matrix<Compute<T>>(x, "step", "x", model.topology().inputs, model.device());
+    check_training_rows(model.topology(), input.rows, trainer.settings.accumulate, "step");
+    const Targets<T> targets(y, sample_weight, trainer.settings.loss, input.rows, model.outputs(), "step",
+                             model.device());
+    BatchRows<T> batch;
+    batch.x = {input.data, input.stride};
+    batch.rows = input.rows;
+    batch.x_in = input.in;
+    return take(batch, targets.checked());
 }
 
 template <class T>
@@ -98,25 +105,45 @@ void begin_step(Training<T>& trainer, py::handle x, py::handle y, double lr, py:
     });
 }
 
+// A matrix whose rows are chosen from, and its number of rows; `owner` keeps it alive.
 template <class T>
-void begin_rows(Training<T>& trainer, py::handle x, py::handle y, const py::array_t<std::int64_t>& chosen, double lr,
+std::int64_t rows_to_choose(const Model<T>& model, py::handle x, BatchRows<T>& batch, InputMatrix<Compute<T>>& owner) {
+    const std::int64_t width = model.topology().inputs;
+    if (py::isinstance<DeviceArray>(x)) {
+        const DeviceArray& array = device_matrix(x, "step", "X", width, model.device());
+        batch.x_in = Memory::device;
+        batch.x_there = gathered_from(array);
+        return array.shape[0];
+    }
+    owner = input_matrix<Compute<T>>(x, "step", "X", width);
+    batch.x = {owner.data, owner.stride};
+    return owner.rows;
+}
+
+// A GPU's X is read after the call returns: it is the caller's to keep until the step is finished.
+template <class T>
+void begin_rows(Training<T>& trainer, py::handle x, py::handle y, const Dense<std::int64_t>& chosen, double lr,
                 py::handle sample_weight) {
     check_lr<T>(lr, "step");
-    const std::int64_t rows = chosen.size();
-    const InputMatrix<Compute<T>> input = input_matrix<Compute<T>>(x, "step", "X", trainer.model->topology().inputs);
+    const Model<T>& model = *trainer.model;
+    BatchRows<T> batch;
+    InputMatrix<Compute<T>> owner;
+    const std::int64_t most = rows_to_choose(model, x, batch, owner);
     if (chosen.ndim() != 1) throw ShapeError("step: rows must have 1 dimension, got " + std::to_string(chosen.ndim()));
-    check_training_rows(trainer.model->topology(), rows, trainer.settings.accumulate, "step");
-    const auto index = Dense<std::int64_t>(chosen);
-    for (std::int64_t i = 0; i < rows; ++i)
-        if (index.data()[i] < 0 || index.data()[i] >= input.rows)
-            throw ValueError("step: rows must be from 0 to " + std::to_string(input.rows - 1) + ", got " +
-                             std::to_string(index.data()[i]));
+    batch.rows = chosen.size();
+    batch.chosen = chosen.data();
+    check_training_rows(model.topology(), batch.rows, trainer.settings.accumulate, "step");
+    for (std::int64_t i = 0; i < batch.rows; ++i)
+        if (batch.chosen[i] < 0 || batch.chosen[i] >= most)
+            throw ValueError("step: rows must be from 0 to " + std::to_string(most - 1) + ", got " +
+                             std::to_string(batch.chosen[i]));
     const py::object batch_y = py::reinterpret_borrow<py::object>(y)[chosen];
     py::object batch_weight = py::none();
     if (!sample_weight.is_none()) batch_weight = py::reinterpret_borrow<py::object>(sample_weight)[chosen];
-    const Targets<T> targets(batch_y, batch_weight, trainer.settings.loss, rows, trainer.model->outputs(), "step");
+    const Targets<T> targets(batch_y, batch_weight, trainer.settings.loss, batch.rows, model.outputs(), "step",
+                             model.device());
     const WithoutGil release;
-    trainer.begin({{input.data, input.stride}, rows, index.data()}, targets.checked(), lr);
+    trainer.begin(batch, targets.checked(), lr);
 }
 
 template <class T>
@@ -211,7 +238,7 @@ void register_trainer(py::module_& m) {
             "The same without waiting for it. An earlier step's error that was met with meanwhile is raised here, too.")
         .def(
             "begin_rows",
-            [](const TrainerObject& t, py::handle x, py::handle y, const py::array_t<std::int64_t>& rows, double lr,
+            [](const TrainerObject& t, py::handle x, py::handle y, const Dense<std::int64_t>& rows, double lr,
                py::handle sample_weight) {
                 t.with([&](auto& trainer) { begin_rows(trainer, x, y, rows, lr, sample_weight); });
             },

@@ -30,6 +30,20 @@
 
 namespace resnetcore {
 
+// Rows of a matrix that another library may have made, dense and in what a network computes with. Not in the table of
+// kernels: the host has NumPy for it.
+struct GatherArgs {
+    enum Type : int { f32, f64, bf16 };
+
+    std::int64_t rows = 0, columns = 0;
+    const void* from = nullptr;
+    Type from_type = f32;
+    std::int64_t row_stride = 0, column_stride = 0;  // in elements
+    const std::int64_t* chosen = nullptr;            // numbers of the rows; null: the first ones
+    void* to = nullptr;
+    Type to_type = f32;  // or f64
+};
+
 inline std::int64_t panel_count(std::int64_t columns, std::int64_t panel) { return (columns + panel - 1) / panel; }
 inline std::int64_t packed_size(std::int64_t inner, std::int64_t columns, std::int64_t panel) {
     return panel_count(columns, panel) * inner * panel;

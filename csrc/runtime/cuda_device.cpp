@@ -112,9 +112,34 @@ void CudaDevice::discard_mark(void* mark) noexcept {
     if (is_owned()) module_.discard_mark(mark);
 }
 
-void CudaDevice::make_current() {
+Device::Before CudaDevice::make_current() {
     check_owned();
-    check(module_.make_current(index_));
+    CudaPlace before = {};
+    if (const int status = module_.make_current(index_, &before)) {
+        module_.restore(&before);
+        check(status);
+    }
+    return {before.device, before.context};
+}
+
+void CudaDevice::restore(const Before& before) noexcept {
+    const CudaPlace place = {before.device, before.context};
+    if (is_owned()) module_.restore(&place);
+}
+
+void CudaDevice::wait_for_stream(void* other) {
+    check_owned();
+    check(module_.wait_for_stream(other));
+}
+
+void CudaDevice::let_stream_wait(void* other) {
+    check_owned();
+    check(module_.let_stream_wait(other));
+}
+
+void CudaDevice::gather(const GatherArgs& args) {
+    check_owned();
+    check(module_.gather(&args));
 }
 
 bool CudaDevice::begin_recording() {
@@ -162,7 +187,7 @@ Devices& devices() {
 
 }  // namespace
 
-Device& find_cuda_device(int index) {
+CudaDevice& find_cuda_device(int index) {
     const std::lock_guard<ForkSafeMutex> lock(devices().mutex);
     const CudaModule& module = cuda_module();
     std::unique_ptr<CudaDevice>& device = devices().by_index[index];
@@ -175,6 +200,11 @@ Device& find_cuda_device(int index) {
         device = std::make_unique<CudaDevice>(module, index);
     }
     return *device;
+}
+
+CudaDevice* find_cuda_device_of(const void* memory) {
+    const int index = cuda_module().device_of(memory);
+    return index < 0 ? nullptr : &find_cuda_device(index);
 }
 
 std::vector<std::pair<std::string, std::string>> recording_obstacles() {

@@ -38,7 +38,17 @@ public:
     void set_mark(void* mark) override;
     void wait_for(void* mark) override;
     void discard_mark(void* mark) noexcept override;
-    void make_current() override;
+    void gather(const GatherArgs& args) override;
+    std::int64_t max_columns() const override { return module_.max_columns; }
+    Before make_current() override;
+    void restore(const Before& before) noexcept override;
+
+    // For arrays that other libraries have in its memory, and work that they do on streams of their own.
+    int index() const { return index_; }
+    void* stream() const { return module_.stream(); }  // the device being current
+    void wait_for_stream(void* other);                 // what is asked for from now on comes after what `other` has
+    void let_stream_wait(void* other);
+
     bool can_record() const override { return true; }
     bool begin_recording() override;
     void* end_recording() override;
@@ -63,7 +73,9 @@ private:
 };
 
 // The GPU of that number. Throws DeviceError with the reason where it cannot be had.
-Device& find_cuda_device(int index);
+CudaDevice& find_cuda_device(int index);
+// The GPU whose memory this is; null where it is no GPU's.
+CudaDevice* find_cuda_device_of(const void* memory);
 
 // The GPUs in use that failed to record, and why.
 std::vector<std::pair<std::string, std::string>> recording_obstacles();

@@ -52,8 +52,19 @@ public:
     virtual void wait_for(void* /*mark*/) {}
     virtual void discard_mark(void* /*mark*/) noexcept {}
 
-    // From now on the calling thread's kernel calls and copies are this device's. Before the first of a piece of work.
-    virtual void make_current() = 0;
+    // Of a device whose memory other libraries have arrays in.
+    virtual void gather(const GatherArgs& args);
+
+    // The widest matrix that its kernels take.
+    virtual std::int64_t max_columns() const { return INT64_MAX; }
+
+    // From now on the calling thread's kernel calls and copies are this device's, until `restore`: see CurrentDevice.
+    struct Before {
+        int device = 0;
+        void* context = nullptr;
+    };
+    virtual Before make_current() = 0;
+    virtual void restore(const Before& /*before*/) noexcept {}
 
     // Between the first two, kernel calls, `copy` and `clear` of the calling thread are kept instead of done; `play`
     // does them all, as often as it is called, from any thread. False, or null, where that does not succeed, and
@@ -97,6 +108,19 @@ template <>
 inline const KernelTable<bfloat16x2>& Device::kernels() const {
     return *tables_.bf16x2;
 }
+
+// Around a piece of the calling thread's work on a device. After it the thread's device is the one of before, as other
+// libraries on this thread have theirs by it, too.
+class CurrentDevice {
+public:
+    explicit CurrentDevice(Device& device) : device_(device), before_(device.make_current()) {}
+    ~CurrentDevice() { device_.restore(before_); }
+    CurrentDevice(const CurrentDevice&) = delete;
+
+private:
+    Device& device_;
+    const Device::Before before_;
+};
 
 // The CPU this process runs on.
 Device& host_device();

@@ -1,4 +1,5 @@
-// A network on a device: its topology, its arrays, and what inference needs. What callers give and get is the host's.
+// A network on a device: its topology, its arrays, and what inference needs. What callers give and get is the host's,
+// unless they say that it is in memory of the device.
 // One caller at a time: functions lock, but for the few at the end, for whoever trains it and holds it meanwhile. Who
 // lets go of it has waited for the device; or has left an Unsettled, which is settled before anyone else gets it.
 #pragma once
@@ -47,14 +48,16 @@ public:
     std::int64_t outputs() const { return topology_.layers.back().width; }
 
     // Several parameters of one moment, row-major.
-    void read(const std::vector<std::pair<int, Compute<T>*>>& values) const;
+    void read(const std::vector<std::pair<int, Compute<T>*>>& values, Memory in = Memory::host) const;
     // Likewise; nothing can fail once it begins.
     void write(const std::vector<std::pair<int, const Compute<T>*>>& values);
 
     // out: (rows, outputs).
-    void predict(Rows<Compute<T>> x, std::int64_t rows, MutableRows<Compute<T>> out);
-    // The loss in inference mode; `out` gets the outputs, (rows, outputs).
-    double loss(Rows<Compute<T>> x, std::int64_t rows, const LossTarget<T>& target, Compute<T>* out);
+    void predict(Rows<Compute<T>> x, std::int64_t rows, MutableRows<Compute<T>> out, Memory x_in = Memory::host,
+                 Memory out_in = Memory::host);
+    // The loss in inference mode; `out` gets the outputs, (rows, outputs). Both it and `target` are the host's.
+    double loss(Rows<Compute<T>> x, std::int64_t rows, const LossTarget<T>& target, Compute<T>* out,
+                Memory x_in = Memory::host);
     // Layer outputs, and normal paths that were stored.
     std::vector<Recorded<T>> activations(Rows<Compute<T>> x, std::int64_t rows, bool training);
 
@@ -67,7 +70,17 @@ public:
 
     // For what trains this model. The lock, and the device as the calling thread's; with nothing unsettled but the
     // caller's own.
-    [[nodiscard]] std::unique_lock<ForkSafeMutex> hold(const Unsettled* own = nullptr) const;
+    class Held {
+    public:
+        Held(const Model& model, const Unsettled* own) : lock_(model.mutex_), current_(model.device_) {
+            if (model.unsettled_ && model.unsettled_ != own) model.unsettled_->settle();
+        }
+
+    private:
+        const std::unique_lock<ForkSafeMutex> lock_;
+        const CurrentDevice current_;
+    };
+    [[nodiscard]] Held hold(const Unsettled* own = nullptr) const { return Held(*this, own); }
     // While it is held; null again once there is nothing to settle.
     void leave(Unsettled* unsettled) { unsettled_ = unsettled; }
     ParameterStore<T>& store() { return store_; }
@@ -79,8 +92,8 @@ public:
     std::int64_t first_bad_layer(Frame<T> frame);
 
 private:
-    // A checked topology, and arrays of zeros.
-    Model(Device& device, Topology topology, std::uint64_t seed);
+    // A checked topology, and arrays of zeros. `device` is the calling thread's.
+    Model(const CurrentDevice&, Device& device, Topology topology, std::uint64_t seed);
     void check_terms() const;
     void fold();
     // A forward pass that keeps every activation.

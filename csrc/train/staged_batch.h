@@ -1,9 +1,10 @@
-// A batch of the host's where a device's kernels read it; on the host in place, but for rows that are chosen.
+// A batch where a device's kernels read it: in place where it is there already, but for rows that are chosen.
 #pragma once
 
 #include <algorithm>
 #include <array>
 #include <cstdint>
+#include <type_traits>
 
 #include "runtime/parcel.h"
 #include "runtime/staged.h"
@@ -22,6 +23,13 @@ struct Batch {
     std::uint32_t step = 0;                // of the dropout's random numbers
     std::uint64_t seed = 0;
     MutableRows<Compute<T>> d_x;  // where ∂E/∂x goes, of a pass that takes it
+    // Labels and weights are the host's, which has checked them.
+    Memory x_in = Memory::host, targets_in = Memory::host, d_x_in = Memory::host;
+    GatherArgs
+        x_there;  // instead of x, where rows are chosen that are in memory of the device: what they are chosen of
+
+    // Whether the pass reads the caller's memory, and not a copy that was made while it was asked for.
+    bool is_read_in_place() const { return (x_in == Memory::device && !chosen) || targets_in == Memory::device; }
 };
 
 // An optimizer's numbers of one step: with weight decay, and without.
@@ -48,7 +56,7 @@ public:
             send(batch, frame);
         frame.dropout = &there_->dropout;
         frame.target.normaliser = &there_->normaliser;
-        frame.output_rows = d_x_.begin(batch.d_x, batch.rows, inputs_);
+        frame.output_rows = d_x_.begin(batch.d_x, batch.rows, inputs_, batch.d_x_in);
         return frame;
     }
     const Hyper<Compute<T>>* hypers() const { return there_->hypers.data(); }
@@ -77,25 +85,40 @@ private:
         const LossTarget<T>& given = batch.target;
         parcel_.begin();
         const auto numbers = parcel_.template add<Numbers>(1);
-        const auto x = parcel_.template add<C>(batch.rows * inputs_);
+        const bool has_x = batch.x_in == Memory::host, has_targets = batch.targets_in == Memory::host;
+        const auto x = parcel_.template add<C>(has_x ? batch.rows * inputs_ : 0);
+        const auto chosen = parcel_.template add<std::int64_t>(has_x || !batch.chosen ? 0 : batch.rows);
         const auto labels = parcel_.template add<std::int64_t>(given.labels ? batch.rows : 0);
-        const auto targets = parcel_.template add<C>(given.targets.data ? batch.rows * outputs_ : 0);
+        const auto targets = parcel_.template add<C>(given.targets.data && has_targets ? batch.rows * outputs_ : 0);
         const auto class_weight = parcel_.template add<C>(given.class_weight ? given.class_weights : 0);
         const auto sample_weight = parcel_.template add<C>(given.sample_weight ? batch.rows : 0);
         parcel_.pack();
         *parcel_.here(numbers) = numbers_;
-        copy_rows(batch.x, batch.chosen, batch.rows, inputs_, parcel_.here(x), inputs_);
+        if (has_x) copy_rows(batch.x, batch.chosen, batch.rows, inputs_, parcel_.here(x), inputs_);
+        std::copy_n(batch.chosen, chosen.size, parcel_.here(chosen));
         std::copy_n(given.labels, labels.size, parcel_.here(labels));
         if (targets.size) copy_rows(given.targets, nullptr, batch.rows, outputs_, parcel_.here(targets), outputs_);
         std::copy_n(given.class_weight, class_weight.size, parcel_.here(class_weight));
         std::copy_n(given.sample_weight, sample_weight.size, parcel_.here(sample_weight));
         parcel_.send();
         there_ = parcel_.there(numbers);
-        frame.input = {parcel_.there(x), inputs_};
+        frame.input = has_x ? Rows<C>{parcel_.there(x), inputs_} : batch.x;
+        if (chosen.size) frame.input = gathered(batch, parcel_.there(chosen));
         frame.target.labels = parcel_.there(labels);
-        frame.target.targets = {parcel_.there(targets), outputs_};
+        if (has_targets) frame.target.targets = {parcel_.there(targets), outputs_};
         frame.target.class_weight = parcel_.there(class_weight);
         frame.target.sample_weight = parcel_.there(sample_weight);
+    }
+    Rows<C> gathered(const Batch<T>& batch, const std::int64_t* chosen) {
+        gathered_.reserve(batch.rows * inputs_);
+        GatherArgs args = batch.x_there;
+        args.rows = batch.rows;
+        args.columns = inputs_;
+        args.chosen = chosen;
+        args.to = gathered_.data();
+        args.to_type = std::is_same_v<C, double> ? GatherArgs::f64 : GatherArgs::f32;
+        device_.gather(args);
+        return {gathered_.data(), inputs_};
     }
     static void copy_rows(Rows<C> from, const std::int64_t* chosen, std::int64_t rows, std::int64_t columns, C* to,
                           std::int64_t stride) {
@@ -112,7 +135,7 @@ private:
     Numbers numbers_;
     const Numbers* there_ = nullptr;  // in memory of the device
     Parcel parcel_;
-    AlignedArray<C> gathered_;  // on the host alone
+    AlignedArray<C> gathered_;  // chosen rows, on the host, or of what is on the device
     Returned<C> d_x_;
 };
 

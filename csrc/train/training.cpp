@@ -52,7 +52,10 @@ Batch<T> Training<T>::described(const BatchRows<T>& given, const CheckedTargets<
     batch.x = given.x;
     batch.rows = given.rows;
     batch.chosen = given.chosen;
+    batch.x_in = given.x_in;
+    batch.x_there = given.x_there;
     batch.target = targets.get();
+    batch.targets_in = targets.values_in();
     batch.lr = lr;
     batch.step = static_cast<std::uint32_t>(steps_begun());
     batch.seed = settings.seed;
@@ -82,11 +85,13 @@ void Training<T>::begin(const BatchRows<T>& batch, const CheckedTargets<T>& targ
     const auto held = model->hold(this);
     if (count_ > 0 && begun(count_ - 1).error) std::rethrow_exception(begun(count_ - 1).error);
     if (count_ == most) throw ValueError("step: finish an earlier one first");
-    pass_.begin(described(batch, targets, lr), options(), &state);
+    const Batch<T> whole = described(batch, targets, lr);
+    pass_.begin(whole, options(), &state);
     begun(count_) = {};
     begun(count_++).weight = targets.weight();
     model->leave(this);
-    if (ahead() == 0) settle();
+    // Whose memory the pass reads may write to it next, or give it back.
+    if (ahead() == 0 || whole.is_read_in_place()) settle();
 }
 
 template <class T>

@@ -33,6 +33,8 @@ struct BatchRows {
     Rows<Compute<T>> x;
     std::int64_t rows = 0;
     const std::int64_t* chosen = nullptr;
+    Memory x_in = Memory::host;
+    GatherArgs x_there;  // see Batch
 };
 
 template <class T>

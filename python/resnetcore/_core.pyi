@@ -13,6 +13,42 @@ from numpy.typing import NDArray
 # float32 or float64, as the network was made or as the function's suffix says; bf16 is of bfloat16_dtype().
 _Array = NDArray[Any]
 
+class DeviceArray:
+    """An array in a GPU's memory, as networks there give them.
+
+    Other libraries take it without a copy, by DLPack (`torch.from_dlpack`, `cupy.from_dlpack`, `jax.dlpack.from_dlpack`)
+    or by `__cuda_array_interface__`. What is in it has been computed when it is given.
+    """
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def ndim(self) -> int: ...
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+    @property
+    def device(self) -> str:
+        """As `Network.device`: "cuda:0"."""
+
+    def numpy(self) -> _Array:
+        """A copy in the CPU's memory."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, rows: slice) -> DeviceArray: ...
+    def __dlpack__(
+        self,
+        *,
+        stream: int | None = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+    ) -> Any: ...
+    def __dlpack_device__(self) -> tuple[int, int]: ...
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]: ...
+
+_Rows = _Array | DeviceArray
+
 class Network:
     """A checked topology and its arrays; see resnetcore.Network."""
 
@@ -45,22 +81,22 @@ class Network:
     def outputs(self) -> int: ...
     @property
     def seed(self) -> int: ...
-    def activations(self, x: _Array, training: bool = False) -> dict[str, _Array]:
+    def activations(self, x: _Rows, training: bool = False) -> dict[str, _Array]:
         """Layer outputs by number, and stored normal paths."""
 
     def buffer_names(self) -> list[str]: ...
     def clone(self, device: str | None = None) -> Network:
         """A network with the same arrays that shares nothing with this one, on its or on another device."""
 
-    def evaluate(self, x: _Array, y: _Array, loss: dict[str, Any]) -> tuple[float, float, _Array]:
+    def evaluate(self, x: _Rows, y: _Rows, loss: dict[str, Any]) -> tuple[float, float, _Array]:
         """(loss, outputs) in inference mode."""
 
-    def get(self, names: Sequence[str]) -> dict[str, _Array]:
-        """{name: a copy of that parameter or buffer}, all of one moment."""
+    def get(self, names: Sequence[str], on_device: bool = False) -> dict[str, Any]:
+        """{name: a copy of that parameter or buffer}, all of one moment; in the GPU's memory where asked for."""
 
     def gradients(
-        self, x: _Array, y: _Array, loss: dict[str, Any], step: int = 0, operation: str = "gradients"
-    ) -> tuple[float, dict[str, _Array], _Array]:
+        self, x: _Rows, y: _Rows, loss: dict[str, Any], step: int = 0, operation: str = "gradients"
+    ) -> tuple[float, dict[str, _Array], Any]:
         """(loss, {name: gradient}, d_x); nothing is updated."""
 
     def parameter_names(self) -> list[str]: ...
@@ -70,7 +106,7 @@ class Network:
     def step_shape(self, batch: int) -> dict[str, int]:
         """What the way to do a step on so many rows is chosen and remembered by."""
 
-    def predict(self, x: _Array) -> _Array:
+    def predict(self, x: _Rows) -> Any:
         """Outputs in inference mode, (n, outputs)."""
 
     def set(self, values: dict[str, _Array]) -> None:
@@ -105,14 +141,14 @@ class Trainer:
     def state(self) -> dict[str, _Array]:
         """The optimizer's arrays and step count."""
 
-    def step(self, x: _Array, y: _Array, lr: float, sample_weight: _Array | None = None) -> float:
+    def step(self, x: _Rows, y: _Rows, lr: float, sample_weight: _Array | None = None) -> float:
         """One update; the loss of before it."""
 
-    def begin_step(self, x: _Array, y: _Array, lr: float, sample_weight: _Array | None = None) -> None:
+    def begin_step(self, x: _Rows, y: _Rows, lr: float, sample_weight: _Array | None = None) -> None:
         """The same without waiting for it. An earlier step's error that was met with meanwhile is raised here, too."""
 
     def begin_rows(
-        self, x: _Array, y: _Array, rows: NDArray[np.int64], lr: float, sample_weight: _Array | None = None
+        self, x: _Rows, y: _Array, rows: NDArray[np.int64], lr: float, sample_weight: _Array | None = None
     ) -> None:
         """The same on the chosen rows of x and y."""
 
@@ -133,10 +169,10 @@ class Vjp:
         """Name, shape, (out, in) for a matrix, and whether it is trained."""
     def tape_bytes(self, rows: int) -> int:
         """What a forward pass leaves for backward."""
-    def forward(self, x: _Array, values: list[_Array], seed: int, tape: _Array, out: _Array) -> list[_Array]:
+    def forward(self, x: _Rows, values: list[_Array], seed: int, tape: _Array, out: _Array) -> list[_Array]:
         """Fills `tape` and `out`; the running statistics carried on, in order."""
     def backward(
-        self, x: _Array, values: list[_Array], seed: int, tape: _Array, d_out: _Array, gradients: list[_Array]
+        self, x: _Rows, values: list[_Array], seed: int, tape: _Array, d_out: _Array, gradients: list[_Array]
     ) -> _Array | None:
         """Fills `gradients`, of what is trained, in order; returns the input's, where it was asked for."""
 
@@ -163,6 +199,9 @@ def check_device(name: str) -> str:
 
 def cuda_info() -> dict[str, Any]:
     """What the CUDA module is built for, the driver and its GPUs, and why there are none."""
+
+def device_array(value: Any, what: str) -> DeviceArray:
+    """The memory of any array on a GPU that speaks DLPack or has a __cuda_array_interface__."""
 
 def from_dlpack(value: Any, what: str, widen: bool = True, written: bool = False) -> _Array:
     """A NumPy array of the memory of any CPU array that speaks DLPack; bfloat16 becomes float32 where widened."""
@@ -289,3 +328,6 @@ def set_strategy(name: str) -> None:
 
 def xla_handlers() -> dict[str, Any]:
     """Handlers for XLA's foreign function interface on the CPU, by target name."""
+
+def to_device(array: _Array, device: str) -> DeviceArray:
+    """A copy of a NumPy array in a GPU's memory."""

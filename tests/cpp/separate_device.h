@@ -95,7 +95,8 @@ public:
         later([=] { std::memcpy(to, from, bytes); });
     }
     void wait_for(void*) override { synchronize(), ++waits; }
-    void make_current() override { current() = this; }
+    Before make_current() override { return {0, std::exchange(current(), this)}; }
+    void restore(const Before& before) noexcept override { current() = static_cast<SeparateDevice*>(before.context); }
 
     using Work = std::vector<std::function<void()>>;
     bool can_record() const override { return true; }

@@ -17,6 +17,7 @@ namespace {
 int status = 0;
 bool has_memory = true;
 int releases = 0;
+int current = 1;
 
 CudaModule plain_functions() {
     CudaModule m = {};
@@ -26,7 +27,13 @@ CudaModule plain_functions() {
     m.compute_capability = [](int) { return 70; };
     m.check_device = [](int) { return status; };
     m.last_error = [] { return "an illegal memory access was encountered"; };
-    m.make_current = [](int) { return status; };
+    m.make_current = [](int device, CudaPlace* before) {
+        *before = {current, nullptr};
+        current = device;
+        return status;
+    };
+    m.restore = [](const CudaPlace* before) { current = before->device; };
+    m.max_columns = 64;
     m.allocate = [](std::size_t bytes) { return has_memory ? std::calloc(bytes, 1) : nullptr; };
     m.release = [](void* memory) {
         ++releases;
@@ -81,6 +88,18 @@ void every_status_is_an_error(CudaDevice& device) {
     status = 0;
     device.download(memory, memory, 8);
     device.play(memory);
+}
+
+void the_thread_gets_its_device_back(CudaDevice& device) {
+    {
+        const CurrentDevice work(device);
+        CHECK(current == 3, "%d", current);
+    }
+    CHECK(current == 1, "%d", current);
+    status = 700;
+    message_of<DeviceError>([&] { const CurrentDevice work(device); });
+    CHECK(current == 1, "%d where it failed", current);
+    status = 0;
 }
 
 void who_cannot_record_says_why(const CudaModule& module, CudaDevice& device) {
@@ -138,6 +157,7 @@ int main() {
     CudaDevice device(module, 3);
     CHECK(device.name() == "cuda:3" && !device.is_host(), "%s", device.name().c_str());
     every_status_is_an_error(device);
+    the_thread_gets_its_device_back(device);
     who_cannot_record_says_why(module, device);
     want_of_memory_is_told_from_an_error(device);
     a_gpu_without_code_is_refused(module);

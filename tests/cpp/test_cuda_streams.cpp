@@ -24,6 +24,11 @@ constexpr std::size_t megabyte = std::size_t{1} << 20;
 
 using Bytes = std::vector<unsigned char>;
 
+void be_on(int device) {
+    resnetcore::CudaPlace before;
+    CHECK(make_current(device, &before) == 0, "%s", last_error());
+}
+
 Bytes pattern(std::size_t size, unsigned seed) {
     Bytes bytes(size);
     for (std::size_t i = 0; i < size; ++i) bytes[i] = static_cast<unsigned char>(seed + 31 * i + i / 251);
@@ -88,16 +93,16 @@ void memory_is_released_after_its_last_use() {
     std::thread([&] { release(from); }).join();
     CHECK(downloaded(to, 8) == given, "read after its release");
     release(to);
-    make_current(1);
+    be_on(1);
     void* other = allocate(8);
-    make_current(0);
+    be_on(0);
     release(other);
     synchronize();
     const int before = late_cuda::blocks;
-    make_current(1);
+    be_on(1);
     synchronize();
     CHECK(late_cuda::blocks == before - 1, "released on another device's stream");
-    make_current(0);
+    be_on(0);
 }
 
 void a_recording_happens_when_it_is_played() {
@@ -109,7 +114,7 @@ void a_recording_happens_when_it_is_played() {
     CHECK(begin_recording() != 0, "a second recording began");
     copy(to, from, 8);
     std::thread([&] {
-        make_current(0);
+        be_on(0);
         copy(other, from, 8);
     }).join();
     Bytes bytes(8);
@@ -137,9 +142,9 @@ void a_recording_is_discarded_after_it_was_played() {
     copy(to, from, 8);
     void* recording = end_recording();
     play(recording);
-    make_current(1);
+    be_on(1);
     discard(recording);
-    make_current(0);
+    be_on(0);
     CHECK(!late_cuda::destroyed_while_it_played, "while it played");
     for (void* memory : {from, to}) release(memory);
 }
@@ -168,6 +173,21 @@ void a_recording_without_one_of_its_launches_is_none() {
     CHECK(end_recording() == nullptr, "it can be played");
     CHECK(std::string(last_error()).find("cudaErrorInvalidConfiguration") != std::string::npos, "%s", last_error());
     CHECK(synchronize() == 0, "reported twice: %s", last_error());
+}
+
+void a_thread_gets_its_device_back() {
+    cudaSetDevice(5);  // another library's
+    resnetcore::CudaPlace theirs, ours;
+    CHECK(make_current(1, &theirs) == 0 && current_context()->device == 1, "%s", last_error());
+    CHECK(make_current(0, &ours) == 0 && current_context()->device == 0, "%s", last_error());
+    restore(&ours);
+    int device = -1;
+    cudaGetDevice(&device);
+    CHECK(device == 1 && current_context()->device == 1, "%d", device);
+    restore(&theirs);
+    cudaGetDevice(&device);
+    CHECK(device == 5 && current_context()->device == 0, "%d", device);
+    be_on(0);
 }
 
 // A batch goes ahead of the work that was asked for before it, and that which is asked for after it waits for it.
@@ -242,7 +262,7 @@ void streams_wait_for_each_other() {
 }  // namespace
 
 int main() {
-    CHECK(make_current(0) == 0, "%s", last_error());
+    be_on(0);
     CHECK(context_of(-1) == nullptr && context_of(64) == nullptr, "a GPU of no number");
     an_uploaded_array_may_change_at_once();
     many_small_uploads_keep_their_bytes();
@@ -255,6 +275,7 @@ int main() {
     an_error_of_a_launch_is_reported_once();
     an_error_of_a_launch_does_not_end_a_download_early();
     a_recording_without_one_of_its_launches_is_none();
+    a_thread_gets_its_device_back();
     streams_wait_for_each_other();
     every_kernel_is_loaded_or_the_device_is_not_used();
     synchronize();

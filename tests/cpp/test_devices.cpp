@@ -57,6 +57,7 @@ struct Settings {
 template <class T>
 struct Training {
     Model<T> model;
+    const CurrentDevice current{model.device()};
     const Settings settings;
     OptimizerState<T> state;
     Backpropagation<T> pass;

@@ -53,7 +53,9 @@ Context* context_of(int device) {
     return context.get();
 }
 
-int make_current(int device) {
+int make_current(int device, CudaPlace* before) {
+    *before = {device, current};
+    RC_CUDA_TRY(cudaGetDevice(&before->device));
     // Every time: another library may have changed the thread's device since.
     RC_CUDA_TRY(cudaSetDevice(device));
     if (current && current->device == device) return 0;
@@ -61,6 +63,13 @@ int make_current(int device) {
     if (!context) return static_cast<int>(cudaErrorInvalidDevice);
     current = context;
     return 0;
+}
+
+void restore(const CudaPlace* before) {
+    int now = -1;
+    if (report(cudaGetDevice(&now), "cudaGetDevice") || now != before->device)
+        report(cudaSetDevice(before->device), "cudaSetDevice");
+    current = static_cast<Context*>(before->context);
 }
 
 Context* current_context() { return current; }

@@ -7,6 +7,7 @@
 
 #include <cuda_runtime_api.h>
 
+#include "kernels/cuda/module.h"
 #include "kernels/cuda/staging.h"
 
 namespace resnetcore {
@@ -25,7 +26,8 @@ struct Context {
 Context* context_of(int device);
 
 // The calling thread's.
-int make_current(int device);
+int make_current(int device, CudaPlace* before);
+void restore(const CudaPlace* before);
 Context* current_context();  // null before `make_current`
 
 // A stream of the calling thread's own that takes its work from now on; null: the context's again.

@@ -8,12 +8,19 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 
 #include "kernels/ops.h"
 
 namespace resnetcore {
 
 constexpr int cuda_module_version = 2;  // of this struct and of everything in ops.h
+
+// A thread's current device, of CUDA and of the module.
+struct CudaPlace {
+    int device;
+    void* context;
+};
 
 struct CudaModule {
     int version;                     // cuda_module_version
@@ -22,20 +29,26 @@ struct CudaModule {
     int (*driver_version)();         // 0 without a driver
     // −1 where there is no driver, or it fails; `last_error` says why.
     int (*device_count)();
+    int (*device_of)(const void* memory);  // whose memory it is; −1 where it is none's
     const char* (*device_name)(int device);
     int (*compute_capability)(int device);  // 90; −1 on failure
     // Whether there is code for it in this build, which is tried: 0, or a status.
     int (*check_device)(int device);
     const char* (*last_error)();
 
-    // The calling thread's device from now on, and its stream.
-    int (*make_current)(int device);
+    std::int64_t max_columns;  // of a layer
+
+    // The calling thread's device from now on, and its stream; until `restore`, which other libraries on this thread
+    // rely on, gives it the one of before.
+    int (*make_current)(int device, CudaPlace* before);
+    void (*restore)(const CudaPlace* before);
     void* (*allocate)(std::size_t bytes);  // zeroed; null where there is no memory
     void (*release)(void* memory);
     int (*upload)(void* to, const void* from, std::size_t bytes);
     int (*download)(void* to, const void* from, std::size_t bytes);
     int (*copy)(void* to, const void* from, std::size_t bytes);
     int (*clear)(void* memory, std::size_t bytes);
+    int (*gather)(const GatherArgs* args);
     int (*synchronize)();
     // Copies beside the work: see runtime/device.h.
     void* (*allocate_pinned)(std::size_t bytes);  // null where there is no memory

@@ -66,6 +66,10 @@ cudaError_t cudaSetDevice(int index) {
     device = index;
     return cudaSuccess;
 }
+cudaError_t cudaGetDevice(int* index) {
+    *index = device;
+    return cudaSuccess;
+}
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes*, const void* kernel) {
     if (late_cuda::memory_left == 0) return cudaErrorMemoryAllocation;
     late_cuda::kernels.insert(kernel);
