@@ -92,10 +92,10 @@ def test_every_layout_gives_the_same_bits(rng, place, dtype):
     )
 
 
-def test_weights_whose_copy_has_no_place_in_64_bits(place):
+def test_weights_whose_copy_has_no_place_in_64_bits():
     tall = np.broadcast_to(np.float32(1), (2**60, 1))
     with pytest.raises(MemoryError):
-        ops.residual_forward([np.empty((0, 2**60), "f4")], [tall], device=place)
+        ops.residual_forward([np.empty((0, 2**60), "f4")], [tall])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -279,6 +279,13 @@ def test_more_terms_than_a_gpu_adds(rng, device):
     sources, weights, _, _ = block(rng, "float32", inner=(1,) * 600, identities=0)
     with pytest.raises(rc.DeviceError, match=r'"cuda:0" adds at most \d+ sources .*, got 600; use device="cpu"'):
         ops.residual_forward(sources, weights, device=device)
+
+
+@pytest.mark.gpu
+def test_wider_than_a_gpu_takes(device):
+    wide = np.broadcast_to(np.float32(1), (1, 2**31))
+    with pytest.raises(rc.DeviceError, match=r'"cuda:0" takes widths of at most \d+, got 2147483648; use device="cpu"'):
+        ops.residual_forward([np.empty((0, 1), "f4")], [wide], device=device)
 
 
 def test_overlapping_and_read_only_outputs(rng):

@@ -16,7 +16,7 @@ class StagedArguments {
 public:
     StagedArguments(Device& device, const ResidualArguments<T>& given, const char* operation) : arguments_(given) {
         arguments_.device = &device;
-        check_terms(operation);
+        check_sizes(operation);
         for (auto* matrices : {&arguments_.sources, &arguments_.weights, &arguments_.identity})
             for (Matrix<T>& m : *matrices) {
                 const Rows<T> there = rows({m.data, m.stride}, m.rows, m.columns);
@@ -32,7 +32,13 @@ public:
     }
 
 private:
-    void check_terms(const char* operation) const {
+    void check_sizes(const char* operation) const {
+        std::int64_t widest = arguments_.columns;
+        for (const Matrix<T>& source : arguments_.sources) widest = std::max(widest, source.columns);
+        if (widest > arguments_.device->max_columns())
+            throw DeviceError(std::string(operation) + ": device \"" + arguments_.device->name() +
+                              "\" takes widths of at most " + std::to_string(arguments_.device->max_columns()) +
+                              ", got " + std::to_string(widest) + "; use device=\"cpu\"");
         const std::size_t most = static_cast<std::size_t>(arguments_.device->template kernels<T>().max_terms);
         const std::size_t terms = std::max(arguments_.sources.size(), arguments_.identity.size());
         if (most > 0 && terms > most)
@@ -69,7 +75,7 @@ template <class T>
 void residual_forward_on(Device& device, const ResidualArguments<T>& arguments, MutableRows<T> out,
                          MutableRows<Compute<T>> wide, const char* operation) {
     if (device.is_host()) return residual_forward(arguments, out, wide);
-    device.make_current();
+    const CurrentDevice current(device);
     const StagedArguments<T> staged(device, arguments, operation);
     Returned<T> narrow_result(device);
     Returned<Compute<T>> wide_result(device);
@@ -83,7 +89,7 @@ template <class T>
 void residual_backward_on(Device& device, const ResidualArguments<T>& arguments, Rows<T> gradient, Rows<T> a,
                           const ResidualGradients<T>& out, const char* operation) {
     if (device.is_host()) return residual_backward(arguments, gradient, a, out);
-    device.make_current();
+    const CurrentDevice current(device);
     const std::int64_t rows = arguments.rows, columns = arguments.columns;
     StagedArguments<T> staged(device, arguments, operation);
     ReturnedArrays<T> stored(device);
