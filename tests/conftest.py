@@ -48,3 +48,9 @@ def device(request) -> str:
         if request.config.getoption("markexpr") == "gpu":
             pytest.fail(f"pytest -m gpu: {error}", pytrace=False)
         pytest.skip(str(error))
+
+
+@pytest.fixture(params=["cpu", pytest.param("gpu", marks=pytest.mark.gpu)])
+def place(request) -> str:
+    """The CPU, and the device as above: for what is the same on both."""
+    return "cpu" if request.param == "cpu" else request.getfixturevalue("device")

@@ -2,7 +2,10 @@
 is slow."""
 
 import copy
+import os
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -147,6 +150,34 @@ def test_a_step_is_one_of_the_same_bits(device):
         fresh.set_state({**known.state(), "position": fresh.state()["position"], "history": {}})
         assert known.step(x[:rows], y[:rows]) == fresh.step(x[:rows], y[:rows]), number
         assert same(everything(known), everything(fresh)), number
+
+
+TRAIN = """
+import hashlib
+import numpy as np
+import resnetcore as rc
+rng = np.random.default_rng(0)
+X, y = rng.standard_normal((40, 6)).astype("f4"), rng.integers(0, 3, 40)
+net = rc.models.resnet(6, 3, 8, 6, norm="batch", dropout=0.1, device="cuda")
+history = rc.Trainer(net, optimizer="adam", batch_size=8).fit(X, y, epochs=2, progress=False)
+print(history["loss"], {name: hashlib.sha256(array).hexdigest() for name, array in net.parameters().items()})
+print(rc.config.config()["CUDA"])
+"""
+
+
+@pytest.mark.skipif("RESNETCORE_CUDA_LIBRARY" not in os.environ, reason="a GPU cannot be told not to record")
+def test_steps_that_cannot_be_recorded_have_the_same_bits(device):
+    told = []
+    for fails in ({}, {"RESNETCORE_EMULATED_RECORDING_FAILS": "1"}):
+        command = [sys.executable, "-c", TRAIN]
+        done = subprocess.run(
+            command, env={**os.environ, **fails}, check=True, capture_output=True, text=True, timeout=60
+        )
+        told.append(done.stdout.splitlines())
+    (recorded, fast), (launched, slow) = told
+    assert recorded == launched
+    assert "kernel by kernel" not in fast
+    assert slow.endswith("steps on cuda:0 are launched kernel by kernel: the emulation is told not to record")
 
 
 def test_nan_and_overflow_change_nothing(device):

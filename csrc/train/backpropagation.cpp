@@ -60,8 +60,9 @@ StepShape step_shape(const Model<T>& model, std::int64_t rows) {
 }
 
 template <class T>
-void Backpropagation<T>::prepare(const Batch<T>& batch, const PassOptions& options) {
-    const std::int64_t rows = (batch.rows + options.micro_batches - 1) / options.micro_batches;
+void Backpropagation<T>::prepare(const Flight& flight) {
+    const PassOptions& options = flight.options;
+    const std::int64_t rows = (flight.whole.rows + options.micro_batches - 1) / options.micro_batches;
     const Choice choice = choose_strategy(step_shape(model_, rows));
     threads_ = choice.threads;
     strategy_ = choice.strategy;
@@ -96,7 +97,6 @@ typename Backpropagation<T>::Flight& Backpropagation<T>::flight(int place) {
 template <class T>
 void Backpropagation<T>::begin(const Batch<T>& batch, const PassOptions& options, OptimizerState<T>* state) {
     if (in_flight_ == 0) first_ = 0;  // one after another, they use the same memory
-    prepare(batch, options);
     Flight& next = flight(in_flight_);
     next.row_loss.reserve(batch.rows);
     next.options = options;
@@ -109,6 +109,7 @@ void Backpropagation<T>::begin(const Batch<T>& batch, const PassOptions& options
 
 template <class T>
 void Backpropagation<T>::launch(Flight& flight) {
+    prepare(flight);
     careful_ = false;
     report_ = flight.report.data();
     if (flight.state) flight.state->use(flight.staged.hypers());
@@ -124,12 +125,15 @@ PassResult Backpropagation<T>::finish() {
     try {
         result = judge(flight(0));
     } catch (...) {
-        drop_others();
+        drop_all();
         throw;
     }
-    if (!result.finite) drop_others();
-    --in_flight_;
-    first_ = (first_ + 1) % most_in_flight;
+    if (!result.finite) {
+        drop_all();
+    } else {
+        --in_flight_;
+        first_ = (first_ + 1) % most_in_flight;
+    }
     return result;
 }
 
@@ -160,19 +164,22 @@ PassResult Backpropagation<T>::judge(Flight& flight) {
     return result;
 }
 
-// Waits until nothing of them is read or written any more. Only what was not permitted is dropped.
+// Waits until nothing of those after the first is read or written any more. They were not permitted, or the device
+// fails.
 template <class T>
-void Backpropagation<T>::drop_others() noexcept {
-    for (; in_flight_ > 1; --in_flight_) try {
-            flight(in_flight_ - 1).landed.wait();
-        } catch (...) {  // the device fails, and what is in flight with it
+void Backpropagation<T>::drop_all() noexcept {
+    for (int later = 1; later < in_flight_; ++later) try {
+            flight(later).landed.wait();
+        } catch (...) {
         }
+    in_flight_ = 0;
 }
 
 // The same pass again, now with its update; undone where that was not finite, or the device failed. The name of the
 // parameter that was not.
 template <class T>
 std::string Backpropagation<T>::run_carefully(Flight& flight) {
+    prepare(flight);  // what was begun since may have been too large for the memory that is left
     Snapshot<T> before(model_, *flight.state);
     careful_ = true;
     report_ = flight.report.data();

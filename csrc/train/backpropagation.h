@@ -91,7 +91,6 @@ private:
 
     Executor& executor(Strategy strategy);
     Executor& executor() const { return *executors_[static_cast<int>(strategy_)]; }
-    void prepare(const Batch<T>& batch, const PassOptions& options);
     // Everything that a recording of a pass over `whole` depends on, memory that was asked for aside.
     static auto key(const Frame<T>& whole, const PassOptions& options, const OptimizerState<T>* state) {
         const LossTarget<T>& t = whole.target;
@@ -101,9 +100,11 @@ private:
                                options.keep_gradients, state);
     }
     Flight& flight(int place);  // the first that is in flight is 0
+    // Makes room; everything that can fail for lack of memory is done here, and in `StagedBatch`.
+    void prepare(const Flight& flight);
     void launch(Flight& flight);
     PassResult judge(Flight& flight);
-    void drop_others() noexcept;
+    void drop_all() noexcept;
     Frame<T> micro_batch(const Frame<T>& whole, const PassOptions& options, std::int64_t index) const;
     void pass(const Frame<T>& whole, const PassOptions& options, OptimizerState<T>* state);
     void team_body(Team& team, const Frame<T>& whole, const PassOptions& options, OptimizerState<T>* state);

@@ -237,6 +237,7 @@ def residual_forward_f32(
     identity: list[_Array],
     activation: str,
     out: _Array,
+    device: str = "cpu",
 ) -> None: ...
 def residual_forward_f64(
     sources: list[_Array],
@@ -245,6 +246,7 @@ def residual_forward_f64(
     identity: list[_Array],
     activation: str,
     out: _Array,
+    device: str = "cpu",
 ) -> None: ...
 def residual_forward_bf16(
     sources: list[_Array],
@@ -253,6 +255,7 @@ def residual_forward_bf16(
     identity: list[_Array],
     activation: str,
     out: _Array,
+    device: str = "cpu",
 ) -> None: ...
 def residual_backward_f32(
     grad: _Array,
@@ -262,6 +265,7 @@ def residual_backward_f32(
     bias: _Array | None,
     identity: list[_Array],
     activation: str,
+    device: str = "cpu",
 ) -> tuple[list[_Array], list[_Array], _Array | None, _Array]: ...
 def residual_backward_f64(
     grad: _Array,
@@ -271,6 +275,7 @@ def residual_backward_f64(
     bias: _Array | None,
     identity: list[_Array],
     activation: str,
+    device: str = "cpu",
 ) -> tuple[list[_Array], list[_Array], _Array | None, _Array]: ...
 def residual_backward_bf16(
     grad: _Array,
@@ -280,6 +285,7 @@ def residual_backward_bf16(
     bias: _Array | None,
     identity: list[_Array],
     activation: str,
+    device: str = "cpu",
 ) -> tuple[list[_Array], list[_Array], _Array | None, _Array]: ...
 def residual_update_f32(
     grad: _Array,
@@ -290,6 +296,7 @@ def residual_update_f32(
     identity: list[_Array],
     activation: str,
     lr: float,
+    device: str = "cpu",
 ) -> tuple[list[_Array], _Array]: ...
 def residual_update_f64(
     grad: _Array,
@@ -300,6 +307,7 @@ def residual_update_f64(
     identity: list[_Array],
     activation: str,
     lr: float,
+    device: str = "cpu",
 ) -> tuple[list[_Array], _Array]: ...
 def residual_update_bf16(
     grad: _Array,
@@ -310,6 +318,7 @@ def residual_update_bf16(
     identity: list[_Array],
     activation: str,
     lr: float,
+    device: str = "cpu",
 ) -> tuple[list[_Array], _Array]: ...
 def set_num_threads(threads: int) -> None:
     """Sets the threads that kernels run on, 1 to 1024."""

@@ -77,6 +77,7 @@ def _settle(trainer: Trainer, listeners: Sequence[Callback], most: int) -> None:
 def _run_epoch(trainer: Trainer, prepared: Prepared, interrupts: Interrupts) -> None:
     at, turns, data, listeners = trainer.position, trainer._turns, prepared.data, prepared.listeners
     lr = trainer._rate(max(trainer.steps - 1, 0))  # of the last step, where only the validation is left to do
+    ahead = trainer._core.ahead
     # Each kind of data takes back batches of its own kind only, which the type of a union cannot say.
     batches: Iterator[Any] = data.batches(trainer.seed, at.epoch, at.batch, trainer.batch_size, trainer.accumulate)
     with _landing(trainer):
@@ -88,7 +89,7 @@ def _run_epoch(trainer: Trainer, prepared: Prepared, interrupts: Interrupts) -> 
                     lr = trainer._checked_lr()
                     rows = len(batch) if isinstance(batch, np.ndarray) else len(batch[0])
                     trainer._in_flight.begin(data, batch, rows, lr)
-            _settle(trainer, listeners, trainer._core.ahead)
+            _settle(trainer, listeners, ahead)
             if trainer._in_flight and any(one.needs_step(trainer._core.steps_begun) for one in listeners):
                 _settle(trainer, listeners, 0)
             if trainer._stopping:

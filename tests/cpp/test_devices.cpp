@@ -418,6 +418,23 @@ void check_failures() {
     pair.device.loses_work = false;
     CHECK(raises([&] { pair.there.step(100, 1e15); }), "a careful step that failed");
     pair.compare("after a careful step that failed");
+    pair.step(100);
+    pair.compare("after a step after it");
+    // What is in flight behind one that fails is dropped with it. Memory for it is there, or it would be waited for.
+    const std::vector<Planned> two = {{0, 100, 0.01}, {1, 100, 0.01}};
+    run_planned(pair.here, two, 1), run_planned(pair.there, two, Backpropagation<float>::most_in_flight);
+    pair.device.loses_work = true;
+    const double normaliser = 0.01;
+    {
+        const auto held = pair.there.model.hold();
+        for (int i = 0; i < 2; ++i)
+            pair.there.pass.begin(pair.there.batch(100, normaliser, 0.01), settings.pass, &pair.there.state);
+        pair.device.failing_wait = 1;
+        CHECK(raises([&] { pair.there.pass.finish(); }), "a step in flight that failed");
+        CHECK(pair.there.pass.in_flight() == 0, "%d are in flight", pair.there.pass.in_flight());
+    }
+    pair.step(100);
+    pair.compare("after a failure in flight");
 }
 
 void check_refusals() {

@@ -46,7 +46,7 @@ RC_HD void sum_panels(const Args& args) {
     constexpr int lanes = lanes_of<T>;
     [[maybe_unused]] const MatrixUnit<T> unit{};
     // Without a product there is nothing but memory, which is read fastest row by row.
-    const std::int64_t some_rows = args.n_sources > 0 ? args.rows : 4;
+    const std::int64_t some_rows = args.n_sources > 0 ? args.rows : 8;
     for (std::int64_t row = 0; row < args.rows; row += some_rows)
         for (std::int64_t panel = 0; panel * 2 * lanes < args.columns; ++panel) {
             const std::int64_t column = panel * 2 * lanes;
