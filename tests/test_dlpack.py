@@ -143,6 +143,18 @@ def test_a_producer_from_before_versions():
     assert np.array_equal(taken(Old(matrix(), versioned=False)), matrix())
 
 
+def test_who_does_not_say_where_it_is_may_have_another_way_in():
+    class Column:
+        def __dlpack_device__(self):
+            raise NotImplementedError("of strings")
+
+        def to_numpy(self):
+            return matrix()
+
+    net = rc.Network(4, [rc.Layer(3)], seed=1)
+    assert np.array_equal(net(Column()), net(matrix()))
+
+
 def test_through_the_public_doors():
     net = rc.Network(4, [rc.Layer(3)], seed=1)
     values = matrix()

@@ -20,7 +20,10 @@ def is_on_gpu(value: Any) -> bool:
     if isinstance(value, np.ndarray):
         return False
     if hasattr(value, "__dlpack_device__"):
-        return _dlpack_device(value)[0] == _CUDA
+        try:
+            return _dlpack_device(value)[0] == _CUDA
+        except Exception:  # such as Arrow's of strings: who takes it from the CPU says what is wrong
+            return False
     return hasattr(value, "__cuda_array_interface__")
 
 

@@ -185,8 +185,8 @@ class Trainer:
         """One update on one batch, which does not count towards an epoch.
 
         Args:
-            x: (n, inputs), n ≥ 1.
-            y: targets, as `Loss` describes them.
+            x: (n, inputs), n ≥ 1, in the CPU's memory or on the network's GPU.
+            y: targets, as `Loss` describes them; likewise, and so are weights.
             sample_weight: (n,) or None.
             check_finite: raise ValueError for a NaN or an infinity in x or y; otherwise they reach the loss.
 
@@ -224,8 +224,8 @@ class Trainer:
         """Trains until `epochs` epochs are complete, counting those of earlier calls and of a resumed run.
 
         Args:
-            X: (n, inputs): an array, a memory map, a frame; or, without y, an iterable of (x, y) or (x, y, weight)
-                batches, iterated over once an epoch.
+            X: (n, inputs): an array, also on the network's GPU, where it stays and must not change meanwhile; a memory
+                map, a frame; or, without y, an iterable of (x, y) or (x, y, weight) batches, iterated over once an epoch.
             y: targets, as `Loss` describes them.
             epochs: total number.
             validation: (X, y), (X, y, sample_weight) or an iterable of batches, evaluated after every epoch; the

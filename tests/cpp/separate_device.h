@@ -94,6 +94,20 @@ public:
     void fetch(void* to, const void* from, std::size_t bytes) override {
         later([=] { std::memcpy(to, from, bytes); });
     }
+    // Of rows that have the network's type.
+    void gather(const GatherArgs& args) override {
+        require_own_pointers(&args, 1);
+        const std::int64_t size = args.to_type == GatherArgs::f64 ? 8 : 4;
+        later([=] {
+            for (std::int64_t i = 0; i < args.rows * args.columns; ++i) {
+                const std::int64_t row = args.chosen[i / args.columns], column = i % args.columns;
+                std::memcpy(
+                    static_cast<char*>(args.to) + i * size,
+                    static_cast<const char*>(args.from) + (row * args.row_stride + column * args.column_stride) * size,
+                    static_cast<std::size_t>(size));
+            }
+        });
+    }
     void wait_for(void*) override { synchronize(), ++waits; }
     Before make_current() override { return {0, std::exchange(current(), this)}; }
     void restore(const Before& before) noexcept override { current() = static_cast<SeparateDevice*>(before.context); }

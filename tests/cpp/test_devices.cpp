@@ -358,6 +358,44 @@ void check_the_rest(const char* precision) {
           "%s: copies", pair.where.c_str());
 }
 
+// A batch that is on the device already: read where it lies, or its chosen rows put side by side.
+template <class T>
+void check_what_is_there(const char* precision) {
+    using C = Compute<T>;
+    constexpr std::int64_t rows = 100;
+    Settings settings;
+    settings.labels = false;
+    Pair<T> pair(precision, settings, "what is there");
+    auto copied = [&](const std::vector<C>& values) {
+        AlignedArray<C> array(pair.device, static_cast<std::int64_t>(values.size()));
+        pair.device.upload(array.data(), values.data(), array.bytes());
+        return array;
+    };
+    const AlignedArray<C> x = copied(pair.there.x), targets = copied(pair.there.targets);
+    std::vector<std::int64_t> chosen(rows);
+    for (std::int64_t i = 0; i < rows; ++i) chosen[static_cast<std::size_t>(i)] = (i * 37) % most_rows;
+    auto step = [&](Training<T>& one, bool in_place, bool choose) {
+        const double normaliser = 1.0 / rows;
+        const auto held = one.model.hold();
+        Batch<T> batch = one.batch(rows, normaliser);
+        batch.lr = 0.01;
+        if (choose) batch.chosen = chosen.data();
+        if (in_place) {
+            batch.x = {x.data(), inputs};
+            batch.target.targets = {targets.data(), classes};
+            batch.x_in = batch.targets_in = Memory::device;
+            batch.x_there.from = x.data();
+            batch.x_there.row_stride = inputs;
+            batch.x_there.column_stride = 1;
+        }
+        return one.pass.run(batch, settings.pass, &one.state).loss;
+    };
+    for (const bool choose : {false, true, false, true, false, true}) {
+        CHECK(step(pair.here, false, choose) == step(pair.there, true, choose), "%s: loss", pair.where.c_str());
+        pair.compare(choose ? "of chosen rows" : "in place");
+    }
+}
+
 // An error of the device is raised; what it left undone is done anew, and what it left half done is undone.
 void check_failures() {
     Settings settings;
@@ -444,6 +482,9 @@ int main() {
     check_the_rest<float>("float32");
     check_the_rest<double>("float64");
     check_the_rest<bfloat16>("bfloat16");
+    check_what_is_there<float>("float32");
+    check_what_is_there<double>("float64");
+    check_what_is_there<bfloat16>("bfloat16");
     check_failures();
     check_refusals();
     return summary("devices");
