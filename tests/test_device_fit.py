@@ -229,25 +229,6 @@ def test_two_trainers_of_one_network_take_turns(device):
         assert np.array_equal(array, nets[1][name]), name
 
 
-def test_batches_in_memory_of_the_gpu_may_be_filled_anew(device):
-    """As soon as the next one is asked for: a step that reads the caller's memory is waited for."""
-    X, y = problem(labels=False)
-    batches = batches_of(X, y)[:4]
-    x_there, y_there = (OnGpu(array.copy()) for array in batches[0])
-
-    class Refilled:
-        def __iter__(self):
-            for x, y in batches:
-                x_there.memory.write(x.copy())
-                y_there.memory.write(y.copy())
-                yield x_there, y_there
-
-    there, here = (make(device, loss="mse") for _ in range(2))
-    there.fit(Refilled(), epochs=2, progress=False)
-    here.fit(batches, epochs=2, progress=False)
-    assert_same(there, here)
-
-
 def test_rows_of_a_matrix_on_the_gpu_are_chosen_ahead(device):
     X, y = problem()
     there, here = make(device), make(device)

@@ -1,8 +1,8 @@
 // An array in a GPU's memory, whoever made it: the one form in which such arrays come in and go out.
 //
 // Invariant: what it shows is there for work that is put on its device's stream from now on; no work of this library's
-// that reads or writes it is under way while Python runs. So its memory may be given back at any time, and by any
-// thread.
+// that reads or writes it is under way while Python runs, but for a fit's on its X, which it keeps for as long. So its
+// memory may be given back at any time, and by any thread.
 #pragma once
 
 #include <pybind11/numpy.h>

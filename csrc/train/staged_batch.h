@@ -13,23 +13,30 @@
 
 namespace resnetcore {
 
+// A batch's inputs.
 template <class T>
-struct Batch {
+struct BatchRows {
     Rows<Compute<T>> x;
     std::int64_t rows = 0;
-    const std::int64_t* chosen = nullptr;  // the numbers of its rows in x; null: the first ones
-    LossTarget<T> target;                  // row_loss is filled in
-    double lr = 0;                         // of a pass that updates
-    std::uint32_t step = 0;                // of the dropout's random numbers
+    const std::int64_t* chosen = nullptr;  // the numbers of its rows, in the host's memory; null: the first ones of x
+    Memory x_in = Memory::host;
+    GatherArgs x_there;  // instead of x, what rows in memory of the device are chosen of
+};
+
+template <class T>
+struct Batch : BatchRows<T> {
+    LossTarget<T> target;    // row_loss is filled in
+    double lr = 0;           // of a pass that updates
+    std::uint32_t step = 0;  // of the dropout's random numbers
     std::uint64_t seed = 0;
     MutableRows<Compute<T>> d_x;  // where ∂E/∂x goes, of a pass that takes it
     // Labels and weights are the host's, which has checked them.
-    Memory x_in = Memory::host, targets_in = Memory::host, d_x_in = Memory::host;
-    GatherArgs
-        x_there;  // instead of x, where rows are chosen that are in memory of the device: what they are chosen of
+    Memory targets_in = Memory::host, d_x_in = Memory::host;
 
     // Whether the pass reads the caller's memory, and not a copy that was made while it was asked for.
-    bool is_read_in_place() const { return (x_in == Memory::device && !chosen) || targets_in == Memory::device; }
+    bool is_read_in_place() const {
+        return (this->x_in == Memory::device && !this->chosen) || targets_in == Memory::device;
+    }
 };
 
 // An optimizer's numbers of one step: with weight decay, and without.

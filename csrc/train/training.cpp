@@ -49,11 +49,7 @@ Training<T>::~Training() {
 template <class T>
 Batch<T> Training<T>::described(const BatchRows<T>& given, const CheckedTargets<T>& targets, double lr) const {
     Batch<T> batch;
-    batch.x = given.x;
-    batch.rows = given.rows;
-    batch.chosen = given.chosen;
-    batch.x_in = given.x_in;
-    batch.x_there = given.x_there;
+    static_cast<BatchRows<T>&>(batch) = given;
     batch.target = targets.get();
     batch.targets_in = targets.values_in();
     batch.lr = lr;

@@ -27,16 +27,6 @@ struct TrainingSettings {
 // Throws ValueError, beginning with `operation`, for a number out of its range.
 void check_settings(const TrainingSettings& settings, const std::string& operation);
 
-// The rows of a batch: the chosen ones of x, or the first.
-template <class T>
-struct BatchRows {
-    Rows<Compute<T>> x;
-    std::int64_t rows = 0;
-    const std::int64_t* chosen = nullptr;
-    Memory x_in = Memory::host;
-    GatherArgs x_there;  // see Batch
-};
-
 template <class T>
 class Training final : private Unsettled {
 public:
