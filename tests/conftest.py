@@ -38,11 +38,19 @@ def one_thread():
 
 
 @pytest.fixture(scope="session")
-def device() -> str:
-    """The first GPU, or its emulation where RESNETCORE_CUDA_LIBRARY names one."""
+def device(request) -> str:
+    """The first GPU, or its emulation where RESNETCORE_CUDA_LIBRARY names one; who asks for tests on a GPU has to have one."""
     from resnetcore import DeviceError, _core
 
     try:
         return _core.check_device("cuda")
     except DeviceError as error:
+        if request.config.getoption("markexpr") == "gpu":
+            pytest.fail(f"pytest -m gpu: {error}", pytrace=False)
         pytest.skip(str(error))
+
+
+@pytest.fixture(params=["cpu", pytest.param("gpu", marks=pytest.mark.gpu)])
+def place(request) -> str:
+    """The CPU, and the device as above: for what is the same on both."""
+    return "cpu" if request.param == "cpu" else request.getfixturevalue("device")

@@ -220,8 +220,8 @@ BUGS = (
     Bug(
         "Adam's bias correction is one step late",
         "csrc/train/optimizer_state.cpp",
-        "const double t = static_cast<double>(steps_ + 1);",
-        "const double t = static_cast<double>(steps_ + 2);",
+        "const double t = static_cast<double>(steps_ + between + 1);",
+        "const double t = static_cast<double>(steps_ + between + 2);",
         "tests/test_updates.py",
     ),
     Bug(
@@ -248,8 +248,8 @@ BUGS = (
     Bug(
         "a step that met NaN is taken",
         "csrc/kernels/ops.h",
-        "return !outcome || (outcome->finite && !outcome->may_overflow);",
-        "return !outcome || !outcome->may_overflow;",
+        "return !outcome || (outcome->finite && !outcome->may_overflow && !outcome->follows);",
+        "return !outcome || (!outcome->may_overflow && !outcome->follows);",
         "tests/test_training_bad_inputs.py tests/test_trainer.py",
     ),
     Bug(
@@ -311,8 +311,8 @@ BUGS = (
     Bug(
         "a step asks for memory",
         "csrc/train/backpropagation.cpp",
-        "row_loss_.reserve(batch.rows);",
-        "row_loss_ = AlignedArray<double>(model_.device(), batch.rows);",
+        "next.row_loss.reserve(batch.rows);",
+        "next.row_loss = AlignedArray<double>(model_.device(), batch.rows);",
         "cpp:allocations",
     ),
     Bug(
@@ -389,9 +389,9 @@ BUGS = (
     ),
     Bug(
         "a recorded step keeps the learning rate of its first time",
-        "csrc/train/optimizer_state.cpp",
-        "    model_.device().upload(hypers_.data(), both, sizeof both);\n",
-        "    if (steps_ < 2) model_.device().upload(hypers_.data(), both, sizeof both);\n",
+        "csrc/train/staged_batch.h",
+        "        numbers_.hypers = hypers;\n",
+        "        if (batch.step < 2) numbers_.hypers = hypers;\n",
         "cpp:devices",
     ),
     Bug(
@@ -400,6 +400,48 @@ BUGS = (
         "    device_.synchronize();  // an error of this work",
         "    // an error of this work",
         "cpp:devices",
+    ),
+    Bug(
+        "a step in flight is permitted after one that was not",
+        "csrc/kernels/columns.h",
+        "args.out->follows = args.shut && *args.shut;",
+        "args.out->follows = 0;",
+        "cpp:devices",
+    ),
+    Bug(
+        "what was in flight behind a careful step is not asked for again",
+        "csrc/train/backpropagation.cpp",
+        "for (int later = 1; later < in_flight_; ++later) launch(this->flight(later));",
+        ";",
+        "cpp:devices",
+    ),
+    Bug(
+        "a batch is sent to where the one before it is still read",
+        "csrc/train/backpropagation.cpp",
+        "flights_[static_cast<std::size_t>((first_ + place) % most_in_flight)]",
+        "flights_[static_cast<std::size_t>((first_ + place) * 0)]",
+        "cpp:devices",
+    ),
+    Bug(
+        "a batch is sent before the memory for it is cleared",
+        "csrc/runtime/parcel.h",
+        "        device_.synchronize();  // a copy",
+        "        // a copy",
+        "cpp:devices",
+    ),
+    Bug(
+        "work does not wait for the batch that was sent",
+        "csrc/kernels/cuda/pinned.cpp",
+        "    RC_CUDA_TRY(cudaStreamWaitEvent(context.stream, context.sent, 0));\n",
+        "",
+        "cpp:cuda_streams",
+    ),
+    Bug(
+        "a recording is destroyed while it plays",
+        "csrc/kernels/cuda/recording.cpp",
+        '    report(cudaStreamSynchronize(gone->stream), "cudaStreamSynchronize");',
+        "   ",
+        "cpp:cuda_streams",
     ),
     Bug(
         "an update on trial stays where the device fails",
@@ -421,6 +463,20 @@ BUGS = (
         "cudaFreeAsync(memory, owner->stream)",
         "cudaFreeAsync(memory, owner ? current_context()->stream : nullptr)",
         "cpp:cuda_streams",
+    ),
+    Bug(
+        "a thread keeps the library's CUDA device",
+        "csrc/kernels/cuda/context.cpp",
+        'report(cudaSetDevice(before->device), "cudaSetDevice");',
+        'report(cudaSetDevice(now), "cudaSetDevice");',
+        "cpp:cuda_streams",
+    ),
+    Bug(
+        "rows that are chosen of a device's matrix are its first",
+        "csrc/train/staged_batch.h",
+        "frame.input = gathered(batch, parcel_.there(chosen));",
+        "frame.input = {static_cast<const C*>(batch.x_there.from), inputs_};",
+        "cpp:devices",
     ),
     Bug(
         "a launch that failed is not told of",

@@ -284,7 +284,7 @@ def test_an_overwritten_run_leaves_nothing_behind(capsys, table, tmp_path, monke
     def interrupted(trainer, *_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("resnetcore.data.ArrayData.step", interrupted)
+    monkeypatch.setattr("resnetcore.data.ArrayData.begin", interrupted)
     arguments = ["--target", "value", "--drop", "kind", "--epochs", 1, "--out", out, "--overwrite", *FAST]
     assert run(capsys, "train", table, *arguments)[0] == 130
     assert {file.name for file in out.iterdir()} == {"checkpoint.safetensors", "run.json"}

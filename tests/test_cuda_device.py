@@ -147,3 +147,15 @@ def test_the_real_module_loads_and_answers_without_a_driver():
         pytest.skip("there is a driver")
     assert "there is no NVIDIA driver" in run(ASK, "cuda", **environment)
     assert run(CONFIG, **environment).startswith("built with CUDA ")
+
+
+@pytest.mark.parametrize(("arguments", "status"), [([], 0), (["-m", "gpu"], 1)])
+def test_who_asks_for_a_gpu_has_to_have_one(arguments, status):
+    """Else a run in which every test was skipped would count as one that passed."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "refusals", *arguments]
+    environment = {**os.environ, "RESNETCORE_CUDA_LIBRARY": "/no/such/library"}
+    done = subprocess.run(
+        [*command, str(ROOT / "tests" / "test_device.py")], env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == status, done.stdout + done.stderr
+    assert "there is no /no/such/library" in done.stdout

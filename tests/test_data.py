@@ -127,7 +127,8 @@ def test_a_file_larger_than_memory_is_not_loaded(tmp_path):
     data._X, data._dtype, data._weight, data._y = mapped, net.dtype, None, np.zeros(rows, np.bool_)
     trainer = rc.Trainer(net, optimizer=rc.SGD(lr=0.1))
     data._y = np.lib.stride_tricks.as_strided(np.zeros(1, np.int64), (rows,), (0,))
-    assert np.isfinite(data.step(trainer._core, np.linspace(0, rows - 1, 64).astype(np.int64), 0.1))
+    data.begin(trainer._core, np.linspace(0, rows - 1, 64).astype(np.int64), 0.1)
+    assert np.isfinite(trainer._core.finish_step())
 
 
 def batches_of(X, y):

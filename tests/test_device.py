@@ -2,7 +2,10 @@
 is slow."""
 
 import copy
+import os
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -149,6 +152,34 @@ def test_a_step_is_one_of_the_same_bits(device):
         assert same(everything(known), everything(fresh)), number
 
 
+TRAIN = """
+import hashlib
+import numpy as np
+import resnetcore as rc
+rng = np.random.default_rng(0)
+X, y = rng.standard_normal((40, 6)).astype("f4"), rng.integers(0, 3, 40)
+net = rc.models.resnet(6, 3, 8, 6, norm="batch", dropout=0.1, device="cuda")
+history = rc.Trainer(net, optimizer="adam", batch_size=8).fit(X, y, epochs=2, progress=False)
+print(history["loss"], {name: hashlib.sha256(array).hexdigest() for name, array in net.parameters().items()})
+print(rc.config.config()["CUDA"])
+"""
+
+
+@pytest.mark.skipif("RESNETCORE_CUDA_LIBRARY" not in os.environ, reason="a GPU cannot be told not to record")
+def test_steps_that_cannot_be_recorded_have_the_same_bits(device):
+    told = []
+    for fails in ({}, {"RESNETCORE_EMULATED_RECORDING_FAILS": "1"}):
+        command = [sys.executable, "-c", TRAIN]
+        done = subprocess.run(
+            command, env={**os.environ, **fails}, check=True, capture_output=True, text=True, timeout=60
+        )
+        told.append(done.stdout.splitlines())
+    (recorded, fast), (launched, slow) = told
+    assert recorded == launched
+    assert "kernel by kernel" not in fast
+    assert slow.endswith("steps on cuda:0 are launched kernel by kernel: the emulation is told not to record")
+
+
 def test_nan_and_overflow_change_nothing(device):
     x, y = problem()
     trainer = rc.Trainer(network(device), optimizer="adam")
@@ -212,6 +243,8 @@ def test_refusals(device):
     layers = [*[rc.Layer(1) for _ in range(514)], rc.Layer(1, skips=dict.fromkeys(range(2, 515), "identity"))]
     with pytest.raises(rc.DeviceError, match=r'at most \d+; use fewer skips side by side, or device="cpu"'):
         rc.Network(1, layers, device=device)
+    with pytest.raises(rc.DeviceError, match=r'a width is 4194241, .* take at most 4194240; .* or device="cpu"'):
+        rc.Network(1, [rc.Layer(4194241), rc.Layer(1)], device=device)
     with pytest.raises(rc.DeviceError, match="must be on the CPU"):
         rc.tune(network(device), 32)
     with pytest.raises(rc.ShapeError):

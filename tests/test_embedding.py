@@ -16,6 +16,8 @@ def test_the_examples_run(heading, code, tmp_path, monkeypatch, request):
             pytest.importorskip(package, reason=f"{package} is not installed")
             if package == "torch":
                 request.getfixturevalue("one_thread")
+    if '"cuda"' in code and not pytest.importorskip("torch").cuda.is_available():
+        pytest.skip("PyTorch sees no GPU")
     monkeypatch.chdir(tmp_path)
     exec(compile(code, f"docs/embedding.md, {heading}", "exec"), {"__name__": "embedding"})
 

@@ -29,6 +29,15 @@ def test_same_seed_same_weights(name):
     assert not np.array_equal(one["1.weight"], other["1.weight"])
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", BUILDERS)
+def test_the_same_weights_on_every_device(name, device):
+    here, there = (getattr(rc.models, name)(7, 3, 8, 6, seed=1, device=where) for where in ("cpu", device))
+    assert there.device == device
+    for key, value in here.parameters().items():
+        assert np.array_equal(there.parameters()[key], value), key
+
+
 def test_resnet_blocks_of_two():
     assert skips(rc.models.resnet(7, 3, 8, 6)) == [{}, {}, {2: "identity"}, {}, {2: "identity"}, {}]
 

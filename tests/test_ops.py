@@ -33,16 +33,16 @@ def rng():
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_forward_and_backward_are_the_formulas(rng, activation):
+def test_forward_and_backward_are_the_formulas(rng, place, activation):
     sources, weights, bias, identity = block(rng)
     z = argument(sources, weights, bias, identity)
     g, derivative = ACTIVATIONS[activation]
-    a = ops.residual_forward(sources, weights, bias, identity, activation)
+    a = ops.residual_forward(sources, weights, bias, identity, activation, device=place)
     np.testing.assert_allclose(a, g(z), rtol=1e-12, atol=1e-14)
     grad = rng.standard_normal(z.shape)
     delta = grad * derivative(z)
     d_sources, d_weights, d_bias, d_identity = ops.residual_backward(
-        grad, a, sources, weights, bias, identity, activation
+        grad, a, sources, weights, bias, identity, activation, device=place
     )
     for d, w in zip(d_sources, weights, strict=True):
         np.testing.assert_allclose(d, delta @ w.T, rtol=1e-11, atol=1e-12)
@@ -53,13 +53,15 @@ def test_forward_and_backward_are_the_formulas(rng, activation):
         np.testing.assert_allclose(d, delta, rtol=1e-11, atol=1e-12)
 
 
-def test_update_takes_gradients_first_and_descends(rng):
+def test_update_takes_gradients_first_and_descends(rng, place):
     sources, weights, bias, identity = block(rng)
     a = ops.residual_forward(sources, weights, bias, identity)
     grad = rng.standard_normal(a.shape)
-    d_sources, d_weights, d_bias, d_identity = ops.residual_backward(grad, a, sources, weights, bias, identity)
+    d_sources, d_weights, d_bias, d_identity = ops.residual_backward(
+        grad, a, sources, weights, bias, identity, device=place
+    )
     expected = [w - 0.1 * d for w, d in zip(weights, d_weights, strict=True)], bias - 0.1 * d_bias
-    got_sources, got_identity = ops.residual_update(grad, a, sources, weights, bias, identity, lr=0.1)
+    got_sources, got_identity = ops.residual_update(grad, a, sources, weights, bias, identity, lr=0.1, device=place)
     for got, want in zip([*weights, bias], [*expected[0], expected[1]], strict=True):
         np.testing.assert_allclose(got, want, rtol=1e-15, atol=1e-16)
     for got, want in zip([*got_sources, *got_identity], [*d_sources, *d_identity], strict=True):
@@ -78,15 +80,15 @@ def layouts(array):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_every_layout_gives_the_same_bits(rng, dtype):
+def test_every_layout_gives_the_same_bits(rng, place, dtype):
     (source,), (weight,), bias, (identity,) = block(rng, dtype, inner=(5,), identities=1)
-    exact = ops.residual_forward([source], [weight], bias, [identity])
+    exact = ops.residual_forward([source], [weight], bias, [identity], device=place)
     for s, w in itertools.product(layouts(source), layouts(weight)):
-        np.testing.assert_array_equal(ops.residual_forward([s], [w], bias, [identity]), exact)
+        np.testing.assert_array_equal(ops.residual_forward([s], [w], bias, [identity], device=place), exact)
     broadcast = np.broadcast_to(source[:1], source.shape)
     np.testing.assert_array_equal(
-        ops.residual_forward([broadcast], [weight], bias, [identity]),
-        ops.residual_forward([broadcast.copy()], [weight], bias, [identity]),
+        ops.residual_forward([broadcast], [weight], bias, [identity], device=place),
+        ops.residual_forward([broadcast.copy()], [weight], bias, [identity], device=place),
     )
 
 
@@ -133,30 +135,33 @@ def test_any_number_of_threads_gives_the_same_bits(rng, dtype, activation):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_no_rows_give_no_rows(rng, dtype):
+def test_no_rows_give_no_rows(rng, place, dtype):
     weight = rng.standard_normal((4, 3)).astype(dtype)
     source, grad = np.empty((0, 4), dtype), np.empty((0, 3), dtype)
-    assert ops.residual_forward([source], [weight]).shape == (0, 3)
-    d_sources, d_weights, _, _ = ops.residual_backward(grad, grad, [source], [weight])
+    assert ops.residual_forward([source], [weight], device=place).shape == (0, 3)
+    d_sources, d_weights, d_bias, _ = ops.residual_backward(
+        grad, grad, [source], [weight], np.ones(3, dtype), device=place
+    )
     assert d_sources[0].shape == (0, 4)
     np.testing.assert_array_equal(d_weights[0], np.zeros((4, 3)))
+    np.testing.assert_array_equal(d_bias, np.zeros(3))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_out_is_written_and_returned(rng, dtype):
+def test_out_is_written_and_returned(rng, place, dtype):
     sources, weights, bias, identity = block(rng, dtype)
     memory = np.full((9, 12), 5, dtype)
     out = memory[:, :7]
-    assert ops.residual_forward(sources, weights, bias, identity, out=out) is out
-    np.testing.assert_array_equal(out, ops.residual_forward(sources, weights, bias, identity))
+    assert ops.residual_forward(sources, weights, bias, identity, out=out, device=place) is out
+    np.testing.assert_array_equal(out, ops.residual_forward(sources, weights, bias, identity, device=place))
     assert (memory[:, 7:] == 5).all()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_nan_passes_through(rng, dtype):
+def test_nan_passes_through(rng, place, dtype):
     sources, weights, bias, identity = block(rng, dtype)
     sources[0][2, 1] = np.nan
-    a = ops.residual_forward(sources, weights, bias, identity)
+    a = ops.residual_forward(sources, weights, bias, identity, device=place)
     assert np.isnan(a[2]).all()
     assert np.isfinite(np.delete(a, 2, axis=0).astype(float)).all()
     with pytest.raises(ValueError, match=r"sources\[0\] holds NaN"):
@@ -260,6 +265,27 @@ def test_bad_arguments_change_nothing(name, dtype):
         call(*arrays)
     for array, copy in zip(arrays, before, strict=True):
         np.testing.assert_array_equal(array, copy)
+
+
+def test_a_device_that_is_not_there(rng):
+    sources, weights, bias, identity = block(rng)
+    for name in ("cuda:999", "tpu"):
+        with pytest.raises(rc.DeviceError, match=f'^residual_forward: .*"{name}"'):
+            ops.residual_forward(sources, weights, bias, identity, device=name)
+
+
+@pytest.mark.gpu
+def test_more_terms_than_a_gpu_adds(rng, device):
+    sources, weights, _, _ = block(rng, "float32", inner=(1,) * 600, identities=0)
+    with pytest.raises(rc.DeviceError, match=r'"cuda:0" adds at most \d+ sources .*, got 600; use device="cpu"'):
+        ops.residual_forward(sources, weights, device=device)
+
+
+@pytest.mark.gpu
+def test_wider_than_a_gpu_takes(device):
+    wide = np.broadcast_to(np.float32(1), (1, 2**31))
+    with pytest.raises(rc.DeviceError, match=r'"cuda:0" takes widths of at most \d+, got 2147483648; use device="cpu"'):
+        ops.residual_forward([np.empty((0, 1), "f4")], [wide], device=device)
 
 
 def test_overlapping_and_read_only_outputs(rng):

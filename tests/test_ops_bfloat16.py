@@ -48,11 +48,11 @@ def assert_rounded_once(got, exact, size):
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_forward_within_the_promised_bounds(activation, shape):
+def test_forward_within_the_promised_bounds(place, activation, shape):
     narrow, exact = block(*shape)
     truth = ACTIVATIONS[activation][0](argument(*exact)[0])
-    a, wide = ops.residual_forward(*narrow, activation), np.empty(truth.shape, np.float32)
-    assert ops.residual_forward(*narrow, activation, out=wide) is wide
+    a, wide = ops.residual_forward(*narrow, activation, device=place), np.empty(truth.shape, np.float32)
+    assert ops.residual_forward(*narrow, activation, out=wide, device=place) is wide
     assert distance(wide, truth) < NORM
     assert np.array_equal(a, wide.astype(BFLOAT16)) and a.dtype == BFLOAT16
     if truth.size > 1:
@@ -61,16 +61,16 @@ def test_forward_within_the_promised_bounds(activation, shape):
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_gradients_are_rounded_once(activation, shape):
+def test_gradients_are_rounded_once(place, activation, shape):
     """Also where g′ needs the argument, which is taken again, and not rounded on the way."""
     narrow, exact = block(*shape)
     sources, weights, *_ = exact
     z, size = argument(*exact)
-    a = ops.residual_forward(*narrow, activation)
+    a = ops.residual_forward(*narrow, activation, device=place)
     grad = np.random.default_rng(1).standard_normal(z.shape).astype(BFLOAT16)
     slope = FROM_OUTPUT[activation](a.astype(float)) if activation in FROM_OUTPUT else ACTIVATIONS[activation][1](z)
     truth = grad.astype(float) * slope
-    d_sources, d_weights, d_bias, (delta, same) = ops.residual_backward(grad, a, *narrow, activation)
+    d_sources, d_weights, d_bias, (delta, same) = ops.residual_backward(grad, a, *narrow, activation, device=place)
     # |g″| is below 1.2 for every activation that is taken of z.
     assert_rounded_once(delta, truth, abs(grad.astype(float)) * (1.2 * size + 4))
     assert np.array_equal(delta, same) and not np.shares_memory(delta, same)
@@ -88,15 +88,15 @@ def test_gradients_are_rounded_once(activation, shape):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_an_update_is_rounded_once(shape):
+def test_an_update_is_rounded_once(place, shape):
     """W − lr·dW of a float32 dW: rounding dW first would move one weight in a few."""
     narrow, exact = block(*shape)
     grad = np.random.default_rng(1).standard_normal((shape[0], shape[2])).astype(BFLOAT16)
     a = ops.residual_forward(*narrow)
     delta = grad.astype(float) * (a.astype(float) > 0)
     sources, weights, bias, identity = narrow
-    expected = ops.residual_backward(grad, a, *narrow)
-    d_sources, d_identity = ops.residual_update(grad, a, *narrow, lr=0.5)
+    expected = ops.residual_backward(grad, a, *narrow, device=place)
+    d_sources, d_identity = ops.residual_update(grad, a, *narrow, lr=0.5, device=place)
     for got, want in zip([*d_sources, *d_identity], [*expected[0], *expected[3]], strict=True):
         assert np.array_equal(got, want)
     for w, before, s in zip([*weights, bias], [*exact[1], exact[2]], [*exact[0], np.ones((len(a), 1))], strict=True):

@@ -25,13 +25,18 @@ def described(node):
     return list(zip(names, defaults, strict=True)), ast.unparse(node.returns)
 
 
+def is_private(name):
+    """Also what Python calls by itself, which a type checker must know of."""
+    return name.startswith("_") and name != "__init__"
+
+
 def stub_members(body):
     """{name: a class's members, a function's description, or a property's ("property", type)}."""
     members = {}
     for node in body:
         if isinstance(node, ast.ClassDef):
             members[node.name] = stub_members(node.body)
-        elif isinstance(node, ast.FunctionDef):
+        elif isinstance(node, ast.FunctionDef) and not is_private(node.name):
             assert node.name not in members, f"{node.name} is there twice"
             kinds = [ast.unparse(decorator) for decorator in node.decorator_list]
             assert kinds in ([], ["property"]), f"{node.name}: {kinds}"
@@ -48,7 +53,7 @@ def signature(text):
 def module_members(owner):
     members = {}
     for name, value in vars(owner).items():
-        if name.startswith("_") and name != "__init__":
+        if is_private(name) or (name == "__init__" and not value.__doc__.startswith(name)):  # nobody's to call
             continue
         if isinstance(value, type):
             members[name] = module_members(value)

@@ -118,10 +118,10 @@ def test_nothing_is_copied(monkeypatch):
     seen = []
     kernel = _core.residual_forward_f32
 
-    def look(sources, weights, bias, identity, name, out):
+    def look(sources, weights, bias, identity, name, out, device):
         seen.extend(a.ctypes.data for a in [*sources, *weights, bias, *identity])
         seen.append(out.ctypes.data)
-        return kernel(sources, weights, bias, identity, name, out)
+        return kernel(sources, weights, bias, identity, name, out, device)
 
     monkeypatch.setattr(_core, "residual_forward_f32", look)
     sources, weights, bias, identity = arguments(torch.float32)

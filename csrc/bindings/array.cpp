@@ -49,6 +49,42 @@ InputArray array_that(bool (*holds)(const py::array&), py::handle value, const c
     return {array, std::vector<std::int64_t>(array.shape(), array.shape() + array.ndim())};
 }
 
+void check_matrix(const std::vector<std::int64_t>& shape, const char* operation, const char* argument,
+                  std::int64_t columns) {
+    if (shape.size() != 2 || (columns >= 0 && shape[1] != columns))
+        throw ShapeError(std::string(operation) + ": " + argument + " must be (batch, " +
+                         (columns >= 0 ? std::to_string(columns) : "width") + "), got " + shape_text(shape));
+}
+
+template <class T>
+bool readable_in_place(const DeviceArray& a) {
+    return a.dtype.is(py::dtype::of<T>()) && reinterpret_cast<std::uintptr_t>(a.data) % alignof(T) == 0 &&
+           (a.strides[1] == 1 || a.shape[1] <= 1);
+}
+
+template <class T>
+InputMatrix<T> matrix_on_device(const DeviceArray& array) {
+    DeviceArray read = array;
+    if (!readable_in_place<T>(array)) {
+        read = DeviceArray::zeros(*array.device, py::dtype::of<T>(), array.shape);
+        const CurrentDevice current(*array.device);
+        GatherArgs args = gathered_from(array);
+        args.rows = array.shape[0];
+        args.columns = array.shape[1];
+        args.to = read.data;
+        args.to_type = std::is_same_v<T, double> ? GatherArgs::f64 : GatherArgs::f32;
+        array.device->gather(args);
+    }
+    InputMatrix<T> matrix;
+    matrix.in = Memory::device;
+    matrix.data = reinterpret_cast<const T*>(read.data);
+    matrix.rows = read.shape[0];
+    matrix.columns = read.shape[1];
+    matrix.stride = read.strides[0];
+    matrix.owner = read.owner;
+    return matrix;
+}
+
 }  // namespace
 
 InputArray input_array(py::handle value, const char* operation, const char* argument) {
@@ -65,21 +101,35 @@ Dense<T> dense(const py::array& array) {
     return quiet(numpy.attr("array"))(array, py::dtype::of<T>(), py::arg("order") = "C");
 }
 
+const DeviceArray& device_matrix(py::handle value, const char* operation, const char* argument, std::int64_t columns,
+                                 const Device& device) {
+    const DeviceArray& array = value.cast<DeviceArray&>();
+    if (array.device != &device)
+        throw DeviceError(std::string(operation) + ": " + argument + " is on " + array.device->name() +
+                          ", and the work is done on " + device.name() + "; copy it there");
+    check_matrix(array.shape, operation, argument, columns);
+    return array;
+}
+
 template <class T>
-InputMatrix<T> input_matrix(py::handle value, const char* operation, const char* argument, std::int64_t columns) {
+InputMatrix<T> input_matrix(py::handle value, const char* operation, const char* argument, std::int64_t columns,
+                            const Device& device) {
+    if (py::isinstance<DeviceArray>(value)) {
+        const DeviceArray& array = device_matrix(value, operation, argument, columns, device);
+        if constexpr (computes_itself<T>) return matrix_on_device<T>(array);
+    }
     const InputArray input = computes_itself<T>
                                  ? input_array(value, operation, argument)
                                  : array_that(is_bfloat16, value, operation, argument, "bfloat16", "\"bfloat16\"");
-    if (input.shape.size() != 2 || (columns >= 0 && input.shape[1] != columns))
-        throw ShapeError(std::string(operation) + ": " + argument + " must be (batch, " +
-                         (columns >= 0 ? std::to_string(columns) : "width") + "), got " + shape_text(input.shape));
+    check_matrix(input.shape, operation, argument, columns);
+    py::array array = input.numpy;
+    if (!readable_in_place<T>(array)) array = dense<T>(input.numpy);
     InputMatrix<T> matrix;
-    matrix.owner = input.numpy;
-    if (!readable_in_place<T>(matrix.owner)) matrix.owner = dense<T>(input.numpy);
-    matrix.data = static_cast<const T*>(matrix.owner.data());
+    matrix.data = static_cast<const T*>(array.data());
     matrix.rows = input.shape[0];
     matrix.columns = input.shape[1];
-    matrix.stride = matrix.owner.strides(0) / static_cast<py::ssize_t>(sizeof(T));
+    matrix.stride = array.strides(0) / static_cast<py::ssize_t>(sizeof(T));
+    matrix.owner = std::move(array);
     return matrix;
 }
 
@@ -87,8 +137,9 @@ template Dense<float> dense<float>(const py::array&);
 template Dense<double> dense<double>(const py::array&);
 template Dense<bfloat16> dense<bfloat16>(const py::array&);
 template Dense<std::int64_t> dense<std::int64_t>(const py::array&);
-template InputMatrix<float> input_matrix<float>(py::handle, const char*, const char*, std::int64_t);
-template InputMatrix<double> input_matrix<double>(py::handle, const char*, const char*, std::int64_t);
-template InputMatrix<bfloat16> input_matrix<bfloat16>(py::handle, const char*, const char*, std::int64_t);
+template InputMatrix<float> input_matrix<float>(py::handle, const char*, const char*, std::int64_t, const Device&);
+template InputMatrix<double> input_matrix<double>(py::handle, const char*, const char*, std::int64_t, const Device&);
+template InputMatrix<bfloat16> input_matrix<bfloat16>(py::handle, const char*, const char*, std::int64_t,
+                                                      const Device&);
 
 }  // namespace resnetcore

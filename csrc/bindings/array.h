@@ -1,5 +1,5 @@
-// NumPy arrays as the matrices that the kernels read. Other kinds of array become NumPy's in Python, without a copy
-// (python/resnetcore/arrays.py).
+// Arrays as the matrices that the kernels read: NumPy's, and those in a GPU's memory. Other kinds of array become one
+// of these in Python, without a copy (python/resnetcore/arrays.py, device_arrays.py).
 #pragma once
 
 #include <pybind11/numpy.h>
@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "bindings/device_array.h"
 #include "math/bfloat16.h"
 
 // NumPy has no bfloat16. In this package's arrays it is a record of that one field, which nothing but this package
@@ -34,24 +35,35 @@ struct InputArray {
 };
 InputArray input_array(pybind11::handle value, const char* operation, const char* argument);
 
-// A matrix of T: the caller's memory where its rows are contiguous and aligned, else a copy. Keeps its owner alive.
+// A matrix of T: the caller's memory where its rows are contiguous and aligned, else a copy where that is. Keeps its
+// owner alive.
 template <class T>
 struct InputMatrix {
-    pybind11::array owner;
+    pybind11::object owner;
+    Memory in = Memory::host;
     const T* data = nullptr;
     std::int64_t rows = 0, columns = 0, stride = 0;
 };
 
-// `columns` of −1 takes any number. Other precisions are converted once, but nothing becomes a bfloat16.
+// `columns` of −1 takes any number. Other precisions are converted once, but nothing becomes a bfloat16. A DeviceArray
+// must be on `device`.
 template <class T>
-InputMatrix<T> input_matrix(pybind11::handle value, const char* operation, const char* argument, std::int64_t columns);
+InputMatrix<T> input_matrix(pybind11::handle value, const char* operation, const char* argument, std::int64_t columns,
+                            const Device& device = host_device());
+
+// A GPU's matrix as it is, of any kind of float; checked as `input_matrix` checks it.
+const DeviceArray& device_matrix(pybind11::handle value, const char* operation, const char* argument,
+                                 std::int64_t columns, const Device& device);
 
 extern template Dense<float> dense<float>(const pybind11::array&);
 extern template Dense<double> dense<double>(const pybind11::array&);
 extern template Dense<bfloat16> dense<bfloat16>(const pybind11::array&);
 extern template Dense<std::int64_t> dense<std::int64_t>(const pybind11::array&);
-extern template InputMatrix<float> input_matrix<float>(pybind11::handle, const char*, const char*, std::int64_t);
-extern template InputMatrix<double> input_matrix<double>(pybind11::handle, const char*, const char*, std::int64_t);
-extern template InputMatrix<bfloat16> input_matrix<bfloat16>(pybind11::handle, const char*, const char*, std::int64_t);
+extern template InputMatrix<float> input_matrix<float>(pybind11::handle, const char*, const char*, std::int64_t,
+                                                       const Device&);
+extern template InputMatrix<double> input_matrix<double>(pybind11::handle, const char*, const char*, std::int64_t,
+                                                         const Device&);
+extern template InputMatrix<bfloat16> input_matrix<bfloat16>(pybind11::handle, const char*, const char*, std::int64_t,
+                                                             const Device&);
 
 }  // namespace resnetcore

@@ -1,6 +1,7 @@
 #include "bindings/batch_arguments.h"
 
 #include "base/error.h"
+#include "bindings/device_array.h"
 #include "math/loss.h"
 
 namespace py = pybind11;
@@ -12,6 +13,7 @@ std::string shape_of(const py::array& array) { return py::repr(array.attr("shape
 std::string dtype_of(const py::array& array) { return py::str(py::object(array.dtype())).cast<std::string>(); }
 
 py::array as_array(py::handle value, const std::string& what) {
+    if (py::isinstance<DeviceArray>(value)) return value.cast<DeviceArray&>().numpy();
     const py::array array = py::array::ensure(value);
     if (!array) {
         PyErr_Clear();
@@ -48,6 +50,18 @@ Dense<T> value_array(const py::array& y, std::int64_t rows, std::int64_t outputs
     return dense<T>(y);
 }
 
+// As `value_array`, of values on the device.
+template <class T>
+InputMatrix<T> device_values(DeviceArray y, std::int64_t rows, std::int64_t outputs, const char* operation,
+                             const Device& device) {
+    if (outputs == 1 && y.shape.size() == 1) y.shape.push_back(1), y.strides.push_back(1);
+    const InputMatrix<T> values = input_matrix<T>(py::cast(y), operation, "y", outputs, device);
+    if (values.rows != rows)
+        throw ShapeError(std::string(operation) + ": y must have shape " + rows_text(rows, outputs) +
+                         " (targets are never broadcast), got " + rows_text(values.rows, outputs));
+    return values;
+}
+
 }  // namespace
 
 LossSettings loss_settings(const py::dict& description) {
@@ -64,7 +78,29 @@ LossSettings loss_settings(const py::dict& description) {
 
 template <class T>
 Targets<T>::Targets(py::handle y, py::handle sample_weight, const LossSettings& settings, std::int64_t rows,
-                    std::int64_t outputs, const char* operation) {
+                    std::int64_t outputs, const char* operation, const Device& device) {
+    GivenTargets<T> given;
+    if (py::isinstance<DeviceArray>(y) && !settings.takes_probabilities()) {
+        values_on_device_ = device_values<Compute<T>>(y.cast<DeviceArray&>(), rows, outputs, operation, device);
+        given.values = {values_on_device_.data, values_on_device_.stride};
+        given.values_in = Memory::device;
+    } else {
+        take_from_host(y, settings, rows, outputs, operation, given);
+    }
+    if (!sample_weight.is_none()) {
+        const std::string what = std::string(operation) + ": sample_weight";
+        const py::array weights = as_array(sample_weight, what);
+        if (weights.ndim() != 1 || weights.shape(0) != rows)
+            throw ShapeError(what + " must have shape (" + std::to_string(rows) + ",), got " + shape_of(weights));
+        sample_weight_ = dense<Compute<T>>(weights);
+        given.sample_weight = sample_weight_.data();
+    }
+    checked_ = std::make_unique<const CheckedTargets<T>>(given, settings, rows, outputs, operation);
+}
+
+template <class T>
+void Targets<T>::take_from_host(py::handle y, const LossSettings& settings, std::int64_t rows, std::int64_t outputs,
+                                const char* operation, GivenTargets<T>& given) {
     const std::string where = std::string(operation) + ": ";
     const py::array array = as_array(y, where + "y");
     const char kind = array.dtype().kind();
@@ -74,7 +110,6 @@ Targets<T>::Targets(py::handle y, py::handle sample_weight, const LossSettings& 
                          "; names of classes become labels by numpy.unique(y, return_inverse=True)[1]");
     if (settings.takes_labels() && !whole && array.ndim() == 1)
         throw DTypeError(where + "y must hold integer labels, got dtype " + dtype_of(array));
-    GivenTargets<T> given;
     if (settings.takes_labels() && whole) {
         labels_ = label_array(array, rows, outputs, where + "y");
         given.labels = labels_.data();
@@ -82,15 +117,6 @@ Targets<T>::Targets(py::handle y, py::handle sample_weight, const LossSettings& 
         values_ = value_array<Compute<T>>(array, rows, outputs, where + "y");
         given.values = {values_.data(), outputs};
     }
-    if (!sample_weight.is_none()) {
-        const py::array weights = as_array(sample_weight, where + "sample_weight");
-        if (weights.ndim() != 1 || weights.shape(0) != rows)
-            throw ShapeError(where + "sample_weight must have shape (" + std::to_string(rows) + ",), got " +
-                             shape_of(weights));
-        sample_weight_ = dense<Compute<T>>(weights);
-        given.sample_weight = sample_weight_.data();
-    }
-    checked_ = std::make_unique<const CheckedTargets<T>>(given, settings, rows, outputs, operation);
 }
 
 py::object sample_weight_of(const py::dict& loss) {

@@ -5,7 +5,7 @@
 
 namespace resnetcore::dlpack {
 
-enum DeviceKind : std::int32_t { cpu = 1, cuda_host = 3, rocm_host = 11, cuda_managed = 13 };
+enum DeviceKind : std::int32_t { cpu = 1, cuda = 2, cuda_host = 3, rocm_host = 11, cuda_managed = 13 };
 enum TypeCode : std::uint8_t { integer = 0, unsigned_integer = 1, floating = 2, bfloat = 4, boolean = 6 };
 
 struct Tensor {
@@ -29,7 +29,7 @@ struct VersionedManaged {
     std::uint32_t major, minor;
     void* context;
     void (*deleter)(VersionedManaged*);
-    std::uint64_t flags;  // bit 0: read-only
+    std::uint64_t flags;
     Tensor tensor;
 };
 
@@ -45,5 +45,6 @@ struct ExchangeApi {
 };
 
 constexpr std::uint32_t known_major = 1;
+constexpr std::uint64_t read_only_flag = 1, copied_flag = 2;
 
 }  // namespace resnetcore::dlpack

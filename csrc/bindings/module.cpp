@@ -5,6 +5,7 @@ PYBIND11_MODULE(_core, m) {
     resnetcore::register_errors(m);
     resnetcore::register_config(m);
     resnetcore::register_dlpack(m);
+    resnetcore::register_device_array(m);
     resnetcore::register_ops(m);
     resnetcore::register_network(m);
     resnetcore::register_trainer(m);

@@ -12,6 +12,7 @@
 #include "math/optimizer.h"
 #include "math/random.h"
 #include "runtime/caches.h"
+#include "runtime/cuda_device.h"
 #include "runtime/cuda_module.h"
 #include "runtime/device.h"
 #include "runtime/host_team.h"
@@ -74,6 +75,7 @@ py::dict cuda_info() {
     info["driver_version"] = facts.driver_version;
     info["gpus"] = gpus;
     info["obstacle"] = facts.obstacle;
+    info["unrecorded"] = recording_obstacles();
     return info;
 }
 

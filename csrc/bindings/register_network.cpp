@@ -44,19 +44,34 @@ std::vector<std::string> names(const ParameterList& list, bool trained) {
     return result;
 }
 
+// The network's device where results are to be in its memory, else null.
 template <class T>
-py::dict get(const Model<T>& model, const std::vector<std::string>& names) {
+CudaDevice* gpu_of(const Model<T>& model, bool on_device) {
+    return on_device ? dynamic_cast<CudaDevice*>(&model.device()) : nullptr;
+}
+
+template <class T>
+py::dict get(const Model<T>& model, const std::vector<std::string>& names, bool on_device) {
+    CudaDevice* const gpu = gpu_of(model, on_device);
     py::dict arrays;
     std::vector<std::pair<int, Compute<T>*>> wanted;
     for (const std::string& name : names) {
         const int id = find_parameter(model.parameters(), name, "Network.get");
-        auto array = parameter_array<Compute<T>>(model.parameters().all[id]);
-        wanted.push_back({id, array.mutable_data()});
-        arrays[py::str(name)] = array;
+        const Parameter& p = model.parameters().all[id];
+        if (gpu) {
+            const auto shape = p.is_matrix() ? std::vector<std::int64_t>{p.rows, p.columns} : std::vector{p.columns};
+            const auto array = DeviceArray::zeros(*gpu, py::dtype::of<Compute<T>>(), shape);
+            wanted.push_back({id, reinterpret_cast<Compute<T>*>(array.data)});
+            arrays[py::str(name)] = array;
+        } else {
+            auto array = parameter_array<Compute<T>>(p);
+            wanted.push_back({id, array.mutable_data()});
+            arrays[py::str(name)] = array;
+        }
     }
     {
         const WithoutGil release;
-        model.read(wanted);
+        model.read(wanted, gpu ? Memory::device : Memory::host);
     }
     return arrays;
 }
@@ -83,9 +98,28 @@ void set(Model<T>& model, const py::dict& given) {
     model.write(values);
 }
 
+// Part after part, as activations need memory.
+template <class T>
+py::object predict_on_device(Model<T>& model, const DeviceArray& x) {
+    using C = Compute<T>;
+    constexpr std::int64_t most = 16384;
+    auto out = DeviceArray::zeros(*x.device, py::dtype::of<C>(), {x.shape[0], model.outputs()});
+    for (std::int64_t begin = 0; begin < x.shape[0]; begin += most) {
+        const std::int64_t end = std::min(begin + most, x.shape[0]);
+        const auto part = input_matrix<C>(py::cast(x[py::slice(begin, end, 1)]), "predict", "X", x.shape[1], *x.device);
+        const MutableRows<C> to{reinterpret_cast<C*>(out.data) + begin * model.outputs(), model.outputs()};
+        const WithoutGil release;
+        model.predict({part.data, part.stride}, part.rows, to, Memory::device, Memory::device);
+    }
+    return py::cast(std::move(out));
+}
+
 template <class T>
 py::object predict(Model<T>& model, py::handle x) {
-    const InputMatrix<Compute<T>> input = input_matrix<Compute<T>>(x, "predict", "X", model.topology().inputs);
+    const std::int64_t width = model.topology().inputs;
+    if (py::isinstance<DeviceArray>(x))
+        return predict_on_device(model, device_matrix(x, "predict", "X", width, model.device()));
+    const InputMatrix<Compute<T>> input = input_matrix<Compute<T>>(x, "predict", "X", width);
     py::array_t<Compute<T>> out({input.rows, model.outputs()});
     const MutableRows<Compute<T>> rows{out.mutable_data(), model.outputs()};
     {
@@ -130,12 +164,16 @@ PassResult gradients_into(Model<T>& model, const Batch<T>& batch,
 template <class T>
 py::tuple gradients(Model<T>& model, py::handle x, py::handle y, const py::dict& loss, std::uint32_t step,
                     const char* operation) {
-    const InputMatrix<Compute<T>> input = input_matrix<Compute<T>>(x, operation, "x", model.topology().inputs);
+    const InputMatrix<Compute<T>> input =
+        input_matrix<Compute<T>>(x, operation, "x", model.topology().inputs, model.device());
     check_training_rows(model.topology(), input.rows, 1, operation);
     const LossSettings settings = loss_settings(loss);
-    const Targets<T> targets(y, sample_weight_of(loss), settings, input.rows, model.outputs(), operation);
+    const Targets<T> targets(y, sample_weight_of(loss), settings, input.rows, model.outputs(), operation,
+                             model.device());
     Batch<T> batch;
     batch.x = {input.data, input.stride};
+    batch.x_in = batch.d_x_in = input.in;
+    batch.targets_in = targets.checked().values_in();
     batch.rows = input.rows;
     batch.target = targets.checked().get();
     batch.step = step;
@@ -150,8 +188,17 @@ py::tuple gradients(Model<T>& model, py::handle x, py::handle y, const py::dict&
         wanted.push_back({static_cast<int>(id), array.mutable_data()});
         by_name[py::str(all[id].name)] = array;
     }
-    py::array_t<Compute<T>> d_x({input.rows, model.topology().inputs});
-    batch.d_x = {d_x.mutable_data(), model.topology().inputs};
+    py::object d_x;
+    batch.d_x.stride = model.topology().inputs;
+    if (CudaDevice* const gpu = gpu_of(model, input.in == Memory::device)) {
+        const auto array = DeviceArray::zeros(*gpu, py::dtype::of<Compute<T>>(), {input.rows, input.columns});
+        batch.d_x.data = reinterpret_cast<Compute<T>*>(array.data);
+        d_x = py::cast(array);
+    } else {
+        py::array_t<Compute<T>> array({input.rows, input.columns});
+        batch.d_x.data = array.mutable_data();
+        d_x = std::move(array);
+    }
     const PassResult result = gradients_into(model, batch, wanted);
     if (!result.finite) throw non_finite(result, operation);
     return py::make_tuple(result.loss, by_name, d_x);
@@ -194,16 +241,18 @@ void remember_choice(const py::dict& d, const std::string& strategy, int threads
 template <class T>
 py::tuple evaluate(Model<T>& model, py::handle x, py::handle y, const py::dict& loss) {
     const char* operation = "evaluate";
-    const InputMatrix<Compute<T>> input = input_matrix<Compute<T>>(x, operation, "x", model.topology().inputs);
+    const InputMatrix<Compute<T>> input =
+        input_matrix<Compute<T>>(x, operation, "x", model.topology().inputs, model.device());
     if (input.rows == 0) throw ShapeError("evaluate: x must have at least one row, got 0");
     const LossSettings settings = loss_settings(loss);
-    const Targets<T> targets(y, sample_weight_of(loss), settings, input.rows, model.outputs(), operation);
+    const Targets<T> targets(y, sample_weight_of(loss), settings, input.rows, model.outputs(), operation,
+                             host_device());
     py::array_t<Compute<T>> out({input.rows, model.outputs()});
     Compute<T>* outputs = out.mutable_data();
     double value;
     {
         const WithoutGil release;
-        value = model.loss({input.data, input.stride}, input.rows, targets.checked().get(), outputs);
+        value = model.loss({input.data, input.stride}, input.rows, targets.checked().get(), outputs, input.in);
     }
     return py::make_tuple(value, targets.checked().weight(), out);
 }
@@ -248,10 +297,11 @@ void register_network(py::module_& m) {
              })
         .def(
             "get",
-            [](const NetworkObject& n, const std::vector<std::string>& names) {
-                return n.with([&](const auto& model) { return get(model, names); });
+            [](const NetworkObject& n, const std::vector<std::string>& names, bool on_device) {
+                return n.with([&](const auto& model) { return get(model, names, on_device); });
             },
-            py::arg("names"), "{name: a copy of that parameter or buffer}, all of one moment.")
+            py::arg("names"), py::arg("on_device") = false,
+            "{name: a copy of that parameter or buffer}, all of one moment; in the GPU's memory where asked for.")
         .def(
             "set",
             [](const NetworkObject& n, const py::dict& values) { n.with([&](auto& model) { set(model, values); }); },

@@ -9,7 +9,7 @@
 #include "bindings/array.h"
 #include "bindings/register.h"
 #include "bindings/without_gil.h"
-#include "functional/residual.h"
+#include "functional/staged_residual.h"
 #include "kernels/select.h"
 #include "math/activation.h"
 
@@ -59,7 +59,7 @@ MutableRows<T> output(const py::array_t<T>& array) {
 
 template <class T>
 void forward(const py::list& sources, const py::list& weights, const py::object& bias, const py::list& identity,
-             const std::string& activation, const py::array& out) {
+             const std::string& activation, const py::array& out, const std::string& device) {
     const Inputs<T> in = inputs<T>("residual_forward", sources, weights, bias, identity, activation);
     MutableRows<T> rows;
     MutableRows<Compute<T>> wide;
@@ -68,7 +68,7 @@ void forward(const py::list& sources, const py::list& weights, const py::object&
     else
         wide = output(py::reinterpret_borrow<py::array_t<Compute<T>>>(out));
     const WithoutGil release;
-    residual_forward(in.arguments, rows, wide);
+    residual_forward_on(find_device(device), in.arguments, rows, wide, "residual_forward");
 }
 
 template <class T>
@@ -81,7 +81,8 @@ struct Gradients {
 };
 
 template <class T>
-Gradients<T> gradients(const char* operation, Inputs<T>& in, const py::object& grad, const py::object& a) {
+Gradients<T> gradients(const char* operation, Inputs<T>& in, const py::object& grad, const py::object& a,
+                       const std::string& device) {
     const ResidualArguments<T>& arguments = in.arguments;
     Gradients<T> out;
     for (const Matrix<T>& m : arguments.sources) {
@@ -98,7 +99,8 @@ Gradients<T> gradients(const char* operation, Inputs<T>& in, const py::object& g
     out.views.delta = output(out.delta);
     const Matrix<T> g = in.matrix(grad, operation, "grad"), output_of_g = in.matrix(a, operation, "a");
     const WithoutGil release;
-    residual_backward(arguments, Rows<T>{g.data, g.stride}, Rows<T>{output_of_g.data, output_of_g.stride}, out.views);
+    residual_backward_on(find_device(device), arguments, Rows<T>{g.data, g.stride},
+                         Rows<T>{output_of_g.data, output_of_g.stride}, out.views, operation);
     return out;
 }
 
@@ -114,9 +116,10 @@ py::array_t<T> rounded(const py::array_t<Compute<T>>& wide) {
 
 template <class T>
 py::tuple backward(const py::object& grad, const py::object& a, const py::list& sources, const py::list& weights,
-                   const py::object& bias, const py::list& identity, const std::string& activation) {
+                   const py::object& bias, const py::list& identity, const std::string& activation,
+                   const std::string& device) {
     Inputs<T> in = inputs<T>("residual_backward", sources, weights, bias, identity, activation);
-    const Gradients<T> out = gradients("residual_backward", in, grad, a);
+    const Gradients<T> out = gradients("residual_backward", in, grad, a, device);
     py::list d_weights;
     for (const auto& wide : out.weights) d_weights.append(rounded<T>(wide));
     return py::make_tuple(out.sources, d_weights,
@@ -135,11 +138,12 @@ Strided<T> in_place(const py::array& w) {
 
 template <class T>
 py::tuple update(const py::object& grad, const py::object& a, const py::list& sources, const py::list& weights,
-                 const py::object& bias, const py::list& identity, const std::string& activation, double lr) {
+                 const py::object& bias, const py::list& identity, const std::string& activation, double lr,
+                 const std::string& device) {
     if (!(lr > 0 && std::isfinite(lr)))
         throw ValueError("residual_update: lr must be positive and finite, got " + number_text(lr));
     Inputs<T> in = inputs<T>("residual_update", sources, weights, bias, identity, activation);
-    const Gradients<T> out = gradients("residual_update", in, grad, a);
+    const Gradients<T> out = gradients("residual_update", in, grad, a, device);
     for (std::size_t s = 0; s < out.weights.size(); ++s)
         descend(in_place<T>(weights[s].cast<py::array>()), out.weights[s].data(), lr);
     if (!bias.is_none()) descend(in_place<T>(bias.cast<py::array>()), out.bias.data(), lr);
@@ -150,11 +154,12 @@ template <class T>
 void register_for(py::module_& m, const std::string& suffix) {
     const auto name = [&](const char* function) { return function + suffix; };
     m.def(name("residual_forward_").c_str(), &forward<T>, py::arg("sources"), py::arg("weights"), py::arg("bias"),
-          py::arg("identity"), py::arg("activation"), py::arg("out"));
+          py::arg("identity"), py::arg("activation"), py::arg("out"), py::arg("device") = "cpu");
     m.def(name("residual_backward_").c_str(), &backward<T>, py::arg("grad"), py::arg("a"), py::arg("sources"),
-          py::arg("weights"), py::arg("bias"), py::arg("identity"), py::arg("activation"));
+          py::arg("weights"), py::arg("bias"), py::arg("identity"), py::arg("activation"), py::arg("device") = "cpu");
     m.def(name("residual_update_").c_str(), &update<T>, py::arg("grad"), py::arg("a"), py::arg("sources"),
-          py::arg("weights"), py::arg("bias"), py::arg("identity"), py::arg("activation"), py::arg("lr"));
+          py::arg("weights"), py::arg("bias"), py::arg("identity"), py::arg("activation"), py::arg("lr"),
+          py::arg("device") = "cpu");
 }
 
 }  // namespace

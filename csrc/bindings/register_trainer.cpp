@@ -1,14 +1,13 @@
 // resnetcore._core.Trainer: one training step is one call, with the GIL released; state in and out for checkpoints.
 #include <pybind11/stl.h>
 
-#include <algorithm>
-
 #include "base/error.h"
 #include "bindings/array.h"
+#include "bindings/batch_arguments.h"
+#include "bindings/network_object.h"
 #include "bindings/register.h"
-#include "bindings/trainer_object.h"
 #include "bindings/without_gil.h"
-#include "topology/memory.h"
+#include "train/training.h"
 
 namespace py = pybind11;
 
@@ -16,8 +15,8 @@ namespace resnetcore {
 namespace {
 
 struct TrainerObject {
-    std::variant<std::shared_ptr<TrainerOf<float>>, std::shared_ptr<TrainerOf<double>>,
-                 std::shared_ptr<TrainerOf<bfloat16>>, std::shared_ptr<TrainerOf<bfloat16x2>>>
+    std::variant<std::shared_ptr<Training<float>>, std::shared_ptr<Training<double>>,
+                 std::shared_ptr<Training<bfloat16>>, std::shared_ptr<Training<bfloat16x2>>>
         trainer;
     template <class Visit>
     decltype(auto) with(Visit&& visit) const {
@@ -64,55 +63,99 @@ TrainerObject make_trainer(const NetworkObject& network, const py::dict& loss, c
     check_settings(settings, "Trainer");
     return std::visit(
         [&](const auto& model) {
-            using Trainer = TrainerOf<typename std::decay_t<decltype(*model)>::Scalar>;
+            using Trainer = Training<typename std::decay_t<decltype(*model)>::Scalar>;
             const auto held = model->hold();
             return TrainerObject{std::make_shared<Trainer>(model, settings, "Trainer")};
         },
         network.model);
 }
 
-template <class T>
-double step_batch(TrainerOf<T>& trainer, py::handle x, py::handle y, double lr, py::handle sample_weight) {
+// Calls take(batch, checked targets), with what they point to alive, on a batch as Python gives it: checked.
+template <class T, class Take>
+auto with_batch(Training<T>& trainer, py::handle x, py::handle y, double lr, py::handle sample_weight, Take take) {
     check_lr<T>(lr, "step");
-    const InputMatrix<Compute<T>> input = input_matrix<Compute<T>>(x, "step", "x", trainer.model->topology().inputs);
-    check_training_rows(trainer.model->topology(), input.rows, trainer.settings.accumulate, "step");
-    const Targets<T> targets(y, sample_weight, trainer.settings.loss, input.rows, trainer.model->outputs(), "step");
-    const WithoutGil release;
-    const auto held = trainer.model->hold();
-    return trainer.step({input.data, input.stride}, input.rows, targets.checked(), lr, "step");
+    const Model<T>& model = *trainer.model;
+    const InputMatrix<Compute<T>> input =
+        input_matrix<Compute<T>>(x, "step", "x", model.topology().inputs, model.device());
+    check_training_rows(model.topology(), input.rows, trainer.settings.accumulate, "step");
+    const Targets<T> targets(y, sample_weight, trainer.settings.loss, input.rows, model.outputs(), "step",
+                             model.device());
+    BatchRows<T> batch;
+    batch.x = {input.data, input.stride};
+    batch.rows = input.rows;
+    batch.x_in = input.in;
+    return take(batch, targets.checked());
 }
 
 template <class T>
-double step_rows(TrainerOf<T>& trainer, py::handle x, py::handle y, const py::array_t<std::int64_t>& chosen, double lr,
-                 py::handle sample_weight) {
+double step(Training<T>& trainer, py::handle x, py::handle y, double lr, py::handle sample_weight) {
+    return with_batch(trainer, x, y, lr, sample_weight,
+                      [&](const BatchRows<T>& batch, const CheckedTargets<T>& targets) {
+                          const WithoutGil release;
+                          const auto held = trainer.model->hold();
+                          return trainer.step(batch, targets, lr, "step");
+                      });
+}
+
+template <class T>
+void begin_step(Training<T>& trainer, py::handle x, py::handle y, double lr, py::handle sample_weight) {
+    with_batch(trainer, x, y, lr, sample_weight, [&](const BatchRows<T>& batch, const CheckedTargets<T>& targets) {
+        const WithoutGil release;
+        trainer.begin(batch, targets, lr);
+    });
+}
+
+// A matrix whose rows are chosen from, and its number of rows; `owner` keeps it alive.
+template <class T>
+std::int64_t rows_to_choose(const Model<T>& model, py::handle x, BatchRows<T>& batch, InputMatrix<Compute<T>>& owner) {
+    const std::int64_t width = model.topology().inputs;
+    if (py::isinstance<DeviceArray>(x)) {
+        const DeviceArray& array = device_matrix(x, "step", "X", width, model.device());
+        batch.x_in = Memory::device;
+        batch.x_there = gathered_from(array);
+        return array.shape[0];
+    }
+    owner = input_matrix<Compute<T>>(x, "step", "X", width);
+    batch.x = {owner.data, owner.stride};
+    return owner.rows;
+}
+
+// A GPU's X is read after the call returns: it is the caller's to keep until the step is finished.
+template <class T>
+void begin_rows(Training<T>& trainer, py::handle x, py::handle y, const Dense<std::int64_t>& chosen, double lr,
+                py::handle sample_weight) {
     check_lr<T>(lr, "step");
-    const std::int64_t width = trainer.model->topology().inputs, rows = chosen.size();
-    const InputMatrix<Compute<T>> input = input_matrix<Compute<T>>(x, "step", "X", width);
+    const Model<T>& model = *trainer.model;
+    BatchRows<T> batch;
+    InputMatrix<Compute<T>> owner;
+    const std::int64_t most = rows_to_choose(model, x, batch, owner);
     if (chosen.ndim() != 1) throw ShapeError("step: rows must have 1 dimension, got " + std::to_string(chosen.ndim()));
-    check_training_rows(trainer.model->topology(), rows, trainer.settings.accumulate, "step");
-    const auto index = chosen.unchecked<1>();
-    for (std::int64_t i = 0; i < rows; ++i)
-        if (index(i) < 0 || index(i) >= input.rows)
-            throw ValueError("step: rows must be from 0 to " + std::to_string(input.rows - 1) + ", got " +
-                             std::to_string(index(i)));
+    batch.rows = chosen.size();
+    batch.chosen = chosen.data();
+    check_training_rows(model.topology(), batch.rows, trainer.settings.accumulate, "step");
+    for (std::int64_t i = 0; i < batch.rows; ++i)
+        if (batch.chosen[i] < 0 || batch.chosen[i] >= most)
+            throw ValueError("step: rows must be from 0 to " + std::to_string(most - 1) + ", got " +
+                             std::to_string(batch.chosen[i]));
     const py::object batch_y = py::reinterpret_borrow<py::object>(y)[chosen];
     py::object batch_weight = py::none();
     if (!sample_weight.is_none()) batch_weight = py::reinterpret_borrow<py::object>(sample_weight)[chosen];
-    const Targets<T> targets(batch_y, batch_weight, trainer.settings.loss, rows, trainer.model->outputs(), "step");
+    const Targets<T> targets(batch_y, batch_weight, trainer.settings.loss, batch.rows, model.outputs(), "step",
+                             model.device());
     const WithoutGil release;
-    const auto held = trainer.model->hold();
-    // A device gets its rows by one copy, without what pads them.
-    const std::int64_t stride = trainer.model->device().is_host() ? padded_width(width, sizeof(Compute<T>)) : width;
-    trainer.gathered.reserve(rows * stride);
-    for (std::int64_t i = 0; i < rows; ++i)
-        std::copy_n(input.data + index(i) * input.stride, width, trainer.gathered.data() + i * stride);
-    return trainer.step({trainer.gathered.data(), stride}, rows, targets.checked(), lr, "step");
+    trainer.begin(batch, targets.checked(), lr);
+}
+
+template <class T>
+double finish_step(Training<T>& trainer) {
+    const WithoutGil release;
+    return trainer.finish();
 }
 
 std::string state_name(const Parameter& p, int index) { return "optimizer." + p.name + "." + std::to_string(index); }
 
 template <class T>
-py::dict state(TrainerOf<T>& trainer) {
+py::dict state(Training<T>& trainer) {
     Model<T>& model = *trainer.model;
     const auto& all = model.parameters().all;
     // Arrays are made before the lock is taken and filled while it is held: another thread may train.
@@ -141,7 +184,7 @@ py::dict state(TrainerOf<T>& trainer) {
 }
 
 template <class T>
-void set_state(TrainerOf<T>& trainer, const py::dict& given) {
+void set_state(Training<T>& trainer, const py::dict& given) {
     Model<T>& model = *trainer.model;
     const auto& all = model.parameters().all;
     std::vector<std::pair<Dense<Compute<T>>, Compute<T>*>> values;
@@ -182,18 +225,35 @@ void register_trainer(py::module_& m) {
         .def(
             "step",
             [](const TrainerObject& t, py::handle x, py::handle y, double lr, py::handle sample_weight) {
-                return t.with([&](auto& trainer) { return step_batch(trainer, x, y, lr, sample_weight); });
+                return t.with([&](auto& trainer) { return step(trainer, x, y, lr, sample_weight); });
             },
             py::arg("x"), py::arg("y"), py::arg("lr"), py::arg("sample_weight") = py::none(),
             "One update; the loss of before it.")
         .def(
-            "step_rows",
-            [](const TrainerObject& t, py::handle x, py::handle y, const py::array_t<std::int64_t>& rows, double lr,
+            "begin_step",
+            [](const TrainerObject& t, py::handle x, py::handle y, double lr, py::handle sample_weight) {
+                t.with([&](auto& trainer) { begin_step(trainer, x, y, lr, sample_weight); });
+            },
+            py::arg("x"), py::arg("y"), py::arg("lr"), py::arg("sample_weight") = py::none(),
+            "The same without waiting for it. An earlier step's error that was met with meanwhile is raised here, too.")
+        .def(
+            "begin_rows",
+            [](const TrainerObject& t, py::handle x, py::handle y, const Dense<std::int64_t>& rows, double lr,
                py::handle sample_weight) {
-                return t.with([&](auto& trainer) { return step_rows(trainer, x, y, rows, lr, sample_weight); });
+                t.with([&](auto& trainer) { begin_rows(trainer, x, y, rows, lr, sample_weight); });
             },
             py::arg("x"), py::arg("y"), py::arg("rows"), py::arg("lr"), py::arg("sample_weight") = py::none(),
-            "One update on the chosen rows of x and y.")
+            "The same on the chosen rows of x and y.")
+        .def(
+            "finish_step",
+            [](const TrainerObject& t) { return t.with([](auto& trainer) { return finish_step(trainer); }); },
+            "Waits for the first step that was begun and not finished; its loss. After an error, none is begun.")
+        .def_property_readonly(
+            "ahead", [](const TrainerObject& t) { return t.with([](const auto& trainer) { return trainer.ahead(); }); },
+            "How many steps it pays to have begun while an earlier one is finished.")
+        .def_property_readonly(
+            "steps_begun",
+            [](const TrainerObject& t) { return t.with([](const auto& trainer) { return trainer.steps_begun(); }); })
         .def_property_readonly(
             "steps",
             [](const TrainerObject& t) { return t.with([](const auto& trainer) { return trainer.state.steps(); }); })

@@ -86,7 +86,7 @@ double step(Training<T>& training, const rc_matrix* x, const rc_matrix* y, const
     }
     const CheckedTargets<T> targets(given, training.settings.loss, rows, outputs, operation);
     const auto held = training.model->hold();
-    return training.step(rows_of<Element>(*x), rows, targets, lr, operation);
+    return training.step({rows_of<Element>(*x), rows}, targets, lr, operation);
 }
 
 }  // namespace

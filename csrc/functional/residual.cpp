@@ -26,28 +26,36 @@ double multiplications(const ResidualArguments<T>& arguments) {
 }
 
 template <class T>
-int team_size(const ResidualArguments<T>& arguments) {
-    return multiplications(arguments) < worth_waking ? 1 : get_num_threads();
+const KernelTable<T>& kernels_of(const ResidualArguments<T>& arguments) {
+    return arguments.device->template kernels<T>();
 }
 
-std::int64_t tile_height(std::int64_t rows, int threads) {
-    return std::clamp<std::int64_t>((rows + threads - 1) / threads, 1, 256);
+// A device that is not the host takes all rows at once, and all panels.
+template <class T>
+int team_size(const ResidualArguments<T>& arguments) {
+    const bool one = !arguments.device->is_host() || multiplications(arguments) < worth_waking;
+    return one ? 1 : get_num_threads();
+}
+template <class T>
+std::int64_t tile_height(const ResidualArguments<T>& arguments, int threads) {
+    const std::int64_t most = arguments.device->is_host() ? 256 : INT64_MAX;
+    return std::clamp<std::int64_t>((arguments.rows + threads - 1) / threads, 1, most);
+}
+template <class T>
+std::int64_t panels_of_a_unit(const ResidualArguments<T>& arguments, std::int64_t panels, int threads) {
+    if (!arguments.device->is_host()) return panels;
+    // What is done to the rows of A is done once for all panels of a unit; but all threads must have some units.
+    return std::clamp<std::int64_t>(panels * static_cast<std::int64_t>(arguments.sources.size()) / 4 / threads, 1, 4);
 }
 
 // Rows as they are computed with: themselves where they are stored so, else copied to `room`.
 template <class T>
-Rows<Compute<T>> widened(std::int64_t rows, std::int64_t columns, Rows<T> from, AlignedArray<Compute<T>>& room) {
+Rows<Compute<T>> widened(const KernelTable<T>& kernels, std::int64_t rows, std::int64_t columns, Rows<T> from,
+                         AlignedArray<Compute<T>>& room) {
     if constexpr (computes_itself<T>) return from;
     room.reserve(rows * columns);
-    kernels<T>().widen(rows, columns, from, {room.data(), columns});
+    kernels.widen(rows, columns, from, {room.data(), columns});
     return {room.data(), columns};
-}
-
-// A view of stride 0 may be of any shape, its copy may not: sizes of packed copies are far from overflow.
-template <class T>
-void check_copyable(const Matrix<T>& m) {
-    constexpr double most_elements = 0x1p52;
-    if (static_cast<double>(m.rows) * static_cast<double>(m.columns) > most_elements) throw std::bad_alloc();
 }
 
 template <class T>
@@ -55,14 +63,16 @@ using PackedWeights = std::vector<AlignedArray<T>>;
 
 template <class T, class Pack>
 PackedWeights<T> pack_all(const ResidualArguments<T>& arguments, Pack pack, bool transposed) {
-    const std::int64_t panel = kernels<T>().panel;
+    const KernelTable<T>& kernels = kernels_of(arguments);
+    const std::int64_t panel = kernels.panel;
     PackedWeights<T> packed;
-    AlignedArray<Compute<T>> room;
+    AlignedArray<Compute<T>> room(*arguments.device);
     for (const Matrix<T>& w : arguments.weights) {
-        check_copyable(w);
-        packed.emplace_back(transposed ? operand_size<T>(w.columns, w.rows, panel)
-                                       : operand_size<T>(w.rows, w.columns, panel));
-        pack(w.rows, w.columns, widened(w.rows, w.columns, Rows<T>{w.data, w.stride}, room), packed.back().data());
+        check_copyable(w.rows, w.columns);
+        packed.emplace_back(*arguments.device, transposed ? operand_size<T>(w.columns, w.rows, panel)
+                                                          : operand_size<T>(w.rows, w.columns, panel));
+        pack(w.rows, w.columns, widened(kernels, w.rows, w.columns, Rows<T>{w.data, w.stride}, room),
+             packed.back().data());
     }
     return packed;
 }
@@ -88,9 +98,9 @@ struct ForwardOperands {
     const Compute<T>* bias = nullptr;
 
     explicit ForwardOperands(const ResidualArguments<T>& arguments)
-        : weights(pack_all(arguments, kernels<T>().pack_operand, false)) {
+        : weights(pack_all(arguments, kernels_of(arguments).pack_operand, false)), room(*arguments.device) {
         const std::int64_t n = arguments.columns;
-        if (arguments.bias) bias = widened(1, n, Rows<T>{arguments.bias, n}, room).data;
+        if (arguments.bias) bias = widened(kernels_of(arguments), 1, n, Rows<T>{arguments.bias, n}, room).data;
     }
 };
 
@@ -113,13 +123,13 @@ void forward_rows(const ResidualArguments<T>& arguments, const ForwardOperands<T
     args.bias = operands.bias;
     args.identity = identity.data();
     args.n_identity = static_cast<int>(identity.size());
-    kernels<T>().forward(args);
+    kernels_of(arguments).forward(args);
 }
 
 // body(rank, begin, end)
-template <class Body>
-void for_row_tiles(std::int64_t rows, int threads, Body body) {
-    const std::int64_t height = tile_height(rows, threads);
+template <class T, class Body>
+void for_row_tiles(const ResidualArguments<T>& arguments, int threads, Body body) {
+    const std::int64_t rows = arguments.rows, height = tile_height(arguments, threads);
     WorkQueue queue;
     queue.reserve(threads);
     queue.reset((rows + height - 1) / height, threads);
@@ -134,6 +144,7 @@ void for_row_tiles(std::int64_t rows, int threads, Body body) {
 // One thread's tiles of ∂E/∂a and of δ as they are computed with; empty where that is how they are stored.
 template <class T>
 struct DeltaRoom {
+    explicit DeltaRoom(Device& device) : gradient(device), delta(device) {}
     AlignedArray<Compute<T>> gradient, delta;
 };
 
@@ -153,18 +164,19 @@ void delta_rows(const ResidualArguments<T>& arguments, const ForwardOperands<T>*
     }
     // What g′ is taken of may lie in δ's own memory: it is read, element by element, before it is overwritten.
     if (again) forward_rows(arguments, *again, argument, begin, end);
-    const Rows<Compute<T>> incoming = widened(rows, columns, rows_from(gradient, begin), room.gradient);
+    const KernelTable<T>& kernels = kernels_of(arguments);
+    const Rows<Compute<T>> incoming = widened(kernels, rows, columns, rows_from(gradient, begin), room.gradient);
     BackwardDataArgs<Compute<T>> args;
     args.rows = rows;
     args.columns = columns;
     args.identity = &incoming;
     args.n_identity = 1;
     args.activation = arguments.activation;
-    args.saved = again ? delta : widened(rows, columns, rows_from(a, begin), room.delta);
+    args.saved = again ? delta : widened(kernels, rows, columns, rows_from(a, begin), room.delta);
     args.saved_is_argument = again != nullptr;
     args.out = delta;
-    kernels<Compute<T>>().backward_data(args);
-    if constexpr (!computes_itself<T>) kernels<T>().narrow(rows, columns, delta, rows_from(out, begin));
+    arguments.device->template kernels<Compute<T>>().backward_data(args);
+    if constexpr (!computes_itself<T>) kernels.narrow(rows, columns, delta, rows_from(out, begin));
 }
 
 template <class T>
@@ -177,27 +189,28 @@ void source_rows(const ResidualArguments<T>& arguments, std::size_t s, const Pac
     args.sources = &source;
     args.n_sources = 1;
     args.out = rows_from(out, begin);
-    kernels<T>().backward_data(args);
+    kernels_of(arguments).backward_data(args);
 }
 
 template <class T>
 void weight_gradients(const ResidualArguments<T>& arguments, const ResidualGradients<T>& out, int threads) {
-    const KernelTable<T>& table = kernels<T>();
+    const KernelTable<T>& table = kernels_of(arguments);
+    Device& device = *arguments.device;
     const std::int64_t panels = panel_count(arguments.columns, table.panel);
     const auto n = static_cast<std::int64_t>(arguments.sources.size());
     // The kernel takes the place of what is there with its first row.
-    if (out.bias && arguments.rows == 0) std::fill_n(out.bias, arguments.columns, Compute<T>(0));
+    if (out.bias && arguments.rows == 0)
+        device.clear(out.bias, static_cast<std::size_t>(arguments.columns) * sizeof(Compute<T>));
     std::int64_t inner = 1;
     std::vector<AlignedArray<Compute<T>>> packed;
     for (const Matrix<T>& w : arguments.weights) {
-        packed.emplace_back(packed_size(w.rows, w.columns, table.panel));
+        packed.emplace_back(device, packed_size(w.rows, w.columns, table.panel));
         inner = std::max(inner, w.rows);
     }
     std::vector<AlignedArray<T>> pairs;
     pairs.reserve(static_cast<std::size_t>(threads));
-    for (int i = 0; i < threads; ++i) pairs.emplace_back(pair_elements<T>(inner, table.panel));
-    // What is done to the rows of A is done once for all panels of a unit; but all threads must have some units.
-    const std::int64_t of_a_unit = std::clamp<std::int64_t>(panels * n / 4 / threads, 1, 4);
+    for (int i = 0; i < threads; ++i) pairs.emplace_back(device, pair_elements<T>(inner, table.panel));
+    const std::int64_t of_a_unit = panels_of_a_unit(arguments, panels, threads);
     const std::int64_t units = (panels + of_a_unit - 1) / of_a_unit;
     WorkQueue queue;
     queue.reserve(threads);
@@ -230,10 +243,15 @@ void weight_gradients(const ResidualArguments<T>& arguments, const ResidualGradi
 
 }  // namespace
 
+void check_copyable(std::int64_t rows, std::int64_t columns) {
+    constexpr double most_elements = 0x1p52;
+    if (static_cast<double>(rows) * static_cast<double>(columns) > most_elements) throw std::bad_alloc();
+}
+
 template <class T>
 void residual_forward(const ResidualArguments<T>& arguments, MutableRows<T> out, MutableRows<Compute<T>> wide) {
     const ForwardOperands<T> operands(arguments);
-    for_row_tiles(arguments.rows, team_size(arguments), [&](int, std::int64_t begin, std::int64_t end) {
+    for_row_tiles(arguments, team_size(arguments), [&](int, std::int64_t begin, std::int64_t end) {
         ForwardArgs<T> args;
         args.activation = arguments.activation;
         args.out = rows_from(out, begin);
@@ -247,11 +265,13 @@ void residual_backward(const ResidualArguments<T>& arguments, Rows<T> gradient, 
                        const ResidualGradients<T>& out) {
     const int threads = team_size(arguments);
     PackedWeights<T> transposed;
-    if (!out.sources.empty()) transposed = pack_all(arguments, kernels<T>().pack_transposed, true);
+    if (!out.sources.empty()) transposed = pack_all(arguments, kernels_of(arguments).pack_transposed, true);
     std::optional<ForwardOperands<T>> again;
     if (activation_needs_argument(arguments.activation)) again.emplace(arguments);
-    std::vector<DeltaRoom<T>> rooms(static_cast<std::size_t>(threads));
-    for_row_tiles(arguments.rows, threads, [&](int rank, std::int64_t begin, std::int64_t end) {
+    std::vector<DeltaRoom<T>> rooms;
+    rooms.reserve(static_cast<std::size_t>(threads));
+    for (int i = 0; i < threads; ++i) rooms.emplace_back(*arguments.device);
+    for_row_tiles(arguments, threads, [&](int rank, std::int64_t begin, std::int64_t end) {
         delta_rows(arguments, again ? &*again : nullptr, gradient, a, out.delta, rooms[rank], begin, end);
         for (std::size_t s = 0; s < out.sources.size(); ++s)
             source_rows(arguments, s, transposed, out.delta, out.sources[s], begin, end);

@@ -1,13 +1,15 @@
 // The block as pure functions on row-major matrices, for embedding: nothing is kept between calls.
 //
 // Arguments are checked by the caller. Weights are packed once per call. T is what every matrix is stored as; sums,
-// and what becomes of them until a result is stored, are of Compute<T>.
+// and what becomes of them until a result is stored, are of Compute<T>. Work of a device that is not the host may still
+// be under way at return.
 #pragma once
 
 #include <cstdint>
 #include <vector>
 
 #include "kernels/ops.h"
+#include "runtime/device.h"
 
 namespace resnetcore {
 
@@ -25,6 +27,7 @@ struct ResidualArguments {
     std::vector<Matrix<T>> identity;
     std::int64_t rows = 0, columns = 0;
     int activation = 0;
+    Device* device = &host_device();  // whose memory this and every result is in, and whose kernels run
 };
 
 // out = g(Σ A_s·W_s + bias + Σ identity). `wide` takes it before it is rounded to T, where that is a difference; then
@@ -45,6 +48,10 @@ struct ResidualGradients {
 template <class T>
 void residual_backward(const ResidualArguments<T>& arguments, Rows<T> gradient, Rows<T> a,
                        const ResidualGradients<T>& out);
+
+// A view of stride 0 may be of any shape, its copy may not: throws bad_alloc for one that is far from having a place,
+// so that sizes of copies, packed ones too, are far from overflow.
+void check_copyable(std::int64_t rows, std::int64_t columns);
 
 // A caller's matrix in place: element (i, j) is data[i * row_stride + j * column_stride].
 template <class T>

@@ -81,6 +81,8 @@ RC_HD void conclude_batch(const ConcludeArgs<T>& args, double loss) {
     args.out->may_overflow =
         args.out->finite && args.hyper &&
         update_may_overflow(args.rows, *args.largest_a, *args.largest_delta, static_cast<double>(args.hyper->lr));
+    args.out->follows = args.shut && *args.shut;
+    if (args.shut && !permits(args.out)) *args.shut = 1;
 }
 
 }  // namespace resnetcore

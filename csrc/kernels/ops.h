@@ -30,6 +30,20 @@
 
 namespace resnetcore {
 
+// Rows of a matrix that another library may have made, dense and in what a network computes with. Not in the table of
+// kernels: the host has NumPy for it.
+struct GatherArgs {
+    enum Type : int { f32, f64, bf16 };
+
+    std::int64_t rows = 0, columns = 0;
+    const void* from = nullptr;
+    Type from_type = f32;
+    std::int64_t row_stride = 0, column_stride = 0;  // in elements
+    const std::int64_t* chosen = nullptr;            // numbers of the rows; null: the first ones
+    void* to = nullptr;
+    Type to_type = f32;  // or f64
+};
+
 inline std::int64_t panel_count(std::int64_t columns, std::int64_t panel) { return (columns + panel - 1) / panel; }
 inline std::int64_t packed_size(std::int64_t inner, std::int64_t columns, std::int64_t panel) {
     return panel_count(columns, panel) * inner * panel;
@@ -67,8 +81,11 @@ struct Outcome {
     double loss = 0;
     std::int32_t finite = 1;        // the loss is
     std::int32_t may_overflow = 0;  // the update might leave something NaN or infinite
+    std::int32_t follows = 0;       // a step that was not permitted, which the host has not seen yet
 };
-RC_HD bool permits(const Outcome* outcome) { return !outcome || (outcome->finite && !outcome->may_overflow); }
+RC_HD bool permits(const Outcome* outcome) {
+    return !outcome || (outcome->finite && !outcome->may_overflow && !outcome->follows);
+}
 
 // One term A·W of the sum: rows of A, (rows, inner), and W packed, (inner, columns). `across` is Wᵀ packed, where it is
 // at hand: in float and double the last columns of W are summed along it where they fill little of a vector.
@@ -375,6 +392,8 @@ struct ConcludeArgs {
     const double* largest_delta = nullptr;
     const Hyper<Compute<T>>* hyper = nullptr;  // null: there is no update, or none that is to be careful
     Outcome* out = nullptr;
+    std::int32_t* shut = nullptr;  // 1 from a batch that is not permitted on, until the host clears it; null where the
+                                   // host sees every outcome before it asks for the next batch
 };
 
 // `to` = `from`, if that is permitted.

@@ -70,17 +70,100 @@ void CudaDevice::synchronize() {
     check(module_.synchronize());
 }
 
-void CudaDevice::make_current() {
+void* CudaDevice::allocate_pinned(std::size_t bytes) {
     check_owned();
-    check(module_.make_current(index_));
+    if (void* memory = module_.allocate_pinned(bytes)) return memory;
+    synchronize();  // as above
+    throw std::bad_alloc();
 }
 
-void CudaDevice::begin_recording() {
-    check_owned();
-    check(module_.begin_recording());
+void CudaDevice::release_pinned(void* memory) noexcept {
+    if (is_owned()) module_.release_pinned(memory);
 }
 
-void* CudaDevice::end_recording() { return module_.end_recording(); }
+void CudaDevice::send(void* to, const void* from, std::size_t bytes) {
+    check_owned();
+    check(module_.send(to, from, bytes));
+}
+
+void CudaDevice::fetch(void* to, const void* from, std::size_t bytes) {
+    check_owned();
+    check(module_.fetch(to, from, bytes));
+}
+
+void* CudaDevice::make_mark() {
+    check_owned();
+    void* mark = module_.make_mark();
+    if (!mark) check(-1);
+    return mark;
+}
+
+void CudaDevice::set_mark(void* mark) {
+    check_owned();
+    check(module_.set_mark(mark));
+}
+
+void CudaDevice::wait_for(void* mark) {
+    check_owned();
+    check(module_.wait_for(mark));
+}
+
+void CudaDevice::discard_mark(void* mark) noexcept {
+    if (is_owned()) module_.discard_mark(mark);
+}
+
+Device::Before CudaDevice::make_current() {
+    check_owned();
+    CudaPlace before = {};
+    if (const int status = module_.make_current(index_, &before)) {
+        module_.restore(&before);
+        check(status);
+    }
+    return {before.device, before.context};
+}
+
+void CudaDevice::restore(const Before& before) noexcept {
+    const CudaPlace place = {before.device, before.context};
+    if (is_owned()) module_.restore(&place);
+}
+
+void CudaDevice::wait_for_stream(void* other) {
+    check_owned();
+    check(module_.wait_for_stream(other));
+}
+
+void CudaDevice::let_stream_wait(void* other) {
+    check_owned();
+    check(module_.let_stream_wait(other));
+}
+
+void CudaDevice::gather(const GatherArgs& args) {
+    check_owned();
+    check(module_.gather(&args));
+}
+
+bool CudaDevice::begin_recording() {
+    check_owned();
+    const bool begun = !module_.begin_recording();
+    if (!begun) note_obstacle();
+    return begun;
+}
+
+void* CudaDevice::end_recording() {
+    void* recording = module_.end_recording();
+    if (!recording) note_obstacle();
+    return recording;
+}
+
+void CudaDevice::note_obstacle() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    recording_obstacle_ = module_.last_error();
+}
+
+std::string CudaDevice::recording_obstacle() const {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    return recording_obstacle_;
+}
 
 void CudaDevice::play(void* recording) {
     check_owned();
@@ -91,13 +174,23 @@ void CudaDevice::discard(void* recording) noexcept {
     if (is_owned()) module_.discard(recording);
 }
 
-Device& find_cuda_device(int index) {
-    static ForkSafeMutex& mutex = *new ForkSafeMutex;
-    static auto& devices =
-        *new std::map<int, std::unique_ptr<CudaDevice>>;  // never destroyed: CUDA may be gone by then
-    const std::lock_guard<ForkSafeMutex> lock(mutex);
+namespace {
+
+struct Devices {
+    ForkSafeMutex mutex;
+    std::map<int, std::unique_ptr<CudaDevice>> by_index;
+};
+Devices& devices() {
+    static auto& all = *new Devices;  // never destroyed: CUDA may be gone by then
+    return all;
+}
+
+}  // namespace
+
+CudaDevice& find_cuda_device(int index) {
+    const std::lock_guard<ForkSafeMutex> lock(devices().mutex);
     const CudaModule& module = cuda_module();
-    std::unique_ptr<CudaDevice>& device = devices[index];
+    std::unique_ptr<CudaDevice>& device = devices().by_index[index];
     if (!device) {
         const int count = count_gpus(module);
         if (index >= count)
@@ -107,6 +200,21 @@ Device& find_cuda_device(int index) {
         device = std::make_unique<CudaDevice>(module, index);
     }
     return *device;
+}
+
+CudaDevice* find_cuda_device_of(const void* memory) {
+    const int index = cuda_module().device_of(memory);
+    return index < 0 ? nullptr : &find_cuda_device(index);
+}
+
+std::vector<std::pair<std::string, std::string>> recording_obstacles() {
+    std::vector<std::pair<std::string, std::string>> found;
+    const std::lock_guard<ForkSafeMutex> lock(devices().mutex);
+    for (const auto& [index, device] : devices().by_index) {
+        const std::string why = device ? device->recording_obstacle() : "";
+        if (!why.empty()) found.emplace_back(device->name(), why);
+    }
+    return found;
 }
 
 }  // namespace resnetcore

@@ -6,6 +6,11 @@
 
 #include <sys/types.h>
 
+#include <mutex>
+#include <string>
+#include <utility>
+#include <vector>
+
 #include "kernels/cuda/module.h"
 #include "runtime/device.h"
 
@@ -25,14 +30,36 @@ public:
     void copy(void* to, const void* from, std::size_t bytes) override;
     void clear(void* memory, std::size_t bytes) override;
     void synchronize() override;
-    void make_current() override;
+    void* allocate_pinned(std::size_t bytes) override;
+    void release_pinned(void* memory) noexcept override;
+    void send(void* to, const void* from, std::size_t bytes) override;
+    void fetch(void* to, const void* from, std::size_t bytes) override;
+    void* make_mark() override;
+    void set_mark(void* mark) override;
+    void wait_for(void* mark) override;
+    void discard_mark(void* mark) noexcept override;
+    void gather(const GatherArgs& args) override;
+    std::int64_t max_columns() const override { return module_.max_columns; }
+    Before make_current() override;
+    void restore(const Before& before) noexcept override;
+
+    // For arrays that other libraries have in its memory, and work that they do on streams of their own.
+    int index() const { return index_; }
+    void* stream() const { return module_.stream(); }  // the device being current
+    void wait_for_stream(void* other);                 // what is asked for from now on comes after what `other` has
+    void let_stream_wait(void* other);
+
     bool can_record() const override { return true; }
-    void begin_recording() override;
+    bool begin_recording() override;
     void* end_recording() override;
     void play(void* recording) override;
     void discard(void* recording) noexcept override;
 
+    // Why it could not record the last time that it failed to; "" where it never has.
+    std::string recording_obstacle() const;
+
 private:
+    void note_obstacle();
     bool is_owned() const;  // by this process
     void check_owned() const;
     void check(int status) const;
@@ -41,9 +68,16 @@ private:
     const int index_;
     const std::string name_;
     const pid_t owner_;
+    mutable std::mutex mutex_;
+    std::string recording_obstacle_;
 };
 
 // The GPU of that number. Throws DeviceError with the reason where it cannot be had.
-Device& find_cuda_device(int index);
+CudaDevice& find_cuda_device(int index);
+// The GPU whose memory this is; null where it is no GPU's.
+CudaDevice* find_cuda_device_of(const void* memory);
+
+// The GPUs in use that failed to record, and why.
+std::vector<std::pair<std::string, std::string>> recording_obstacles();
 
 }  // namespace resnetcore

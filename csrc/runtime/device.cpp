@@ -21,6 +21,12 @@ int number_of(const std::string& name) {
 
 }  // namespace
 
+// A device that does everything at once needs no memory of its own kind.
+void* Device::allocate_pinned(std::size_t bytes) { return host_device().allocate(bytes); }
+void Device::release_pinned(void* memory) noexcept { host_device().release(memory); }
+
+void Device::gather(const GatherArgs&) { throw DeviceError("device \"" + name() + "\" gathers no rows"); }
+
 Device& find_device(const std::string& name) {
     if (name == "cpu") return host_device();
     const bool is_numbered = name.rfind(prefix, 0) == 0;

@@ -37,13 +37,40 @@ public:
     virtual void clear(void* memory, std::size_t bytes) = 0;                   // to zeros
     virtual void synchronize() = 0;
 
-    // From now on the calling thread's kernel calls and copies are this device's. Before the first of a piece of work.
-    virtual void make_current() = 0;
+    // Copies that nobody waits for, between the device and pinned memory of the host's: memory that the device reads
+    // and writes by itself, and so is left alone until then. `send` does not wait for what was asked for before, which
+    // must not touch `to`; what is asked for after it does. `fetch` has its place in the order of work, and raises what
+    // went wrong when the work before it was asked for.
+    virtual void* allocate_pinned(std::size_t bytes);
+    virtual void release_pinned(void* memory) noexcept;
+    virtual void send(void* to, const void* from, std::size_t bytes) { upload(to, from, bytes); }
+    virtual void fetch(void* to, const void* from, std::size_t bytes) { download(to, from, bytes); }
+    // A mark is a place in the order of work. `wait_for` waits for what had been asked for when it was set, and no
+    // more.
+    virtual void* make_mark() { return nullptr; }
+    virtual void set_mark(void* /*mark*/) {}
+    virtual void wait_for(void* /*mark*/) {}
+    virtual void discard_mark(void* /*mark*/) noexcept {}
+
+    // Of a device whose memory other libraries have arrays in.
+    virtual void gather(const GatherArgs& args);
+
+    // The widest matrix that its kernels take.
+    virtual std::int64_t max_columns() const { return INT64_MAX; }
+
+    // From now on the calling thread's kernel calls and copies are this device's, until `restore`: see CurrentDevice.
+    struct Before {
+        int device = 0;
+        void* context = nullptr;
+    };
+    virtual Before make_current() = 0;
+    virtual void restore(const Before& /*before*/) noexcept {}
 
     // Between the first two, kernel calls, `copy` and `clear` of the calling thread are kept instead of done; `play`
-    // does them all, as often as it is called, from any thread. Null where that did not succeed, and nothing is kept.
+    // does them all, as often as it is called, from any thread. False, or null, where that does not succeed, and
+    // nothing is kept.
     virtual bool can_record() const { return false; }
-    virtual void begin_recording() {}
+    virtual bool begin_recording() { return false; }
     virtual void* end_recording() { return nullptr; }
     virtual void play(void* /*recording*/) {}
     virtual void discard(void* /*recording*/) noexcept {}
@@ -81,6 +108,19 @@ template <>
 inline const KernelTable<bfloat16x2>& Device::kernels() const {
     return *tables_.bf16x2;
 }
+
+// Around a piece of the calling thread's work on a device. After it the thread's device is the one of before, as other
+// libraries on this thread have theirs by it, too.
+class CurrentDevice {
+public:
+    explicit CurrentDevice(Device& device) : device_(device), before_(device.make_current()) {}
+    ~CurrentDevice() { device_.restore(before_); }
+    CurrentDevice(const CurrentDevice&) = delete;
+
+private:
+    Device& device_;
+    const Device::Before before_;
+};
 
 // The CPU this process runs on.
 Device& host_device();

@@ -39,7 +39,7 @@ public:
     void copy(void* to, const void* from, std::size_t bytes) override { std::memcpy(to, from, bytes); }
     void clear(void* memory, std::size_t bytes) override { std::memset(memory, 0, bytes); }
     void synchronize() override {}
-    void make_current() override {}
+    Before make_current() override { return {}; }
 
 private:
     const std::string name_ = "cpu";

@@ -74,6 +74,11 @@ void ParameterStore<T>::read(int id, Compute<T>* values) const {
 }
 
 template <class T>
+void ParameterStore<T>::read_on_device(int id, Compute<T>* values) const {
+    unpack(id, stored_[id].values.data(), values);
+}
+
+template <class T>
 void ParameterStore<T>::pack_like(int id, const Compute<T>* row_major, Compute<T>* packed) const {
     pack(id, staged(id, row_major), packed);
 }

@@ -1,5 +1,6 @@
 // Sequences of a device's work that are asked for again and again: done as they are the first time, recorded the
-// second, and played from then on. Launching them one by one costs more than what short ones do.
+// second, and played from then on. Launching them one by one costs more than what short ones do; it is what is done
+// where the device does not record them.
 //
 // Invariant: a recording is played only while every address in it is what it was: the key has those that the caller
 // chooses, and all recordings are forgotten once the device was asked for memory.
@@ -15,7 +16,7 @@ namespace resnetcore {
 template <class Key>
 class Recordings {
 public:
-    explicit Recordings(Device& device) : device_(device) {}
+    explicit Recordings(Device& device) : device_(device) { entries_.reserve(most); }
     Recordings(const Recordings&) = delete;
     ~Recordings() { forget(); }
 
@@ -37,7 +38,8 @@ private:
         void* recording = nullptr;
         bool failed = false;
     };
-    static constexpr std::size_t most = 8;  // of a training: full batches, an epoch's last, and what is tried beside
+    // Of a training: full batches, an epoch's last, and what is tried beside, each in two places of memory by turns.
+    static constexpr std::size_t most = 16;
 
     Entry* find(const Key& key) {
         for (Entry& entry : entries_)
@@ -50,7 +52,8 @@ private:
     }
     template <class Work>
     void record(Entry& entry, const Work& work) {
-        device_.begin_recording();
+        entry.failed = !device_.begin_recording();
+        if (entry.failed) return;
         try {
             work();
         } catch (...) {

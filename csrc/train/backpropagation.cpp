@@ -17,14 +17,20 @@ bool materialises(const PassOptions& options) {
 }  // namespace
 
 template <class T>
+Backpropagation<T>::Flight::Flight(const Model<T>& model)
+    : staged(model.device(), model.topology().inputs, model.outputs()),
+      row_loss(model.device()),
+      report(model.device(), 1),
+      fetched(model.device(), sizeof(Report)),
+      landed(model.device()) {}
+
+template <class T>
 Backpropagation<T>::Backpropagation(Model<T>& model, bool input_gradient)
     : model_(model),
       input_gradient_(input_gradient),
       units_(weight_units(model, executor(Strategy::by_layer).plan().weights)),
       gradients_(model, units_),
-      staged_(model.device(), model.topology().inputs, model.outputs()),
-      row_loss_(model.device()),
-      report_(model.device(), 1),
+      shut_(model.device(), 1),
       recordings_(model.device()) {}
 
 template <class T>
@@ -54,14 +60,14 @@ StepShape step_shape(const Model<T>& model, std::int64_t rows) {
 }
 
 template <class T>
-void Backpropagation<T>::prepare(const Batch<T>& batch, const PassOptions& options) {
-    const std::int64_t rows = (batch.rows + options.micro_batches - 1) / options.micro_batches;
+void Backpropagation<T>::prepare(const Flight& flight) {
+    const PassOptions& options = flight.options;
+    const std::int64_t rows = (flight.whole.rows + options.micro_batches - 1) / options.micro_batches;
     const Choice choice = choose_strategy(step_shape(model_, rows));
     threads_ = choice.threads;
     strategy_ = choice.strategy;
     executor(strategy_).prepare(rows, threads_);
     gradients_.prepare(threads_, materialises(options) || strategy_ == Strategy::by_tile);
-    row_loss_.reserve(batch.rows);
     unit_queue_.reserve(threads_);
 }
 
@@ -82,45 +88,106 @@ Frame<T> Backpropagation<T>::micro_batch(const Frame<T>& whole, const PassOption
 }
 
 template <class T>
-PassResult Backpropagation<T>::run(const Batch<T>& batch, const PassOptions& options, OptimizerState<T>* state) {
-    prepare(batch, options);
-    Frame<T> whole = staged_.take(batch);
-    whole.target.row_loss = row_loss_.data();
+typename Backpropagation<T>::Flight& Backpropagation<T>::flight(int place) {
+    auto& made = flights_[static_cast<std::size_t>((first_ + place) % most_in_flight)];
+    if (!made) made = std::make_unique<Flight>(model_);
+    return *made;
+}
+
+template <class T>
+void Backpropagation<T>::begin(const Batch<T>& batch, const PassOptions& options, OptimizerState<T>* state) {
+    if (in_flight_ == 0) first_ = 0;  // one after another, they use the same memory
+    Flight& next = flight(in_flight_);
+    next.row_loss.reserve(batch.rows);
+    next.options = options;
+    next.state = state;
+    next.whole = next.staged.take(batch, state ? state->hypers(batch.lr, in_flight_) : Hypers<T>{});
+    next.whole.target.row_loss = next.row_loss.data();
+    launch(next);
+    ++in_flight_;
+}
+
+template <class T>
+void Backpropagation<T>::launch(Flight& flight) {
+    prepare(flight);
     careful_ = false;
-    recordings_.run(key(whole, options, state), [&] { pass(whole, options, state); });
-    Report report;
-    model_.device().download(&report, report_.data(), sizeof report);
+    report_ = flight.report.data();
+    if (flight.state) flight.state->use(flight.staged.hypers());
+    recordings_.run(key(flight.whole, flight.options, flight.state),
+                    [&] { pass(flight.whole, flight.options, flight.state); });
+    model_.device().fetch(flight.fetched.get(), report_, sizeof(Report));
+    flight.landed.set();
+}
+
+template <class T>
+PassResult Backpropagation<T>::finish() {
     PassResult result;
-    result.loss = report.outcome.loss;
-    result.finite = report.outcome.finite;
-    if (report.outcome.may_overflow) {
-        result.overflow = run_carefully(whole, options, *state);
-        if (!result.overflow.empty()) {
-            result.finite = false;
-            return result;
-        }
-        model_.device().download(&report, report_.data(), sizeof report);
+    try {
+        result = judge(flight(0));
+    } catch (...) {
+        drop_all();
+        throw;
     }
-    if (materialises(options)) result.gradient_norm = report.gradient_norm;
-    if (!result.finite) result.bad_layer = first_bad_layer(whole, options);
-    if (result.finite && state && !options.keep_gradients) {
-        model_.parameters_changed();
-        state->finish_step();
+    if (!result.finite) {
+        drop_all();
+    } else {
+        --in_flight_;
+        first_ = (first_ + 1) % most_in_flight;
     }
-    staged_.finish();
     return result;
+}
+
+template <class T>
+PassResult Backpropagation<T>::judge(Flight& flight) {
+    Device& device = model_.device();
+    flight.landed.wait();
+    const PassOptions& options = flight.options;
+    PassResult result;
+    result.loss = flight.answer().outcome.loss;
+    result.finite = flight.answer().outcome.finite;
+    if (!permits(&flight.answer().outcome)) device.clear(shut_.data(), shut_.bytes());
+    const bool may_overflow = flight.answer().outcome.may_overflow;
+    if (may_overflow) {
+        result.overflow = run_carefully(flight);
+        result.finite = result.overflow.empty();
+        if (!result.finite) return result;
+    }
+    if (materialises(options)) result.gradient_norm = flight.answer().gradient_norm;
+    if (!result.finite) result.bad_layer = first_bad_layer(flight.whole, options);
+    if (result.finite && flight.state && !options.keep_gradients) {
+        model_.parameters_changed();
+        flight.state->count_step();
+    }
+    flight.staged.finish();
+    if (may_overflow)  // those after it were not permitted
+        for (int later = 1; later < in_flight_; ++later) launch(this->flight(later));
+    return result;
+}
+
+// Waits until nothing of those after the first is read or written any more. They were not permitted, or the device
+// fails.
+template <class T>
+void Backpropagation<T>::drop_all() noexcept {
+    for (int later = 1; later < in_flight_; ++later) try {
+            flight(later).landed.wait();
+        } catch (...) {
+        }
+    in_flight_ = 0;
 }
 
 // The same pass again, now with its update; undone where that was not finite, or the device failed. The name of the
 // parameter that was not.
 template <class T>
-std::string Backpropagation<T>::run_carefully(const Frame<T>& whole, const PassOptions& options,
-                                              OptimizerState<T>& state) {
-    Snapshot<T> before(model_, state);
+std::string Backpropagation<T>::run_carefully(Flight& flight) {
+    prepare(flight);  // what was begun since may have been too large for the memory that is left
+    Snapshot<T> before(model_, *flight.state);
     careful_ = true;
+    report_ = flight.report.data();
+    flight.state->use(flight.staged.hypers());
     std::string overflow;
     try {
-        pass(whole, options, &state);
+        pass(flight.whole, flight.options, flight.state);
+        model_.device().fetch(flight.fetched.get(), report_, sizeof(Report));
         overflow = before.first_overflow();
     } catch (...) {
         before.restore();
@@ -162,8 +229,7 @@ void Backpropagation<T>::team_body(Team& team, const Frame<T>& whole, const Pass
         weights_by_layer(team, frame, materialise ? nullptr : state);
         team.barrier();
     }
-    Report& report = *report_.data();
-    if (materialises(options)) gradients_.clip(team, options.clip_norm, &report.gradient_norm, &report.clip_factor);
+    if (materialises(options)) gradients_.clip(team, options.clip_norm, &report_->gradient_norm, &report_->clip_factor);
     if (options.keep_gradients) return;
     if (materialise) gradients_.update(team, *state, permission());
     if (team.rank() > 0) return;
@@ -175,8 +241,9 @@ template <class T>
 void Backpropagation<T>::conclude(const Frame<T>& whole, const PassOptions& options, const OptimizerState<T>* state) {
     const bool can_overflow = state && !options.keep_gradients && !careful_;
     const double* magnitudes = executor().magnitudes();
-    model_.kernels().conclude({whole.rows, row_loss_.data(), magnitudes, magnitudes + 1,
-                               can_overflow ? state->hyper(0) : nullptr, &report_.data()->outcome});
+    model_.kernels().conclude({whole.rows, whole.target.row_loss, magnitudes, magnitudes + 1,
+                               can_overflow ? state->hyper(0) : nullptr, &report_->outcome,
+                               model_.device().is_host() ? nullptr : shut_.data()});
 }
 
 template <class T>
@@ -203,7 +270,7 @@ template <class T>
 std::int64_t Backpropagation<T>::first_bad_layer(const Frame<T>& whole, const PassOptions& options) const {
     try {
         std::vector<double> losses(static_cast<std::size_t>(whole.rows));
-        model_.device().download(losses.data(), row_loss_.data(), losses.size() * sizeof(double));
+        model_.device().download(losses.data(), whole.target.row_loss, losses.size() * sizeof(double));
         std::int64_t bad = 0;
         auto finite = [&](std::int64_t m) {
             const Frame<T> frame = micro_batch(whole, options, m);

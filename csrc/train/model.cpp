@@ -16,20 +16,25 @@ Topology checked(Topology topology) {
     return topology;
 }
 
-// The first work of a thread for a device, whose memory the members that follow ask for.
-Device& current(Device& device) {
-    device.make_current();
+// Before any memory is asked for: a device's kernels may take matrices so wide and no wider.
+Device& checked_for(const Topology& topology, Device& device) {
+    std::int64_t widest = topology.inputs;
+    for (const Layer& layer : topology.layers) widest = std::max(widest, layer.width);
+    if (widest > device.max_columns())
+        throw DeviceError("Network: a width is " + std::to_string(widest) + ", and kernels of device \"" +
+                          device.name() + "\" take at most " + std::to_string(device.max_columns()) +
+                          "; use narrower layers, or device=\"cpu\"");
     return device;
 }
 
 }  // namespace
 
 template <class T>
-Model<T>::Model(Device& device, Topology topology, std::uint64_t seed)
+Model<T>::Model(const CurrentDevice&, Device& device, Topology topology, std::uint64_t seed)
     : topology_(std::move(topology)),
       list_(list_parameters(topology_)),
       seed_(seed),
-      device_(current(device)),
+      device_(checked_for(topology_, device)),
       kernels_(device.kernels<T>()),
       store_(list_, device),
       norms_(topology_, list_, store_, device),
@@ -42,7 +47,8 @@ Model<T>::Model(Device& device, Topology topology, std::uint64_t seed)
 
 template <class T>
 Model<T>::Model(Topology topology, std::uint64_t seed, Device& device)
-    : Model(device, checked(std::move(topology)), seed) {
+    : Model(CurrentDevice(device), device, checked(std::move(topology)), seed) {
+    const CurrentDevice current(device);
     std::vector<Compute<T>> narrow;
     for (std::size_t id = 0; id < list_.all.size(); ++id) {
         const std::vector<double> value = initial_value(topology_, list_, static_cast<int>(id), seed);
@@ -55,7 +61,8 @@ Model<T>::Model(Topology topology, std::uint64_t seed, Device& device)
 }
 
 template <class T>
-Model<T>::Model(const Model& other, Device& device) : Model(device, other.topology_, other.seed_) {
+Model<T>::Model(const Model& other, Device& device)
+    : Model(CurrentDevice(device), device, other.topology_, other.seed_) {
     std::vector<std::vector<Compute<T>>> values;
     std::vector<std::pair<int, Compute<T>*>> wanted;
     for (std::size_t id = 0; id < list_.all.size(); ++id) {
@@ -63,7 +70,7 @@ Model<T>::Model(const Model& other, Device& device) : Model(device, other.topolo
         wanted.push_back({static_cast<int>(id), values.back().data()});
     }
     other.read(wanted);
-    device_.make_current();
+    const CurrentDevice current(device);
     for (const auto& [id, value] : wanted) store_.write(id, value);
     device_.synchronize();
 }
@@ -79,16 +86,15 @@ void Model<T>::check_terms() const {
 }
 
 template <class T>
-std::unique_lock<ForkSafeMutex> Model<T>::hold() const {
-    std::unique_lock<ForkSafeMutex> lock(mutex_);
-    device_.make_current();
-    return lock;
-}
-
-template <class T>
-void Model<T>::read(const std::vector<std::pair<int, Compute<T>*>>& values) const {
+void Model<T>::read(const std::vector<std::pair<int, Compute<T>*>>& values, Memory in) const {
     const auto held = hold();
-    for (const auto& [id, value] : values) store_.read(id, value);
+    for (const auto& [id, value] : values) {
+        if (in == Memory::host)
+            store_.read(id, value);
+        else
+            store_.read_on_device(id, value);
+    }
+    if (in == Memory::device) device_.synchronize();
 }
 
 template <class T>
@@ -149,7 +155,7 @@ void Model<T>::fold() {
 }
 
 template <class T>
-void Model<T>::predict(Rows<Compute<T>> x, std::int64_t rows, MutableRows<Compute<T>> out) {
+void Model<T>::predict(Rows<Compute<T>> x, std::int64_t rows, MutableRows<Compute<T>> out, Memory x_in, Memory out_in) {
     if (rows == 0) return;
     const auto held = hold();
     fold();
@@ -158,17 +164,18 @@ void Model<T>::predict(Rows<Compute<T>> x, std::int64_t rows, MutableRows<Comput
                                                             weight_bytes());
     const int threads = device_.is_host() ? useful_threads(rows * weight_elements(), get_num_threads()) : 1;
     inference_->prepare(rows, threads);
-    const Rows<Compute<T>> input = input_.rows(x, rows, topology_.inputs);
-    const MutableRows<Compute<T>> output = output_.begin(out, rows, outputs());
+    const Rows<Compute<T>> input = input_.rows(x, rows, topology_.inputs, x_in);
+    const MutableRows<Compute<T>> output = output_.begin(out, rows, outputs(), out_in);
     run_on_team([&](Team& team) { inference_->run(team, input, rows, output); }, threads);
     output_.finish();
 }
 
 // On the host, where the outputs are in any case.
 template <class T>
-double Model<T>::loss(Rows<Compute<T>> x, std::int64_t rows, const LossTarget<T>& target, Compute<T>* out) {
+double Model<T>::loss(Rows<Compute<T>> x, std::int64_t rows, const LossTarget<T>& target, Compute<T>* out,
+                      Memory x_in) {
     std::vector<double> row_loss(rows);
-    predict(x, rows, {out, outputs()});
+    predict(x, rows, {out, outputs()}, x_in);
     LossArgs<Compute<T>> args;
     args.rows = rows;
     args.columns = outputs();

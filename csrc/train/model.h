@@ -1,6 +1,7 @@
-// A network on a device: its topology, its arrays, and what inference needs. What callers give and get is the host's.
+// A network on a device: its topology, its arrays, and what inference needs. What callers give and get is the host's,
+// unless they say that it is in memory of the device.
 // One caller at a time: functions lock, but for the few at the end, for whoever trains it and holds it meanwhile. Who
-// lets go of it has waited for the device.
+// lets go of it has waited for the device; or has left an Unsettled, which is settled before anyone else gets it.
 #pragma once
 
 #include <memory>
@@ -22,6 +23,16 @@ struct Recorded {
     std::vector<Compute<T>> values;
 };
 
+// Work on a model that its owner has asked for and not waited for.
+class Unsettled {
+public:
+    // Waits for it. The model is held; what went wrong is the owner's to tell.
+    virtual void settle() noexcept = 0;
+
+protected:
+    ~Unsettled() = default;
+};
+
 template <class T>
 class Model {
 public:
@@ -37,14 +48,16 @@ public:
     std::int64_t outputs() const { return topology_.layers.back().width; }
 
     // Several parameters of one moment, row-major.
-    void read(const std::vector<std::pair<int, Compute<T>*>>& values) const;
+    void read(const std::vector<std::pair<int, Compute<T>*>>& values, Memory in = Memory::host) const;
     // Likewise; nothing can fail once it begins.
     void write(const std::vector<std::pair<int, const Compute<T>*>>& values);
 
     // out: (rows, outputs).
-    void predict(Rows<Compute<T>> x, std::int64_t rows, MutableRows<Compute<T>> out);
-    // The loss in inference mode; `out` gets the outputs, (rows, outputs).
-    double loss(Rows<Compute<T>> x, std::int64_t rows, const LossTarget<T>& target, Compute<T>* out);
+    void predict(Rows<Compute<T>> x, std::int64_t rows, MutableRows<Compute<T>> out, Memory x_in = Memory::host,
+                 Memory out_in = Memory::host);
+    // The loss in inference mode; `out` gets the outputs, (rows, outputs). Both it and `target` are the host's.
+    double loss(Rows<Compute<T>> x, std::int64_t rows, const LossTarget<T>& target, Compute<T>* out,
+                Memory x_in = Memory::host);
     // Layer outputs, and normal paths that were stored.
     std::vector<Recorded<T>> activations(Rows<Compute<T>> x, std::int64_t rows, bool training);
 
@@ -55,8 +68,21 @@ public:
 
     Device& device() const { return device_; }
 
-    // For what trains this model. The lock, and the device as the calling thread's.
-    [[nodiscard]] std::unique_lock<ForkSafeMutex> hold() const;
+    // For what trains this model. The lock, and the device as the calling thread's; with nothing unsettled but the
+    // caller's own.
+    class Held {
+    public:
+        Held(const Model& model, const Unsettled* own) : lock_(model.mutex_), current_(model.device_) {
+            if (model.unsettled_ && model.unsettled_ != own) model.unsettled_->settle();
+        }
+
+    private:
+        const std::unique_lock<ForkSafeMutex> lock_;
+        const CurrentDevice current_;
+    };
+    [[nodiscard]] Held hold(const Unsettled* own = nullptr) const { return Held(*this, own); }
+    // While it is held; null again once there is nothing to settle.
+    void leave(Unsettled* unsettled) { unsettled_ = unsettled; }
     ParameterStore<T>& store() { return store_; }
     Norms<T>& norms() { return norms_; }
     const KernelTable<T>& kernels() const { return kernels_; }
@@ -66,8 +92,8 @@ public:
     std::int64_t first_bad_layer(Frame<T> frame);
 
 private:
-    // A checked topology, and arrays of zeros.
-    Model(Device& device, Topology topology, std::uint64_t seed);
+    // A checked topology, and arrays of zeros. `device` is the calling thread's.
+    Model(const CurrentDevice&, Device& device, Topology topology, std::uint64_t seed);
     void check_terms() const;
     void fold();
     // A forward pass that keeps every activation.
@@ -86,6 +112,7 @@ private:
     std::unique_ptr<InferenceExecutor<T>> inference_;
     Staged<Compute<T>> input_;
     Returned<Compute<T>> output_;
+    Unsettled* unsettled_ = nullptr;
     mutable ForkSafeMutex mutex_;
 };
 

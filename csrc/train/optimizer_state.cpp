@@ -6,7 +6,7 @@ namespace resnetcore {
 
 template <class T>
 OptimizerState<T>::OptimizerState(Model<T>& model, const OptimizerSettings& settings)
-    : model_(model), settings_(settings), arrays_(optimizer_states(settings.optimizer)), hypers_(model.device(), 2) {
+    : model_(model), settings_(settings), arrays_(optimizer_states(settings.optimizer)) {
     const auto& all = model.parameters().all;
     for (std::size_t id = 0; id < all.size(); ++id)
         for (int i = 0; i < arrays_; ++i)
@@ -20,8 +20,8 @@ bool OptimizerState<T>::decays(int id) const {
 }
 
 template <class T>
-void OptimizerState<T>::begin_step(double lr) {
-    const double t = static_cast<double>(steps_ + 1);
+Hypers<T> OptimizerState<T>::hypers(double lr, std::int64_t between) const {
+    const double t = static_cast<double>(steps_ + between + 1);
     Hyper<Compute<T>> h;
     h.lr = static_cast<Compute<T>>(lr);
     h.momentum = static_cast<Compute<T>>(settings_.momentum);
@@ -34,9 +34,9 @@ void OptimizerState<T>::begin_step(double lr) {
     h.eps = static_cast<Compute<T>>(settings_.eps);
     h.step_size = static_cast<Compute<T>>(lr / (1 - std::pow(settings_.beta1, t)));
     h.root_correction = static_cast<Compute<T>>(std::sqrt(1 - std::pow(settings_.beta2, t)));
-    Hyper<Compute<T>> both[] = {h, h};
+    Hypers<T> both = {h, h};
     both[1].weight_decay = 0;
-    model_.device().upload(hypers_.data(), both, sizeof both);
+    return both;
 }
 
 template <class T>

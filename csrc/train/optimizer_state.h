@@ -7,6 +7,7 @@
 
 #include "kernels/ops.h"
 #include "train/model.h"
+#include "train/staged_batch.h"
 
 namespace resnetcore {
 
@@ -28,13 +29,15 @@ public:
     std::int64_t steps() const { return steps_; }
     void set_steps(std::int64_t steps) { steps_ = steps; }
 
-    // Sets the numbers of the next update; the update itself is counted by finish_step.
-    void begin_step(double lr);
-    void finish_step() { ++steps_; }
+    // The numbers of the update that comes after the next `between`.
+    Hypers<T> hypers(double lr, std::int64_t between) const;
+    // Where the updates that are asked for from now on find theirs, in memory of the device.
+    void use(const Hyper<Compute<T>>* hypers) { hypers_ = hypers; }
+    void count_step() { ++steps_; }
 
     Slot<Compute<T>> slot(int id);
     // In memory of the device.
-    const Hyper<Compute<T>>* hyper(int id) const { return hypers_.data() + (decays(id) ? 0 : 1); }
+    const Hyper<Compute<T>>* hyper(int id) const { return hypers_ + (decays(id) ? 0 : 1); }
 
     int arrays() const { return arrays_; }
     Compute<T>* array(int id, int index) { return states_[id * arrays_ + index].data(); }
@@ -47,7 +50,7 @@ private:
     const int arrays_;
     std::vector<AlignedArray<Compute<T>>> states_;
     std::int64_t steps_ = 0;
-    AlignedArray<Hyper<Compute<T>>> hypers_;  // with weight decay, and without
+    const Hyper<Compute<T>>* hypers_ = nullptr;
 };
 
 extern template class OptimizerState<float>;

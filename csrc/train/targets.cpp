@@ -66,6 +66,7 @@ CheckedTargets<T>::CheckedTargets(const GivenTargets<T>& given, const LossSettin
     target_.loss = settings.loss;
     target_.labels = given.labels;
     target_.targets = given.values;
+    values_in_ = given.values_in;
     target_.sample_weight = given.sample_weight;
     target_.label_smoothing = settings.label_smoothing;
     target_.delta = settings.delta;

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "runtime/staged.h"
 #include "runtime/step_runner.h"
 #include "topology/layer.h"
 
@@ -26,6 +27,7 @@ template <class T>
 struct GivenTargets {
     const std::int64_t* labels = nullptr;
     Rows<Compute<T>> values;
+    Memory values_in = Memory::host;  // else not looked at: of a loss that takes any numbers
     const Compute<T>* sample_weight = nullptr;
 };
 
@@ -38,8 +40,9 @@ public:
                    const std::string& operation);
     CheckedTargets(const CheckedTargets&) = delete;
 
-    // In the host's memory. Points into this object; `normaliser` is 1 / Σ weights.
+    // In the host's memory, but for values that are not. Points into this object; `normaliser` is 1 / Σ weights.
     const LossTarget<T>& get() const { return target_; }
+    Memory values_in() const { return values_in_; }
     // What the mean over the rows is divided by: Σ weights, or their number.
     double weight() const { return weight_; }
 
@@ -47,6 +50,7 @@ private:
     void set_normaliser(std::int64_t rows, std::int64_t outputs, bool by_rows, const std::string& operation);
 
     LossTarget<T> target_;
+    Memory values_in_ = Memory::host;
     double weight_ = 0, normaliser_ = 1;
     std::vector<Compute<T>> class_weight_;
 };

@@ -36,23 +36,94 @@ Training<T>::Training(ModelPtr<T> trained, TrainingSettings numbers, const std::
 }
 
 template <class T>
-double Training<T>::step(Rows<Compute<T>> x, std::int64_t rows, const CheckedTargets<T>& targets, double lr,
-                         const std::string& operation) {
+Training<T>::~Training() {
+    if (count_ == 0) return;
+    try {
+        const auto held = model->hold(this);
+        settle();
+    } catch (const std::exception&) {  // the device is another process's, or fails
+        model->leave(nullptr);
+    }
+}
+
+template <class T>
+Batch<T> Training<T>::described(const BatchRows<T>& given, const CheckedTargets<T>& targets, double lr) const {
     Batch<T> batch;
-    batch.x = x;
-    batch.rows = rows;
+    static_cast<BatchRows<T>&>(batch) = given;
     batch.target = targets.get();
-    batch.step = static_cast<std::uint32_t>(state.steps());
+    batch.targets_in = targets.values_in();
+    batch.lr = lr;
+    batch.step = static_cast<std::uint32_t>(steps_begun());
     batch.seed = settings.seed;
+    return batch;
+}
+
+template <class T>
+PassOptions Training<T>::options() const {
     PassOptions options;
     options.micro_batches = settings.accumulate;
     options.clip_norm = settings.clip_norm;
-    state.begin_step(lr);
-    const PassResult result = pass_.run(batch, options, &state);
+    return options;
+}
+
+template <class T>
+double Training<T>::step(const BatchRows<T>& batch, const CheckedTargets<T>& targets, double lr,
+                         const std::string& operation) {
+    const PassResult result = pass_.run(described(batch, targets, lr), options(), &state);
     if (!result.finite) throw non_finite(result, operation, state.steps() + 1);
     last_gradient_norm = result.gradient_norm;
     last_weight = targets.weight();
     return result.loss;
+}
+
+template <class T>
+void Training<T>::begin(const BatchRows<T>& batch, const CheckedTargets<T>& targets, double lr) {
+    const auto held = model->hold(this);
+    if (count_ > 0 && begun(count_ - 1).error) std::rethrow_exception(begun(count_ - 1).error);
+    if (count_ == most) throw ValueError("step: finish an earlier one first");
+    const Batch<T> whole = described(batch, targets, lr);
+    pass_.begin(whole, options(), &state);
+    begun(count_) = {};
+    begun(count_++).weight = targets.weight();
+    model->leave(this);
+    // Whose memory the pass reads may write to it next, or give it back.
+    if (ahead() == 0 || whole.is_read_in_place()) settle();
+}
+
+template <class T>
+double Training<T>::finish() {
+    const auto held = model->hold(this);
+    if (count_ == 0) throw ValueError("step: none was begun");
+    settle(0);
+    if (pass_.in_flight() == 0) model->leave(nullptr);
+    const Begun one = begun(0);
+    first_ = (first_ + 1) % most, --count_;
+    if (one.error) std::rethrow_exception(one.error);
+    last_gradient_norm = one.result.gradient_norm;
+    last_weight = one.weight;
+    return one.result.loss;
+}
+
+template <class T>
+void Training<T>::settle() noexcept {
+    for (int place = 0; place < count_; ++place) settle(place);
+    model->leave(nullptr);
+}
+
+// Those before it are settled.
+template <class T>
+void Training<T>::settle(int place) noexcept {
+    Begun& one = begun(place);
+    if (one.settled) return;
+    one.settled = true;
+    try {
+        one.result = pass_.finish();
+        if (one.result.finite) return;
+        one.error = std::make_exception_ptr(non_finite(one.result, "step", state.steps() + 1));
+    } catch (...) {
+        one.error = std::current_exception();
+    }
+    count_ = place + 1;
 }
 
 template <class T>

@@ -1,8 +1,11 @@
-// One training: a network, a loss, an optimizer's state, and the pass that updates them.
+// One training: a network, a loss, an optimizer's state, and the passes that update them.
 //
-// Whoever calls `step` or looks at `state` holds the model's lock.
+// Whoever calls `step` or looks at `state` holds the model. Between a `begin` and its `finish` nobody has to: whoever
+// gets the model meanwhile finds it between two steps, all of them settled, and their results are kept for `finish`.
 #pragma once
 
+#include <array>
+#include <exception>
 #include <memory>
 
 #include "base/error.h"
@@ -25,10 +28,12 @@ struct TrainingSettings {
 void check_settings(const TrainingSettings& settings, const std::string& operation);
 
 template <class T>
-class Training {
+class Training final : private Unsettled {
 public:
     // The numbers are checked. Throws ValueError for what is out of range in the network's precision.
     Training(ModelPtr<T> trained, TrainingSettings numbers, const std::string& operation);
+
+    ~Training();
 
     const ModelPtr<T> model;
     const TrainingSettings settings;
@@ -36,11 +41,36 @@ public:
     double last_gradient_norm = 0, last_weight = 0;
 
     // One update; the loss of before it. Throws NonFiniteError, with nothing changed, where it becomes NaN or infinite.
-    double step(Rows<Compute<T>> x, std::int64_t rows, const CheckedTargets<T>& targets, double lr,
-                const std::string& operation);
+    double step(const BatchRows<T>& batch, const CheckedTargets<T>& targets, double lr, const std::string& operation);
+
+    // The same in two halves, each of which holds the model itself: `finish` gives what the first `begin` that has not
+    // been finished came to, and waits for it; at most two can be unfinished. Steps begun after one that failed are
+    // dropped, and `begin` throws that one's error until `finish` has.
+    void begin(const BatchRows<T>& batch, const CheckedTargets<T>& targets, double lr);
+    double finish();
+    // How many steps it pays to have begun while an earlier one is finished.
+    int ahead() const { return model->device().is_host() ? 0 : Backpropagation<T>::most_in_flight - 1; }
+    // Steps made and begun.
+    std::int64_t steps_begun() const { return state.steps() + pass_.in_flight(); }
 
 private:
+    struct Begun {
+        bool settled = false;
+        PassResult result;
+        double weight = 0;
+        std::exception_ptr error;
+    };
+
+    Batch<T> described(const BatchRows<T>& batch, const CheckedTargets<T>& targets, double lr) const;
+    PassOptions options() const;
+    void settle() noexcept override;
+    void settle(int place) noexcept;
+    Begun& begun(int place) { return begun_[static_cast<std::size_t>((first_ + place) % most)]; }
+
+    static constexpr int most = Backpropagation<T>::most_in_flight;
     Backpropagation<T> pass_;
+    std::array<Begun, most> begun_;
+    int first_ = 0, count_ = 0;  // of begun_
 };
 
 // Throws ValueError unless `lr` is positive and finite in the network's precision.

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import callbacks, losses, models, onnx, ops, optimizers, plots, schedules
-    from ._core import activations
+    from ._core import DeviceArray, activations
     from ._errors import (
         BuildFeatureError,
         BusyError,
@@ -80,6 +80,7 @@ _EXPORTS = {
             "show_config",
         )
     },
+    "DeviceArray": ("._core", "DeviceArray"),
     "Diagnosis": (".diagnostics", "Diagnosis"),
     **{name: (".embedding", name) for name in ("get_cmake_dir", "get_include", "get_library")},
     "History": (".history", "History"),
@@ -104,6 +105,7 @@ __all__ = [
     "CheckpointError",
     "ConversionError",
     "DTypeError",
+    "DeviceArray",
     "DeviceError",
     "Diagnosis",
     "EarlyStopping",

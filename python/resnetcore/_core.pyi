@@ -13,6 +13,42 @@ from numpy.typing import NDArray
 # float32 or float64, as the network was made or as the function's suffix says; bf16 is of bfloat16_dtype().
 _Array = NDArray[Any]
 
+class DeviceArray:
+    """An array in a GPU's memory, as networks there give them.
+
+    Other libraries take it without a copy, by DLPack (`torch.from_dlpack`, `cupy.from_dlpack`, `jax.dlpack.from_dlpack`)
+    or by `__cuda_array_interface__`. What is in it has been computed when it is given.
+    """
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def ndim(self) -> int: ...
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+    @property
+    def device(self) -> str:
+        """As `Network.device`: "cuda:0"."""
+
+    def numpy(self) -> _Array:
+        """A copy in the CPU's memory."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, rows: slice) -> DeviceArray: ...
+    def __dlpack__(
+        self,
+        *,
+        stream: int | None = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+    ) -> Any: ...
+    def __dlpack_device__(self) -> tuple[int, int]: ...
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]: ...
+
+_Rows = _Array | DeviceArray
+
 class Network:
     """A checked topology and its arrays; see resnetcore.Network."""
 
@@ -45,22 +81,22 @@ class Network:
     def outputs(self) -> int: ...
     @property
     def seed(self) -> int: ...
-    def activations(self, x: _Array, training: bool = False) -> dict[str, _Array]:
+    def activations(self, x: _Rows, training: bool = False) -> dict[str, _Array]:
         """Layer outputs by number, and stored normal paths."""
 
     def buffer_names(self) -> list[str]: ...
     def clone(self, device: str | None = None) -> Network:
         """A network with the same arrays that shares nothing with this one, on its or on another device."""
 
-    def evaluate(self, x: _Array, y: _Array, loss: dict[str, Any]) -> tuple[float, float, _Array]:
+    def evaluate(self, x: _Rows, y: _Rows, loss: dict[str, Any]) -> tuple[float, float, _Array]:
         """(loss, outputs) in inference mode."""
 
-    def get(self, names: Sequence[str]) -> dict[str, _Array]:
-        """{name: a copy of that parameter or buffer}, all of one moment."""
+    def get(self, names: Sequence[str], on_device: bool = False) -> dict[str, Any]:
+        """{name: a copy of that parameter or buffer}, all of one moment; in the GPU's memory where asked for."""
 
     def gradients(
-        self, x: _Array, y: _Array, loss: dict[str, Any], step: int = 0, operation: str = "gradients"
-    ) -> tuple[float, dict[str, _Array], _Array]:
+        self, x: _Rows, y: _Rows, loss: dict[str, Any], step: int = 0, operation: str = "gradients"
+    ) -> tuple[float, dict[str, _Array], Any]:
         """(loss, {name: gradient}, d_x); nothing is updated."""
 
     def parameter_names(self) -> list[str]: ...
@@ -70,7 +106,7 @@ class Network:
     def step_shape(self, batch: int) -> dict[str, int]:
         """What the way to do a step on so many rows is chosen and remembered by."""
 
-    def predict(self, x: _Array) -> _Array:
+    def predict(self, x: _Rows) -> Any:
         """Outputs in inference mode, (n, outputs)."""
 
     def set(self, values: dict[str, _Array]) -> None:
@@ -94,19 +130,30 @@ class Trainer:
     def last_weight(self) -> float: ...
     @property
     def steps(self) -> int: ...
+    @property
+    def steps_begun(self) -> int: ...
+    @property
+    def ahead(self) -> int:
+        """How many steps it pays to have begun while an earlier one is finished."""
     def set_state(self, values: dict[str, _Array]) -> None:
         """What state() gave, all or nothing."""
 
     def state(self) -> dict[str, _Array]:
         """The optimizer's arrays and step count."""
 
-    def step(self, x: _Array, y: _Array, lr: float, sample_weight: _Array | None = None) -> float:
+    def step(self, x: _Rows, y: _Rows, lr: float, sample_weight: _Array | None = None) -> float:
         """One update; the loss of before it."""
 
-    def step_rows(
-        self, x: _Array, y: _Array, rows: NDArray[np.int64], lr: float, sample_weight: _Array | None = None
-    ) -> float:
-        """One update on the chosen rows of x and y."""
+    def begin_step(self, x: _Rows, y: _Rows, lr: float, sample_weight: _Array | None = None) -> None:
+        """The same without waiting for it. An earlier step's error that was met with meanwhile is raised here, too."""
+
+    def begin_rows(
+        self, x: _Rows, y: _Array, rows: NDArray[np.int64], lr: float, sample_weight: _Array | None = None
+    ) -> None:
+        """The same on the chosen rows of x and y."""
+
+    def finish_step(self) -> float:
+        """Waits for the first step that was begun and not finished; its loss. After an error, none is begun."""
 
 class Vjp:
     """A stack of layers for a framework with gradients of its own; parameters come with each call, in order."""
@@ -157,6 +204,9 @@ def check_device(name: str) -> str:
 def cuda_info() -> dict[str, Any]:
     """What the CUDA module is built for, the driver and its GPUs, and why there are none."""
 
+def device_array(value: Any, what: str) -> DeviceArray:
+    """The memory of any array on a GPU that speaks DLPack or has a __cuda_array_interface__."""
+
 def from_dlpack(value: Any, what: str, widen: bool = True, written: bool = False) -> _Array:
     """A NumPy array of the memory of any CPU array that speaks DLPack; bfloat16 becomes float32 where widened."""
 
@@ -191,6 +241,7 @@ def residual_forward_f32(
     identity: list[_Array],
     activation: str,
     out: _Array,
+    device: str = "cpu",
 ) -> None: ...
 def residual_forward_f64(
     sources: list[_Array],
@@ -199,6 +250,7 @@ def residual_forward_f64(
     identity: list[_Array],
     activation: str,
     out: _Array,
+    device: str = "cpu",
 ) -> None: ...
 def residual_forward_bf16(
     sources: list[_Array],
@@ -207,6 +259,7 @@ def residual_forward_bf16(
     identity: list[_Array],
     activation: str,
     out: _Array,
+    device: str = "cpu",
 ) -> None: ...
 def residual_backward_f32(
     grad: _Array,
@@ -216,6 +269,7 @@ def residual_backward_f32(
     bias: _Array | None,
     identity: list[_Array],
     activation: str,
+    device: str = "cpu",
 ) -> tuple[list[_Array], list[_Array], _Array | None, _Array]: ...
 def residual_backward_f64(
     grad: _Array,
@@ -225,6 +279,7 @@ def residual_backward_f64(
     bias: _Array | None,
     identity: list[_Array],
     activation: str,
+    device: str = "cpu",
 ) -> tuple[list[_Array], list[_Array], _Array | None, _Array]: ...
 def residual_backward_bf16(
     grad: _Array,
@@ -234,6 +289,7 @@ def residual_backward_bf16(
     bias: _Array | None,
     identity: list[_Array],
     activation: str,
+    device: str = "cpu",
 ) -> tuple[list[_Array], list[_Array], _Array | None, _Array]: ...
 def residual_update_f32(
     grad: _Array,
@@ -244,6 +300,7 @@ def residual_update_f32(
     identity: list[_Array],
     activation: str,
     lr: float,
+    device: str = "cpu",
 ) -> tuple[list[_Array], _Array]: ...
 def residual_update_f64(
     grad: _Array,
@@ -254,6 +311,7 @@ def residual_update_f64(
     identity: list[_Array],
     activation: str,
     lr: float,
+    device: str = "cpu",
 ) -> tuple[list[_Array], _Array]: ...
 def residual_update_bf16(
     grad: _Array,
@@ -264,6 +322,7 @@ def residual_update_bf16(
     identity: list[_Array],
     activation: str,
     lr: float,
+    device: str = "cpu",
 ) -> tuple[list[_Array], _Array]: ...
 def set_num_threads(threads: int) -> None:
     """Sets the threads that kernels run on, 1 to 1024."""
@@ -276,3 +335,6 @@ def use_host_threads(count: int) -> int:
 
 def xla_handlers() -> dict[str, Any]:
     """Handlers for XLA's foreign function interface on the CPU, by target name."""
+
+def to_device(array: _Array, device: str) -> DeviceArray:
+    """A copy of a NumPy array in a GPU's memory."""

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import mmap
 import sys
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
 from . import _core
 from ._errors import ArrayDeviceError, DTypeError, ShapeError
+from .device_arrays import DeviceArray, as_host, is_on_gpu, like_device_array, on_device
 
 _HOST_DEVICES = (1, 3, 11, 13)  # DLPack's CPU, and memory that CUDA and ROCm share with it
 _FLOATS = (np.dtype("float32"), np.dtype("float64"))
 # What stands for bfloat16 here, as NumPy has none; ml_dtypes, JAX and PyTorch each have their own.
 BFLOAT16 = _core.bfloat16_dtype()
+
+Rows = np.ndarray | DeviceArray  # of X: in the CPU's memory, or in that of the network's GPU
 
 
 def as_array(operation: str, name: str, value: Any, *, widen: bool = True) -> np.ndarray:
@@ -34,6 +37,8 @@ def as_array(operation: str, name: str, value: Any, *, widen: bool = True) -> np
         array = value.to_numpy()
     elif hasattr(value, "__dlpack__"):
         array = _from_dlpack(what, value, widen)
+    elif is_on_gpu(value):
+        raise ArrayDeviceError(f"{what} must be in the CPU's memory, got an array on a GPU; copy it to the CPU first")
     elif isinstance(value, (list, tuple)) or hasattr(value, "__array__") or _has_buffer(value):
         try:
             array = np.asarray(value)
@@ -99,15 +104,30 @@ def _plain(what: str, name: str, array: np.ndarray, widen: bool) -> np.ndarray:
     return array
 
 
-def as_rows(operation: str, name: str, value: Any, width: int) -> np.ndarray:
-    """`value` as a (rows, width) array of float32 or float64, not copied where NumPy can look at it.
+def as_host_array(operation: str, name: str, value: Any, device: str) -> np.ndarray:
+    """`as_array`, of a copy where `value` is on the GPU `device`."""
+    return as_array(operation, name, as_host(on_device(operation, name, value, device)) if is_on_gpu(value) else value)
+
+
+def is_floating(array: Rows) -> bool:
+    """Whether the core can read its elements, and convert them where the network's dtype is another."""
+    return array.dtype in _FLOATS or (isinstance(array, DeviceArray) and array.dtype == BFLOAT16)
+
+
+def as_rows(operation: str, name: str, value: Any, width: int, device: str = "cpu") -> Rows:
+    """`value` as a (rows, width) array of float32 or float64, not copied where NumPy or the GPU `device` can look at it.
 
     Raises:
         ShapeError: another rank or width.
         DTypeError: integers, complex numbers, objects or strings.
+        ArrayDeviceError: an array on another device than the CPU or `device`.
     """
-    array = as_array(operation, name, value)
-    if array.dtype not in _FLOATS:
+    array: Rows
+    if is_on_gpu(value):
+        array = on_device(operation, name, _without_negative_bit(f"{operation}: {name}", value, False), device)
+    else:
+        array = as_array(operation, name, value)
+    if not is_floating(array):
         # Frames become objects where a column is no number, but also where booleans or their own numbers stand beside.
         remedy = f"use {name}.astype('float32')" + (
             ", of its numeric columns, without missing values" if array.dtype.kind in "OUS" else ""
@@ -133,10 +153,21 @@ def is_ready(array: np.ndarray, dtype: np.dtype) -> bool:
     return array.dtype == dtype and array.flags.c_contiguous and array.flags.aligned
 
 
-def as_dense(array: np.ndarray, dtype: Any) -> np.ndarray:
-    """`array` as the core reads it: itself where it is ready, else a copy, in which what `dtype` cannot hold is infinite."""
+@overload
+def as_dense(array: np.ndarray, dtype: Any) -> np.ndarray: ...
+
+
+@overload
+def as_dense(array: Rows, dtype: Any) -> Rows: ...
+
+
+def as_dense(array: Rows, dtype: Any) -> Rows:
+    """`array` as the core reads it: itself where it is ready, else a copy, in which what `dtype` cannot hold is infinite.
+
+    A GPU's is converted by the core, on that GPU.
+    """
     dtype = np.dtype(dtype)
-    if is_ready(array, dtype):
+    if isinstance(array, DeviceArray) or is_ready(array, dtype):
         return array
     with np.errstate(over="ignore", invalid="ignore"):  # invalid: of a signalling NaN, which becomes a quiet one
         return np.ascontiguousarray(array, dtype)
@@ -151,8 +182,10 @@ def has_bfloat16(original: Any) -> bool:
     return _is_torch(original) or "ml_dtypes" in sys.modules
 
 
-def like(result: np.ndarray, original: Any) -> Any:
+def like(result: Rows, original: Any) -> Any:
     """`result` as the caller's kind of array: torch's and array-API libraries' own; NumPy's for everything else."""
+    if isinstance(result, DeviceArray):
+        return like_device_array(result, original)
     if _is_torch(original):
         torch = sys.modules["torch"]
         if result.dtype == BFLOAT16:

@@ -35,6 +35,14 @@ class Callback:
     def on_step_end(self, trainer: Trainer, loss: float) -> None:
         """After each update; `loss` is that of before it."""
 
+    def needs_step(self, step: int) -> bool:
+        """Whether `on_step_end` is to find the trainer as update number `step` has left it.
+
+        A GPU that nobody needs to wait for works on one step while the loss of the one before it comes back, and
+        `on_step_end` comes as much later. By default, who overrides `on_step_end` needs every step.
+        """
+        return type(self).on_step_end is not Callback.on_step_end
+
     def on_epoch_end(self, trainer: Trainer, metrics: dict[str, float]) -> None:
         """After each epoch; `metrics` are what it added to `trainer.history`."""
 
@@ -151,6 +159,10 @@ class Checkpoint(Callback):
         """Saves where steps are what counts, and enough have passed."""
         if self.every is not None and trainer.steps % self.every == 0:
             self._save(trainer)
+
+    def needs_step(self, step: int) -> bool:
+        """Where it is saved after this one."""
+        return self.every is not None and step % self.every == 0
 
     def on_epoch_end(self, trainer: Trainer, metrics: dict[str, float]) -> None:
         """Saves where epochs are what counts."""

@@ -68,7 +68,7 @@ def save_trainer(trainer: Trainer, path: str | os.PathLike[str]) -> None:
         ValueError: a schedule of the caller's own, which no file can hold.
         OSError: the file cannot be written; the old one is as it was.
     """
-    with trainer._turns.held():  # all of one moment between two steps; the file is written while others go on
+    with trainer._between_steps():  # all of one moment between two steps; the file is written while others go on
         config, state, network = trainer.config(), trainer.state(), trainer.net._arrays()
     try:
         schedules.from_dict(config["schedule"])

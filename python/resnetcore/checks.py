@@ -10,6 +10,7 @@ import numpy as np
 
 from . import _core
 from ._errors import BuildFeatureError, DeviceError, DTypeError
+from .device_arrays import DeviceArray, as_host
 
 # More of anything does not fit into a machine; what is below is a number to every library.
 _MOST = 2**53
@@ -53,8 +54,10 @@ def as_number(what: str, value: Any) -> float:
     return number
 
 
-def require_finite(operation: str, name: str, array: np.ndarray) -> None:
-    """ValueError where an array, (rows, …), holds a NaN or an infinity."""
+def require_finite(operation: str, name: str, array: np.ndarray | DeviceArray) -> None:
+    """ValueError where an array, (rows, …), holds a NaN or an infinity; of a GPU's, a copy is looked at."""
+    if isinstance(array, DeviceArray):
+        array = as_host(array)
     bad = np.flatnonzero(~np.isfinite(array).all(axis=tuple(range(1, array.ndim))))
     if len(bad):
         raise ValueError(

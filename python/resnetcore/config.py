@@ -70,7 +70,8 @@ def _cuda() -> str:
     if cuda["obstacle"]:
         return f"{built}; not available: {cuda['obstacle']}"
     gpus = ", ".join(f"cuda:{i} {name} (sm_{capability})" for i, (name, capability) in enumerate(cuda["gpus"]))
-    return f"{built}; driver for CUDA {version(cuda['driver_version'])}; {gpus}"
+    slow = "".join(f"; steps on {name} are launched kernel by kernel: {why}" for name, why in cuda["unrecorded"])
+    return f"{built}; driver for CUDA {version(cuda['driver_version'])}; {gpus}{slow}"
 
 
 def config() -> dict[str, str]:

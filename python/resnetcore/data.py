@@ -10,19 +10,21 @@ import numpy as np
 
 from . import _core
 from ._errors import DTypeError, ShapeError
-from .arrays import as_dense, as_rows, is_memory_map, is_ready
+from .arrays import Rows, as_dense, as_rows, is_memory_map, is_ready
 from .checks import require_finite
-from .losses import Loss, check_sample_weight, check_targets
+from .device_arrays import DeviceArray
+from .losses import Loss, check_sample_weight, check_targets, check_targets_in_place
 from .network import Network, chunks
 
-Batch = tuple[np.ndarray, np.ndarray, "np.ndarray | None"]
+Batch = tuple[Rows, Rows, "np.ndarray | None"]
 
 
 class ArrayData:
-    """Rows of X with their targets, in memory or mapped from files larger than memory.
+    """Rows of X with their targets, in memory, in that of the network's GPU, or mapped from files larger than memory.
 
     An epoch's order is a function of (seed, epoch), so a run continues in the middle of one without stored state.
-    Arrays in memory are converted to the network's dtype once; memory maps a batch at a time.
+    Arrays in memory are converted to the network's dtype once; memory maps a batch at a time, and a GPU's X, which stays
+    where it is, by the GPU. Targets and weights on a GPU are copied to the CPU once.
     """
 
     kind = "arrays"
@@ -37,13 +39,13 @@ class ArrayData:
         sample_weight: Any = None,
         check_finite: bool = False,
     ) -> None:
-        rows = as_rows(operation, "X", X, net.inputs)
+        rows = as_rows(operation, "X", X, net.inputs, net.device)
         self.rows = self.total = len(rows)
         if self.rows == 0:
             raise ShapeError(f"{operation}: X must have at least one row, got 0")
         self._dtype = net.dtype
-        self._y = check_targets(operation, y, loss, self.rows, net.outputs, self._dtype)
-        self._weight = check_sample_weight(operation, sample_weight, self.rows, self._dtype)
+        self._y = check_targets(operation, y, loss, self.rows, net.outputs, self._dtype, net.device)
+        self._weight = check_sample_weight(operation, sample_weight, self.rows, self._dtype, net.device)
         self._X = rows if is_memory_map(rows) else as_dense(rows, self._dtype)
         if check_finite:
             for _, chunk in chunks(self._X, self._dtype):
@@ -69,12 +71,12 @@ class ArrayData:
         for begin, end in spans(self.rows, batch_size, accumulate)[start:]:
             yield order[begin:end]
 
-    def step(self, core: _core.Trainer, rows: np.ndarray, lr: float) -> float:
-        """One update on the given rows; the loss of before it."""
-        if is_ready(self._X, self._dtype):
-            return core.step_rows(self._X, self._y, rows, lr, self._weight)
+    def begin(self, core: _core.Trainer, rows: np.ndarray, lr: float) -> None:
+        """Begins one update on the given rows."""
+        if isinstance(self._X, DeviceArray) or is_ready(self._X, self._dtype):
+            return core.begin_rows(self._X, self._y, rows, lr, self._weight)
         x = as_dense(self._X[rows], self._dtype)
-        return core.step(x, self._y[rows], lr, None if self._weight is None else self._weight[rows])
+        return core.begin_step(x, self._y[rows], lr, None if self._weight is None else self._weight[rows])
 
     def chunks(self) -> Iterator[Batch]:
         """All rows in order, for evaluation."""
@@ -116,10 +118,10 @@ class IterableData:
         """The checked batches of an epoch, from batch `start` on."""
         return islice(self._checked(), start, None)
 
-    def step(self, core: _core.Trainer, batch: Batch, lr: float) -> float:
-        """One update on a batch; the loss of before it."""
+    def begin(self, core: _core.Trainer, batch: Batch, lr: float) -> None:
+        """Begins one update on a batch."""
         x, y, weight = batch
-        return core.step(x, y, lr, weight)
+        core.begin_step(x, y, lr, weight)
 
     def chunks(self) -> Iterator[Batch]:
         """All batches in order, for evaluation."""
@@ -152,11 +154,11 @@ def check_batch(
     operation: str, net: Network, loss: Loss, x: Any, y: Any, sample_weight: Any = None, check_finite: bool = False
 ) -> Batch:
     """A batch as the core takes it; ShapeError without rows, and the errors of `as_rows` and `check_targets`."""
-    rows = as_rows(operation, "x", x, net.inputs)
+    rows = as_rows(operation, "x", x, net.inputs, net.device)
     if len(rows) == 0:
         raise ShapeError(f"{operation}: x must have at least one row, got 0")
-    targets = check_targets(operation, y, loss, len(rows), net.outputs, net.dtype)
-    weight = check_sample_weight(operation, sample_weight, len(rows), net.dtype)
+    targets = check_targets_in_place(operation, y, loss, len(rows), net.outputs, net.dtype, net.device)
+    weight = check_sample_weight(operation, sample_weight, len(rows), net.dtype, net.device)
     x = as_dense(rows, net.dtype)
     if check_finite:
         require_finite(operation, "x", x)

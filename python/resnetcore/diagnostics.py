@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ._core import norm_eps
-from .arrays import as_dense, as_rows
+from .arrays import as_dense, as_host_array, as_rows
 from .layers import Layer
 from .losses import Loss
 from .tables import table
@@ -65,6 +65,7 @@ def diagnose(net: Network, X: Any, y: Any, loss: str | Loss = "cross_entropy") -
         >>> print(net.diagnose(X[:256], y[:256]))
     """
     still = _without_dropout(net)
+    X, y = as_host_array("diagnose", "X", X, net.device), as_host_array("diagnose", "y", y, net.device)
     value, gradients, _ = still._gradients("diagnose", "X", X, y, loss)
     rows = as_rows("diagnose", "X", X, net.inputs)
     found = still._core.activations(as_dense(rows, net.dtype), True)

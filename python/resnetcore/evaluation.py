@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .device_arrays import DeviceArray, as_host
 from .losses import Loss
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ def evaluate(net: Network, loss: Loss, data: ArrayData | IterableData, operation
     """
     total = weight_sum = score = rows = 0.0
     for x, y, sample_weight in data.chunks():
+        if isinstance(y, DeviceArray):  # metrics are the CPU's
+            y = as_host(y).reshape(len(x), net.outputs)
         row_weight = np.ones(len(x)) if sample_weight is None else sample_weight
         value, weight, outputs = net._core.evaluate(x, y, loss.to_core(net.outputs, net.dtype, sample_weight))
         rows += float(row_weight.sum())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from .position import Position
 from .schedules import Schedule
 
 if TYPE_CHECKING:
+    from .callbacks import Callback
     from .trainer import Trainer
 
 
@@ -46,33 +47,57 @@ def _begun(trainer: Trainer, schedule: Schedule) -> Iterator[None]:
             trainer.schedule = before
 
 
+@contextmanager
+def _landing(trainer: Trainer) -> Iterator[None]:
+    """At the end, nothing is in flight. An error of a step comes before one that the step after it had met with."""
+    try:
+        yield
+    except BaseException as error:
+        with trainer._turns.lock:
+            trainer._settle()
+        failure = trainer._in_flight.failure
+        if failure is not None and failure is not error and isinstance(error, Exception):
+            raise failure from None
+        raise
+    finally:
+        trainer._in_flight.forget()
+
+
+def _settle(trainer: Trainer, listeners: Sequence[Callback], most: int) -> None:
+    """Counts steps until at most so many are in flight, tells the listeners, and raises what went wrong."""
+    with trainer._turns.lock:
+        trainer._settle(most)
+    for loss in trainer._in_flight.losses():
+        for listener in listeners:
+            listener.on_step_end(trainer, loss)
+    if trainer._in_flight.failure is not None:
+        raise trainer._in_flight.failure
+
+
 def _run_epoch(trainer: Trainer, prepared: Prepared, interrupts: Interrupts) -> None:
     at, turns, data, listeners = trainer.position, trainer._turns, prepared.data, prepared.listeners
     lr = trainer._rate(max(trainer.steps - 1, 0))  # of the last step, where only the validation is left to do
+    ahead = trainer._core.ahead
     # Each kind of data takes back batches of its own kind only, which the type of a union cannot say.
     batches: Iterator[Any] = data.batches(trainer.seed, at.epoch, at.batch, trainer.batch_size, trainer.accumulate)
-    while (batch := interrupts.next(batches)) is not None:
-        rows = len(batch) if isinstance(batch, np.ndarray) else len(batch[0])
-        if turns.waiting:
-            turns.let_others()
-        with turns.lock:
-            lr = trainer._checked_lr()
-            loss = data.step(trainer._core, batch, lr)
-            weight = trainer._core.last_weight
-            at = Position(
-                at.epoch,
-                at.batch + 1,
-                at.rows + rows,
-                at.loss_sum + weight * loss,
-                data.kind,
-                data.total,
-                at.weight + weight,
-            )
-            trainer._position = at
-        for listener in listeners:
-            listener.on_step_end(trainer, loss)
-        if trainer._stopping:
-            return
+    with _landing(trainer):
+        while (batch := interrupts.next(batches)) is not None:
+            if turns.waiting:
+                turns.let_others()
+            with turns.lock:
+                if trainer._in_flight.failure is None:
+                    lr = trainer._checked_lr()
+                    rows = len(batch) if isinstance(batch, np.ndarray) else len(batch[0])
+                    trainer._in_flight.begin(data, batch, rows, lr)
+            _settle(trainer, listeners, ahead)
+            if trainer._in_flight and any(one.needs_step(trainer._core.steps_begun) for one in listeners):
+                _settle(trainer, listeners, 0)
+            if trainer._stopping:
+                break
+        _settle(trainer, listeners, 0)
+    if trainer._stopping:
+        return
+    at = trainer.position
     interrupts.check()
     if at.rows == 0:
         raise ValueError(

@@ -10,8 +10,9 @@ import numpy as np
 
 from ._core import losses as _known_losses
 from ._errors import DTypeError, ShapeError
-from .arrays import as_array, as_dense, is_memory_map
+from .arrays import Rows, as_array, as_dense, as_host_array, is_floating, is_memory_map
 from .checks import as_number
+from .device_arrays import is_on_gpu, on_device
 
 __all__ = ["Loss"]
 
@@ -119,17 +120,26 @@ def as_loss(value: Any) -> Loss:
     return value if isinstance(value, Loss) else Loss(value)
 
 
-def check_targets(operation: str, y: Any, loss: Loss, rows: int, outputs: int, dtype: np.dtype) -> np.ndarray:
+def check_targets(
+    operation: str,
+    y: Any,
+    loss: Loss,
+    rows: int,
+    outputs: int,
+    dtype: np.dtype,
+    device: str = "cpu",
+) -> np.ndarray:
     """Targets as the core takes them: int64 labels (rows,), or values (rows, outputs) of the network's dtype.
 
-    Large memory maps of the right dtype stay memory maps; their values are read once, to check them.
+    Large memory maps of the right dtype stay memory maps; their values are read once, to check them. Those on the GPU
+    `device` are copied to the CPU.
 
     Raises:
         ShapeError: not one target a row. Targets are never broadcast.
         DTypeError: class names, or floats where labels are expected.
         ValueError: a label that is no class, or a probability outside [0, 1].
     """
-    array = as_array(operation, "y", y)
+    array = as_host_array(operation, "y", y, device)
     what = f"{operation}: y"
     if array.dtype.kind not in "iufb":
         raise DTypeError(
@@ -174,7 +184,25 @@ def _values(what: str, y: np.ndarray, rows: int, outputs: int, dtype: np.dtype, 
     return as_dense(y, dtype)
 
 
-def check_sample_weight(operation: str, weight: Any, rows: int, dtype: np.dtype) -> np.ndarray | None:
+def check_targets_in_place(
+    operation: str, y: Any, loss: Loss, rows: int, outputs: int, dtype: np.dtype, device: str
+) -> Rows:
+    """`check_targets`, but floats on the GPU `device` stay there where the loss takes any: (rows, outputs), or (rows,)."""
+    if loss.takes_classes or not is_on_gpu(y):
+        return check_targets(operation, y, loss, rows, outputs, dtype, device)
+    values = on_device(operation, "y", y, device)
+    if not is_floating(values):
+        return check_targets(operation, values, loss, rows, outputs, dtype, device)
+    if values.shape != (rows, outputs) and (outputs != 1 or values.shape != (rows,)):
+        raise ShapeError(
+            f"{operation}: y must have shape ({rows}, {outputs}) (targets are never broadcast), got {values.shape}"
+        )
+    return values
+
+
+def check_sample_weight(
+    operation: str, weight: Any, rows: int, dtype: np.dtype, device: str = "cpu"
+) -> np.ndarray | None:
     """One weight a row, (rows,) float64, or None.
 
     Raises:
@@ -184,7 +212,7 @@ def check_sample_weight(operation: str, weight: Any, rows: int, dtype: np.dtype)
     """
     if weight is None:
         return None
-    array = as_array(operation, "sample_weight", weight)
+    array = as_host_array(operation, "sample_weight", weight, device)
     what = f"{operation}: sample_weight"
     if array.dtype.kind not in "fiub":
         raise DTypeError(f"{what} must hold numbers, got dtype {array.dtype}")

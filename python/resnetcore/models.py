@@ -37,6 +37,7 @@ def plain(
     init: str | None = None,
     seed: int = 0,
     dtype: Any = "float32",
+    device: str = "cpu",
 ) -> Network:
     """A network without skips: what the others are compared with.
 
@@ -46,13 +47,14 @@ def plain(
         norm, activation, dropout, init: of every hidden layer, as in `Layer`.
         seed: of the initial weights.
         dtype: "float32", "float64" or "bfloat16", as in `Network`.
+        device: where the network is to be, as in `Network`.
 
     Example:
         >>> net = plain(64, 10, width=64, depth=5, norm="batch")
     """
     _check_depth("plain", depth, 2)
     hidden = Layer(width, norm=norm, activation=activation, dropout=dropout, init=init)
-    return Network(inputs, [hidden] * (depth - 1) + [Layer(outputs, activation=None, init=init)], seed, dtype)
+    return Network(inputs, [hidden] * (depth - 1) + [Layer(outputs, activation=None, init=init)], seed, dtype, device)
 
 
 def resnet(
@@ -69,11 +71,12 @@ def resnet(
     dropout: float = 0.0,
     seed: int = 0,
     dtype: Any = "float32",
+    device: str = "cpu",
 ) -> Network:
     """Identity skips (He et al. 2016a): `a = g(z + a_{l-k})`.
 
     Args:
-        inputs, outputs, width, depth, norm, activation, dropout, seed, dtype: as in `plain`; depth is at least 3.
+        inputs, outputs, width, depth, norm, activation, dropout, seed, dtype, device: as in `plain`; depth is at least 3.
         block: layers per skip, 2 (basic) or 3 (bottleneck).
         pattern: "blocks": one skip per block; "sliding": every layer skips from `block` layers back; "same_origin":
             every layer skips from layer 1.
@@ -84,7 +87,7 @@ def resnet(
     """
     layer = Layer(width, norm=norm, activation=activation, dropout=dropout)
     layers = _post_activation("resnet", "identity", layer, depth, block, pattern, bottleneck)
-    return Network(inputs, [*layers, Layer(outputs, activation=None)], seed, dtype)
+    return Network(inputs, [*layers, Layer(outputs, activation=None)], seed, dtype, device)
 
 
 def highway(
@@ -101,6 +104,7 @@ def highway(
     dropout: float = 0.0,
     seed: int = 0,
     dtype: Any = "float32",
+    device: str = "cpu",
 ) -> Network:
     """Learned skip weights, `a = g(z + a_{l-k} W)`: what the source article calls HighwayNets.
 
@@ -109,7 +113,7 @@ def highway(
     """
     layer = Layer(width, norm=norm, activation=activation, dropout=dropout)
     layers = _post_activation("highway", "learned", layer, depth, block, pattern, bottleneck)
-    net = Network(inputs, [*layers, Layer(outputs, activation=None)], seed, dtype)
+    net = Network(inputs, [*layers, Layer(outputs, activation=None)], seed, dtype, device)
     skips = (name for name in net.parameters() if ".skip." in name)
     net.set_parameters({name: np.eye(width) for name in skips})
     return net
@@ -127,11 +131,12 @@ def gated_highway(
     dropout: float = 0.0,
     seed: int = 0,
     dtype: Any = "float32",
+    device: str = "cpu",
 ) -> Network:
     """Transform gates (Srivastava et al. 2015): every hidden layer but the first is `T * g(z) + (1 - T) * a_prev`.
 
     Args:
-        inputs, outputs, width, depth, norm, activation, dropout, seed, dtype: as in `plain`; depth is at least 3.
+        inputs, outputs, width, depth, norm, activation, dropout, seed, dtype, device: as in `plain`; depth is at least 3.
         gate_bias: initial bias of the gates; the more negative, the more is carried at first. None: −2, or −ln(depth)
             where that is lower, so that what is carried through all layers keeps its size.
     """
@@ -140,7 +145,7 @@ def gated_highway(
         gate_bias = min(-2.0, -math.log(depth))
     gated = Layer(width, gate=True, gate_bias=gate_bias, norm=norm, activation=activation, dropout=dropout)
     first = Layer(width, norm=norm, activation=activation, dropout=dropout)
-    return Network(inputs, [first] + [gated] * (depth - 2) + [Layer(outputs, activation=None)], seed, dtype)
+    return Network(inputs, [first] + [gated] * (depth - 2) + [Layer(outputs, activation=None)], seed, dtype, device)
 
 
 def densenet(
@@ -155,6 +160,7 @@ def densenet(
     dropout: float = 0.0,
     seed: int = 0,
     dtype: Any = "float32",
+    device: str = "cpu",
 ) -> Network:
     """Parallel learned skips (DenseNet, Huang et al. 2017, as a sum): each layer reads the last `reach` layers.
 
@@ -163,7 +169,7 @@ def densenet(
     strong: a norm's γ at 1/√paths, as the skips' weights are for so many inputs.
 
     Args:
-        inputs, outputs, width, depth, norm, activation, dropout, seed, dtype: as in `plain`; depth is at least 3.
+        inputs, outputs, width, depth, norm, activation, dropout, seed, dtype, device: as in `plain`; depth is at least 3.
         reach: how many earlier layers each hidden layer reads: the one before, and reach − 1 learned skips.
     """
     _check_depth("densenet", depth, 3)
@@ -180,7 +186,7 @@ def densenet(
         )
         for paths in (min(reach, number) for number in range(1, depth))
     ]
-    return Network(inputs, [*layers, Layer(outputs, activation=None)], seed, dtype)
+    return Network(inputs, [*layers, Layer(outputs, activation=None)], seed, dtype, device)
 
 
 def preact_resnet(
@@ -196,6 +202,7 @@ def preact_resnet(
     dropout: float = 0.0,
     seed: int = 0,
     dtype: Any = "float32",
+    device: str = "cpu",
 ) -> Network:
     """Pre-activation residual blocks (He et al. 2016b): `a = g(norm(a_prev)) W + b + a_{l-k}`.
 
@@ -211,7 +218,7 @@ def preact_resnet(
     start: dict[str, Any] = {"init": "zero"} if norm else {"init_scale": 1 / math.sqrt(max(blocks, 1))}
     body = [Layer(inner, dropout=dropout, **common)] * (block - 1)
     body.append(Layer(width, skips={block: "identity"}, branch_dropout=dropout, **common, **start))
-    return Network(inputs, [*layers, *body * blocks, Layer(outputs, **common)], seed, dtype)
+    return Network(inputs, [*layers, *body * blocks, Layer(outputs, **common)], seed, dtype, device)
 
 
 def tabular_resnet(
@@ -226,6 +233,7 @@ def tabular_resnet(
     residual_dropout: float = 0.0,
     seed: int = 0,
     dtype: Any = "float32",
+    device: str = "cpu",
 ) -> Network:
     """The ResNet for tables of Gorishniy et al. 2021 (section 3.2), standardised features in, logits out.
 
@@ -241,7 +249,7 @@ def tabular_resnet(
         norm: "batch" or None.
         dropout: inside a block, after relu.
         residual_dropout: on a block's branch, before it is added.
-        seed, dtype: as in `plain`.
+        seed, dtype, device: as in `plain`.
     """
     _check_depth("tabular_resnet", depth, 4)
     if depth % 2:
@@ -252,7 +260,7 @@ def tabular_resnet(
         width, pre=True, skips={2: "identity"}, branch_dropout=residual_dropout, init_scale=1 / math.sqrt(blocks)
     )
     head = Layer(outputs, pre=True, norm=norm)
-    return Network(inputs, [Layer(width, activation=None)] + [first, second] * blocks + [head], seed, dtype)
+    return Network(inputs, [Layer(width, activation=None)] + [first, second] * blocks + [head], seed, dtype, device)
 
 
 def _post_activation(

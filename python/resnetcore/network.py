@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import _core
-from ._errors import DTypeError, ShapeError
-from .arrays import as_array, as_dense, as_rows, like
+from ._errors import DeviceError, DTypeError, ShapeError
+from .arrays import Rows, as_dense, as_host_array, as_rows, like
 from .checks import as_integer, check_device, check_dtype, check_matmul_precision, check_seed, require_finite
 from .config import get_matmul_precision
+from .device_arrays import DeviceArray, as_host
 from .layers import Layer
 from .tables import Text
 
@@ -33,8 +34,8 @@ class Network:
         dtype: "float32", "float64" or "bfloat16": activations, their gradients and the operands of every product in
             bfloat16, half the memory and, where the CPU has the instructions, twice the speed; parameters, sums,
             statistics, losses and outputs in float32, which `net.dtype` then is.
-        device: where arrays are kept and work is done: "cpu", "cuda" (the first GPU) or "cuda:1". What calls take and give
-            stays in the CPU's memory.
+        device: where parameters are kept and work is done: "cpu", "cuda" (the first GPU) or "cuda:1". Arrays that calls
+            take may be in the CPU's memory, or in that of this GPU, where they are read in place.
         matmul_precision: of a float32 network's products, "highest", "high" or "medium"; None for what
             `resnetcore.set_matmul_precision` says. Files keep one that is not "highest".
 
@@ -140,14 +141,19 @@ class Network:
         return self.predict(x)
 
     def predict(self, X: Any, check_finite: bool = False) -> Any:
-        """Outputs (logits) in inference mode, (n, outputs), of the network's dtype and the caller's kind of array.
+        """Outputs (logits) in inference mode, (n, outputs), of the network's dtype and the caller's kind of array: on the
+        GPU where X is, and a `DeviceArray` where its library takes none by DLPack.
 
         Args:
             X: (n, inputs) of float32 or float64, converted to the network's dtype some rows at a time; numbers beyond
                 its range become infinite. Memory maps may be larger than memory. n may be 0.
             check_finite: raise ValueError where X, so converted, has a NaN or an infinity; otherwise they propagate.
         """
-        rows = as_rows("predict", "X", X, self.inputs)
+        rows = as_rows("predict", "X", X, self.inputs, self.device)
+        if isinstance(rows, DeviceArray):
+            if check_finite:
+                require_finite("predict", "X", rows)
+            return like(self._core.predict(rows), X)
         out = np.empty((len(rows), self.outputs), self.dtype)
         for begin, chunk in chunks(rows, self.dtype):
             if check_finite:
@@ -156,18 +162,24 @@ class Network:
         return like(out, X)
 
     def predict_proba(self, X: Any, check_finite: bool = False) -> Any:
-        """Class probabilities, (n, outputs): softmax of the outputs, or sigmoid where there is one output.
+        """Class probabilities, (n, outputs): softmax of the outputs, or sigmoid where there is one output. The CPU's work,
+        also where X and they are on a GPU.
 
         Args:
             X, check_finite: as of `predict`. Where a logit is infinite, a row may come out as NaN.
         """
-        logits = self.predict(as_rows("predict_proba", "X", X, self.inputs), check_finite)
+        logits = self.predict(as_rows("predict_proba", "X", X, self.inputs, self.device), check_finite)
+        if isinstance(logits, DeviceArray):
+            return like(_core.to_device(self._probabilities(as_host(logits)), self.device), X)
+        return like(self._probabilities(logits), X)
+
+    def _probabilities(self, logits: np.ndarray) -> np.ndarray:
         # exp(-z) of a very negative z is inf, and 1 / (1 + inf) the right 0; inf - inf is the NaN that is promised.
         with np.errstate(over="ignore", invalid="ignore"):
             if self.outputs == 1:
-                return like(1 / (1 + np.exp(-logits)), X)
+                return 1 / (1 + np.exp(-logits))
             exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-            return like(exponentials / exponentials.sum(axis=1, keepdims=True), X)
+            return exponentials / exponentials.sum(axis=1, keepdims=True)
 
     def gradients(
         self,
@@ -208,31 +220,46 @@ class Network:
         check_finite: bool = False,
     ) -> tuple[float, dict[str, np.ndarray], Any]:
         """`gradients`, in whose messages the operation and x have these names."""
-        from .losses import as_loss, check_sample_weight, check_targets
+        from .losses import as_loss, check_sample_weight, check_targets_in_place
 
-        rows = as_rows(operation, name, x, self.inputs)
+        rows = as_rows(operation, name, x, self.inputs, self.device)
         if len(rows) == 0:
             raise ShapeError(f"{operation}: {name} must have at least one row, got 0")
         dense = as_dense(rows, self.dtype)
         if check_finite:
             require_finite(operation, name, dense)
         loss = as_loss(loss)
-        targets = check_targets(operation, y, loss, len(rows), self.outputs, self.dtype)
-        weight = check_sample_weight(operation, sample_weight, len(rows), self.dtype)
+        targets = check_targets_in_place(operation, y, loss, len(rows), self.outputs, self.dtype, self.device)
+        weight = check_sample_weight(operation, sample_weight, len(rows), self.dtype, self.device)
         described = loss.to_core(self.outputs, self.dtype, weight)
         value, by_name, d_x = self._core.gradients(dense, targets, described, step, operation)
         return value, by_name, like(d_x, x)
 
-    def parameters(self) -> dict[str, np.ndarray]:
+    def parameters(self, device: str | None = None) -> dict[str, Any]:
         """Copies of everything that is trained: `1.weight`, `1.bias`, `3.skip.2.weight`, `2.norm.weight`, …
 
         All are of one moment between two steps, also while another thread trains the network.
-        """
-        return self._core.get(self._core.parameter_names())
 
-    def buffers(self) -> dict[str, np.ndarray]:
-        """Copies of running statistics and of the matrices of fixed skips, all of one moment."""
-        return self._core.get(self._core.buffer_names())
+        Args:
+            device: None for NumPy arrays; the network's GPU for `DeviceArray`s in its memory.
+
+        Raises:
+            DeviceError: another device than these.
+        """
+        return self._copies("parameters", self._core.parameter_names(), device)
+
+    def buffers(self, device: str | None = None) -> dict[str, Any]:
+        """Copies of running statistics and of the matrices of fixed skips, all of one moment; as `parameters`."""
+        return self._copies("buffers", self._core.buffer_names(), device)
+
+    def _copies(self, operation: str, names: list[str], device: str | None) -> dict[str, Any]:
+        where = "cpu" if device is None else check_device(operation, device)
+        if where not in ("cpu", self.device):
+            raise DeviceError(
+                f'{operation}: device must be "cpu" or the network\'s, {self.device}, got {where}; move the network by '
+                f"net.to({where!r})"
+            )
+        return self._core.get(names, on_device=where != "cpu")
 
     def set_parameters(self, values: Mapping[str, Any]) -> None:
         """Replaces parameters or buffers, any subset of them, all or nothing.
@@ -247,7 +274,7 @@ class Network:
             raise DTypeError(f"set_parameters: values must be a dict of arrays, got {type(values).__name__}")
         arrays = {}
         for name, value in values.items():
-            array = as_array("set_parameters", repr(name), value)
+            array = as_host_array("set_parameters", repr(name), value, self.device)
             if array.dtype.kind != "f":
                 raise DTypeError(f"set_parameters: {name!r} must hold floats, got {array.dtype}")
             try:
@@ -381,7 +408,7 @@ def _with_matrices(number: int, layer: Layer, arrays: Mapping[str, np.ndarray]) 
     return replace(layer, skips={**layer.skips, **changed}) if changed else layer
 
 
-def chunks(rows: np.ndarray, dtype: np.dtype) -> Iterator[tuple[int, np.ndarray]]:
+def chunks(rows: Rows, dtype: np.dtype) -> Iterator[tuple[int, Rows]]:
     """(first row, rows ready for the core), so many at a time that converting them needs little memory."""
     step = max(1, min(16384, _CHUNK_BYTES // max(1, rows.shape[1] * dtype.itemsize)))
     for begin in range(0, len(rows), step):

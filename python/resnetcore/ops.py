@@ -18,7 +18,7 @@ import numpy as np
 from . import _core
 from ._errors import DTypeError, ShapeError
 from .arrays import BFLOAT16, all_finite, as_array, as_memory, dtype_name, has_bfloat16, like
-from .checks import as_number
+from .checks import as_number, check_device
 
 __all__ = ["residual_backward", "residual_forward", "residual_update"]
 
@@ -35,6 +35,7 @@ def residual_forward(
     activation: str | None = "relu",
     out: Any = None,
     check_finite: bool = False,
+    device: str = "cpu",
 ) -> Any:
     """The block's output, (batch, N): He et al. 2016, equation 1, with any number of weighted and identity terms.
 
@@ -48,20 +49,23 @@ def residual_forward(
             NumPy array, or one that offers its memory by DLPack or the buffer protocol. Of the inputs' dtype, or
             float32 where that is bfloat16: the same numbers before they are rounded.
         check_finite: raise ValueError where an argument holds NaN or infinities.
+        device: where it is computed; arrays are the CPU's, and go to a GPU and back.
 
     Raises:
+        DeviceError: a device that is not there, or more terms than its kernels add.
         ShapeError: arrays that do not fit; the message names both.
         DTypeError: a dtype other than float32, float64 and bfloat16, or several; an `out` that NumPy could only copy;
             bfloat16 results where nobody has imported ml_dtypes, and so NumPy has no dtype for them.
         ValueError: an unknown activation, a read-only or overlapping `out`.
     """
+    where = _device("residual_forward", device)
     block = _Block.of("residual_forward", sources, weights, bias, identity, activation, check_finite)
     if out is None:
         block.check_results(sources[0])
         result = np.empty((block.rows, block.columns), block.dtype)
     else:
         result = block.checked_out(out)
-    block.call("forward", *block.arrays(), result)
+    block.call("forward", *block.arrays(), result, where)
     return like(result, sources[0]) if out is None else out
 
 
@@ -74,6 +78,7 @@ def residual_backward(
     identity: Sequence[Any] = (),
     activation: str | None = "relu",
     check_finite: bool = False,
+    device: str = "cpu",
 ) -> tuple[tuple[Any, ...], tuple[Any, ...], Any, tuple[Any, ...]]:
     """Gradients of the block: `(d_sources, d_weights, d_bias, d_identity)`, tuples in the order of the arguments.
 
@@ -82,14 +87,15 @@ def residual_backward(
     Args:
         grad: ∂E/∂a, (batch, N).
         a: what `residual_forward` returned for the same arguments, in their dtype.
-        sources, weights, bias, identity, activation, check_finite: as of `residual_forward`.
+        sources, weights, bias, identity, activation, check_finite, device: as of `residual_forward`.
 
     Raises:
-        ShapeError, DTypeError, ValueError: as `residual_forward`.
+        DeviceError, ShapeError, DTypeError, ValueError: as `residual_forward`.
     """
+    where = _device("residual_backward", device)
     block = _Block.of("residual_backward", sources, weights, bias, identity, activation, check_finite)
     block.check_results(sources[0])
-    d_sources, d_weights, d_bias, delta = block.call("backward", *block.output_pair(grad, a), *block.arrays())
+    d_sources, d_weights, d_bias, delta = block.call("backward", *block.output_pair(grad, a), *block.arrays(), where)
 
     def kind(array: Any) -> Any:
         return like(array, sources[0])
@@ -112,6 +118,7 @@ def residual_update(
     activation: str | None = "relu",
     lr: float = 0.1,
     check_finite: bool = False,
+    device: str = "cpu",
 ) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     """Gradients first, then ΔW = −lr·Aᵀδ and Δb = −lr·Σ_batch δ in place; returns `(d_sources, d_identity)`.
 
@@ -120,14 +127,15 @@ def residual_update(
     Args:
         lr: η > 0. (The source article prints η < 0 beside Δw = −η·∂E/∂w; the two contradict each other, and this
             descends.)
-        grad, a, sources, weights, bias, identity, activation, check_finite: as of `residual_backward`; weights and
-            bias are NumPy arrays, or offer their memory by DLPack or the buffer protocol, and must be writable.
+        grad, a, sources, weights, bias, identity, activation, check_finite, device: as of `residual_backward`; weights
+            and bias are NumPy arrays, or offer their memory by DLPack or the buffer protocol, and must be writable.
 
     Raises:
-        ShapeError, DTypeError, ValueError: as `residual_backward`; nothing has been changed then.
+        DeviceError, ShapeError, DTypeError, ValueError: as `residual_backward`; nothing has been changed then.
     """
     operation = "residual_update"
     rate = as_number(f"{operation}: lr", lr)
+    where = _device(operation, device)
     block = _Block.of(operation, sources, weights, bias, identity, activation, check_finite, trained=as_memory)
     computed = np.dtype(np.float32) if block.dtype == BFLOAT16 else block.dtype
     with np.errstate(over="ignore"):
@@ -136,8 +144,13 @@ def residual_update(
         raise ValueError(f"{operation}: lr must be positive and finite in {computed}, got {rate}")
     block.check_trained()
     block.check_results(sources[0])
-    d_sources, delta = block.call("update", *block.output_pair(grad, a), *block.arrays(), rate)
+    d_sources, delta = block.call("update", *block.output_pair(grad, a), *block.arrays(), rate, where)
     return tuple(like(d, sources[0]) for d in d_sources), block.identity_gradients(delta, sources[0])
+
+
+def _device(operation: str, device: str) -> str:
+    # Small blocks feel every check.
+    return device if device == "cpu" else check_device(operation, device)
 
 
 def _as_array(operation: str, name: str, value: Any) -> np.ndarray:

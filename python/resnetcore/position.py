@@ -34,6 +34,18 @@ class Position(NamedTuple):
         """Of the epoch so far; 0 where no row has a weight."""
         return self.loss_sum / self.weight if self.weight else 0.0
 
+    def after_step(self, data: ArrayData | IterableData, rows: int, weight: float, loss: float) -> Position:
+        """The position one batch of `data` later."""
+        return Position(
+            self.epoch,
+            self.batch + 1,
+            self.rows + rows,
+            self.loss_sum + weight * loss,
+            data.kind,
+            data.total,
+            self.weight + weight,
+        )
+
     @classmethod
     def from_dict(cls, numbers: Mapping[str, Any]) -> Position:
         """The position that `_asdict` gave; ValueError or DTypeError for an impossible one."""

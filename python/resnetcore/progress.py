@@ -66,6 +66,10 @@ class Progress(Callback):
         ]
         self._draw("  ".join(part for part in parts if part))
 
+    def needs_step(self, step: int) -> bool:
+        """No: what it shows may be a step old."""
+        return False
+
     def on_epoch_end(self, trainer: Trainer, metrics: dict[str, float]) -> None:
         """The epoch's line, in the bar's place."""
         now = time.perf_counter()

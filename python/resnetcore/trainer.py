@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -19,6 +20,7 @@ from .evaluation import evaluate
 from .fit_plan import prepare
 from .fitting import fit
 from .history import History
+from .in_flight import StepsInFlight
 from .losses import Loss, as_loss
 from .network import Network
 from .optimizers import SGD, Optimizer, as_optimizer
@@ -98,6 +100,7 @@ class Trainer:
             self._clip_norm,
             self._accumulate,
         )
+        self._in_flight = StepsInFlight(self._core)
         self._position = Position()
         self._history = History()
         self._best: dict[Key, Best] = {}
@@ -167,7 +170,7 @@ class Trainer:
     @property
     def lr(self) -> float:
         """Learning rate of the next step."""
-        return self._rate(self.steps)
+        return self._rate(self._core.steps_begun)
 
     @property
     def last_gradient_norm(self) -> float:
@@ -182,8 +185,8 @@ class Trainer:
         """One update on one batch, which does not count towards an epoch.
 
         Args:
-            x: (n, inputs), n ≥ 1.
-            y: targets, as `Loss` describes them.
+            x: (n, inputs), n ≥ 1, in the CPU's memory or on the network's GPU.
+            y: targets, as `Loss` describes them; likewise, and so are weights.
             sample_weight: (n,) or None.
             check_finite: raise ValueError for a NaN or an infinity in x or y; otherwise they reach the loss.
 
@@ -204,6 +207,7 @@ class Trainer:
         with turns.lock:
             if turns.fitting is not None:
                 turns.check("step")
+                self._settle()
             return self._core.step(x, y, self._checked_lr(), weight)
 
     def fit(
@@ -220,8 +224,8 @@ class Trainer:
         """Trains until `epochs` epochs are complete, counting those of earlier calls and of a resumed run.
 
         Args:
-            X: (n, inputs): an array, a memory map, a frame; or, without y, an iterable of (x, y) or (x, y, weight)
-                batches, iterated over once an epoch.
+            X: (n, inputs): an array, also on the network's GPU, where it stays and must not change meanwhile; a memory
+                map, a frame; or, without y, an iterable of (x, y) or (x, y, weight) batches, iterated over once an epoch.
             y: targets, as `Loss` describes them.
             epochs: total number.
             validation: (X, y), (X, y, sample_weight) or an iterable of batches, evaluated after every epoch; the
@@ -258,7 +262,7 @@ class Trainer:
 
     def restart_epoch(self) -> None:
         """Forgets how far the running epoch was, so that the next `fit` may use other data. Weights stay."""
-        with self._turns.held():
+        with self._between_steps():
             self._turns.check("restart_epoch")
             self._position = Position(epoch=self.epoch)
 
@@ -323,7 +327,7 @@ class Trainer:
             "best": [what an `EarlyStopping` keeps]}.
             Shuffles and dropout follow from seed, epoch and step, so there is no random state.
         """
-        with self._turns.held():
+        with self._between_steps():
             return {
                 "position": self._position._asdict(),
                 "history": self._history.to_dict(),
@@ -346,7 +350,7 @@ class Trainer:
         found = [Best.from_dict(one, arrays, history.epochs) for one in state.get("best", ())]
         for best in found:
             self._net._check_buffers("set_state", best.arrays)
-        with self._turns.held():
+        with self._between_steps():
             self._turns.check("set_state")
             self._core.set_state(optimizer)
             self._position, self._history = position, history
@@ -367,6 +371,18 @@ class Trainer:
             return False
         return is_ready(x, self._net.dtype)
 
+    @contextmanager
+    def _between_steps(self) -> Iterator[None]:
+        """Within, no step is made, and all that were begun are counted."""
+        with self._turns.held():
+            self._settle()
+            yield
+
+    def _settle(self, most: int = 0) -> None:
+        """Waits until at most so many steps are in flight, and counts the others. By whoever holds the lock."""
+        if len(self._in_flight) > most:
+            self._position = self._in_flight.settle(self._position, most)
+
     def _begin_fit(self, schedule: Schedule) -> None:
         self._schedule, self._stopping = schedule, False
 
@@ -374,7 +390,7 @@ class Trainer:
         return self._schedule.rate(step, float(self._optimizer.lr))
 
     def _checked_lr(self) -> float:
-        return schedules.checked_rate("Trainer", self._schedule, self.steps, self._optimizer.lr)
+        return schedules.checked_rate("Trainer", self._schedule, self._core.steps_begun, self._optimizer.lr)
 
 
 def _check_clip_norm(value: Any) -> float | None:

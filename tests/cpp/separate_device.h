@@ -46,6 +46,7 @@ public:
         used_ += (bytes + 256) / 256 * 256;
         if (used_ > capacity) throw std::bad_alloc();
         sizes_[block] = bytes;
+        later([=] { std::memset(block, 0, bytes); });
         return block;
     }
     // Whoever still reads it finds NaNs.
@@ -82,11 +83,41 @@ public:
         waiting_.clear();
         if (fails) throw DeviceError("SeparateDevice: told to fail");
     }
-    void make_current() override { current() = this; }
+    // As early as it may be: what is still to be done with `to` finds it overwritten.
+    void send(void* to, const void* from, std::size_t bytes) override {
+        if (recording_) fail("a batch sent in a recording");
+        require_own(to);
+        mprotect(memory_, capacity, PROT_READ | PROT_WRITE);
+        std::memcpy(to, from, bytes);
+        mprotect(memory_, capacity, PROT_NONE);
+    }
+    void fetch(void* to, const void* from, std::size_t bytes) override {
+        later([=] { std::memcpy(to, from, bytes); });
+    }
+    // Of rows that have the network's type.
+    void gather(const GatherArgs& args) override {
+        require_own_pointers(&args, 1);
+        const std::int64_t size = args.to_type == GatherArgs::f64 ? 8 : 4;
+        later([=] {
+            for (std::int64_t i = 0; i < args.rows * args.columns; ++i) {
+                const std::int64_t row = args.chosen[i / args.columns], column = i % args.columns;
+                std::memcpy(
+                    static_cast<char*>(args.to) + i * size,
+                    static_cast<const char*>(args.from) + (row * args.row_stride + column * args.column_stride) * size,
+                    static_cast<std::size_t>(size));
+            }
+        });
+    }
+    void wait_for(void*) override { synchronize(), ++waits; }
+    Before make_current() override { return {0, std::exchange(current(), this)}; }
+    void restore(const Before& before) noexcept override { current() = static_cast<SeparateDevice*>(before.context); }
 
     using Work = std::vector<std::function<void()>>;
     bool can_record() const override { return true; }
-    void begin_recording() override { recording_ = new Work; }
+    bool begin_recording() override {
+        if (records) recording_ = new Work;
+        return records;
+    }
     void* end_recording() override { return std::exchange(recording_, nullptr); }
     void play(void* recording) override {
         for (const auto& work : *static_cast<Work*>(recording)) waiting_.push_back(work);
@@ -126,8 +157,9 @@ public:
 
     std::size_t limit = SIZE_MAX;  // of one allocation
     int failing_wait = 0;          // the next that raises an error, counted from 1
-    bool loses_work = true;        // what waits for it is not done
-    int downloads = 0, plays = 0;
+    bool records = true;
+    bool loses_work = true;  // what waits for it is not done
+    int downloads = 0, waits = 0, plays = 0;
 
 private:
     template <class T>

@@ -61,7 +61,7 @@ struct Training {
         batch.target.labels = labels.data();
         const double normaliser = 1.0 / static_cast<double>(rows);
         batch.target.normaliser = &normaliser;
-        state.begin_step(0.01);
+        batch.lr = 0.01;
         const int before = requests.load();
         const PassResult result = pass.run(batch, options, &state);
         const int made = requests.load() - before;

@@ -17,6 +17,7 @@ namespace {
 int status = 0;
 bool has_memory = true;
 int releases = 0;
+int current = 1;
 
 CudaModule plain_functions() {
     CudaModule m = {};
@@ -26,7 +27,13 @@ CudaModule plain_functions() {
     m.compute_capability = [](int) { return 70; };
     m.check_device = [](int) { return status; };
     m.last_error = [] { return "an illegal memory access was encountered"; };
-    m.make_current = [](int) { return status; };
+    m.make_current = [](int device, CudaPlace* before) {
+        *before = {current, nullptr};
+        current = device;
+        return status;
+    };
+    m.restore = [](const CudaPlace* before) { current = before->device; };
+    m.max_columns = 64;
     m.allocate = [](std::size_t bytes) { return has_memory ? std::calloc(bytes, 1) : nullptr; };
     m.release = [](void* memory) {
         ++releases;
@@ -35,6 +42,12 @@ CudaModule plain_functions() {
     m.upload = m.download = m.copy = [](void*, const void*, std::size_t) { return status; };
     m.clear = [](void*, std::size_t) { return status; };
     m.synchronize = [] { return status; };
+    m.allocate_pinned = m.allocate;
+    m.release_pinned = m.release;
+    m.send = m.fetch = m.upload;
+    m.make_mark = []() -> void* { return status ? nullptr : &status; };
+    m.set_mark = m.wait_for = [](void*) { return status; };
+    m.discard_mark = [](void*) { ++releases; };
     m.begin_recording = [] { return status; };
     m.end_recording = []() -> void* { return nullptr; };
     m.play = [](void*) { return status; };
@@ -66,21 +79,49 @@ void every_status_is_an_error(CudaDevice& device) {
     CHECK(message_of<DeviceError>([&] { device.copy(memory, memory, 8); }) == expected, "copy");
     CHECK(message_of<DeviceError>([&] { device.clear(memory, 8); }) == expected, "clear");
     CHECK(message_of<DeviceError>([&] { device.synchronize(); }) == expected, "synchronize");
-    CHECK(message_of<DeviceError>([&] { device.begin_recording(); }) == expected, "begin_recording");
+    CHECK(message_of<DeviceError>([&] { device.send(memory, memory, 8); }) == expected, "send");
+    CHECK(message_of<DeviceError>([&] { device.fetch(memory, memory, 8); }) == expected, "fetch");
+    CHECK(message_of<DeviceError>([&] { device.make_mark(); }) == expected, "make_mark");
+    CHECK(message_of<DeviceError>([&] { device.set_mark(memory); }) == expected, "set_mark");
+    CHECK(message_of<DeviceError>([&] { device.wait_for(memory); }) == expected, "wait_for");
     CHECK(message_of<DeviceError>([&] { device.play(memory); }) == expected, "play");
     status = 0;
     device.download(memory, memory, 8);
     device.play(memory);
 }
 
+void the_thread_gets_its_device_back(CudaDevice& device) {
+    {
+        const CurrentDevice work(device);
+        CHECK(current == 3, "%d", current);
+    }
+    CHECK(current == 1, "%d", current);
+    status = 700;
+    message_of<DeviceError>([&] { const CurrentDevice work(device); });
+    CHECK(current == 1, "%d where it failed", current);
+    status = 0;
+}
+
+void who_cannot_record_says_why(const CudaModule& module, CudaDevice& device) {
+    CHECK(device.begin_recording() && device.recording_obstacle().empty(), "%s", device.recording_obstacle().c_str());
+    status = 900;
+    CHECK(!device.begin_recording() && contains(device.recording_obstacle(), "illegal"), "it began");
+    status = 0;
+    CudaDevice other(module, 4);
+    CHECK(other.begin_recording() && !other.end_recording() && contains(other.recording_obstacle(), "illegal"),
+          "it ended");
+}
+
 void want_of_memory_is_told_from_an_error(CudaDevice& device) {
     has_memory = false;
     CHECK(message_of<std::bad_alloc>([&] { device.allocate(8); }) == std::bad_alloc().what(), "no memory");
+    CHECK(message_of<std::bad_alloc>([&] { device.allocate_pinned(8); }) == std::bad_alloc().what(), "none pinned");
     status = 700;
     CHECK(contains(message_of<DeviceError>([&] { device.allocate(8); }), "illegal memory access"), "an error before");
     status = 0, has_memory = true;
     device.release(device.allocate(8));
-    CHECK(releases == 1, "%d", releases);
+    device.release_pinned(device.allocate_pinned(8));
+    CHECK(releases == 2, "%d", releases);
 }
 
 void a_gpu_without_code_is_refused(const CudaModule& module) {
@@ -97,7 +138,9 @@ void a_child_calls_nothing(CudaDevice& device) {
     const pid_t child = fork();
     if (child == 0) {
         device.release(memory);
+        device.release_pinned(memory);
         device.discard(memory);
+        device.discard_mark(memory);
         const bool refused = message_of<DeviceError>([&] { device.synchronize(); }) != "no exception";
         _exit(refused && releases == 0 ? 0 : 1);
     }
@@ -114,6 +157,8 @@ int main() {
     CudaDevice device(module, 3);
     CHECK(device.name() == "cuda:3" && !device.is_host(), "%s", device.name().c_str());
     every_status_is_an_error(device);
+    the_thread_gets_its_device_back(device);
+    who_cannot_record_says_why(module, device);
     want_of_memory_is_told_from_an_error(device);
     a_gpu_without_code_is_refused(module);
     a_child_calls_nothing(device);

@@ -1,13 +1,16 @@
 // The CUDA module's memory, uploads and recordings over a run time that does everything as late as it may
 // (late_cuda/cuda_runtime_api.h): order, pinned memory that is still to be read, and what a recording holds.
 #include <cstring>
+#include <set>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "check.h"
 #include "kernels/cuda/context.h"
+#include "kernels/cuda/kernel_list.h"
 #include "kernels/cuda/memory.h"
+#include "kernels/cuda/pinned.h"
 #include "kernels/cuda/recording.h"
 #include "kernels/cuda/status.h"
 #include "kernels/cuda/stream.h"
@@ -20,6 +23,11 @@ namespace {
 constexpr std::size_t megabyte = std::size_t{1} << 20;
 
 using Bytes = std::vector<unsigned char>;
+
+void be_on(int device) {
+    resnetcore::CudaPlace before;
+    CHECK(make_current(device, &before) == 0, "%s", last_error());
+}
 
 Bytes pattern(std::size_t size, unsigned seed) {
     Bytes bytes(size);
@@ -85,16 +93,16 @@ void memory_is_released_after_its_last_use() {
     std::thread([&] { release(from); }).join();
     CHECK(downloaded(to, 8) == given, "read after its release");
     release(to);
-    make_current(1);
+    be_on(1);
     void* other = allocate(8);
-    make_current(0);
+    be_on(0);
     release(other);
     synchronize();
     const int before = late_cuda::blocks;
-    make_current(1);
+    be_on(1);
     synchronize();
     CHECK(late_cuda::blocks == before - 1, "released on another device's stream");
-    make_current(0);
+    be_on(0);
 }
 
 void a_recording_happens_when_it_is_played() {
@@ -106,7 +114,7 @@ void a_recording_happens_when_it_is_played() {
     CHECK(begin_recording() != 0, "a second recording began");
     copy(to, from, 8);
     std::thread([&] {
-        make_current(0);
+        be_on(0);
         copy(other, from, 8);
     }).join();
     Bytes bytes(8);
@@ -125,6 +133,20 @@ void a_recording_happens_when_it_is_played() {
     CHECK(downloaded(to, 8) == second, "the second time");
     discard(recording);
     for (void* memory : {from, to, other}) release(memory);
+}
+
+void a_recording_is_discarded_after_it_was_played() {
+    void* from = allocate(8);
+    void* to = allocate(8);
+    begin_recording();
+    copy(to, from, 8);
+    void* recording = end_recording();
+    play(recording);
+    be_on(1);
+    discard(recording);
+    be_on(0);
+    CHECK(!late_cuda::destroyed_while_it_played, "while it played");
+    for (void* memory : {from, to}) release(memory);
 }
 
 void an_error_of_a_launch_is_reported_once() {
@@ -153,6 +175,71 @@ void a_recording_without_one_of_its_launches_is_none() {
     CHECK(synchronize() == 0, "reported twice: %s", last_error());
 }
 
+void a_thread_gets_its_device_back() {
+    cudaSetDevice(5);  // another library's
+    resnetcore::CudaPlace theirs, ours;
+    CHECK(make_current(1, &theirs) == 0 && current_context()->device == 1, "%s", last_error());
+    CHECK(make_current(0, &ours) == 0 && current_context()->device == 0, "%s", last_error());
+    restore(&ours);
+    int device = -1;
+    cudaGetDevice(&device);
+    CHECK(device == 1 && current_context()->device == 1, "%d", device);
+    restore(&theirs);
+    cudaGetDevice(&device);
+    CHECK(device == 5 && current_context()->device == 0, "%d", device);
+    be_on(0);
+}
+
+// A batch goes ahead of the work that was asked for before it, and that which is asked for after it waits for it.
+void a_batch_is_sent_beside_the_work() {
+    void* memory = allocate(8);
+    void* busy = allocate(8);
+    void* copied = allocate(8);
+    const Bytes given = pattern(8, 7);
+    auto* pinned = static_cast<unsigned char*>(allocate_pinned(8));
+    auto* answer = static_cast<unsigned char*>(allocate_pinned(8));
+    void* mark = make_mark();
+    CHECK(pinned && answer && mark, "%s", last_error());
+    synchronize();
+    std::memcpy(pinned, given.data(), 8);
+    std::memset(answer, 0, 8);
+    copy(busy, memory, 8);
+    CHECK(send(memory, pinned, 8) == 0, "%s", last_error());
+    copy(copied, memory, 8);
+    CHECK(fetch(answer, copied, 8) == 0 && set_mark(mark) == 0, "%s", last_error());
+    clear(copied, 8);
+    CHECK(fetch(answer, copied, 8) == 0, "%s", last_error());
+    CHECK(Bytes(answer, answer + 8) == Bytes(8, 0), "somebody waited");
+    CHECK(wait_for(mark) == 0, "%s", last_error());
+    CHECK(Bytes(answer, answer + 8) == given, "what comes after the mark was waited for, or what comes before was not");
+    synchronize();
+    discard_mark(mark);
+    release_pinned(pinned);
+    release_pinned(answer);
+    for (void* one : {memory, busy, copied}) release(one);
+}
+
+void a_fetch_tells_of_a_launch_that_failed() {
+    void* memory = allocate(8);
+    auto* answer = static_cast<unsigned char*>(allocate_pinned(8));
+    late_cuda::error_of_a_launch = cudaErrorInvalidConfiguration;
+    CHECK(fetch(answer, memory, 8) != 0, "not reported");
+    CHECK(fetch(answer, memory, 8) == 0 && synchronize() == 0, "reported twice: %s", last_error());
+    release_pinned(answer);
+    release(memory);
+}
+
+void every_kernel_is_loaded_or_the_device_is_not_used() {
+    static const char one = 0, other = 0;
+    const ListedKernel first(&one), second(&other);
+    late_cuda::memory_left = 0;
+    CHECK(load_kernels() != 0, "without memory");
+    CHECK(std::string(last_error()).find("out of memory") != std::string::npos, "%s", last_error());
+    late_cuda::memory_left = std::size_t{1} << 30;
+    CHECK(load_kernels() == 0, "%s", last_error());
+    CHECK(late_cuda::kernels == (std::set<const void*>{&one, &other}), "%zu are loaded", late_cuda::kernels.size());
+}
+
 void streams_wait_for_each_other() {
     void* memory = allocate(8);
     const Bytes theirs = pattern(8, 9);
@@ -175,17 +262,22 @@ void streams_wait_for_each_other() {
 }  // namespace
 
 int main() {
-    CHECK(make_current(0) == 0, "%s", last_error());
+    be_on(0);
     CHECK(context_of(-1) == nullptr && context_of(64) == nullptr, "a GPU of no number");
     an_uploaded_array_may_change_at_once();
     many_small_uploads_keep_their_bytes();
     memory_is_zeroed_and_may_run_out();
     memory_is_released_after_its_last_use();
     a_recording_happens_when_it_is_played();
+    a_recording_is_discarded_after_it_was_played();
+    a_batch_is_sent_beside_the_work();
+    a_fetch_tells_of_a_launch_that_failed();
     an_error_of_a_launch_is_reported_once();
     an_error_of_a_launch_does_not_end_a_download_early();
     a_recording_without_one_of_its_launches_is_none();
+    a_thread_gets_its_device_back();
     streams_wait_for_each_other();
+    every_kernel_is_loaded_or_the_device_is_not_used();
     synchronize();
     CHECK(late_cuda::blocks == 0, "%d blocks are left", late_cuda::blocks);
     return summary("cuda_streams");

@@ -57,6 +57,7 @@ struct Settings {
 template <class T>
 struct Training {
     Model<T> model;
+    const CurrentDevice current{model.device()};
     const Settings settings;
     OptimizerState<T> state;
     Backpropagation<T> pass;
@@ -83,8 +84,9 @@ struct Training {
         return s;
     }
 
-    Batch<T> batch(std::int64_t rows, const double& normaliser) const {
+    Batch<T> batch(std::int64_t rows, const double& normaliser, double lr = 0) const {
         Batch<T> batch;
+        batch.lr = lr;
         batch.x = {x.data(), inputs};
         batch.rows = rows;
         batch.target.loss = find_loss(settings.labels ? "cross_entropy" : "mse");
@@ -105,8 +107,7 @@ struct Training {
         // Another for each step, as weights of classes have it.
         const double normaliser = 1.0 / static_cast<double>(rows + state.steps());
         const auto held = model.hold();
-        state.begin_step(lr);
-        return pass.run(batch(rows, normaliser), settings.pass, &state);
+        return pass.run(batch(rows, normaliser, lr), settings.pass, &state);
     }
     std::vector<Compute<T>> outputs() {
         std::vector<Compute<T>> out(most_rows * classes);
@@ -173,14 +174,24 @@ void check_training(const char* precision) {
 }
 
 // Nothing waits inside a step: the host asks once what became of it.
+// Where nothing can be recorded, everything is done call by call.
+void check_without_recordings() {
+    Pair<float> pair("float32", {}, "without recordings");
+    pair.device.records = false;
+    for (std::int64_t rows : {100, 100, 100, 31, 31, 31}) pair.step(rows);
+    pair.compare("after some steps");
+    CHECK(pair.device.plays == 0, "%d were played", pair.device.plays);
+}
+
 template <class T>
 void check_waits() {
     SeparateDevice device;
     Training<T> training(device, {});
     training.step(100, 0.01);
-    const int before = device.downloads;
+    const int before = device.waits, downloads = device.downloads;
     training.step(100, 0.01);
-    CHECK(device.downloads == before + 1, "a step waits %d times", device.downloads - before);
+    CHECK(device.waits == before + 1 && device.downloads == downloads, "a step waits %d times, and for %d downloads",
+          device.waits - before, device.downloads - downloads);
 }
 
 template <class T>
@@ -219,6 +230,83 @@ void check_bad_steps(const char* precision) {
     // One that might overflow, and does not.
     pair.step(100, 1e15);
     pair.compare("after a careful step");
+}
+
+// Passes that are begun before the one before them is finished, `most_in_flight` at a time, on other batches and at
+// other rates: what they come to, whichever of them is bad, is what they come to one after another.
+struct Planned {
+    std::int64_t first, rows;
+    double lr;
+    bool is_bad = false;
+    float scale = 1;  // of its inputs
+};
+
+// What the passes came to, up to the first that failed.
+template <class T>
+std::vector<PassResult> run_planned(Training<T>& training, const std::vector<Planned>& plan, int most) {
+    std::vector<PassResult> results;
+    const auto held = training.model.hold();
+    std::vector<Compute<T>> x;
+    for (std::size_t next = 0; next < plan.size() || training.pass.in_flight() > 0;) {
+        if (next < plan.size() && training.pass.in_flight() < most) {
+            const Planned& one = plan[next++];
+            const double normaliser = 1.0 / static_cast<double>(one.rows + one.first);
+            const std::vector<std::int64_t> chosen = [&] {
+                std::vector<std::int64_t> rows;
+                for (std::int64_t i = 0; i < one.rows; ++i) rows.push_back((one.first + 7 * i) % most_rows);
+                return rows;
+            }();
+            x = training.x;
+            for (Compute<T>& value : x) value *= one.scale;
+            if (one.is_bad) x[chosen[3] * inputs] = std::numeric_limits<Compute<T>>::quiet_NaN();
+            Batch<T> batch = training.batch(one.rows, normaliser, one.lr);
+            batch.x.data = x.data();
+            batch.chosen = chosen.data();
+            batch.step = static_cast<std::uint32_t>(training.state.steps() + training.pass.in_flight());
+            training.pass.begin(batch, training.settings.pass, &training.state);
+            std::fill(x.begin(), x.end(), Compute<T>(1e30f));  // the caller's again
+            continue;
+        }
+        results.push_back(training.pass.finish());
+        if (!results.back().finite) break;
+    }
+    CHECK(training.pass.in_flight() == 0, "%d passes are still in flight", training.pass.in_flight());
+    return results;
+}
+
+template <class T>
+void check_in_flight(const char* precision) {
+    const double largest = std::numeric_limits<Compute<T>>::max();
+    const std::vector<Planned> good = {{0, 100, 0.01}, {9, 100, 0.02}, {3, 31, 0.01},  {5, 100, 0.03}, {1, 100, 0.01},
+                                       {8, 31, 0.02},  {2, 100, 0.02}, {4, 150, 0.01}, {6, 100, 0.01}, {7, 100, 0.01}};
+    for (int kind = 0; kind < 6; ++kind) {
+        Settings settings;
+        settings.labels = kind != 3;
+        settings.optimizer = kind == 1 ? "adam" : kind == 2 ? "sgd" : "momentum";
+        if (kind == 1) settings.pass.micro_batches = 2;
+        std::vector<Planned> plan = good;
+        // Large enough that they might overflow, which they do not.
+        if (kind == 2)
+            for (const std::size_t i : {4, 5, 7}) plan[i].lr = 1e-18, plan[i].scale = 1e18f;
+        if (kind == 3) plan[6].lr = largest;
+        if (kind == 4) plan[6].is_bad = true;
+        if (kind == 5) plan[6].is_bad = plan[7].is_bad = true;
+        Pair<T> pair(precision, settings, "in flight, kind " + std::to_string(kind));
+        const auto here = run_planned(pair.here, plan, 1);
+        const auto there = run_planned(pair.there, plan, Backpropagation<T>::most_in_flight);
+        const std::size_t expected = kind < 3 ? plan.size() : 7;
+        CHECK(here.size() == expected && there.size() == expected, "%s: %zu and %zu", pair.where.c_str(), here.size(),
+              there.size());
+        for (std::size_t i = 0; i < std::min(here.size(), there.size()); ++i)
+            CHECK((here[i].loss == there[i].loss || !here[i].finite) && here[i].finite == there[i].finite &&
+                      here[i].bad_layer == there[i].bad_layer && here[i].overflow == there[i].overflow,
+                  "%s: pass %zu: %.9g, not %.9g", pair.where.c_str(), i, there[i].loss, here[i].loss);
+        CHECK(pair.here.state.steps() == pair.there.state.steps(), "%s: %d steps", pair.where.c_str(),
+              int(pair.there.state.steps()));
+        pair.compare("after passes in flight");
+        run_planned(pair.here, good, 1), run_planned(pair.there, good, Backpropagation<T>::most_in_flight);
+        pair.compare("after more of them");
+    }
 }
 
 template <class T>
@@ -270,6 +358,44 @@ void check_the_rest(const char* precision) {
           "%s: copies", pair.where.c_str());
 }
 
+// A batch that is on the device already: read where it lies, or its chosen rows put side by side.
+template <class T>
+void check_what_is_there(const char* precision) {
+    using C = Compute<T>;
+    constexpr std::int64_t rows = 100;
+    Settings settings;
+    settings.labels = false;
+    Pair<T> pair(precision, settings, "what is there");
+    auto copied = [&](const std::vector<C>& values) {
+        AlignedArray<C> array(pair.device, static_cast<std::int64_t>(values.size()));
+        pair.device.upload(array.data(), values.data(), array.bytes());
+        return array;
+    };
+    const AlignedArray<C> x = copied(pair.there.x), targets = copied(pair.there.targets);
+    std::vector<std::int64_t> chosen(rows);
+    for (std::int64_t i = 0; i < rows; ++i) chosen[static_cast<std::size_t>(i)] = (i * 37) % most_rows;
+    auto step = [&](Training<T>& one, bool in_place, bool choose) {
+        const double normaliser = 1.0 / rows;
+        const auto held = one.model.hold();
+        Batch<T> batch = one.batch(rows, normaliser);
+        batch.lr = 0.01;
+        if (choose) batch.chosen = chosen.data();
+        if (in_place) {
+            batch.x = {x.data(), inputs};
+            batch.target.targets = {targets.data(), classes};
+            batch.x_in = batch.targets_in = Memory::device;
+            batch.x_there.from = x.data();
+            batch.x_there.row_stride = inputs;
+            batch.x_there.column_stride = 1;
+        }
+        return one.pass.run(batch, settings.pass, &one.state).loss;
+    };
+    for (const bool choose : {false, true, false, true, false, true}) {
+        CHECK(step(pair.here, false, choose) == step(pair.there, true, choose), "%s: loss", pair.where.c_str());
+        pair.compare(choose ? "of chosen rows" : "in place");
+    }
+}
+
 // An error of the device is raised; what it left undone is done anew, and what it left half done is undone.
 void check_failures() {
     Settings settings;
@@ -292,6 +418,23 @@ void check_failures() {
     pair.device.loses_work = false;
     CHECK(raises([&] { pair.there.step(100, 1e15); }), "a careful step that failed");
     pair.compare("after a careful step that failed");
+    pair.step(100);
+    pair.compare("after a step after it");
+    // What is in flight behind one that fails is dropped with it. Memory for it is there, or it would be waited for.
+    const std::vector<Planned> two = {{0, 100, 0.01}, {1, 100, 0.01}};
+    run_planned(pair.here, two, 1), run_planned(pair.there, two, Backpropagation<float>::most_in_flight);
+    pair.device.loses_work = true;
+    const double normaliser = 0.01;
+    {
+        const auto held = pair.there.model.hold();
+        for (int i = 0; i < 2; ++i)
+            pair.there.pass.begin(pair.there.batch(100, normaliser, 0.01), settings.pass, &pair.there.state);
+        pair.device.failing_wait = 1;
+        CHECK(raises([&] { pair.there.pass.finish(); }), "a step in flight that failed");
+        CHECK(pair.there.pass.in_flight() == 0, "%d are in flight", pair.there.pass.in_flight());
+    }
+    pair.step(100);
+    pair.compare("after a failure in flight");
 }
 
 void check_refusals() {
@@ -330,12 +473,18 @@ int main() {
     check_training<float>("float32");
     check_training<double>("float64");
     check_training<bfloat16>("bfloat16");
+    check_without_recordings();
     check_waits<float>();
     check_bad_steps<float>("float32");
     check_bad_steps<bfloat16>("bfloat16");
+    check_in_flight<float>("float32");
+    check_in_flight<bfloat16>("bfloat16");
     check_the_rest<float>("float32");
     check_the_rest<double>("float64");
     check_the_rest<bfloat16>("bfloat16");
+    check_what_is_there<float>("float32");
+    check_what_is_there<double>("float64");
+    check_what_is_there<bfloat16>("bfloat16");
     check_failures();
     check_refusals();
     return summary("devices");

@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <iterator>
 #include <map>
 #include <mutex>
 
@@ -85,6 +86,13 @@ void release(void* released) {
     all.used -= found->second.size;
     munmap(found->second.pages - page(), found->second.length + 2 * page());
     all.live.erase(found);
+}
+
+bool owns(const void* address) {
+    Memory& all = memory();
+    std::lock_guard<std::mutex> lock(all.mutex);
+    auto after = all.live.upper_bound(const_cast<void*>(address));
+    return after != all.live.begin() && address < std::prev(after)->second.end();
 }
 
 Access::Access() {

@@ -10,6 +10,8 @@ namespace emulation {
 // ends the process. Null where there is no memory: RESNETCORE_EMULATED_MEMORY is the device's size in bytes.
 void* allocate(std::size_t bytes);
 void release(void* memory);
+// Whether it is within an allocation.
+bool owns(const void* memory);
 
 // While one lives, device memory can be reached.
 class Access {

@@ -1,10 +1,12 @@
 // The module's border (kernels/cuda/module.h) over the emulation: a drop-in for the one that needs a GPU.
 #include "kernels/cuda/module.h"
 
+#include <cstdlib>
 #include <cstring>
 #include <string>
 
 #include "cuda_runtime_api.h"
+#include "kernels/cuda/functions.h"
 #include "kernels/cuda/tables.h"
 #include "memory.h"
 #include "stream.h"
@@ -22,6 +24,11 @@ int refused_while_recording() {
 }
 
 int only_device(int device) { return device == 0 ? 0 : fail("there is one emulated device, number 0"); }
+
+int make_current(int device, resnetcore::CudaPlace* before) {
+    *before = {0, nullptr};
+    return only_device(device);
+}
 
 void* allocate(std::size_t bytes) {
     if (emulation::recording()) return refused_while_recording(), nullptr;
@@ -56,6 +63,21 @@ int download(void* to, const void* from, std::size_t bytes) {
     return synchronize();
 }
 
+// As early as it may be: what is still to be done with `to` finds it overwritten.
+int send(void* to, const void* from, std::size_t bytes) {
+    if (emulation::recording()) return refused_while_recording();
+    const emulation::Access access;
+    std::memcpy(to, from, bytes);
+    return 0;
+}
+
+int fetch(void* to, const void* from, std::size_t bytes) {
+    if (emulation::recording()) return refused_while_recording();
+    if (cudaGetLastError() != cudaSuccess) return fail("a launch was refused");
+    emulation::enqueue([=] { std::memcpy(to, from, bytes); });
+    return 0;
+}
+
 int copy(void* to, const void* from, std::size_t bytes) {
     emulation::enqueue([=] { std::memmove(to, from, bytes); });
     return 0;
@@ -66,7 +88,10 @@ int clear(void* memory, std::size_t bytes) {
     return 0;
 }
 
-int begin_recording() { return emulation::begin_recording() ? 0 : fail("a sequence is being recorded already"); }
+int begin_recording() {
+    if (std::getenv("RESNETCORE_EMULATED_RECORDING_FAILS")) return fail("the emulation is told not to record");
+    return emulation::begin_recording() ? 0 : fail("a sequence is being recorded already");
+}
 
 void* end_recording() {
     if (!emulation::recording()) return fail("no sequence is being recorded"), nullptr;
@@ -82,9 +107,16 @@ int play(void* recording) {
 
 void discard(void* recording) { delete static_cast<emulation::Recording*>(recording); }
 
-// Work of every stream but the device's own runs where it is given: waiting for that is all there is to do.
-int wait_for_stream(void*) { return 0; }
-int let_stream_wait(void*) { return synchronize(); }
+// To have run what comes before is more than to wait for it in the stream, and seen by nobody.
+int wait_for_stream(void* other) {
+    emulation::Stream* const stream = emulation::find_stream(other);
+    if (!stream) return fail("there is no such stream");
+    stream->wait();
+    return 0;
+}
+int let_stream_wait(void* other) {
+    return emulation::find_stream(other) ? synchronize() : fail("there is no such stream");
+}
 
 }  // namespace
 
@@ -96,18 +128,30 @@ extern "C" __attribute__((visibility("default"))) const resnetcore::CudaModule* 
         [] { return 13000; },
         [] { return 13000; },
         [] { return 1; },
+        [](const void* memory) { return emulation::owns(memory) ? 0 : fail("this is no memory of the device's"); },
         [](int device) { return only_device(device) == 0 ? "emulated" : ""; },
         [](int device) { return only_device(device) == 0 ? 80 : -1; },
         only_device,
         [] { return error.c_str(); },
-        only_device,
+        cuda::max_columns,
+        make_current,
+        [](const CudaPlace*) {},
         allocate,
         release,
         upload,
         download,
         copy,
         clear,
+        cuda::gather,
         synchronize,
+        std::malloc,
+        std::free,
+        send,
+        fetch,
+        []() -> void* { return &error; },  // one mark for all: whoever waits for it waits for everything
+        [](void*) { return 0; },
+        [](void*) { return synchronize(); },
+        [](void*) {},
         []() -> void* { return emulation::current_stream(); },
         wait_for_stream,
         let_stream_wait,
@@ -121,4 +165,13 @@ extern "C" __attribute__((visibility("default"))) const resnetcore::CudaModule* 
         cuda::bf16x2(),
     };
     return &module;
+}
+
+// Another program's work, for tests: a stream of its own, and a copy of the host's memory to the device's in its order.
+extern "C" __attribute__((visibility("default"))) void* emulated_stream() { return emulation::make_stream(); }
+extern "C" __attribute__((visibility("default"))) void emulated_copy(void* stream, void* to, const void* from,
+                                                                     std::size_t bytes) {
+    const std::string staged(static_cast<const char*>(from), bytes);
+    emulation::find_stream(stream)->add(
+        std::make_shared<const std::function<void()>>([to, staged] { std::memcpy(to, staged.data(), staged.size()); }));
 }

@@ -1,9 +1,11 @@
 #include "stream.h"
 
+#include <cstdint>
 #include <cstdlib>
 #include <utility>
 
 #include "block.h"
+#include "kernels/cuda/kernel_list.h"
 #include "kernels/cuda/stream.h"
 #include "memory.h"
 
@@ -19,6 +21,15 @@ bool blocking() {
 Stream& device_stream() {
     static Stream& stream = *new Stream;
     return stream;
+}
+struct Others {
+    std::mutex mutex;
+    Stream defaults[2];
+    std::vector<std::unique_ptr<Stream>> streams;
+};
+Others& others() {
+    static Others& all = *new Others;
+    return all;
 }
 thread_local std::unique_ptr<Recording> taken_down;
 thread_local cudaError_t last_error = cudaSuccess;
@@ -52,6 +63,21 @@ void Stream::run() {
 }
 
 Stream* current_stream() { return &device_stream(); }
+
+Stream* make_stream() {
+    const std::lock_guard<std::mutex> lock(others().mutex);
+    others().streams.push_back(std::make_unique<Stream>());
+    return others().streams.back().get();
+}
+
+Stream* find_stream(void* handle) {
+    const std::lock_guard<std::mutex> lock(others().mutex);
+    const auto number = reinterpret_cast<std::uintptr_t>(handle);
+    if (number == 1 || number == 2) return &others().defaults[number - 1];
+    for (const auto& stream : others().streams)
+        if (stream.get() == handle) return stream.get();
+    return handle == &device_stream() ? &device_stream() : nullptr;
+}
 
 void enqueue(std::function<void()> work) {
     Work shared = std::make_shared<const std::function<void()>>(std::move(work));
@@ -90,6 +116,8 @@ namespace resnetcore {
 namespace cuda {
 
 cudaStream_t current_stream() { return emulation::current_stream(); }
+// Nothing has to be loaded here.
+ListedKernel::ListedKernel(const void* function) : function_(function), next_(nullptr) {}
 
 }  // namespace cuda
 }  // namespace resnetcore

@@ -25,6 +25,9 @@ private:
 
 // The device's stream, or while the calling thread records, that which takes down.
 Stream* current_stream();
+// Another program's: made by `make_stream`, or one of CUDA's defaults, whose handles are 1 and 2. Null: there is none.
+Stream* find_stream(void* handle);
+Stream* make_stream();
 void enqueue(std::function<void()> work);
 
 bool recording();

@@ -87,8 +87,8 @@ template <class T>
 void backward_weights(const BackwardWeightsArgs<T>& args) {
     static_assert(column_block == panel_width, "a block of the bias has a panel's columns");
     const dim3 grid = weight_grid(args.inner, args.first_panel, args.last_panel);
-    if (grid.x > 0 && grid.y > 0) launch(weights_kernel<T>, grid, tile_threads, args);
-    if (args.has_bias && grid.y > 0) launch(bias_kernel<T>, dim3(grid.y), column_block * column_lanes, args);
+    if (grid.x > 0 && grid.y > 0) launch<weights_kernel<T>>(grid, tile_threads, args);
+    if (args.has_bias && grid.y > 0) launch<bias_kernel<T>>(dim3(grid.y), column_block * column_lanes, args);
 }
 
 #define RC_INSTANTIATE(T) template void backward_weights(const BackwardWeightsArgs<T>&);

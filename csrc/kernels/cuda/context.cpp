@@ -22,6 +22,8 @@ thread_local cudaStream_t recording = nullptr;
 int prepare(Context& context, int device) {
     context.device = device;
     RC_CUDA_TRY(cudaStreamCreateWithFlags(&context.stream, cudaStreamNonBlocking));
+    RC_CUDA_TRY(cudaStreamCreateWithFlags(&context.copies, cudaStreamNonBlocking));
+    RC_CUDA_TRY(cudaEventCreateWithFlags(&context.sent, cudaEventDisableTiming));
     cudaMemPoolProps properties = {};
     properties.allocType = cudaMemAllocationTypePinned;
     properties.location.type = cudaMemLocationTypeDevice;
@@ -51,7 +53,9 @@ Context* context_of(int device) {
     return context.get();
 }
 
-int make_current(int device) {
+int make_current(int device, CudaPlace* before) {
+    *before = {device, current};
+    RC_CUDA_TRY(cudaGetDevice(&before->device));
     // Every time: another library may have changed the thread's device since.
     RC_CUDA_TRY(cudaSetDevice(device));
     if (current && current->device == device) return 0;
@@ -59,6 +63,13 @@ int make_current(int device) {
     if (!context) return static_cast<int>(cudaErrorInvalidDevice);
     current = context;
     return 0;
+}
+
+void restore(const CudaPlace* before) {
+    int now = -1;
+    if (report(cudaGetDevice(&now), "cudaGetDevice") || now != before->device)
+        report(cudaSetDevice(before->device), "cudaSetDevice");
+    current = static_cast<Context*>(before->context);
 }
 
 Context* current_context() { return current; }

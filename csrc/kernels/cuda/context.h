@@ -1,12 +1,13 @@
-// A GPU as this process uses it: one stream, a pool of memory, and pinned memory for uploads.
+// A GPU as this process uses it: one stream, one for copies beside it, a pool of memory, and pinned memory for uploads.
 //
-// Invariant: there is one stream for a device, whichever thread calls, so that what one thread asks for after another
-// (under the library's locks) also happens after it. It does not wait for CUDA's default stream, nor that for it.
-// Contexts live as long as the process: at its end CUDA may be gone before static objects are.
+// Invariant: there is one stream of work for a device, whichever thread calls, so that what one thread asks for after
+// another (under the library's locks) also happens after it. It does not wait for CUDA's default stream, nor that for
+// it. Contexts live as long as the process: at its end CUDA may be gone before static objects are.
 #pragma once
 
 #include <cuda_runtime_api.h>
 
+#include "kernels/cuda/module.h"
 #include "kernels/cuda/staging.h"
 
 namespace resnetcore {
@@ -15,7 +16,9 @@ namespace cuda {
 struct Context {
     int device = -1;
     cudaStream_t stream = nullptr;
-    cudaMemPool_t pool = nullptr;  // its own: what other libraries set up for theirs is left alone
+    cudaStream_t copies = nullptr;  // beside it: copies that do not wait for the work before them
+    cudaEvent_t sent = nullptr;     // the last of them
+    cudaMemPool_t pool = nullptr;   // its own: what other libraries set up for theirs is left alone
     Staging staging;
 };
 
@@ -23,7 +26,8 @@ struct Context {
 Context* context_of(int device);
 
 // The calling thread's.
-int make_current(int device);
+int make_current(int device, CudaPlace* before);
+void restore(const CudaPlace* before);
 Context* current_context();  // null before `make_current`
 
 // A stream of the calling thread's own that takes its work from now on; null: the context's again.

@@ -48,8 +48,8 @@ void for_elements(std::int64_t rows, std::int64_t columns, const Operation& oper
     constexpr std::int64_t most = 1 << 20;  // blocks; the rest is looped over
     const std::int64_t blocks = (rows * columns + threads - 1) / threads;
     if (blocks == 0) return;
-    launch(each_element<Operation>, dim3(static_cast<unsigned>(blocks < most ? blocks : most)), threads, rows, columns,
-           operation);
+    launch<each_element<Operation>>(dim3(static_cast<unsigned>(blocks < most ? blocks : most)), threads, rows, columns,
+                                    operation);
 }
 
 }  // namespace cuda

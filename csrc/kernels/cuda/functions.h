@@ -1,6 +1,7 @@
 // What the table holds: each function is in the .cu file of its stem, instantiated there for every type of storage.
 #pragma once
 
+#include "kernels/cuda/module.h"
 #include "kernels/ops.h"
 
 namespace resnetcore {
@@ -8,6 +9,8 @@ namespace cuda {
 
 // A panel is as wide as a block's tile, so that a block reads whole rows of it.
 constexpr int panel_width = 64;
+// A grid's second dimension, which counts panels, ends here.
+constexpr std::int64_t max_columns = std::int64_t{65535} * panel_width;
 // Lists of sources and of identities travel as parameters of a kernel, which may be 32,764 bytes.
 constexpr int max_terms = 512;
 
@@ -69,6 +72,8 @@ template <class T>
 void narrow(std::int64_t rows, std::int64_t columns, Rows<Compute<T>> in, MutableRows<T> out);
 template <class T>
 void widen(std::int64_t rows, std::int64_t columns, Rows<T> in, MutableRows<Compute<T>> out);
+
+int gather(const GatherArgs* args);
 
 // What a .cu file ends with, for each type of storage.
 #define RC_EACH_STORAGE(instantiate) \

@@ -1,27 +1,36 @@
 // How a kernel is started: on the calling thread's stream, and without the `<<<>>>` that nvcc alone can read, so that
 // any C++ compiler builds the same files for the emulation (tests/cuda_emulation).
+//
+// Invariant: what can be launched is listed (kernels/cuda/kernel_list.h), because naming it here lists it.
 #pragma once
 
 #include <cuda_runtime.h>
 
+#include "kernels/cuda/kernel_list.h"
 #include "kernels/cuda/stream.h"
 
 namespace resnetcore {
 namespace cuda {
 
-template <class T>
-struct Same {
-    using Type = T;
+template <auto kernel>
+struct Launch;
+template <class... Parameters, void (*kernel)(Parameters...)>
+struct Launch<kernel> {
+    static inline const ListedKernel listed{reinterpret_cast<const void*>(kernel)};
+
+    // A failure is the run time's last error, which the module reports where work is waited for. Until then nothing
+    // else is launched: the update that follows must not be made of what a kernel would have written that never ran.
+    static void run(dim3 grid, int threads, const Parameters&... arguments) {
+        (void)&listed;  // or it would not be there
+        if (cudaPeekAtLastError() != cudaSuccess) return;
+        void* pointers[] = {const_cast<void*>(static_cast<const void*>(&arguments))...};
+        (void)cudaLaunchKernel(kernel, grid, dim3(threads), pointers, 0, current_stream());
+    }
 };
 
-// A failure is the run time's last error, which the module reports where work is waited for. Until then nothing else is
-// launched: the update that follows must not be made of what a kernel would have written that never ran.
-template <class... Parameters>
-void launch(void (*kernel)(Parameters...), dim3 grid, int threads,
-            const typename Same<Parameters>::Type&... arguments) {
-    if (cudaPeekAtLastError() != cudaSuccess) return;
-    void* pointers[] = {const_cast<void*>(static_cast<const void*>(&arguments))...};
-    (void)cudaLaunchKernel(kernel, grid, dim3(threads), pointers, 0, current_stream());
+template <auto kernel, class... Arguments>
+void launch(dim3 grid, int threads, const Arguments&... arguments) {
+    Launch<kernel>::run(grid, threads, arguments...);
 }
 
 }  // namespace cuda

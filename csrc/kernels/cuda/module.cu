@@ -2,8 +2,11 @@
 #include <cuda_runtime.h>
 
 #include "kernels/cuda/context.h"
+#include "kernels/cuda/functions.h"
+#include "kernels/cuda/kernel_list.h"
 #include "kernels/cuda/memory.h"
 #include "kernels/cuda/module.h"
+#include "kernels/cuda/pinned.h"
 #include "kernels/cuda/recording.h"
 #include "kernels/cuda/status.h"
 #include "kernels/cuda/stream.h"
@@ -31,6 +34,12 @@ int device_count() {
     return error == cudaErrorNoDevice ? 0 : -1;
 }
 
+int device_of(const void* memory) {
+    cudaPointerAttributes where = {};
+    if (report(cudaPointerGetAttributes(&where, memory), "cudaPointerGetAttributes")) return -1;
+    return where.type == cudaMemoryTypeDevice || where.type == cudaMemoryTypeManaged ? where.device : -1;
+}
+
 const char* device_name(int device) {
     thread_local cudaDeviceProp properties;
     return report(cudaGetDeviceProperties(&properties, device), "cudaGetDeviceProperties") ? "" : properties.name;
@@ -46,9 +55,15 @@ int compute_capability(int device) {
 }
 
 int check_device(int device) {
-    if (const int status = make_current(device)) return status;
-    probe<<<1, 1, 0, current_stream()>>>();
-    return synchronize();
+    CudaPlace before;
+    int status = make_current(device, &before);
+    if (!status) status = load_kernels();
+    if (!status) {
+        probe<<<1, 1, 0, current_stream()>>>();
+        status = synchronize();
+    }
+    restore(&before);
+    return status;
 }
 
 void* stream() { return current_stream(); }
@@ -66,18 +81,30 @@ extern "C" __attribute__((visibility("default"))) const resnetcore::CudaModule* 
         runtime_version,
         driver_version,
         device_count,
+        device_of,
         device_name,
         compute_capability,
         check_device,
         last_error,
+        max_columns,
         make_current,
+        restore,
         allocate,
         release,
         upload,
         download,
         copy,
         clear,
+        gather,
         synchronize,
+        allocate_pinned,
+        release_pinned,
+        send,
+        fetch,
+        make_mark,
+        set_mark,
+        wait_for,
+        discard_mark,
         stream,
         wait_for_stream,
         let_stream_wait,

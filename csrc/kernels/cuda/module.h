@@ -3,16 +3,24 @@
 // for; it loads without a driver, and says then why there is no GPU.
 //
 // Invariant: no function here throws. A status of 0 is success; otherwise `last_error` says what happened, in words, on
-// the calling thread. An error of work that was asked for before is reported by `download` or `synchronize`.
+// the calling thread. An error of work that was asked for before is reported by `download`, `synchronize` or
+// `wait_for`.
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 
 #include "kernels/ops.h"
 
 namespace resnetcore {
 
-constexpr int cuda_module_version = 1;  // of this struct and of everything in ops.h
+constexpr int cuda_module_version = 2;  // of this struct and of everything in ops.h
+
+// A thread's current device, of CUDA and of the module.
+struct CudaPlace {
+    int device;
+    void* context;
+};
 
 struct CudaModule {
     int version;                     // cuda_module_version
@@ -21,21 +29,36 @@ struct CudaModule {
     int (*driver_version)();         // 0 without a driver
     // −1 where there is no driver, or it fails; `last_error` says why.
     int (*device_count)();
+    int (*device_of)(const void* memory);  // whose memory it is; −1 where it is none's
     const char* (*device_name)(int device);
     int (*compute_capability)(int device);  // 90; −1 on failure
     // Whether there is code for it in this build, which is tried: 0, or a status.
     int (*check_device)(int device);
     const char* (*last_error)();
 
-    // The calling thread's device from now on, and its stream.
-    int (*make_current)(int device);
+    std::int64_t max_columns;  // of a layer
+
+    // The calling thread's device from now on, and its stream; until `restore`, which other libraries on this thread
+    // rely on, gives it the one of before.
+    int (*make_current)(int device, CudaPlace* before);
+    void (*restore)(const CudaPlace* before);
     void* (*allocate)(std::size_t bytes);  // zeroed; null where there is no memory
     void (*release)(void* memory);
     int (*upload)(void* to, const void* from, std::size_t bytes);
     int (*download)(void* to, const void* from, std::size_t bytes);
     int (*copy)(void* to, const void* from, std::size_t bytes);
     int (*clear)(void* memory, std::size_t bytes);
+    int (*gather)(const GatherArgs* args);
     int (*synchronize)();
+    // Copies beside the work: see runtime/device.h.
+    void* (*allocate_pinned)(std::size_t bytes);  // null where there is no memory
+    void (*release_pinned)(void* memory);
+    int (*send)(void* to, const void* from, std::size_t bytes);
+    int (*fetch)(void* to, const void* from, std::size_t bytes);
+    void* (*make_mark)();  // null on failure
+    int (*set_mark)(void* mark);
+    int (*wait_for)(void* mark);
+    void (*discard_mark)(void* mark);
     void* (*stream)();  // the cudaStream_t that the calling thread's work goes to
     // Whether two streams' work is in order: the current one waits for what has been asked of `other` so far, and the
     // other way round.

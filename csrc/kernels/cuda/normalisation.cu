@@ -122,12 +122,12 @@ struct FoldBias {
 template <class T>
 void moments(const MomentsArgs<T>& args) {
     const dim3 grid = chunk_grid(args);
-    if (grid.x > 0 && grid.y > 0) launch(moments_kernel<T>, grid, column_threads, args);
+    if (grid.x > 0 && grid.y > 0) launch<moments_kernel<T>>(grid, column_threads, args);
 }
 template <class T>
 void norm_sums(const NormSumsArgs<T>& args) {
     const dim3 grid = chunk_grid(args);
-    if (grid.x > 0 && grid.y > 0) launch(norm_sums_kernel<T>, grid, column_threads, args);
+    if (grid.x > 0 && grid.y > 0) launch<norm_sums_kernel<T>>(grid, column_threads, args);
 }
 template <class T>
 void norm_backward(const NormBackwardArgs<T>& args) {

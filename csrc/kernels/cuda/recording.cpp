@@ -8,6 +8,14 @@
 
 namespace resnetcore {
 namespace cuda {
+namespace {
+
+struct Recording {
+    cudaGraphExec_t graph;
+    cudaStream_t stream;  // that it is played on
+};
+
+}  // namespace
 
 int begin_recording() {
     if (is_recording()) return refuse("begin_recording: this thread records already");
@@ -32,23 +40,27 @@ void* end_recording() {
     cudaStream_t stream = current_stream();
     set_recording_stream(nullptr);
     cudaGraph_t graph = nullptr;
-    cudaGraphExec_t recording = nullptr;
+    cudaGraphExec_t playable = nullptr;
     int status = report(cudaStreamEndCapture(stream, &graph), "cudaStreamEndCapture");
     cudaStreamDestroy(stream);
     // A capture does not know of a launch that failed: its graph would be without that kernel, each time it is played.
     if (!status) status = report(cudaPeekAtLastError(), "cudaLaunchKernel");
-    if (!status) status = report(cudaGraphInstantiate(&recording, graph, 0), "cudaGraphInstantiate");
+    if (!status) status = report(cudaGraphInstantiate(&playable, graph, 0), "cudaGraphInstantiate");
     if (graph) cudaGraphDestroy(graph);
-    return status ? nullptr : recording;
+    return status ? nullptr : new Recording{playable, current_stream()};
 }
 
 int play(void* recording) {
-    RC_CUDA_TRY(cudaGraphLaunch(static_cast<cudaGraphExec_t>(recording), current_stream()));
+    RC_CUDA_TRY(cudaGraphLaunch(static_cast<Recording*>(recording)->graph, current_stream()));
     return 0;
 }
 
 void discard(void* recording) {
-    if (recording) report(cudaGraphExecDestroy(static_cast<cudaGraphExec_t>(recording)), "cudaGraphExecDestroy");
+    if (!recording) return;
+    const auto* const gone = static_cast<Recording*>(recording);
+    report(cudaStreamSynchronize(gone->stream), "cudaStreamSynchronize");  // it may be playing
+    report(cudaGraphExecDestroy(gone->graph), "cudaGraphExecDestroy");
+    delete gone;
 }
 
 }  // namespace cuda

@@ -95,15 +95,15 @@ void largest(const LargestArgs<T>& args) {
     constexpr std::int64_t most = 1024;  // blocks: enough for a GPU to be full
     const std::int64_t blocks = (args.rows * args.columns + threads - 1) / threads;
     if (blocks > 0)
-        launch(largest_kernel<T>, dim3(static_cast<unsigned>(blocks < most ? blocks : most)), threads, args);
+        launch<largest_kernel<T>>(dim3(static_cast<unsigned>(blocks < most ? blocks : most)), threads, args);
 }
 template <class T>
 void conclude(const ConcludeArgs<T>& args) {
-    launch(conclude_kernel<T>, dim3(1), threads, args);
+    launch<conclude_kernel<T>>(dim3(1), threads, args);
 }
 template <class T>
 void squares(const SquaresArgs<T>& args) {
-    launch(squares_kernel<T>, dim3(1), threads, args);
+    launch<squares_kernel<T>>(dim3(1), threads, args);
 }
 template <class T>
 void clip(const ClipArgs<T>& args) {

@@ -98,9 +98,9 @@ void launch_sum(const Epilogue& epilogue) {
     const dim3 grid(static_cast<unsigned>((args.rows + tile_size - 1) / tile_size),
                     static_cast<unsigned>(panel_count(args.columns, panel_width)));
     if (args.n_sources <= usual_terms && args.n_identity <= usual_terms)
-        launch(sum_kernel<T, usual_terms, Epilogue>, grid, tile_threads, epilogue, Terms<T, usual_terms>(args));
+        launch<sum_kernel<T, usual_terms, Epilogue>>(grid, tile_threads, epilogue, Terms<T, usual_terms>(args));
     else
-        launch(sum_kernel<T, max_terms, Epilogue>, grid, tile_threads, epilogue, Terms<T, max_terms>(args));
+        launch<sum_kernel<T, max_terms, Epilogue>>(grid, tile_threads, epilogue, Terms<T, max_terms>(args));
 }
 
 }  // namespace cuda

@@ -31,7 +31,7 @@ struct UpdateVector {
 template <class T>
 void update(const UpdateArgs<T>& args) {
     const dim3 grid = weight_grid(args.inner, args.first_panel, args.last_panel);
-    if (grid.x > 0 && grid.y > 0) launch(update_kernel<T>, grid, tile_threads, args);
+    if (grid.x > 0 && grid.y > 0) launch<update_kernel<T>>(grid, tile_threads, args);
 }
 
 template <class T>

@@ -11,6 +11,8 @@
 namespace late_cuda {
 std::size_t memory_left = std::size_t{1} << 30;
 cudaError_t error_of_a_launch = cudaSuccess;
+std::set<const void*> kernels;
+bool destroyed_while_it_played = false;
 int blocks = 0;
 }  // namespace late_cuda
 
@@ -37,6 +39,7 @@ struct LateEvent {
 };
 struct LateGraph {
     std::vector<Work> works;
+    int playing = 0;
 };
 
 namespace {
@@ -61,6 +64,15 @@ cudaError_t cudaGetLastError() { return std::exchange(late_cuda::error_of_a_laun
 cudaError_t cudaPeekAtLastError() { return late_cuda::error_of_a_launch; }
 cudaError_t cudaSetDevice(int index) {
     device = index;
+    return cudaSuccess;
+}
+cudaError_t cudaGetDevice(int* index) {
+    *index = device;
+    return cudaSuccess;
+}
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes*, const void* kernel) {
+    if (late_cuda::memory_left == 0) return cudaErrorMemoryAllocation;
+    late_cuda::kernels.insert(kernel);
     return cudaSuccess;
 }
 
@@ -105,6 +117,10 @@ cudaError_t cudaHostAlloc(void** memory, std::size_t bytes, unsigned) {
     *memory = std::malloc(bytes);
     return cudaSuccess;
 }
+cudaError_t cudaFreeHost(void* memory) {
+    std::free(memory);
+    return cudaSuccess;
+}
 cudaError_t cudaMallocFromPoolAsync(void** memory, std::size_t bytes, cudaMemPool_t pool, cudaStream_t) {
     if (bytes > late_cuda::memory_left) return cudaErrorMemoryAllocation;
     *memory = std::malloc(bytes);
@@ -140,14 +156,16 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, unsig
     return cudaSuccess;
 }
 cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
+    ++exec->playing;
     for (const Work& work : exec->works) give(stream, work);
-    return cudaSuccess;
+    return give(stream, [exec] { --exec->playing; });
 }
 cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
     delete graph;
     return cudaSuccess;
 }
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) {
+    if (exec->playing) late_cuda::destroyed_while_it_played = true;
     delete exec;
     return cudaSuccess;
 }

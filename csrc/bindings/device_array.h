@@ -1,0 +1,55 @@
+// An array in a GPU's memory, whoever made it: the one form in which such arrays come in and go out.
+//
+// Invariant: what it shows is there for work that is put on its device's stream from now on; no work of this library's
+// that reads or writes it is under way while Python runs, but for a fit's on its X, which it keeps for as long. So its
+// memory may be given back at any time, and by any thread.
+#pragma once
+
+#include <pybind11/numpy.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "runtime/cuda_device.h"
+#include "runtime/staged.h"
+
+namespace resnetcore {
+
+struct DeviceArray {
+    CudaDevice* device = nullptr;
+    char* data = nullptr;
+    pybind11::dtype dtype;
+    std::vector<std::int64_t> shape, strides;  // strides in elements
+    bool read_only = false;
+    pybind11::object owner;  // of the memory
+
+    // Zeros, in C order. Throws std::bad_alloc.
+    static DeviceArray zeros(CudaDevice& device, const pybind11::dtype& dtype, std::vector<std::int64_t> shape);
+
+    std::int64_t size() const;
+    std::size_t bytes() const { return static_cast<std::size_t>(size() * dtype.itemsize()); }
+    bool is_dense() const;  // in C order, without gaps
+    // Part of the first dimension, as Python slices it.
+    DeviceArray operator[](const pybind11::slice& rows) const;
+    // The same elements, apart as they are, in memory of their own.
+    DeviceArray copy() const;
+    // A copy in the host's memory, of the record that stands for bfloat16 (bindings/array.h) where it is that.
+    pybind11::array numpy() const;
+};
+
+// A stream or memory, as Python names it.
+void* at_address(std::intptr_t address);
+
+// Looks at `value`, which offers its memory by DLPack or __cuda_array_interface__, in place. Its producer's work so far
+// comes before whatever is asked of the device's stream from now on. `what` begins the messages. Throws BufferError
+// where what is offered is not sound, and DTypeError for elements that NumPy lacks.
+DeviceArray device_array(const pybind11::object& value, const std::string& what);
+
+// A copy of the host's array, in C order. Throws DeviceError where `device` is no GPU that can be had.
+DeviceArray to_device(const pybind11::array& array, const std::string& device);
+
+// A matrix of floats as the device's kernels gather from it. Throws DTypeError for other elements.
+GatherArgs gathered_from(const DeviceArray& matrix);
+
+}  // namespace resnetcore

@@ -1,0 +1,118 @@
+#include "functional/staged_residual.h"
+
+#include <algorithm>
+#include <deque>
+#include <string>
+
+#include "base/error.h"
+#include "runtime/staged.h"
+
+namespace resnetcore {
+namespace {
+
+// Copies of a call's arguments in memory of the device, for as long as this lives.
+template <class T>
+class StagedArguments {
+public:
+    StagedArguments(Device& device, const ResidualArguments<T>& given, const char* operation) : arguments_(given) {
+        arguments_.device = &device;
+        check_sizes(operation);
+        for (auto* matrices : {&arguments_.sources, &arguments_.weights, &arguments_.identity})
+            for (Matrix<T>& m : *matrices) {
+                const Rows<T> there = rows({m.data, m.stride}, m.rows, m.columns);
+                m.data = there.data, m.stride = there.stride;
+            }
+        if (given.bias) arguments_.bias = rows({given.bias, given.columns}, 1, given.columns).data;
+    }
+    const ResidualArguments<T>& get() const { return arguments_; }
+    Rows<T> rows(Rows<T> from, std::int64_t rows, std::int64_t columns) {
+        check_copyable(rows, columns);
+        arrays_.emplace_back(*arguments_.device);
+        return arrays_.back().rows(from, rows, columns);
+    }
+
+private:
+    void check_sizes(const char* operation) const {
+        std::int64_t widest = arguments_.columns;
+        for (const Matrix<T>& source : arguments_.sources) widest = std::max(widest, source.columns);
+        if (widest > arguments_.device->max_columns())
+            throw DeviceError(std::string(operation) + ": device \"" + arguments_.device->name() +
+                              "\" takes widths of at most " + std::to_string(arguments_.device->max_columns()) +
+                              ", got " + std::to_string(widest) + "; use device=\"cpu\"");
+        const std::size_t most = static_cast<std::size_t>(arguments_.device->template kernels<T>().max_terms);
+        const std::size_t terms = std::max(arguments_.sources.size(), arguments_.identity.size());
+        if (most > 0 && terms > most)
+            throw DeviceError(std::string(operation) + ": device \"" + arguments_.device->name() + "\" adds at most " +
+                              std::to_string(most) + " sources or identities, got " + std::to_string(terms) +
+                              "; use device=\"cpu\"");
+    }
+
+    ResidualArguments<T> arguments_;
+    std::deque<Staged<T>> arrays_;
+};
+
+// Results in memory of the device until `finish`, which waits for them.
+template <class T>
+class ReturnedArrays {
+public:
+    explicit ReturnedArrays(Device& device) : device_(device) {}
+    MutableRows<T> begin(MutableRows<T> to, std::int64_t rows, std::int64_t columns) {
+        arrays_.emplace_back(device_);
+        return arrays_.back().begin(to, rows, columns);
+    }
+    void finish() {
+        for (Returned<T>& array : arrays_) array.finish();
+    }
+
+private:
+    Device& device_;
+    std::deque<Returned<T>> arrays_;
+};
+
+}  // namespace
+
+template <class T>
+void residual_forward_on(Device& device, const ResidualArguments<T>& arguments, MutableRows<T> out,
+                         MutableRows<Compute<T>> wide, const char* operation) {
+    if (device.is_host()) return residual_forward(arguments, out, wide);
+    const CurrentDevice current(device);
+    const StagedArguments<T> staged(device, arguments, operation);
+    Returned<T> narrow_result(device);
+    Returned<Compute<T>> wide_result(device);
+    residual_forward(staged.get(), narrow_result.begin(out, arguments.rows, arguments.columns),
+                     wide_result.begin(wide, arguments.rows, arguments.columns));
+    narrow_result.finish();
+    wide_result.finish();
+}
+
+template <class T>
+void residual_backward_on(Device& device, const ResidualArguments<T>& arguments, Rows<T> gradient, Rows<T> a,
+                          const ResidualGradients<T>& out, const char* operation) {
+    if (device.is_host()) return residual_backward(arguments, gradient, a, out);
+    const CurrentDevice current(device);
+    const std::int64_t rows = arguments.rows, columns = arguments.columns;
+    StagedArguments<T> staged(device, arguments, operation);
+    ReturnedArrays<T> stored(device);
+    ReturnedArrays<Compute<T>> summed(device);
+    ResidualGradients<T> there;
+    for (std::size_t s = 0; s < out.sources.size(); ++s)
+        there.sources.push_back(stored.begin(out.sources[s], rows, arguments.sources[s].columns));
+    for (std::size_t s = 0; s < out.weights.size(); ++s)
+        there.weights.push_back(summed.begin(out.weights[s], arguments.weights[s].rows, columns));
+    if (out.bias) there.bias = summed.begin({out.bias, columns}, 1, columns).data;
+    there.delta = stored.begin(out.delta, rows, columns);
+    residual_backward(staged.get(), staged.rows(gradient, rows, columns), staged.rows(a, rows, columns), there);
+    stored.finish();
+    summed.finish();
+}
+
+#define RC_INSTANTIATE(T)                                                                                            \
+    template void residual_forward_on(Device&, const ResidualArguments<T>&, MutableRows<T>, MutableRows<Compute<T>>, \
+                                      const char*);                                                                  \
+    template void residual_backward_on(Device&, const ResidualArguments<T>&, Rows<T>, Rows<T>,                       \
+                                       const ResidualGradients<T>&, const char*);
+RC_INSTANTIATE(float)
+RC_INSTANTIATE(double)
+RC_INSTANTIATE(bfloat16)
+
+}  // namespace resnetcore

@@ -1,0 +1,550 @@
+"""Arrays on a GPU are taken in place and given in place: DLPack and __cuda_array_interface__, both sides, and the rules of
+their streams. What is computed is what the same numbers give from the CPU's memory, to the bit."""
+
+import ctypes
+import gc
+import types
+
+import numpy as np
+import pytest
+
+import resnetcore as rc
+from capsules import BFLOAT, Consumed, Producer
+from gpu_memory import OnGpu, WithInterface, library, stream
+from resnetcore import _core
+
+gpu = pytest.mark.gpu
+ROWS, INPUTS, OUTPUTS = 12, 6, 3
+
+
+def network(device="cpu", dtype="float32", outputs=OUTPUTS):
+    layers = [
+        rc.Layer(9, norm="batch"),
+        rc.Layer(9, skips={2: "learned"}, dropout=0.25),
+        rc.Layer(outputs, activation=None),
+    ]
+    return rc.Network(INPUTS, layers, seed=3, dtype=dtype, device=device)
+
+
+def rows(dtype="float32", seed=0, count=ROWS):
+    return np.random.default_rng(seed).standard_normal((count, INPUTS)).astype(dtype)
+
+
+def labels(dtype="int64", count=ROWS):
+    return np.random.default_rng(1).integers(0, OUTPUTS, count).astype(dtype)
+
+
+def values(dtype="float32"):
+    return np.random.default_rng(2).standard_normal((ROWS, OUTPUTS)).astype(dtype)
+
+
+def as_bfloat16(array):
+    """The upper halves of float32s, and those halves as float32s."""
+    halves = (array.view("uint32") >> 16).astype("uint16")
+    return halves, (halves.astype("uint32") << 16).view("float32")
+
+
+def weights(trainer):
+    return {**trainer.net.parameters(), **trainer.net.buffers(), **trainer.state()["optimizer"]}
+
+
+def assert_same(one, other):
+    assert one.keys() == other.keys()
+    for name in one:
+        np.testing.assert_array_equal(one[name], other[name], err_msg=name)
+
+
+def emulated_stream():
+    """Another program's stream, and a copy from the CPU's memory on it that is done when somebody waits for the stream."""
+    cuda = library()
+    if not hasattr(cuda, "emulated_stream"):
+        pytest.skip("only an emulated stream is late by command; PyTorch's and CuPy's are tested below")
+    cuda.emulated_stream.restype = ctypes.c_void_p
+    cuda.emulated_copy.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t]
+    return cuda.emulated_stream(), cuda.emulated_copy
+
+
+LAYOUTS = {
+    "dense": lambda x: x,
+    "every other row": lambda x: np.repeat(x, 2, axis=0)[::2],
+    "part of wider rows": lambda x: np.pad(x, ((0, 0), (1, 2)))[:, 1:-2],
+    "columns first": lambda x: np.asfortranarray(x),
+    "backwards": lambda x: x[::-1].copy()[::-1],
+    "one row for all": lambda x: np.broadcast_to(x[:1].copy(), x.shape),
+}
+
+
+@gpu
+@pytest.mark.parametrize("offer", [OnGpu, lambda x: OnGpu(x, versioned=False), WithInterface], ids=["v1", "v0", "cai"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_any_layout_is_read_where_it_lies(device, offer, layout):
+    x, net = LAYOUTS[layout](rows()), network(device)
+    array = offer(x)
+    out = net.predict(array)
+    assert isinstance(out, rc.DeviceArray) and out.device == device
+    np.testing.assert_array_equal(out.numpy(), net.predict(x))
+    seen = _core.device_array(array, "test")
+    assert seen.__cuda_array_interface__["data"][0] == array.memory.pointer
+    np.testing.assert_array_equal(seen.numpy(), x)
+
+
+@gpu
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
+def test_any_float_becomes_the_networks_on_the_gpu(device, dtype):
+    net = network(device, dtype)
+    for given in ("float32", "float64"):
+        x = rows(given)
+        np.testing.assert_array_equal(net.predict(OnGpu(x)).numpy(), net.predict(x))
+        np.testing.assert_array_equal(net.predict(WithInterface(x[::2])).numpy(), net.predict(x[::2]))
+    halves, x = as_bfloat16(rows())
+    np.testing.assert_array_equal(net.predict(OnGpu(halves, code=BFLOAT)).numpy(), net.predict(x))
+    np.testing.assert_array_equal(
+        net.predict(OnGpu(1e300 * rows("float64"))).numpy(), net.predict(1e300 * rows("float64"))
+    )
+
+
+@gpu
+def test_no_rows_and_many(device):
+    net = network(device)
+    assert net.predict(OnGpu(rows(count=0))).shape == (0, OUTPUTS)
+    net = rc.Network(1, [rc.Layer(1, activation=None)], device=device)
+    x = np.random.default_rng(0).standard_normal((16384 + 5, 1)).astype("float32")  # more than one part
+    np.testing.assert_array_equal(net.predict(OnGpu(x)).numpy(), net.predict(x))
+
+
+@gpu
+@pytest.mark.parametrize("offer", [OnGpu, WithInterface])
+def test_steps_on_it_are_those_from_the_cpu(device, offer):
+    """Each batch at an address of its own, again at a known one, and of another size between."""
+    for loss, targets in (("cross_entropy", labels()), ("mse", values()), ("cross_entropy", labels("int32"))):
+        here, there = (rc.Trainer(network(device), loss=loss, optimizer="adam") for _ in range(2))
+        batches = [
+            (slice(0, ROWS), offer(rows()), offer(targets)),
+            (slice(0, 7), offer(rows()[:7]), offer(targets[:7])),
+        ]
+        weight = np.arange(1, ROWS + 1) / 4
+        for chosen, x, y in [*batches, batches[0], batches[0], batches[1], batches[0]]:
+            assert here.step(rows()[chosen], targets[chosen]) == there.step(x, y)
+        assert here.step(rows(), targets, weight) == there.step(batches[0][1], batches[0][2], offer(weight))
+        assert here.step(rows(), targets) == there.step(batches[0][1], targets)
+        assert here.step(rows(), targets) == there.step(rows(), batches[0][2])
+        assert_same(weights(here), weights(there))
+
+
+@gpu
+def test_gradients_and_their_kind(device):
+    net = network(device)
+    for loss, targets in (("cross_entropy", labels()), ("mse", values())):
+        loss_here, here, d_x_here = net.gradients(rows(), targets, loss)
+        loss_there, there, d_x_there = net.gradients(OnGpu(rows()), OnGpu(targets), loss)
+        assert loss_here == loss_there and isinstance(d_x_here, np.ndarray) and isinstance(d_x_there, rc.DeviceArray)
+        assert_same(here, there)
+        np.testing.assert_array_equal(d_x_here, d_x_there.numpy())
+
+
+@gpu
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_fit_and_evaluate(device, dtype):
+    x, y, weight = rows(dtype, count=50), labels(count=50), np.arange(1, 51) / 8
+    held_out = (rows(seed=5), labels())
+    trainers = [rc.Trainer(network(device), batch_size=16) for _ in range(2)]
+    trainers[0].fit(x, y, epochs=2, validation=held_out, sample_weight=weight, progress=False)
+    trainers[1].fit(
+        OnGpu(x),
+        OnGpu(y),
+        epochs=2,
+        validation=tuple(map(OnGpu, held_out)),
+        sample_weight=OnGpu(weight),
+        progress=False,
+    )
+    assert_same(*map(weights, trainers))
+    assert_same(*(trainer.history.to_dict() for trainer in trainers))
+    assert trainers[0].evaluate(x, y, weight) == trainers[1].evaluate(OnGpu(x), OnGpu(y), OnGpu(weight))
+
+
+@gpu
+def test_batches_of_an_iterable(device):
+    batches = [(rows(seed=seed), values()) for seed in range(3)]
+    trainers = [rc.Trainer(network(device), loss="mse") for _ in range(2)]
+    there = [(OnGpu(x), OnGpu(y)) for x, y in batches]
+    trainers[0].fit(batches, epochs=2, validation=batches, progress=False)
+    trainers[1].fit(there, epochs=2, validation=there, progress=False)
+    assert_same(*map(weights, trainers))
+    assert_same(*(trainer.history.to_dict() for trainer in trainers))
+    gc.collect()
+    assert all(array.deleted == len(array.asked) > 0 for pair in there for array in pair)
+
+
+@gpu
+def test_a_batch_may_be_overwritten_when_the_next_is_asked_for(device):
+    """Steps of a fit are left in flight, but not while they read memory that is another's."""
+    handle, copy = emulated_stream()
+    batches = [(rows(seed=seed), labels()) for seed in range(4)]
+
+    array = WithInterface(rows(), stream=handle)
+
+    def in_one_buffer():
+        for x, y in batches:
+            copy(handle, array.memory.pointer, x.ctypes.data, x.nbytes)
+            yield array, y
+
+    here, there = (rc.Trainer(network(device)) for _ in range(2))
+    here.fit(batches, epochs=1, progress=False)
+    there.fit(in_one_buffer(), epochs=1, progress=False)
+    assert_same(weights(here), weights(there))
+
+
+@gpu
+def test_one_output_takes_a_vector(device):
+    y = values()[:, 0].copy()
+    here, there = (rc.Trainer(network(device, outputs=1), loss="mse") for _ in range(2))
+    assert here.step(rows(), y) == there.step(OnGpu(rows()), OnGpu(y))
+    assert here.step(rows(), y) == there.step(OnGpu(rows()), OnGpu(np.repeat(y, 2)[::2]))
+    assert here.evaluate([(rows(), y)]) == there.evaluate([(OnGpu(rows()), OnGpu(y))])
+    assert_same(weights(here), weights(there))
+
+
+@gpu
+def test_probabilities_parameters_and_diagnosis(device):
+    net = network(device)
+    probabilities = net.predict_proba(OnGpu(rows()))
+    assert probabilities.device == device
+    np.testing.assert_array_equal(probabilities.numpy(), net.predict_proba(rows()))
+    for copies in (net.parameters, net.buffers):
+        there = copies(device)
+        assert all(isinstance(array, rc.DeviceArray) and array.device == device for array in there.values())
+        assert_same(copies(), {name: array.numpy() for name, array in there.items()})
+        assert_same(copies("cpu"), copies())
+    other = network(device)
+    other.set_parameters({"1.weight": np.zeros((INPUTS, 9), "float32")})
+    other.set_parameters(net.parameters(device))
+    assert_same(other.parameters(), net.parameters())
+    assert str(net.diagnose(OnGpu(rows()), OnGpu(labels()))) == str(net.diagnose(rows(), labels()))
+    with pytest.raises(ValueError, match="check_finite"):
+        net.predict(OnGpu(np.full((2, INPUTS), np.nan, "float32")), check_finite=True)
+
+
+@gpu
+def test_the_producer_is_given_our_stream_and_what_it_does_then_is_seen(device):
+    x = rows()
+
+    class Late(OnGpu):
+        def __dlpack__(self, **arguments):
+            if arguments["stream"] == stream():
+                self.memory.write(x)
+            return super().__dlpack__(**arguments)
+
+    net, late = network(device), Late(np.zeros_like(x))
+    np.testing.assert_array_equal(net.predict(late).numpy(), net.predict(x))
+    assert late.asked == [{"stream": stream(), "max_version": (1, 0)}]
+
+
+@gpu
+def test_a_producer_from_before_versions_is_given_the_stream_alone(device):
+    class Old(OnGpu):
+        def __dlpack__(self, stream):
+            return super().__dlpack__(stream=stream)
+
+    net, old = network(device), Old(rows(), versioned=False)
+    np.testing.assert_array_equal(net.predict(old).numpy(), net.predict(rows()))
+    assert old.asked == [{"stream": stream()}]
+
+
+@gpu
+@pytest.mark.parametrize(
+    "case", ["a stream", "legacy default", "thread default", "version 2", "version 2 with a stream"]
+)
+def test_work_of_the_interfaces_stream_comes_first(device, case):
+    other, copy = emulated_stream()
+    handle = {"a stream": other, "thread default": 2}.get(case, 1)
+    named = {"version": 2, **({"stream": None} if "with" in case else {})} if "2" in case else {"stream": handle}
+    x, net = rows(), network(device)
+    array = WithInterface(np.zeros_like(x), **named)
+    copy(handle, array.memory.pointer, x.ctypes.data, x.nbytes)
+    np.testing.assert_array_equal(net.predict(array).numpy(), net.predict(x))
+
+
+@gpu
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"stream": 0}, BufferError, "names stream 0, which may be either"),
+        ({"version": 4}, BufferError, "version 4"),
+        ({"mask": object()}, BufferError, "masked"),
+        ({"shape": (2, -6)}, BufferError, "negative size"),
+        ({"shape": (2**40, 2**40)}, BufferError, "more than"),
+        ({"strides": (24,)}, BufferError, "1 strides for 2 dimensions"),
+        ({"strides": (25, 4)}, BufferError, "whole elements, got 25"),
+        ({"data": (64, False)}, BufferError, "in no GPU's memory"),
+        ({"data": "here"}, BufferError, "not sound"),
+        ({"typestr": ">f4"}, rc.DTypeError, "byte order"),
+        ({"typestr": "|O"}, rc.DTypeError, "must hold numbers"),
+        ({"typestr": None}, BufferError, "not sound"),
+        ({"typestr": "<i4"}, rc.DTypeError, "must be float32 or float64, got int32"),
+        ({"shape": (6,), "strides": None}, rc.ShapeError, "must be"),
+    ],
+)
+def test_an_interface_that_is_refused(device, changes, error, message):
+    with pytest.raises(error, match=message):
+        network(device).predict(WithInterface(rows(), **changes))
+
+
+@gpu
+@pytest.mark.parametrize(
+    ("case", "error", "message"),
+    [
+        ({"major": 2}, BufferError, "version 2"),
+        ({"ndim": -1}, BufferError, "dimensions, got -1"),
+        ({"lanes": 4}, BufferError, "1 lane"),
+        ({"data": None}, BufferError, "no data"),
+        ({"code": 5, "bits": 64}, rc.DTypeError, "element type"),
+        ({"code": 0}, rc.DTypeError, "must be float32 or float64, got int32"),
+        ({"ndim": 1}, rc.ShapeError, "must be"),
+        ({"name": b"used_dltensor_versioned"}, BufferError, "consumed already"),
+    ],
+)
+def test_a_capsule_that_is_refused_is_deleted_once(device, case, error, message):
+    producer = OnGpu(rows(), **case)
+    with pytest.raises(error, match=message):
+        network(device).predict(producer)
+    gc.collect()
+    assert producer.deleted == 1
+
+
+@gpu
+def test_deleted_once_where_something_else_is_wrong(device):
+    trainer = rc.Trainer(network(device))
+    bad_labels, x = OnGpu(np.full(ROWS, OUTPUTS)), OnGpu(rows(), flags=1)
+    with pytest.raises(ValueError, match="labels from 0 to 2, got 3"):
+        trainer.step(x, bad_labels)
+    with pytest.raises(FloatingPointError):
+        trainer.step(nan := OnGpu(np.full((ROWS, INPUTS), np.nan, "float32")), labels())
+    with pytest.raises(rc.ShapeError, match="targets are never broadcast"):
+        rc.Trainer(network(device), loss="mse").step(x, wide := OnGpu(np.zeros((ROWS, OUTPUTS + 1), "float32")))
+    with pytest.raises(ValueError, match="weight above 0"):
+        trainer.step(x, labels(), zeros := OnGpu(np.zeros(ROWS)))
+    gc.collect()
+    for array in (bad_labels, x, nan, wide, zeros):
+        assert array.deleted == len(array.asked) > 0
+
+
+@gpu
+def test_another_gpus_array(device):
+    net = network(device)
+    message = rf"predict: X is on cuda:1, and its network on {device}; copy it .* net\.to\('cuda:1'\)"
+    with pytest.raises(rc.DeviceError, match=message):
+        net.predict(OnGpu(rows(), device_index=1))
+    with pytest.raises(rc.DeviceError, match="y is on cuda:1"):
+        rc.Trainer(net).step(rows(), OnGpu(labels(), device_index=1))
+    with pytest.raises(rc.DeviceError, match=r'must be "cpu" or the network\'s, cpu'):
+        network("cpu").parameters(device)
+    with pytest.raises(rc.DeviceError, match="X is on cuda:0, and the work is done on cpu"):
+        network("cpu")._core.predict(net.parameters(device)["1.weight"])
+
+
+@pytest.mark.parametrize("offered", ["DLPack", "interface"])
+def test_a_gpus_array_for_the_cpu(offered):
+    interface = types.SimpleNamespace(__cuda_array_interface__={"version": 3})
+    x = Producer(rows(), device_kind=2) if offered == "DLPack" else interface
+    net = network()
+    remedy = "must be in the CPU's memory.* copy it to the CPU first"
+    for call in (
+        lambda: net.predict(x),
+        lambda: net.predict_proba(x),
+        lambda: rc.Trainer(net).step(x, labels()),
+        lambda: rc.Trainer(net).step(rows(), x),
+        lambda: rc.Trainer(net).fit(x, labels()),
+        lambda: rc.Trainer(net).fit([(x, labels())]),
+        lambda: rc.Trainer(net).evaluate(rows(), labels(), sample_weight=x),
+        lambda: net.gradients(x, labels()),
+        lambda: net.set_parameters({"1.weight": x}),
+    ):
+        with pytest.raises(rc.DeviceError, match=remedy + r".*net\.to\('cuda") as error:
+            call()
+        assert isinstance(error.value, BufferError)
+    with pytest.raises(rc.DeviceError, match=remedy):
+        rc.ops.residual_forward([x], [np.ones((INPUTS, 3), "float32")])
+    assert offered == "interface" or (x.asked == [] and x.deleted == 0)
+
+
+# The producer's side.
+
+
+@pytest.fixture
+def made(device):
+    """What a network gives, and the same in NumPy."""
+    net = network(device)
+    return net.predict(OnGpu(rows())), net.predict(rows())
+
+
+@gpu
+@pytest.mark.parametrize("at", [None, 1, 2, -1, "ours"])
+@pytest.mark.parametrize("max_version", [None, (0, 8), (1, 0), (1, 1), (2, 0)])
+def test_a_capsule_as_the_standard_has_it(made, at, max_version):
+    array, expected = made
+    assert array.__dlpack_device__() == (2, 0)
+    pointer = array.__cuda_array_interface__["data"][0]
+    taken = Consumed(array.__dlpack__(stream=stream() if at == "ours" else at, max_version=max_version))
+    assert taken.version == ((1, 0) if max_version and max_version[0] >= 1 else None)
+    t = taken.tensor
+    assert (t.data, t.device_kind, t.device_index, t.byte_offset) == (pointer, 2, 0, 0)
+    assert (t.code, t.bits, t.lanes) == (2, 32, 1)
+    assert taken.shape == expected.shape and taken.strides == (OUTPUTS, 1) and taken.flags in (None, 0)
+    del array
+    gc.collect()
+    same = _core.device_array(Lent(taken), "test")  # it lives as long as its consumer wants it to
+    np.testing.assert_array_equal(same.numpy(), expected)
+    taken.delete()
+
+
+class Lent:
+    """A consumer's array, offered on."""
+
+    def __init__(self, taken):
+        self.__cuda_array_interface__ = {
+            "shape": taken.shape,
+            "typestr": "<f4",
+            "data": (taken.tensor.data, False),
+            "version": 3,
+        }
+
+
+@gpu
+def test_what_nobody_takes_and_what_is_a_part(made):
+    array, expected = made
+    array.__dlpack__(max_version=(1, 0))
+    array.__dlpack__()
+    assert len(array) == ROWS and array.ndim == 2 and array.dtype == np.float32
+    assert repr(array) == "<DeviceArray of (12, 3) float32 on cuda:0>"
+    for part in (slice(2, 5), slice(None, None, -2), slice(5, 5), slice(20, 30)):
+        np.testing.assert_array_equal(array[part].numpy(), expected[part])
+    taken = Consumed(array[::-2].__dlpack__())
+    assert taken.strides == (-2 * OUTPUTS, 1)
+    assert array[::-2].__cuda_array_interface__["strides"] == (-8 * OUTPUTS, 4)
+    taken.delete()
+
+
+@gpu
+@pytest.mark.parametrize("max_version", [None, (1, 0)])
+def test_copies(made, max_version):
+    array, expected = made
+    taken = Consumed(array[::2].__dlpack__(copy=True, stream=1, max_version=max_version))
+    assert taken.tensor.device_kind == 2 and taken.flags in (None, 2)
+    assert taken.tensor.data != array.__cuda_array_interface__["data"][0]
+    strided = np.dtype("f4").itemsize * np.array(taken.strides)
+    lent = Lent(taken)
+    lent.__cuda_array_interface__["strides"] = tuple(strided)
+    np.testing.assert_array_equal(_core.device_array(lent, "test").numpy(), expected[::2])
+    taken.delete()
+    taken = Consumed(array.__dlpack__(dl_device=(1, 0), max_version=max_version))
+    assert (taken.tensor.device_kind, taken.flags) in ((1, None), (1, 2))
+    taken.delete()
+    np.testing.assert_array_equal(np.from_dlpack(array, device="cpu"), expected)
+
+
+@gpu
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"stream": 0}, ValueError, "either of CUDA's default streams"),
+        ({"stream": -2}, ValueError, "stream must be -1, 1, 2"),
+        ({"stream": "main"}, TypeError, "stream must be an int"),
+        ({"stream": True}, TypeError, "stream must be an int"),
+        ({"max_version": 1}, ValueError, "max_version must be"),
+        ({"dl_device": 2}, ValueError, "dl_device must be"),
+        ({"dl_device": (2, 1)}, BufferError, r"can be given there or on the CPU, \(1, 0\), got \(2, 1\)"),
+        ({"dl_device": (10, 0)}, BufferError, "can be given there"),
+        ({"dl_device": (1, 0), "copy": False}, BufferError, "without a copy"),
+    ],
+)
+def test_what_cannot_be_given(made, arguments, error, message):
+    with pytest.raises(error, match=message):
+        made[0].__dlpack__(**arguments)
+
+
+@gpu
+def test_read_only_is_said_or_refused(device):
+    array = _core.device_array(OnGpu(rows(), flags=1), "test")
+    assert array.__cuda_array_interface__["data"][1]
+    with pytest.raises(BufferError, match="read-only, which DLPack before version 1 cannot say"):
+        array.__dlpack__()
+    for arguments, flags in (({}, 1), ({"copy": True}, 2), ({"dl_device": (1, 0)}, 2)):
+        taken = Consumed(array.__dlpack__(max_version=(1, 0), **arguments))
+        assert taken.flags == flags
+        taken.delete()
+    taken = Consumed(array.__dlpack__(copy=True))
+    taken.delete()
+
+
+@gpu
+def test_bfloat16_has_its_code_and_no_typestr(device):
+    halves, _ = as_bfloat16(rows())
+    array = _core.device_array(OnGpu(halves, code=BFLOAT), "test")
+    for place in (None, (1, 0)):
+        taken = Consumed(array.__dlpack__(dl_device=place))
+        assert (taken.tensor.code, taken.tensor.bits) == (BFLOAT, 16)
+        taken.delete()
+    assert not hasattr(array, "__cuda_array_interface__")
+
+
+# Frameworks on a real GPU. A kernel that takes long is on its way when the library is given what it writes.
+
+
+def torch_on_gpu():
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    if not torch.cuda.is_available():
+        pytest.skip("PyTorch sees no GPU")
+    return torch
+
+
+@gpu
+def test_tensors_of_torch_on_a_stream_of_their_own(device):
+    torch = torch_on_gpu()
+    x, y, net = rows(), labels(), network(device)
+    expected, (loss, _, d_x) = net.predict(x), net.gradients(x, y)
+    with torch.cuda.stream(torch.cuda.Stream()):
+        given, targets = torch.zeros(x.shape, device=device), torch.zeros(len(y), dtype=torch.int64, device=device)
+        late_x, late_y = torch.from_numpy(x).to(device), torch.from_numpy(y).to(device)
+        torch.cuda.synchronize()
+        torch.cuda._sleep(200_000_000)
+        given.copy_(late_x)
+        targets.copy_(late_y)
+        out = net.predict(given)
+        assert out.is_cuda and type(out) is torch.Tensor
+        assert _core.device_array(given, "test").__cuda_array_interface__["data"][0] == given.data_ptr()
+        torch.cuda._sleep(200_000_000)
+        given.zero_()
+        given.copy_(late_x)
+        found, _, gradient = net.gradients(given, targets)
+        np.testing.assert_array_equal((out + 0).cpu().numpy(), expected)
+        np.testing.assert_array_equal(gradient.cpu().numpy(), d_x)
+        assert found == loss
+    there, here = rc.Trainer(net.copy()), rc.Trainer(net.copy())
+    for _ in range(4):
+        assert there.step(torch.from_numpy(x).to(device), torch.from_numpy(y).to(device)) == here.step(x, y)
+    assert_same(weights(there), weights(here))
+    assert torch.cuda.current_device() == 0
+
+
+@gpu
+def test_arrays_of_cupy_on_a_stream_of_their_own(device):
+    cupy = pytest.importorskip("cupy", reason="CuPy is not installed")
+    x, net = rows(), network(device)
+    with cupy.cuda.Stream(non_blocking=True):
+        given = cupy.asarray(x)
+        out = net.predict(given)
+        assert isinstance(out, cupy.ndarray)
+        np.testing.assert_array_equal(cupy.asnumpy(out), net.predict(x))
+        parameters = net.parameters(device)
+        np.testing.assert_array_equal(cupy.asnumpy(cupy.asarray(parameters["1.weight"])), net.parameters()["1.weight"])
+
+
+@gpu
+def test_arrays_of_jax(device):
+    jax = pytest.importorskip("jax", reason="JAX is not installed")
+    if jax.default_backend() != "gpu":
+        pytest.skip("JAX sees no GPU")
+    x, net = rows(), network(device)
+    out = net.predict(jax.numpy.asarray(x) + 0)
+    assert isinstance(out, jax.Array) and out.devices() == {jax.devices()[0]}
+    np.testing.assert_array_equal(np.asarray(out), net.predict(x))
