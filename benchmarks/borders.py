@@ -145,7 +145,7 @@ def main() -> None:
     date = datetime.date.today().isoformat()
     result = {"date": date, "commit": commit(), "machine": machine(arguments.threads, "cpu"), "sizes": SIZES}
     result["rows"] = [measure(*size, arguments.seconds) for size in SIZES]
-    (arguments.out / f"{date}-cpu-borders.json").write_text(json.dumps(result, indent=1) + "\n")
+    (arguments.out / f"{date}-borders.json").write_text(json.dumps(result, indent=1) + "\n")
     print(table(result))
 
 

@@ -54,23 +54,23 @@ template <class Element>
 Element* DenseViews::find(py::handle array, const DenseShape& shape, bool written, const char* operation,
                           const std::string& name) {
     dlpack::Tensor tensor;
-    std::uintptr_t address = 0;
+    void* data = nullptr;
     bool fits = false, empty = false;
     for (int i = 0; i < shape.ndim; ++i) empty |= shape.sizes[i] == 0;
     if (look(array, tensor)) {
-        address = reinterpret_cast<std::uintptr_t>(tensor.data) + tensor.byte_offset;
+        data = static_cast<char*>(tensor.data) + tensor.byte_offset;
         fits = holds<Element>(tensor) && tensor.ndim == shape.ndim &&
                std::equal(shape.sizes, shape.sizes + shape.ndim, tensor.shape) && (empty || is_in_c_order(tensor));
     } else if (py::isinstance<py::array_t<Element, py::array::c_style>>(array)) {
         const auto numpy = py::reinterpret_borrow<py::array>(array);
-        address = reinterpret_cast<std::uintptr_t>(numpy.data());
+        data = const_cast<void*>(numpy.data());
         fits = numpy.ndim() == shape.ndim && std::equal(shape.sizes, shape.sizes + shape.ndim, numpy.shape()) &&
                (numpy.writeable() || !written);
     }
-    if (!fits || (!empty && address % alignof(Element) != 0))
+    if (!fits || (!empty && reinterpret_cast<std::uintptr_t>(data) % alignof(Element) != 0))
         throw ShapeError(std::string(operation) + ": " + name + " must be a dense array of shape " +
                          shape_text(std::vector<std::int64_t>(shape.sizes, shape.sizes + shape.ndim)));
-    return reinterpret_cast<Element*>(address);
+    return static_cast<Element*>(data);
 }
 
 template float* DenseViews::find(py::handle, const DenseShape&, bool, const char*, const std::string&);
