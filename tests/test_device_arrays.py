@@ -280,6 +280,7 @@ def test_work_of_the_interfaces_stream_comes_first(device, case):
         ({"typestr": ">f4"}, rc.DTypeError, "byte order"),
         ({"typestr": "|O"}, rc.DTypeError, "must hold numbers"),
         ({"typestr": None}, BufferError, "not sound"),
+        ({"typestr": "<q9"}, BufferError, "not sound: data type"),
         ({"typestr": "<i4"}, rc.DTypeError, "must be float32 or float64, got int32"),
         ({"shape": (6,), "strides": None}, rc.ShapeError, "must be"),
     ],

@@ -126,7 +126,7 @@ DeviceArray from_interface(const py::object& value, const std::string& what) {
                                  " of __cuda_array_interface__; version 3 and older are known");
     if (!entry("mask").is_none()) dlpack::refuse(what, "the array has masked elements; fill them first");
     DeviceArray array;
-    array.dtype = py::dtype::from_args(entry("typestr").cast<py::str>());
+    array.dtype = py::dtype(entry("typestr").cast<std::string>());
     if (!std::strchr("biufc", array.dtype.kind()))
         throw DTypeError(what + " must hold numbers, got " + entry("typestr").cast<std::string>());
     if (array.dtype.byteorder() == '>')
@@ -242,6 +242,9 @@ DeviceArray device_array(const py::object& value, const std::string& what) {
         return from_interface(value, what);
     } catch (const py::cast_error& error) {
         dlpack::refuse(what, std::string("__cuda_array_interface__ is not sound: ") + error.what());
+    } catch (const py::error_already_set& error) {
+        if (!error.matches(PyExc_TypeError)) throw;
+        dlpack::refuse(what, "__cuda_array_interface__ is not sound: " + py::str(error.value()).cast<std::string>());
     }
 }
 
