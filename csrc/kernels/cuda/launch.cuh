@@ -4,6 +4,8 @@
 
 #include <cuda_runtime.h>
 
+#include <cstddef>
+
 #include "kernels/cuda/stream.h"
 
 namespace resnetcore {
@@ -17,11 +19,21 @@ struct Same {
 // A failure is the run time's last error, which the module reports where work is waited for. Until then nothing else is
 // launched: the update that follows must not be made of what a kernel would have written that never ran.
 template <class... Parameters>
+void launch_with(void (*kernel)(Parameters...), dim3 grid, int threads, std::size_t shared_bytes,
+                 const typename Same<Parameters>::Type&... arguments) {
+    constexpr std::size_t always_there = 48 << 10;  // of dynamic shared memory
+    if (cudaPeekAtLastError() != cudaSuccess) return;
+    if (shared_bytes > always_there &&
+        cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
+                             static_cast<int>(shared_bytes)) != cudaSuccess)
+        return;
+    void* pointers[] = {const_cast<void*>(static_cast<const void*>(&arguments))...};
+    (void)cudaLaunchKernel(kernel, grid, dim3(threads), pointers, shared_bytes, current_stream());
+}
+template <class... Parameters>
 void launch(void (*kernel)(Parameters...), dim3 grid, int threads,
             const typename Same<Parameters>::Type&... arguments) {
-    if (cudaPeekAtLastError() != cudaSuccess) return;
-    void* pointers[] = {const_cast<void*>(static_cast<const void*>(&arguments))...};
-    (void)cudaLaunchKernel(kernel, grid, dim3(threads), pointers, 0, current_stream());
+    launch_with(kernel, grid, threads, 0, arguments...);
 }
 
 }  // namespace cuda

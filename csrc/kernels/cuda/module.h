@@ -12,7 +12,7 @@
 
 namespace resnetcore {
 
-constexpr int cuda_module_version = 1;  // of this struct and of everything in ops.h
+constexpr int cuda_module_version = 2;  // of this struct and of everything in ops.h
 
 struct CudaModule {
     int version;                     // cuda_module_version
@@ -25,6 +25,9 @@ struct CudaModule {
     int (*compute_capability)(int device);  // 90; −1 on failure
     // Whether there is code for it in this build, which is tried: 0, or a status.
     int (*check_device)(int device);
+    // Which of its kernels a device runs from now on, by name ("simple", "hopper"); null or "": the default. A status
+    // where there is no such path, or not for that device.
+    int (*choose_path)(int device, const char* name);
     const char* (*last_error)();
 
     // The calling thread's device from now on, and its stream.
