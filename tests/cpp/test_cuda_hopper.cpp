@@ -67,6 +67,27 @@ void both_paths_agree() {
     CHECK(wide.same_bits(simple), "the paths add in different orders");
 }
 
+void both_paths_have_the_same_gradients() {
+    constexpr std::int64_t rows = 390, inner = 150, columns = 260;
+    const std::int64_t packed = packed_size(inner, columns, device_kernels<bfloat16>().panel);
+    DeviceMatrix<bfloat16> a(rows, inner, Fill::reals, to_boundaries(inner, 0)), delta(rows, columns, Fill::reals, 4);
+    DeviceMatrix<float> wide(1, packed, Fill::reals), simple(1, packed);
+    simple.host = wide.host;
+    simple.upload();
+    BackwardWeightsArgs<bfloat16> args;
+    args.rows = rows, args.inner = inner, args.columns = columns, args.first_panel = 1, args.last_panel = 4;
+    args.a = a.view(), args.delta = delta.view(), args.gradient = wide.data(), args.accumulate = true;
+    device_kernels<bfloat16>().backward_weights(args);
+    CHECK(ran_on_hopper(), "another path");
+    choose("simple");
+    args.gradient = simple.data();
+    device_kernels<bfloat16>().backward_weights(args);
+    CHECK(!ran_on_hopper(), "another path");
+    choose("hopper");
+    wide.download(), simple.download();
+    CHECK(wide.same_bits(simple), "the paths add in different orders, or touch other panels");
+}
+
 void rows_alone() {
     Sum<bfloat16> sum(131, 72, {150, 40}, 0, Fill::reals, to_boundaries);
     DeviceMatrix<bfloat16> together(131, 72), alone(131, 72);
@@ -129,6 +150,7 @@ int main() {
     choose("hopper");
     sums_of_every_shape();
     both_paths_agree();
+    both_paths_have_the_same_gradients();
     rows_alone();
     others_are_left_to_the_simple_path();
     return summary("cuda_hopper");
