@@ -67,7 +67,7 @@ def machine(threads: int, device: str) -> dict:
         except importlib.metadata.PackageNotFoundError:
             continue
     facts = {"cpu": cpu_name(), "threads": threads, "isa": _core.isa_info()["current"], "versions": ", ".join(versions)}
-    return facts | (gpu() if device == "cuda" else {})
+    return facts | (gpu() | {"path": os.environ.get("RESNETCORE_CUDA_PATH") or "simple"} if device == "cuda" else {})
 
 
 def commit() -> str:

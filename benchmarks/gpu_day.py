@@ -22,6 +22,7 @@ ROWS = {
     "CUDA: tests on a GPU": ("tests",),
     "CUDA: compute-sanitizer": ("memcheck", "racecheck", "initcheck", "synccheck"),
     "CUDA: speed": ("benchmark",),
+    "CUDA: Hopper's path in bfloat16": ("hopper",),
 }
 # What is known where no GPU has been at hand.
 WITHOUT_A_GPU = {
@@ -30,6 +31,8 @@ WITHOUT_A_GPU = {
     "CUDA: tests on a GPU": "compiled, never run on a GPU",
     "CUDA: compute-sanitizer": "never run",
     "CUDA: speed": "never measured",
+    "CUDA: Hopper's path in bfloat16": "`RESNETCORE_CUDA_PATH=hopper`, never by itself; compiled, and run on an emulation on the "
+    "host that checks Hopper's rules; never run on a GPU",
 }
 
 
@@ -52,7 +55,7 @@ def gather(folder: Path, names: list[str], where: dict) -> dict:
         "commit": os.environ.get("RESNETCORE_COMMIT", "unknown"),
         "machine": where,
         "pieces": read_pieces(folder, names),
-        "benchmarks": [json.loads(file.read_text()) for file in sorted((folder / "benchmarks").glob("*.json"))],
+        "benchmarks": [json.loads(file.read_text()) for file in sorted((folder / "benchmarks").rglob("*.json"))],
     }
 
 

@@ -24,17 +24,23 @@ pieces=(
     "build|590|build"
     "gates|300|RESNETCORE_CUDA=ON $python -m pytest -q tests/test_cuda_build.py tests/test_cuda_device.py"
     "tests|590|$python -m pytest -q -m gpu --durations=10"
+    "hopper-tests|590|RESNETCORE_CUDA_PATH=hopper $python -m pytest -q -m gpu -k bfloat16 --durations=10"
 )
 for check in memcheck racecheck initcheck synccheck; do
     for dtype in float32 bfloat16 float64; do
         pieces+=("$check-$dtype|590|compute-sanitizer --tool $check --target-processes all --error-exitcode 9 $python -m benchmarks.small_shapes cuda $dtype")
     done
 done
+for check in memcheck racecheck; do
+    pieces+=("hopper-$check|590|RESNETCORE_CUDA_PATH=hopper compute-sanitizer --tool $check --target-processes all --error-exitcode 9 $python -m benchmarks.small_shapes cuda bfloat16")
+done
 for options in "" "--variant norm" "--variant dense" "--mode infer" "--precision bfloat16" "--mode infer --precision bfloat16"; do
     name=benchmark
     for word in $options; do [[ "$word" == --* ]] || name+="-$word"; done
     pieces+=("$name|590|$python -m benchmarks --device cuda --seconds 10 --out $work/benchmarks $options")
 done
+# Beside `benchmark-bfloat16`, whose rivals and shapes they are.
+pieces+=("hopper-benchmark|590|RESNETCORE_CUDA_PATH=hopper $python -m benchmarks --device cuda --seconds 10 --out $work/benchmarks/hopper --precision bfloat16")
 
 build() {
     mkdir -p "$work/site"

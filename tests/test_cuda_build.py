@@ -31,6 +31,10 @@ PRODUCTS = r"\d(sum|weights)_kernel"
 INSTRUCTIONS = {"8bfloat16": "HMMA.16816.F32.BF16", "10bfloat16x2": "HMMA.16816.F32.BF16", "If": "FFMA", "Id": "DFMA"}
 # A stage is 32 terms of a warp's 16 × 32 sums, an instruction 16 of 16 × 8; two halves are three products.
 MATRIX_INSTRUCTIONS = {"8bfloat16": 8, "10bfloat16x2": 24, "If": 0, "Id": 0}
+# Kernels of Hopper's path, and how often their PTX for sm_90a has a product, and a copy of a box: those of one stage.
+HOPPER = {"wide_sum_kernel": (4, 2), "wide_weights_kernel": (4, 4)}
+# What `__launch_bounds__(384, 1)` leaves a thread before its warpgroup gives registers back or takes more.
+HOPPER_REGISTERS = 168
 # ptxas remarks on wgmma that it serialises or waits for early, and on setmaxnreg that it ignores: C7508, C7510, C7517, …
 REMARK = r"\(C75\d\d\).*"
 
@@ -123,13 +127,14 @@ def sass(module):
 
 @pytest.fixture(scope="module")
 def compile_kernel(tmp_path_factory):
-    """Compiles a throw-away kernel for sm_90a: its object, and what the compiler said."""
+    """Compiles a file for sm_90a alone, as the build does: its object, and what the compiler said."""
     compiler, folder = tool("nvcc"), tmp_path_factory.mktemp("kernel")
 
     def build(path, *options):
         target = folder / f"{path.stem}.o"
         command = [compiler, "-std=c++17", "-O3", "-gencode", "arch=compute_90a,code=sm_90a", "--fmad=false"]
-        command += ["--expt-relaxed-constexpr", f"-I{ROOT / 'csrc'}", "-c", str(path), "-o", str(target), *options]
+        command += ["--expt-relaxed-constexpr", "-DNDEBUG", "-Xptxas=--warn-on-spills,--warn-on-local-memory-usage"]
+        command += [f"-I{ROOT / 'csrc'}", "-c", str(path), "-o", str(target), *options]
         result = subprocess.run(command, check=True, capture_output=True, text=True)
         return target, result.stdout + result.stderr
 
@@ -180,11 +185,42 @@ def test_products_are_multiplied_by_the_right_unit(sass):
     assert seen == set(INSTRUCTIONS)
 
 
-def test_wgmma_is_not_serialised(compile_kernel):
-    users = [path for path in SOURCES.glob("*.cu") if re.search("wgmma|setmaxnreg", path.read_text())]
-    for path in users:
-        _, said = compile_kernel(path)
-        assert re.findall(REMARK, said) == [], path.name
+@pytest.fixture(scope="module")
+def hopper(compile_kernel, tmp_path_factory):
+    """Of every file that has kernels of Hopper's path: (what the compiler said, its PTX)."""
+    folder = tmp_path_factory.mktemp("ptx")
+    files = [path for path in SOURCES.glob("*.cu") if re.search(r'#include ".*/hopper/\w+\.cuh"', path.read_text())]
+    assert {path.name for path in files} == {"forward.cu", "backward_data.cu", "backward_weights.cu"}
+    said = {path.name: compile_kernel(path, "--keep", f"--keep-dir={folder}")[1] for path in files}
+    return {name: (text, (folder / name).with_suffix(".ptx").read_text()) for name, text in said.items()}
+
+
+def test_wgmma_is_not_serialised(hopper):
+    for name, (said, _) in hopper.items():
+        assert re.findall(REMARK, said) == [] and "warning" not in said, f"{name}: {said}"
+
+
+def test_a_stage_of_hopper_is_as_many_products_and_copies(hopper):
+    seen = set()
+    for name, (_, ptx) in hopper.items():
+        for entry in ptx.split(".entry ")[1:]:
+            kind = next((kind for kind in HOPPER if kind in entry.split("(")[0]), None)
+            if kind is None:
+                continue
+            seen.add(kind)
+            counts = len(re.findall("wgmma.mma_async", entry)), len(re.findall("cp.async.bulk.tensor", entry))
+            assert counts == HOPPER[kind], f"{kind} in {name}"
+            assert len(re.findall(r"setmaxnreg\.(?:inc|dec)", entry)) == 2, f"{kind} in {name}"
+    assert seen == set(HOPPER)
+
+
+def test_kernels_of_hopper_keep_to_their_registers(usage, sass):
+    for kind, (products, _) in HOPPER.items():
+        kernels = [kernel for kernel in usage["sm_90a"] if kind in kernel]
+        assert kernels
+        for kernel in kernels:
+            assert re.search(rf"REG:{HOPPER_REGISTERS}\b", usage["sm_90a"][kernel][0]), usage["sm_90a"][kernel]
+            assert sum(one.startswith("HGMMA.64x128x16.F32.BF16") for one in sass["sm_90a"][kernel]) == products
 
 
 # The gates see what they are for.

@@ -66,6 +66,12 @@ def test_the_reason_is_told(stand_in, device, settings, expected):
     assert expected in told
 
 
+def test_a_path_that_is_not_there_is_refused(stand_in):
+    there = {"RESNETCORE_CUDA_LIBRARY": stand_in, "STAND_IN_DRIVER": 13000, "STAND_IN_GPUS": 1}
+    told = run(ASK, "cuda", RESNETCORE_CUDA_PATH="hopper", **there)
+    assert told == 'DeviceError device "cuda" is not available: cuda:0: the stand-in\'s words'
+
+
 @pytest.mark.parametrize(("asked", "name"), [("cuda", "cuda:0"), ("cuda:0", "cuda:0")])
 def test_a_gpu_is_found(stand_in, asked, name):
     told = run(ASK, asked, RESNETCORE_CUDA_LIBRARY=stand_in, STAND_IN_DRIVER=13000, STAND_IN_GPUS=2)

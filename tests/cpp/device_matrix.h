@@ -71,6 +71,13 @@ const char* type_of() {
                                               : "bfloat16x2";
 }
 
+// What lies behind every row of a matrix: so much, or up to where rows begin on boundaries of 16 bytes in any type.
+using Gap = std::int64_t (*)(std::int64_t width, std::int64_t wanted);
+inline std::int64_t as_wanted(std::int64_t, std::int64_t wanted) { return wanted; }
+inline std::int64_t to_boundaries(std::int64_t width, std::int64_t wanted) {
+    return (width + wanted + 7) / 8 * 8 - width;
+}
+
 enum class Fill { zeros, integers, reals };
 
 // Values of a matrix with a gap after every row, which no kernel may change.

@@ -26,6 +26,7 @@ CudaModule plain_functions() {
     m.device_name = [](int) { return "Old GPU"; };
     m.compute_capability = [](int) { return 70; };
     m.check_device = [](int) { return status; };
+    m.choose_path = [](int, const char* name) { return name && *name ? 1 : 0; };
     m.last_error = [] { return "an illegal memory access was encountered"; };
     m.make_current = [](int device, CudaPlace* before) {
         *before = {current, nullptr};
@@ -131,6 +132,13 @@ void a_gpu_without_code_is_refused(const CudaModule& module) {
     status = 0;
 }
 
+void a_path_that_is_not_there_is_refused(const CudaModule& module) {
+    setenv("RESNETCORE_CUDA_PATH", "hopper", 1);
+    const std::string text = message_of<DeviceError>([&] { CudaDevice device(module, 1); });
+    CHECK(text == "cuda:1: an illegal memory access was encountered", "%s", text.c_str());
+    unsetenv("RESNETCORE_CUDA_PATH");
+}
+
 // The library's own module is not open in these tests, so the refusal's words are tests/test_cuda_device.py's.
 void a_child_calls_nothing(CudaDevice& device) {
     void* memory = device.allocate(8);
@@ -161,6 +169,7 @@ int main() {
     who_cannot_record_says_why(module, device);
     want_of_memory_is_told_from_an_error(device);
     a_gpu_without_code_is_refused(module);
+    a_path_that_is_not_there_is_refused(module);
     a_child_calls_nothing(device);
     return summary("cuda_device");
 }

@@ -8,6 +8,7 @@
 
 #include <cmath>
 #include <csetjmp>
+#include <cstdarg>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -15,6 +16,7 @@
 #include <vector>
 
 #include "cuda_runtime.h"
+#include "hopper/block_state.h"
 
 thread_local dim3 threadIdx, blockIdx, blockDim, gridDim;
 
@@ -38,7 +40,7 @@ private:
     void* memory_;
 };
 
-enum class Waits { no, for_block, for_warp, for_nothing_more };
+enum class Waits { no, for_block, for_warp, for_event, for_nothing_more };
 
 struct Fiber {
     Stack stack;
@@ -46,6 +48,8 @@ struct Fiber {
     bool started = false;
     Waits waits = Waits::no;
     const char* operation = "";
+    std::string event;
+    std::function<bool()> ready;
     // What a lane gave lives until the operation after the next: others may read it while this one goes on.
     unsigned char given[2][exchanged];
     int turn = 0;
@@ -63,11 +67,6 @@ struct Block {
     int first_lane() const { return current / warp_size * warp_size; }
 };
 thread_local Block block;
-
-[[noreturn]] void fail(const char* what) {
-    std::fprintf(stderr, "CUDA emulation: block (%u, %u): %s\n", blockIdx.x, blockIdx.y, what);
-    std::abort();
-}
 
 void give_way(Waits waits, const char* operation) {
     Fiber& fiber = block.fiber();
@@ -109,35 +108,59 @@ int count(int begin, int end, Waits waits) {
     return n;
 }
 
-// Until no lane of a warp waits for its warp.
-void run_warp(int begin, int end) {
-    do {
-        for (int i = begin; i < end; ++i) resume(block.backwards ? end - 1 - (i - begin) : i);
+bool can_go_on(Fiber& fiber) { return fiber.waits == Waits::no || (fiber.waits == Waits::for_event && fiber.ready()); }
+
+// Until no lane of a warp can go on. Whether any could.
+bool run_warp(int begin, int end) {
+    bool any = false;
+    for (bool together = true; together;) {
+        for (int i = begin; i < end; ++i) {
+            const int index = block.backwards ? end - 1 - (i - begin) : i;
+            if (!can_go_on(*block.fibers[index])) continue;
+            resume(index);
+            any = true;
+        }
         const int waiting = count(begin, end, Waits::for_warp);
-        if (waiting != 0 && waiting != end - begin) fail("some lanes of a warp wait for it, others do not");
-        for (int i = begin + 1; waiting && i < end; ++i)
+        if (waiting != 0 && waiting + count(begin, end, Waits::for_event) != end - begin)
+            fail("some lanes of a warp wait for it, others do not");
+        for (int i = begin + 1; waiting == end - begin && i < end; ++i)
             if (std::strcmp(block.fibers[i]->operation, block.fibers[begin]->operation) != 0)
                 fail("lanes of a warp wait in different operations");
-    } while (block.fibers[begin]->waits == Waits::for_warp);
+        together = waiting == end - begin;
+        for (int i = begin; together && i < end; ++i) block.fibers[i]->waits = Waits::no;
+    }
+    return any;
+}
+
+// Nothing moves any more: why.
+[[noreturn]] void fail_stuck() {
+    const int ended = count(0, block.size, Waits::for_nothing_more);
+    if (count(0, block.size, Waits::for_block) + ended == block.size)
+        fail("some threads wait at a barrier, others have ended");
+    for (int i = 0; i < block.size; ++i) {
+        const Fiber& fiber = *block.fibers[i];
+        if (fiber.waits == Waits::for_event) fail("nothing goes on: thread %d waits in %s", i, fiber.event.c_str());
+    }
+    fail("nothing goes on: threads wait for each other");
 }
 
 void run_block() {
-    for (int i = 0; i < block.size; ++i) block.fibers[i]->turn = 0;
+    for (int i = 0; i < block.size; ++i) block.fibers[i]->turn = 0, block.fibers[i]->waits = Waits::no;
     const int warps = (block.size + warp_size - 1) / warp_size;
     for (;;) {
+        bool any = false;
         for (int i = 0; i < warps; ++i) {
             const int begin = (block.backwards ? warps - 1 - i : i) * warp_size;
-            run_warp(begin, begin + warp_size < block.size ? begin + warp_size : block.size);
+            any |= run_warp(begin, begin + warp_size < block.size ? begin + warp_size : block.size);
         }
         if (count(0, block.size, Waits::for_nothing_more) == block.size) return;
-        if (count(0, block.size, Waits::for_block) != block.size)
-            fail("some threads wait at a barrier, others have ended");
+        if (count(0, block.size, Waits::for_block) == block.size) {
+            hopper::threads_met(0, block.size);
+            for (int i = 0; i < block.size; ++i) block.fibers[i]->waits = Waits::no;
+        } else if (!any && !hopper::finish_a_copy()) {
+            fail_stuck();
+        }
     }
-}
-
-float towards_zero(double x) {
-    const float rounded = static_cast<float>(x);
-    return std::fabs(static_cast<double>(rounded)) > std::fabs(x) ? std::nextafterf(rounded, 0) : rounded;
 }
 
 void finish_fragments() {
@@ -174,9 +197,33 @@ void finish_fragments() {
 
 }  // namespace
 
+void fail(const char* format, ...) {
+    std::fprintf(stderr, "CUDA emulation: block (%u, %u): ", blockIdx.x, blockIdx.y);
+    va_list arguments;
+    va_start(arguments, format);
+    std::vfprintf(stderr, format, arguments);
+    va_end(arguments);
+    std::fputc('\n', stderr);
+    std::abort();
+}
+
+float towards_zero(double x) {
+    const float rounded = static_cast<float>(x);
+    return std::fabs(static_cast<double>(rounded)) > std::fabs(x) ? std::nextafterf(rounded, 0) : rounded;
+}
+
+int thread_index() { return block.current; }
 int lane() { return block.current % warp_size; }
+bool turned_round() { return block.backwards; }
 
 void wait_for_block() { give_way(Waits::for_block, "__syncthreads"); }
+
+void wait_until(std::string operation, std::function<bool()> ready) {
+    if (ready()) return;
+    block.fiber().event = std::move(operation);
+    block.fiber().ready = std::move(ready);
+    give_way(Waits::for_event, "");
+}
 
 void wait_for_warp(const char* operation, const void* given, std::size_t bytes, void (*finish)()) {
     Fiber& fiber = block.fiber();
@@ -202,7 +249,7 @@ void multiply_fragments(float* c, const std::uint32_t (&a)[4], const std::uint32
     for (int i = 0; i < 4; ++i) c[i] = towards_zero(static_cast<double>(c[i]) + product[i]);
 }
 
-void run_grid(dim3 grid, dim3 size, const std::function<void()>& thread) {
+void run_grid(dim3 grid, dim3 size, std::size_t shared_bytes, const std::function<void()>& thread) {
     block.size = static_cast<int>(size.x * size.y * size.z);
     while (static_cast<int>(block.fibers.size()) < block.size) block.fibers.push_back(std::make_unique<Fiber>());
     block.thread = &thread;
@@ -211,7 +258,9 @@ void run_grid(dim3 grid, dim3 size, const std::function<void()>& thread) {
     for (unsigned y = 0; y < grid.y; ++y)
         for (unsigned x = 0; x < grid.x; ++x) {
             blockIdx = dim3(x, y, 0);
+            hopper::begin_block(block.size, shared_bytes);
             run_block();
+            hopper::end_block();
         }
 }
 

@@ -1,13 +1,14 @@
 // A block of threads on one host thread: every thread is a fiber, which runs until it waits for the others.
 //
-// Invariant: a fiber gives way at barriers and warp operations alone. So what a kernel does between two of them is done
-// by one thread after another, and data that misses a barrier is read too early or too late every time. The order
-// turns round from launch to launch.
+// Invariant: a fiber gives way at barriers and warp operations alone, and where it waits for an event. So what a kernel
+// does between two of them is done by one thread after another, and data that misses a barrier is read too early or too
+// late every time. The order turns round from launch to launch.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <string>
 
 #include "cuda_runtime_api.h"
 
@@ -16,17 +17,27 @@ namespace emulation {
 constexpr int warp_size = 32;
 constexpr std::size_t exchanged = 32;  // bytes that a lane gives to its warp, or takes
 
-// Runs `thread` for every thread of every block. Ends the process with a message where threads of a block wait for
-// different things, or end while others wait: on a GPU that is undefined.
-void run_grid(dim3 grid, dim3 block, const std::function<void()>& thread);
+// Runs `thread` for every thread of every block, which has `shared_bytes` of dynamic shared memory. Ends the process
+// with a message where threads of a block wait for different things, or end while others wait: on a GPU that is
+// undefined, or never ends.
+void run_grid(dim3 grid, dim3 block, std::size_t shared_bytes, const std::function<void()>& thread);
+
+[[noreturn]] void fail(const char* format, ...) __attribute__((format(printf, 1, 2)));
 
 // Called by fibers.
+int thread_index();
 int lane();
+bool turned_round();  // whether this launch goes backwards
 void wait_for_block();
+// Until `ready`, which is asked whenever others have gone on.
+void wait_until(std::string operation, std::function<bool()> ready);
 // Gives `bytes` to the warp and waits for all its lanes, which must call this for the same operation. The first lane
 // that goes on calls `finish`, which may change what the lanes gave.
 void wait_for_warp(const char* operation, const void* given, std::size_t bytes, void (*finish)());
 void* taken_from_lane(int lane);
+
+// The nearest float that is not larger in magnitude: matrix units cut off what does not fit.
+float towards_zero(double x);
 
 // c += a·b by a warp: mma.m16n8k16 on bfloat16, with the fragments of PTX. Products and their sum are
 // exact, and what they are added to is cut off after a float's bits, as matrix units do.

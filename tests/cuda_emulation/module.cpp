@@ -1,12 +1,14 @@
 // The module's border (kernels/cuda/module.h) over the emulation: a drop-in for the one that needs a GPU.
 #include "kernels/cuda/module.h"
 
+#include <atomic>
 #include <cstdlib>
 #include <cstring>
 #include <string>
 
 #include "cuda_runtime_api.h"
 #include "kernels/cuda/functions.h"
+#include "kernels/cuda/path.h"
 #include "kernels/cuda/tables.h"
 #include "memory.h"
 #include "stream.h"
@@ -21,6 +23,23 @@ int fail(const char* what) {
 }
 int refused_while_recording() {
     return fail("a sequence is being recorded: it cannot be waited for, nor read from the host");
+}
+
+// Of Hopper, unless RESNETCORE_EMULATED_CAPABILITY says otherwise.
+int compute_capability() {
+    constexpr int hopper = 90;
+    const char* given = std::getenv("RESNETCORE_EMULATED_CAPABILITY");
+    return given ? std::atoi(given) : hopper;
+}
+
+std::atomic<resnetcore::cuda::Path> path{resnetcore::cuda::Path::simple};
+
+int choose_path(int, const char* name) {
+    resnetcore::cuda::Path chosen;
+    char words[200];
+    if (!resnetcore::cuda::find_path(name, compute_capability(), chosen, words, sizeof words)) return fail(words);
+    path = chosen;
+    return 0;
 }
 
 int only_device(int device) { return device == 0 ? 0 : fail("there is one emulated device, number 0"); }
@@ -120,6 +139,14 @@ int let_stream_wait(void* other) {
 
 }  // namespace
 
+namespace resnetcore {
+namespace cuda {
+
+Path current_path() { return path; }
+
+}  // namespace cuda
+}  // namespace resnetcore
+
 extern "C" __attribute__((visibility("default"))) const resnetcore::CudaModule* resnetcore_cuda_module() {
     using namespace resnetcore;
     static const CudaModule module = {
@@ -130,8 +157,9 @@ extern "C" __attribute__((visibility("default"))) const resnetcore::CudaModule* 
         [] { return 1; },
         [](const void* memory) { return emulation::owns(memory) ? 0 : fail("this is no memory of the device's"); },
         [](int device) { return only_device(device) == 0 ? "emulated" : ""; },
-        [](int device) { return only_device(device) == 0 ? 80 : -1; },
+        [](int device) { return only_device(device) == 0 ? compute_capability() : -1; },
         only_device,
+        choose_path,
         [] { return error.c_str(); },
         cuda::max_columns,
         make_current,

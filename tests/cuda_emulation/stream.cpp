@@ -2,9 +2,13 @@
 
 #include <cstdint>
 #include <cstdlib>
+#include <cstring>
+#include <map>
 #include <utility>
 
 #include "block.h"
+#include "hopper/shared_memory.h"
+#include "hopper/tensor_map.h"
 #include "kernels/cuda/kernel_list.h"
 #include "kernels/cuda/stream.h"
 #include "memory.h"
@@ -39,6 +43,23 @@ bool is_possible(dim3 grid, dim3 block) {
     constexpr unsigned most_across = 2147483647, most_along = 65535, most_threads = 1024;
     return grid.x > 0 && grid.y > 0 && grid.x <= most_across && grid.y <= most_along && block.x > 0 &&
            block.x <= most_threads;
+}
+
+// Of dynamic shared memory: what every kernel may have, or has been set for this one.
+struct SharedBytes {
+    std::mutex mutex;
+    std::map<const void*, std::size_t> of_kernel;
+};
+SharedBytes& shared_bytes_of_kernels() {
+    static SharedBytes& all = *new SharedBytes;
+    return all;
+}
+std::size_t allowed_bytes(const void* kernel) {
+    constexpr std::size_t always = 48 << 10;
+    SharedBytes& all = shared_bytes_of_kernels();
+    std::lock_guard<std::mutex> lock(all.mutex);
+    const auto found = all.of_kernel.find(kernel);
+    return found == all.of_kernel.end() ? always : found->second;
 }
 
 }  // namespace
@@ -87,11 +108,14 @@ void enqueue(std::function<void()> work) {
         device_stream().add(std::move(shared));
 }
 
-void launch(Stream*, dim3 grid, dim3 block, std::function<void()> thread) {
+void launch(Stream*, const void* kernel, dim3 grid, dim3 block, std::size_t shared_bytes,
+            std::function<void()> thread) {
     if (!is_possible(grid, block))
         last_error = cudaErrorInvalidConfiguration;
+    else if (shared_bytes > allowed_bytes(kernel))
+        last_error = cudaErrorInvalidValue;
     else
-        enqueue([grid, block, thread = std::move(thread)] { run_grid(grid, block, thread); });
+        enqueue([=, thread = std::move(thread)] { run_grid(grid, block, shared_bytes, thread); });
 }
 
 bool recording() { return taken_down != nullptr; }
@@ -111,6 +135,27 @@ void wait() { device_stream().wait(); }
 
 cudaError_t cudaPeekAtLastError() { return emulation::last_error; }
 cudaError_t cudaGetLastError() { return std::exchange(emulation::last_error, cudaSuccess); }
+
+cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute, int value) {
+    if (value < 0 || static_cast<std::size_t>(value) > emulation::hopper::most_shared_bytes)
+        return emulation::last_error = cudaErrorInvalidValue;
+    emulation::SharedBytes& all = emulation::shared_bytes_of_kernels();
+    std::lock_guard<std::mutex> lock(all.mutex);
+    all.of_kernel[kernel] = static_cast<std::size_t>(value);
+    return cudaSuccess;
+}
+
+cudaError_t cudaGetDevice(int* device) { return *device = 0, cudaSuccess; }
+// So few that a block has several tiles.
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) { return *value = 3, cudaSuccess; }
+
+cudaError_t cudaGetDriverEntryPointByVersion(const char* symbol, void** function, unsigned, unsigned long long,
+                                             cudaDriverEntryPointQueryResult* result) {
+    const bool known = std::strcmp(symbol, "cuTensorMapEncodeTiled") == 0;
+    *function = known ? reinterpret_cast<void*>(emulation::hopper::encode_tiled) : nullptr;
+    *result = known ? cudaDriverEntryPointSuccess : cudaDriverEntryPointSymbolNotFound;
+    return cudaSuccess;
+}
 
 namespace resnetcore {
 namespace cuda {

@@ -12,7 +12,7 @@
 namespace {
 
 void run(unsigned blocks, unsigned threads, const std::function<void()>& thread) {
-    emulation::run_grid(dim3(blocks), dim3(threads), thread);
+    emulation::run_grid(dim3(blocks), dim3(threads), 0, thread);
 }
 
 void threads_meet() {

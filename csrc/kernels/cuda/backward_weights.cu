@@ -3,7 +3,7 @@
 // Invariant: rows are cut into stretches of `gradient_stretch`, whose sums are added in order; a gradient that is
 // accumulated is where that order begins.
 #include "kernels/cuda/column_sums.cuh"
-#include "kernels/cuda/update.cuh"
+#include "kernels/cuda/hopper/weights.cuh"
 
 namespace resnetcore {
 namespace cuda {
@@ -87,7 +87,7 @@ template <class T>
 void backward_weights(const BackwardWeightsArgs<T>& args) {
     static_assert(column_block == panel_width, "a block of the bias has a panel's columns");
     const dim3 grid = weight_grid(args.inner, args.first_panel, args.last_panel);
-    if (grid.x > 0 && grid.y > 0) launch<weights_kernel<T>>(grid, tile_threads, args);
+    if (grid.x > 0 && grid.y > 0 && !hopper::launch_weights(args)) launch<weights_kernel<T>>(grid, tile_threads, args);
     if (args.has_bias && grid.y > 0) launch<bias_kernel<T>>(dim3(grid.y), column_block * column_lanes, args);
 }
 

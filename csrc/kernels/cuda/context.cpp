@@ -75,6 +75,7 @@ void restore(const CudaPlace* before) {
 Context* current_context() { return current; }
 void set_recording_stream(cudaStream_t stream) { recording = stream; }
 bool is_recording() { return recording != nullptr; }
+Path current_path() { return current->path; }
 cudaStream_t current_stream() { return recording ? recording : current->stream; }
 
 }  // namespace cuda

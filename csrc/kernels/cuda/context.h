@@ -8,6 +8,7 @@
 #include <cuda_runtime_api.h>
 
 #include "kernels/cuda/module.h"
+#include "kernels/cuda/path.h"
 #include "kernels/cuda/staging.h"
 
 namespace resnetcore {
@@ -20,6 +21,7 @@ struct Context {
     cudaEvent_t sent = nullptr;     // the last of them
     cudaMemPool_t pool = nullptr;   // its own: what other libraries set up for theirs is left alone
     Staging staging;
+    Path path = Path::simple;
 };
 
 // The context of a device, made when it is first asked for; null on failure, with `last_error`.

@@ -16,7 +16,7 @@ struct Gate {
     __device__ void operator()(std::int64_t i, std::int64_t j) const {
         Compute<T> a = gated(read(args.h, i, j), read(args.t, i, j), read(args.x, i, j));
         if (args.mask.data) a = a * read(args.mask, i, j);
-        write_both(a, args.out, args.wide, i, j);
+        write_both<1>({{a}}, args.out, args.wide, i, j);
     }
 };
 

@@ -1,5 +1,5 @@
 // residual_forward: sums, then bias, skips, a branch and the activation.
-#include "kernels/cuda/sources.cuh"
+#include "kernels/cuda/hopper/sum.cuh"
 #include "math/activation.h"
 #include "math/normalisation.h"
 
@@ -11,24 +11,37 @@ template <class T>
 struct Forward {
     ForwardArgs<T> args;
 
-    template <int most>
-    __device__ __forceinline__ void finish(Compute<T> z, const Terms<T, most>& terms, std::int64_t i,
-                                           std::int64_t j) const {
-        if (args.bias) z = z + args.bias[j];
-        z = terms.add_identities(z, i, j);
-        if (args.branch.z.data) z = z + branch(i, j);
-        if (args.argument.data) write(z, args.argument, i, j);
-        Compute<T> a = z;
-        visit_type(args.activation, Activations{}, [&](auto g) { a = decltype(g)::forward(z); });
-        if (args.mask.data) a = a * read(args.mask, i, j);
-        write_both(a, args.out, args.wide, i, j);
+    bool is_on_boundaries() const {
+        const Branch<T>& b = args.branch;
+        return are_on_boundaries(args.identity, args.n_identity) &&
+               on_boundaries(args.bias, args.mask, args.argument, args.out, args.wide, b.z, b.center, b.scale, b.shift,
+                             b.mask);
     }
 
-    __device__ __forceinline__ Compute<T> branch(std::int64_t i, std::int64_t j) const {
+    // n neighbours of row i, from column j on.
+    template <int n, int most>
+    __device__ __forceinline__ void finish(Stretch<Compute<T>, n> z, const Terms<T, most>& terms, std::int64_t i,
+                                           std::int64_t j) const {
+        if (args.bias) each(z, Plus(), read<n>(args.bias + j));
+        terms.add_identities(z, i, j);
+        if (args.branch.z.data) each(z, Plus(), branch<n>(i, j));
+        if (args.argument.data) write<n>(z, args.argument, i, j);
+        visit_type(args.activation, Activations{},
+                   [&](auto g) { each(z, [](Compute<T> x) { return decltype(g)::forward(x); }); });
+        if (args.mask.data) each(z, Times(), read<n>(args.mask, i, j));
+        write_both<n>(z, args.out, args.wide, i, j);
+    }
+
+    template <int n>
+    __device__ __forceinline__ Stretch<Compute<T>, n> branch(std::int64_t i, std::int64_t j) const {
+        using C = Compute<T>;
         const Branch<T>& b = args.branch;
-        Compute<T> z = read(b.z, i, j);
-        if (b.center) z = normalise(z, b.center[j], b.scale[j], b.shift[j]);
-        if (b.mask.data) z = z * read(b.mask, i, j);
+        Stretch<C, n> z = read<n>(b.z, i, j);
+        if (b.center)
+            each(
+                z, [](C x, C center, C scale, C shift) { return normalise(x, center, scale, shift); },
+                read<n>(b.center + j), read<n>(b.scale + j), read<n>(b.shift + j));
+        if (b.mask.data) each(z, Times(), read<n>(b.mask, i, j));
         return z;
     }
 };
@@ -37,7 +50,8 @@ struct Forward {
 
 template <class T>
 void forward(const ForwardArgs<T>& args) {
-    launch_sum<T>(Forward<T>{args});
+    const Forward<T> epilogue{args};
+    if (!hopper::launch_sum<T>(epilogue)) launch_sum<T>(epilogue);
 }
 
 #define RC_INSTANTIATE(T) template void forward(const ForwardArgs<T>&);

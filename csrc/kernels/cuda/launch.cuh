@@ -6,6 +6,8 @@
 
 #include <cuda_runtime.h>
 
+#include <cstddef>
+
 #include "kernels/cuda/kernel_list.h"
 #include "kernels/cuda/stream.h"
 
@@ -20,17 +22,27 @@ struct Launch<kernel> {
 
     // A failure is the run time's last error, which the module reports where work is waited for. Until then nothing
     // else is launched: the update that follows must not be made of what a kernel would have written that never ran.
-    static void run(dim3 grid, int threads, const Parameters&... arguments) {
-        (void)&listed;  // or it would not be there
+    static void run(dim3 grid, int threads, std::size_t shared_bytes, const Parameters&... arguments) {
+        constexpr std::size_t always_there = 48 << 10;  // of dynamic shared memory
+        (void)&listed;                                  // or it would not be there
         if (cudaPeekAtLastError() != cudaSuccess) return;
+        if (shared_bytes > always_there &&
+            cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                 static_cast<int>(shared_bytes)) != cudaSuccess)
+            return;
         void* pointers[] = {const_cast<void*>(static_cast<const void*>(&arguments))...};
-        (void)cudaLaunchKernel(kernel, grid, dim3(threads), pointers, 0, current_stream());
+        (void)cudaLaunchKernel(kernel, grid, dim3(threads), pointers, shared_bytes, current_stream());
     }
 };
 
 template <auto kernel, class... Arguments>
 void launch(dim3 grid, int threads, const Arguments&... arguments) {
-    Launch<kernel>::run(grid, threads, arguments...);
+    Launch<kernel>::run(grid, threads, 0, arguments...);
+}
+// With so many bytes of dynamic shared memory for each block.
+template <auto kernel, class... Arguments>
+void launch_with(std::size_t shared_bytes, dim3 grid, int threads, const Arguments&... arguments) {
+    Launch<kernel>::run(grid, threads, shared_bytes, arguments...);
 }
 
 }  // namespace cuda

@@ -3,9 +3,11 @@
 
 #include "kernels/cuda/context.h"
 #include "kernels/cuda/functions.h"
+#include "kernels/cuda/hopper/tensor_map.h"
 #include "kernels/cuda/kernel_list.h"
 #include "kernels/cuda/memory.h"
 #include "kernels/cuda/module.h"
+#include "kernels/cuda/path.h"
 #include "kernels/cuda/pinned.h"
 #include "kernels/cuda/recording.h"
 #include "kernels/cuda/status.h"
@@ -66,6 +68,19 @@ int check_device(int device) {
     return status;
 }
 
+int choose_path(int device, const char* name) {
+    Context* context = context_of(device);
+    if (!context) return static_cast<int>(cudaErrorInvalidDevice);
+    Path path = Path::simple;
+    char words[200];
+    if (!find_path(name, compute_capability(device), path, words, sizeof words)) return refuse(words);
+    if (path == Path::hopper && !hopper::can_encode())
+        return refuse(
+            "RESNETCORE_CUDA_PATH=hopper needs a driver that makes tensor maps, of CUDA 12.0 or later; unset it");
+    context->path = path;
+    return 0;
+}
+
 void* stream() { return current_stream(); }
 
 }  // namespace
@@ -85,6 +100,7 @@ extern "C" __attribute__((visibility("default"))) const resnetcore::CudaModule* 
         device_name,
         compute_capability,
         check_device,
+        choose_path,
         last_error,
         max_columns,
         make_current,

@@ -34,6 +34,9 @@ struct CudaModule {
     int (*compute_capability)(int device);  // 90; −1 on failure
     // Whether there is code for it in this build, which is tried: 0, or a status.
     int (*check_device)(int device);
+    // Which of its kernels a device runs from now on, by name ("simple", "hopper"); null or "": the default. A status
+    // where there is no such path, or not for that device.
+    int (*choose_path)(int device, const char* name);
     const char* (*last_error)();
 
     std::int64_t max_columns;  // of a layer

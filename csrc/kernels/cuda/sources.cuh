@@ -19,9 +19,9 @@ struct Terms {
         for (int i = 0; i < n_sources; ++i) sources[i] = args.sources[i];
         for (int i = 0; i < n_identity; ++i) identity[i] = args.identity[i];
     }
-    __device__ __forceinline__ Compute<T> add_identities(Compute<T> sum, std::int64_t i, std::int64_t j) const {
-        for (int s = 0; s < n_identity; ++s) sum = sum + read(identity[s], i, j);
-        return sum;
+    template <int n>
+    __device__ __forceinline__ void add_identities(Stretch<Compute<T>, n>& sum, std::int64_t i, std::int64_t j) const {
+        for (int s = 0; s < n_identity; ++s) each(sum, Plus(), read<n>(identity[s], i, j));
     }
 };
 
@@ -73,8 +73,8 @@ private:
     const T* panel_at_ = nullptr;
 };
 
-// Σ A·W for one tile a block, and then `Epilogue`, which has the operation's `args` and: finish(sum, terms, i, j), what
-// becomes of the sum at row i and column j.
+// Σ A·W for one tile a block, and then `Epilogue`, which has the operation's `args` and: finish(sums, terms, i, j),
+// what becomes of the sums at row i from column j on.
 template <class T, int most, class Epilogue>
 __global__ void __launch_bounds__(tile_threads)
     sum_kernel(const __grid_constant__ Epilogue epilogue, const __grid_constant__ Terms<T, most> terms) {
@@ -86,7 +86,7 @@ __global__ void __launch_bounds__(tile_threads)
     share_sums<T>(total, memory);
     for_tile([&](int row, int column) {
         const std::int64_t i = first_row + row, j = panel * panel_width + column;
-        if (i < rows && j < columns) epilogue.finish(memory.sums[row][column], terms, i, j);
+        if (i < rows && j < columns) epilogue.finish(Stretch<Compute<T>, 1>{{memory.sums[row][column]}}, terms, i, j);
     });
 }
 

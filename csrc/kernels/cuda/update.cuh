@@ -22,13 +22,22 @@ struct WeightTile {
     __device__ __forceinline__ bool has_column(int column) const { return panel * panel_width + column < columns; }
 };
 
+// n neighbours of a packed array, from element `at` on. Returns their new values.
+template <class Optimizer, int n, class C>
+__device__ __forceinline__ Stretch<C, n> update_stretch(const Slot<C>& slot, std::int64_t at,
+                                                        const Stretch<C, n>& gradient, const Hyper<C>& hyper) {
+    Stretch<C, n> state[2] = {}, value = read<n>(slot.value + at);
+    for (int s = 0; s < Optimizer::states; ++s) state[s] = read<n>(slot.state[s] + at);
+#pragma unroll
+    for (int i = 0; i < n; ++i)
+        value.at[i] = Optimizer::apply(value.at[i], gradient.at[i], state[0].at[i], state[1].at[i], hyper);
+    for (int s = 0; s < Optimizer::states; ++s) write(state[s], slot.state[s] + at);
+    write(value, slot.value + at);
+    return value;
+}
 template <class Optimizer, class C>
 __device__ __forceinline__ C update_element(const Slot<C>& slot, std::int64_t at, C gradient, const Hyper<C>& hyper) {
-    C state[2] = {};
-    for (int s = 0; s < Optimizer::states; ++s) state[s] = slot.state[s][at];
-    const C value = Optimizer::apply(slot.value[at], gradient, state[0], state[1], hyper);
-    for (int s = 0; s < Optimizer::states; ++s) slot.state[s][at] = state[s];
-    return slot.value[at] = value;
+    return update_stretch<Optimizer>(slot, at, Stretch<C, 1>{{gradient}}, hyper).at[0];
 }
 
 // `sums` has the tile's gradient, and then its new values. Padding is updated like the rest: zeros stay zeros.

@@ -6,6 +6,8 @@
 
 #include "block.h"
 #include "cuda_runtime_api.h"
+#include "hopper/atoms.h"
+#include "hopper/block_state.h"
 
 #define __global__
 #define __device__
@@ -18,6 +20,12 @@
 extern thread_local dim3 threadIdx, blockIdx, blockDim, gridDim;
 
 inline void __syncthreads() { emulation::wait_for_block(); }
+inline void __syncwarp() {
+    emulation::wait_for_warp("__syncwarp", "", 0, [] {
+        const int first = emulation::thread_index() / emulation::warp_size * emulation::warp_size;
+        emulation::hopper::threads_met(first, first + emulation::warp_size);
+    });
+}
 
 template <class T>
 T __shfl_xor_sync(unsigned, T value, int lane_mask) {

@@ -1,6 +1,7 @@
 // Stands in for CUDA's header of this name: what host code of the kernels uses of it.
 #pragma once
 
+#include <cstddef>
 #include <functional>
 #include <tuple>
 #include <utility>
@@ -12,12 +13,16 @@ struct dim3 {
 
 namespace emulation {
 class Stream;
-// Refused, as the calling thread's last error, where CUDA has no such grid or block.
-void launch(Stream* stream, dim3 grid, dim3 block, std::function<void()> thread);
+// Refused, as the calling thread's last error, where CUDA has no such grid or block, or has not been told that the
+// kernel takes so much dynamic shared memory.
+void launch(Stream* stream, const void* kernel, dim3 grid, dim3 block, std::size_t shared_bytes,
+            std::function<void()> thread);
 }  // namespace emulation
 
+#define CUDART_VERSION 13000
+
 using cudaStream_t = emulation::Stream*;
-enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidConfiguration = 9 };
+enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorInvalidConfiguration = 9 };
 // The calling thread's; the latter forgets it.
 cudaError_t cudaPeekAtLastError();
 cudaError_t cudaGetLastError();
@@ -30,8 +35,21 @@ std::function<void()> bind_kernel(void (*kernel)(Parameters...), void** argument
     };
 }
 template <class... Parameters>
-cudaError_t cudaLaunchKernel(void (*kernel)(Parameters...), dim3 grid, dim3 block, void** arguments, std::size_t,
-                             cudaStream_t stream) {
-    emulation::launch(stream, grid, block, bind_kernel(kernel, arguments, std::index_sequence_for<Parameters...>()));
+cudaError_t cudaLaunchKernel(void (*kernel)(Parameters...), dim3 grid, dim3 block, void** arguments,
+                             std::size_t shared_bytes, cudaStream_t stream) {
+    emulation::launch(stream, reinterpret_cast<const void*>(kernel), grid, block, shared_bytes,
+                      bind_kernel(kernel, arguments, std::index_sequence_for<Parameters...>()));
     return cudaPeekAtLastError();
 }
+
+enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
+cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute, int value);
+
+enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount = 16 };
+cudaError_t cudaGetDevice(int* device);
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device);
+
+enum cudaDriverEntryPointQueryResult { cudaDriverEntryPointSuccess = 0, cudaDriverEntryPointSymbolNotFound = 1 };
+enum { cudaEnableDefault = 0 };
+cudaError_t cudaGetDriverEntryPointByVersion(const char* symbol, void** function, unsigned version,
+                                             unsigned long long flags, cudaDriverEntryPointQueryResult* result);

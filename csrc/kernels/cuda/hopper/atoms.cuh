@@ -1,0 +1,157 @@
+// Hopper's own instructions, a function each, as the PTX ISA has them. The emulation has the same functions, which do
+// what is documented and end the process where a rule is broken (tests/cuda_emulation/hopper).
+//
+// Invariant: kernels use these instructions, and touch dynamic shared memory, through this file alone.
+#pragma once
+
+#include <cuda.h>
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+// Where there is code of Hopper's: kernels that use it are empty for every other generation, and never launched there.
+#if defined(RESNETCORE_CUDA_EMULATION) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
+#define RC_HOPPER
+#endif
+
+#if !defined(RESNETCORE_CUDA_EMULATION)  // there, <cuda_runtime.h> has them
+
+namespace resnetcore {
+namespace cuda {
+namespace hopper {
+
+// An address in shared memory.
+using Shared = std::uint32_t;
+
+extern __shared__ unsigned char dynamic_shared_memory[];
+__device__ __forceinline__ Shared shared_memory() {
+    return static_cast<Shared>(__cvta_generic_to_shared(dynamic_shared_memory));
+}
+__device__ __forceinline__ void store(Shared to, float x, float y) {
+    asm volatile("st.shared.v2.f32 [%0], {%1, %2};" ::"r"(to), "f"(x), "f"(y) : "memory");
+}
+__device__ __forceinline__ void store(Shared to, float x, float y, float z, float w) {
+    asm volatile("st.shared.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(to), "f"(x), "f"(y), "f"(z), "f"(w) : "memory");
+}
+__device__ __forceinline__ float load(Shared from) {
+    float x;
+    asm volatile("ld.shared.f32 %0, [%1];" : "=f"(x) : "r"(from) : "memory");
+    return x;
+}
+__device__ __forceinline__ void load(Shared from, float& x, float& y, float& z, float& w) {
+    asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];"
+                 : "=f"(x), "=f"(y), "=f"(z), "=f"(w)
+                 : "r"(from)
+                 : "memory");
+}
+
+// By all warps of a warpgroup: until all have come. Number 0 is __syncthreads'.
+__device__ __forceinline__ void meet_group(std::uint32_t number) {
+    asm volatile("barrier.sync.aligned %0, 128;" ::"r"(number) : "memory");
+}
+
+// Whether this lane is the one that is chosen, of a whole warp.
+__device__ __forceinline__ bool elect_one() {
+    std::uint32_t chosen;
+    asm volatile("{\n.reg .pred p;\nelect.sync _|p, 0xffffffff;\nselp.b32 %0, 1, 0, p;\n}" : "=r"(chosen)::"memory");
+    return chosen != 0;
+}
+// By all warps of a warpgroup: fewer registers for each thread, or more, once there are as many.
+template <int count>
+__device__ __forceinline__ void give_registers() {
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(count));
+}
+template <int count>
+__device__ __forceinline__ void take_registers() {
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(count));
+}
+
+// A barrier is 8 bytes. Its phases are of parity 0, 1, 0, … and each is complete when that many threads have arrived,
+// and the bytes that they expect.
+__device__ __forceinline__ void barrier_init(Shared barrier, std::uint32_t arrivals) {
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
+}
+// By who made barriers, before others hear of it: copies are to find them, too.
+__device__ __forceinline__ void fence_barrier_init() {
+    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+__device__ __forceinline__ void arrive(Shared barrier) {
+    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
+}
+__device__ __forceinline__ void arrive_expecting(Shared barrier, std::uint32_t bytes) {
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
+}
+// Until the phase of this parity is complete, which is the last one or the one before.
+__device__ __forceinline__ void wait(Shared barrier, std::uint32_t parity) {
+    std::uint32_t complete;
+    do {
+        asm volatile("{\n.reg .pred p;\nmbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\nselp.b32 %0, 1, 0, p;\n}"
+                     : "=r"(complete)
+                     : "r"(barrier), "r"(parity)
+                     : "memory");
+    } while (complete == 0);
+}
+
+// A box of a tensor in global memory, whose map is a parameter of the kernel, to shared memory: on a boundary of 1024
+// bytes where it is swizzled. What lies outside of the tensor is zeros. Bytes are counted by the barrier.
+__device__ __forceinline__ void copy_box(Shared to, const CUtensorMap& map, std::int32_t x, std::int32_t y,
+                                         Shared barrier) {
+    asm volatile(
+        "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], "
+        "[%4];" ::"r"(to),
+        "l"(&map), "r"(x), "r"(y), "r"(barrier)
+        : "memory");
+}
+__device__ __forceinline__ void copy_box(Shared to, const CUtensorMap& map, std::int32_t x, std::int32_t y,
+                                         std::int32_t z, Shared barrier) {
+    asm volatile(
+        "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4}], "
+        "[%5];" ::"r"(to),
+        "l"(&map), "r"(x), "r"(y), "r"(z), "r"(barrier)
+        : "memory");
+}
+
+// By all threads of a warpgroup. `product_fence` comes between other accesses to sums and the products that are added
+// to them; those are complete, and sums can be read, once their group has been waited for.
+__device__ __forceinline__ void product_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+__device__ __forceinline__ void commit_products() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+template <int but_the_last>
+__device__ __forceinline__ void wait_for_products() {
+    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(but_the_last) : "memory");
+}
+// Keeps the compiler from moving other uses of sums across: it does not know which instructions still write to them.
+template <int count>
+__device__ __forceinline__ void keep_in_place(float (&d)[count]) {
+#pragma unroll
+    for (int i = 0; i < count; ++i) asm volatile("" : "+f"(d[i])::"memory");
+}
+
+// d = a·b, or d += a·b: 64 × 16 by 16 × 128. `a_along_rows`: memory goes along the rows' index m, not k; and
+// `b_along_columns`: along the columns' index n. With warp w of the group, g = lane / 4 and t = lane % 4, d[4i + j] is
+// at row 16w + g + 8(j / 2) and column 8i + 2t + j % 2 (PTX ISA, "Register Fragments").
+template <bool a_along_rows, bool b_along_columns>
+__device__ __forceinline__ void multiply(float (&d)[64], std::uint64_t a, std::uint64_t b, bool add) {
+    asm volatile(
+        "{\n.reg .pred p;\nsetp.ne.b32 p, %66, 0;\nwgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {"
+        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, "
+        "%19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, "
+        "%36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, "
+        "%53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
+        "}, %64, %65, p, 1, 1, %67, %68;\n}"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]), "+f"(d[8]),
+          "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]), "+f"(d[16]),
+          "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]), "+f"(d[24]),
+          "+f"(d[25]), "+f"(d[26]), "+f"(d[27]), "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31]), "+f"(d[32]),
+          "+f"(d[33]), "+f"(d[34]), "+f"(d[35]), "+f"(d[36]), "+f"(d[37]), "+f"(d[38]), "+f"(d[39]), "+f"(d[40]),
+          "+f"(d[41]), "+f"(d[42]), "+f"(d[43]), "+f"(d[44]), "+f"(d[45]), "+f"(d[46]), "+f"(d[47]), "+f"(d[48]),
+          "+f"(d[49]), "+f"(d[50]), "+f"(d[51]), "+f"(d[52]), "+f"(d[53]), "+f"(d[54]), "+f"(d[55]), "+f"(d[56]),
+          "+f"(d[57]), "+f"(d[58]), "+f"(d[59]), "+f"(d[60]), "+f"(d[61]), "+f"(d[62]), "+f"(d[63])
+        : "l"(a), "l"(b), "r"(static_cast<std::int32_t>(add)), "n"(a_along_rows ? 1 : 0), "n"(b_along_columns ? 1 : 0));
+}
+
+}  // namespace hopper
+}  // namespace cuda
+}  // namespace resnetcore
+
+#endif

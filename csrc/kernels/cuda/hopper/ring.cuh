@@ -1,0 +1,72 @@
+// A ring of stages in shared memory: one thread has them filled by copies, some warps use them up.
+//
+// Invariant: both sides go through the stages in the same order. A stage is used once its `full` is complete, that is,
+// its bytes have arrived, and filled again once its `empty` is: every warp has let go of it, after its products were
+// complete. A place's parity is that of its round; for the first round, `empty` is waited for with the parity of a
+// round before it, which is taken for complete.
+#pragma once
+
+#include "kernels/cuda/hopper/atoms.cuh"
+
+namespace resnetcore {
+namespace cuda {
+namespace hopper {
+
+template <int stages>
+class Place {
+public:
+    __device__ __forceinline__ void advance() {
+        if (++stage_ < stages) return;
+        stage_ = 0;
+        parity_ ^= 1;
+    }
+    __device__ __forceinline__ std::uint32_t stage() const { return stage_; }
+    __device__ __forceinline__ std::uint32_t parity() const { return parity_; }
+
+private:
+    std::uint32_t stage_ = 0, parity_ = 0;
+};
+
+template <int stages, std::uint32_t stage_bytes>
+class Ring {
+public:
+    static constexpr std::uint32_t barrier_bytes = 2 * stages * 8;
+
+    // `begin` is on a boundary of 1024 bytes, `barriers` of 8.
+    __device__ __forceinline__ Ring(Shared begin, Shared barriers) : begin_(begin), barriers_(barriers) {}
+
+    // By one thread, before all others meet it.
+    __device__ __forceinline__ void make(std::uint32_t using_warps) const {
+        for (std::uint32_t i = 0; i < stages; ++i) {
+            barrier_init(full(i), 1);
+            barrier_init(empty(i), using_warps);
+        }
+        fence_barrier_init();
+    }
+
+    // Where the next stage's copies go, which complete on `full`.
+    __device__ __forceinline__ Shared begin_filling(const Place<stages>& at) const {
+        wait(empty(at.stage()), at.parity() ^ 1);
+        arrive_expecting(full(at.stage()), stage_bytes);
+        return begin(at);
+    }
+    __device__ __forceinline__ Shared full(const Place<stages>& at) const { return full(at.stage()); }
+
+    __device__ __forceinline__ Shared begin_using(const Place<stages>& at) const {
+        wait(full(at.stage()), at.parity());
+        return begin(at);
+    }
+    // By one lane of each warp that uses stages.
+    __device__ __forceinline__ void let_go(const Place<stages>& at) const { arrive(empty(at.stage())); }
+
+private:
+    __device__ __forceinline__ Shared begin(const Place<stages>& at) const { return begin_ + at.stage() * stage_bytes; }
+    __device__ __forceinline__ Shared full(std::uint32_t stage) const { return barriers_ + 8 * stage; }
+    __device__ __forceinline__ Shared empty(std::uint32_t stage) const { return barriers_ + 8 * (stages + stage); }
+
+    Shared begin_, barriers_;
+};
+
+}  // namespace hopper
+}  // namespace cuda
+}  // namespace resnetcore

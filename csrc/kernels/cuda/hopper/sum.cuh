@@ -1,0 +1,151 @@
+// Σ A·W over sources in bfloat16, on Hopper: what sources.cuh does, for the same epilogues, by bulk copies and
+// warpgroups' products. A block goes through tiles; one of its warpgroups has their terms copied, ahead of the two that
+// multiply.
+//
+// Invariant: whether a sum is taken here is decided by the shapes, strides and places of its terms, never by the number
+// of rows: a row's result does not depend on its batch.
+#pragma once
+
+#include <limits>
+
+#include "kernels/cuda/hopper/tensor_map.h"
+#include "kernels/cuda/hopper/tile.cuh"
+#include "kernels/cuda/hopper/tiles.cuh"
+#include "kernels/cuda/path.h"
+#include "kernels/cuda/sources.cuh"
+
+namespace resnetcore {
+namespace cuda {
+namespace hopper {
+
+// Sources that have terms, as copies find them.
+template <int most>
+struct Maps {
+    CUtensorMap rows[most], panels[most];
+    std::int32_t steps[most];  // stages that a source's terms take
+    std::int32_t count = 0;
+    std::int64_t all_steps = 0;
+
+    // False where a source's rows do not lie as copies need them.
+    template <class Args>
+    bool encode_sources(const Args& args) {
+        for (int s = 0; s < args.n_sources; ++s) {
+            const Source<bfloat16>& source = args.sources[s];
+            if (source.inner <= 0) continue;
+            if (source.inner > std::numeric_limits<std::int32_t>::max() - stage_terms ||
+                !encode(rows[count], source.rows, args.rows, source.inner, tile_rows) ||
+                !encode_panels(panels[count], source.panels, source.inner, args.columns, stage_terms,
+                               tile_columns / panel_width))
+                return false;
+            steps[count] = static_cast<std::int32_t>((source.inner + stage_terms - 1) / stage_terms);
+            all_steps += steps[count++];
+        }
+        return true;
+    }
+};
+
+// Of a stage: 128 rows of 64 terms, then two panels of 64 terms.
+struct SourceOperands {
+    static constexpr bool a_along_rows = false, b_along_columns = true;
+    Shared first_row;
+    __device__ __forceinline__ std::uint64_t a(Shared stage, int product) const {
+        return along_terms(stage + first_row, product);
+    }
+    __device__ __forceinline__ std::uint64_t b(Shared stage, int product) const {
+        return across_terms(stage + 2 * box_bytes, product, box_bytes);
+    }
+};
+
+template <int most>
+__device__ __forceinline__ void fill_stages(const TileRing& ring, const Maps<most>& maps, Tiles tiles) {
+    for (TilePlace place; tiles.exists(); tiles.advance()) {
+        const std::int32_t row = static_cast<std::int32_t>(tiles.first_row());
+        const std::int32_t panel = static_cast<std::int32_t>(tiles.first_column() / panel_width);
+        for (int source = 0; source < maps.count; ++source)
+            for (std::int32_t step = 0; step < maps.steps[source]; ++step, place.advance()) {
+                const Shared stage = ring.begin_filling(place);
+                copy_box(stage, maps.rows[source], step * stage_terms, row, ring.full(place));
+                copy_box(stage + 2 * box_bytes, maps.panels[source], 0, step * stage_terms, panel, ring.full(place));
+            }
+    }
+}
+
+// `whole`: everything that the epilogue touches lies on boundaries of 16 bytes, and so do stretches of 8 columns.
+template <int most, class Epilogue>
+__device__ __forceinline__ void finish_tiles(const TileShared& shared, const Epilogue& epilogue,
+                                             const Terms<bfloat16, most>& terms, std::int64_t steps, bool whole,
+                                             Tiles tiles) {
+    const std::int64_t rows = epilogue.args.rows, columns = epilogue.args.columns;
+    const SourceOperands operands{static_cast<Shared>(group() - 1) * group_rows * box_row};
+    for (TilePlace place; tiles.exists(); tiles.advance()) {
+        const std::int64_t first_row = tiles.first_row(), first_column = tiles.first_column();
+        float total[64] = {};
+        add_stages(shared.ring(), place, steps, operands, total);
+        visit_rows(total, shared.left, [&](int row, int column, Shared at) {
+            const std::int64_t i = first_row + row, j = first_column + column;
+            if (i >= rows) return;
+            if (whole && j + 8 <= columns) {
+                Stretch<float, 8> sums;
+                load_stretch(at, sums);
+                epilogue.finish(sums, terms, i, j);
+            } else {
+#pragma unroll 1
+                for (int c = 0; c < 8 && j + c < columns; ++c)
+                    epilogue.finish(Stretch<float, 1>{{load(at + 4 * static_cast<std::uint32_t>(c))}}, terms, i, j + c);
+            }
+        });
+    }
+}
+
+template <int most, class Epilogue>
+__global__ void __launch_bounds__(block_threads, 1)
+    wide_sum_kernel(const __grid_constant__ Epilogue epilogue, const __grid_constant__ Terms<bfloat16, most> terms,
+                    const __grid_constant__ Maps<most> maps, bool whole) {
+#if defined(RC_HOPPER)
+    const TileShared shared;
+    if (threadIdx.x == 0) shared.ring().make(using_groups * warps_of_group);
+    __syncthreads();
+    const Tiles tiles(epilogue.args.rows, epilogue.args.columns);
+    if (group() == 0) {
+        give_registers<filling_registers>();
+        if (threadIdx.x < 32 && elect_one()) fill_stages(shared.ring(), maps, tiles);
+    } else {
+        take_registers<using_registers>();
+        finish_tiles(shared, epilogue, terms, maps.all_steps, whole, tiles);
+    }
+#endif
+}
+
+template <int most, class Epilogue>
+bool launch_wide_sum(const Epilogue& epilogue) {
+    static_assert(sizeof(Terms<bfloat16, most>) + sizeof(Maps<most>) + sizeof(Epilogue) <= 32764,
+                  "what a kernel's parameters may take");
+    const auto& args = epilogue.args;
+    Maps<most> maps;
+    if (!maps.encode_sources(args)) return false;
+    launch_with<wide_sum_kernel<most, Epilogue>>(tile_shared_bytes, Tiles::grid(args.rows, args.columns), block_threads,
+                                                 epilogue, Terms<bfloat16, most>(args), maps,
+                                                 epilogue.is_on_boundaries());
+    return true;
+}
+
+// False where it is not for this path; then nothing was launched.
+template <class T, class Epilogue>
+bool launch_sum(const Epilogue& epilogue) {
+    if constexpr (std::is_same<T, bfloat16>::value) {
+        constexpr int many_terms = 64;  // their maps are parameters of the kernel, too
+        const auto& args = epilogue.args;
+        if (current_path() != Path::hopper || args.rows == 0 || args.columns == 0) return false;
+        if (args.rows > std::numeric_limits<std::int32_t>::max() - tile_rows) return false;
+        if (args.n_sources <= usual_terms && args.n_identity <= usual_terms)
+            return launch_wide_sum<usual_terms>(epilogue);
+        return args.n_sources <= many_terms && args.n_identity <= many_terms && launch_wide_sum<many_terms>(epilogue);
+    } else {
+        (void)epilogue;
+        return false;
+    }
+}
+
+}  // namespace hopper
+}  // namespace cuda
+}  // namespace resnetcore

@@ -1,0 +1,27 @@
+// Tensor maps: what copies of boxes know of a tensor of bfloat16 in global memory. Boxes are swizzled in 128 bytes.
+#pragma once
+
+#include <cuda.h>
+
+#include <cstdint>
+
+#include "kernels/ops.h"
+
+namespace resnetcore {
+namespace cuda {
+namespace hopper {
+
+// Whether the driver makes maps at all; it is asked once.
+bool can_encode();
+
+// Of a row-major matrix, in boxes of 64 columns. False where the driver does not take it: rows must begin on boundaries
+// of 16 bytes, and not overlap.
+bool encode(CUtensorMap& map, Rows<bfloat16> matrix, std::int64_t rows, std::int64_t columns, int box_rows);
+
+// Of a packed operand, in boxes of some panels, one after another, each 64 columns wide.
+bool encode_panels(CUtensorMap& map, const bfloat16* operand, std::int64_t inner, std::int64_t columns, int box_rows,
+                   int box_panels);
+
+}  // namespace hopper
+}  // namespace cuda
+}  // namespace resnetcore

@@ -1,0 +1,46 @@
+// The tiles of a matrix of sums, shared out among as many blocks as run at a time.
+//
+// Invariant: a block has every tile whose number is its own, counted on by the number of blocks. Tiles are numbered
+// along the rows, so that blocks that run at the same time read the same rows.
+#pragma once
+
+#include "kernels/cuda/hopper/tile.cuh"
+
+namespace resnetcore {
+namespace cuda {
+namespace hopper {
+
+class Tiles {
+public:
+    __device__ __forceinline__ Tiles(std::int64_t rows, std::int64_t columns)
+        : across_(across(columns)), count_(count(rows, columns)), at_(blockIdx.x) {}
+    __device__ __forceinline__ bool exists() const { return at_ < count_; }
+    __device__ __forceinline__ void advance() { at_ += gridDim.x; }
+    __device__ __forceinline__ std::int64_t first_row() const { return at_ / across_ * tile_rows; }
+    __device__ __forceinline__ std::int64_t first_column() const { return at_ % across_ * tile_columns; }
+
+    // A block for each multiprocessor, as its shared memory has room for one, or for each of fewer tiles. Of no blocks,
+    // which is refused as a launch, where the run time fails.
+    static dim3 grid(std::int64_t rows, std::int64_t columns) {
+        int device = 0, processors = 0;
+        if (cudaGetDevice(&device) != cudaSuccess ||
+            cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device) != cudaSuccess)
+            return dim3(0);
+        const std::int64_t tiles = count(rows, columns);
+        return dim3(static_cast<unsigned>(tiles < processors ? tiles : processors));
+    }
+
+private:
+    static __host__ __device__ std::int64_t across(std::int64_t columns) {
+        return (columns + tile_columns - 1) / tile_columns;
+    }
+    static __host__ __device__ std::int64_t count(std::int64_t rows, std::int64_t columns) {
+        return (rows + tile_rows - 1) / tile_rows * across(columns);
+    }
+
+    std::int64_t across_, count_, at_;
+};
+
+}  // namespace hopper
+}  // namespace cuda
+}  // namespace resnetcore

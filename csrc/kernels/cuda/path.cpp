@@ -1,0 +1,29 @@
+#include "kernels/cuda/path.h"
+
+#include <cstdio>
+#include <cstring>
+
+namespace resnetcore {
+namespace cuda {
+
+bool find_path(const char* name, int capability, Path& path, char* words, std::size_t room) {
+    constexpr int hopper = 90;
+    path = Path::simple;
+    if (!name || !*name || std::strcmp(name, "simple") == 0) return true;
+    if (std::strcmp(name, "hopper") != 0) {
+        std::snprintf(words, room, "RESNETCORE_CUDA_PATH must be simple or hopper, got %s", name);
+        return false;
+    }
+    if (capability != hopper) {
+        std::snprintf(words, room,
+                      "RESNETCORE_CUDA_PATH=hopper needs a GPU of compute capability 9.0, found %d.%d; "
+                      "unset it, or name simple",
+                      capability / 10, capability % 10);
+        return false;
+    }
+    path = Path::hopper;
+    return true;
+}
+
+}  // namespace cuda
+}  // namespace resnetcore

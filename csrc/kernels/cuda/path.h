@@ -1,0 +1,22 @@
+// Which kernels take the products of bfloat16 on a device: the simple ones, which run everywhere, or those made for its
+// generation.
+//
+// Invariant: a path that has never passed its tests on a GPU is taken where it is named, and never by itself.
+#pragma once
+
+#include <cstddef>
+
+namespace resnetcore {
+namespace cuda {
+
+enum class Path { simple, hopper };
+
+// The path of that name, on a device of that compute capability (90); null and "" name the default. False, and why in
+// `words`, where there is none, or not there.
+bool find_path(const char* name, int capability, Path& path, char* words, std::size_t room);
+
+// Of the calling thread's device.
+Path current_path();
+
+}  // namespace cuda
+}  // namespace resnetcore

@@ -1,0 +1,157 @@
+// Hopper's path on its emulation, against plain loops in double, and bit for bit against the simple path where both add
+// in the same order; what it does not take, the simple path does.
+#include "device_products.h"
+
+using namespace resnetcore;
+
+// Of the emulation: blocks that had dynamic shared memory, which those of no other path have.
+extern "C" long resnetcore_emulated_hopper_blocks();
+
+namespace {
+
+// Whether blocks of Hopper's path ran since it was asked last.
+bool ran_on_hopper() {
+    static long before = 0;
+    device().synchronize();
+    const long now = resnetcore_emulated_hopper_blocks();
+    return std::exchange(before, now) != now;
+}
+
+void choose(const char* path) { CHECK(device().choose_path(0, path) == 0, "%s", device().last_error()); }
+
+void sums_of_every_shape() {
+    const std::vector<std::vector<std::int64_t>> inners = {
+        {64}, {1}, {128, 64}, {530}, {17, 3}, {33, 0, 70}, {256}, {}, {200}, std::vector<std::int64_t>(11, 5)};
+    for (int turn = 0; turn < 90; ++turn) {
+        const Fill fill = turn % 3 == 0 ? Fill::integers : Fill::reals;
+        const int activation = fill == Fill::integers ? turn / 3 % 2 : turn % activation_count();
+        const std::int64_t rows = one_of({1, 5, 64, 65, 127, 128, 129, 300}),
+                           columns = one_of({1, 7, 64, 65, 128, 200});
+        const std::vector<std::int64_t>& terms = inners[static_cast<std::size_t>(turn) % inners.size()];
+        const int skips = int(one_of({0, 0, 1, 2, 12}));
+        // Where only A begins on boundaries, the epilogue goes element by element.
+        const Gap gap = turn % 4 == 3 ? Gap([](std::int64_t width, std::int64_t wanted) {
+            return wanted == 3 ? to_boundaries(width, wanted) : wanted;
+        })
+                                      : to_boundaries;
+        Case<bfloat16> one{std::to_string(turn) + ": " + std::to_string(rows) + " x " + std::to_string(columns) +
+                               " from " + std::to_string(terms.size()) + " of " +
+                               std::to_string(terms.empty() ? 0 : terms[0]) + ", " + std::to_string(skips) +
+                               " skips, " + activation_name(activation),
+                           Sum<bfloat16>(rows, columns, terms, skips, fill, gap), activation, fill == Fill::integers};
+        one.forward();
+        CHECK(ran_on_hopper(), "%s: another path", one.where.c_str());
+        one.backward();
+        CHECK(ran_on_hopper(), "%s: another path", one.where.c_str());
+    }
+}
+
+ForwardArgs<bfloat16> plain(const Sum<bfloat16>& sum, DeviceMatrix<bfloat16>& out) {
+    ForwardArgs<bfloat16> args;
+    args.rows = sum.rows, args.columns = sum.columns;
+    args.sources = sum.sources.data(), args.n_sources = int(sum.sources.size());
+    args.out = out.mutable_view();
+    return args;
+}
+
+void both_paths_agree() {
+    Sum<bfloat16> sum(200, 136, {320, 192}, 0, Fill::reals, to_boundaries);
+    DeviceMatrix<bfloat16> wide(200, 136), simple(200, 136);
+    device_kernels<bfloat16>().forward(plain(sum, wide));
+    CHECK(ran_on_hopper(), "another path");
+    choose("simple");
+    device_kernels<bfloat16>().forward(plain(sum, simple));
+    CHECK(!ran_on_hopper(), "another path");
+    choose("hopper");
+    wide.download(), simple.download();
+    CHECK(wide.same_bits(simple), "the paths add in different orders");
+}
+
+void both_paths_have_the_same_gradients() {
+    constexpr std::int64_t rows = 390, inner = 150, columns = 260;
+    const std::int64_t packed = packed_size(inner, columns, device_kernels<bfloat16>().panel);
+    DeviceMatrix<bfloat16> a(rows, inner, Fill::reals, to_boundaries(inner, 0)), delta(rows, columns, Fill::reals, 4);
+    DeviceMatrix<float> wide(1, packed, Fill::reals), simple(1, packed);
+    simple.host = wide.host;
+    simple.upload();
+    BackwardWeightsArgs<bfloat16> args;
+    args.rows = rows, args.inner = inner, args.columns = columns, args.first_panel = 1, args.last_panel = 4;
+    args.a = a.view(), args.delta = delta.view(), args.gradient = wide.data(), args.accumulate = true;
+    device_kernels<bfloat16>().backward_weights(args);
+    CHECK(ran_on_hopper(), "another path");
+    choose("simple");
+    args.gradient = simple.data();
+    device_kernels<bfloat16>().backward_weights(args);
+    CHECK(!ran_on_hopper(), "another path");
+    choose("hopper");
+    wide.download(), simple.download();
+    CHECK(wide.same_bits(simple), "the paths add in different orders, or touch other panels");
+}
+
+void rows_alone() {
+    Sum<bfloat16> sum(131, 72, {150, 40}, 0, Fill::reals, to_boundaries);
+    DeviceMatrix<bfloat16> together(131, 72), alone(131, 72);
+    ForwardArgs<bfloat16> args = plain(sum, together);
+    device_kernels<bfloat16>().forward(args);
+    for (std::int64_t i = 0; i < 131; i += 13) {
+        std::vector<Source<bfloat16>> sources = sum.sources;
+        for (Source<bfloat16>& s : sources) s.rows.data += i * s.rows.stride;
+        args.rows = 1, args.sources = sources.data(), args.out = {alone.data() + i * alone.stride, alone.stride};
+        device_kernels<bfloat16>().forward(args);
+        CHECK(ran_on_hopper(), "a row alone takes another path");
+    }
+    together.download(), alone.download();
+    for (std::int64_t i = 0; i < 131; i += 13)
+        for (std::int64_t j = 0; j < 72; ++j)
+            CHECK(together.at(i, j) == alone.at(i, j), "row %d depends on its batch", int(i));
+}
+
+void others_are_left_to_the_simple_path() {
+    auto takes = [](std::int64_t inner, Gap gap, std::size_t sources) {
+        Sum<bfloat16> sum(70, 24, std::vector<std::int64_t>(sources, inner), 0, Fill::integers, gap);
+        DeviceMatrix<bfloat16> out(70, 24);
+        device_kernels<bfloat16>().forward(plain(sum, out));
+        const bool taken = ran_on_hopper();
+        out.download();
+        double size = 0;
+        CHECK(out.at(69, 23) == value_of(stored<bfloat16>(sum.at(69, 23, size))), "%d: %g", int(inner), out.at(69, 23));
+        return taken;
+    };
+    CHECK(takes(24, to_boundaries, 1), "rows on boundaries");
+    CHECK(!takes(24, as_wanted, 1), "rows elsewhere");
+    CHECK(takes(8, to_boundaries, 64), "64 sources");
+    CHECK(!takes(8, to_boundaries, 65), "65 sources");
+}
+
+void paths_are_named() {
+    auto refused = [](const char* name, const char* why) {
+        CHECK(device().choose_path(0, name) != 0, "%s", name);
+        CHECK(std::strstr(device().last_error(), why), "%s", device().last_error());
+    };
+    refused("ampere", "must be simple or hopper, got ampere");
+    setenv("RESNETCORE_EMULATED_CAPABILITY", "80", 1);
+    refused("hopper", "needs a GPU of compute capability 9.0, found 8.0; unset it");
+    setenv("RESNETCORE_EMULATED_CAPABILITY", "100", 1);
+    refused("hopper", "found 10.0");
+    unsetenv("RESNETCORE_EMULATED_CAPABILITY");
+    for (const char* name : {static_cast<const char*>(nullptr), "", "simple"}) {
+        choose("hopper"), choose(name);
+        Sum<bfloat16> sum(8, 8, {8}, 0, Fill::integers, to_boundaries);
+        DeviceMatrix<bfloat16> out(8, 8);
+        device_kernels<bfloat16>().forward(plain(sum, out));
+        CHECK(!ran_on_hopper(), "Hopper's path is the default");
+    }
+}
+
+}  // namespace
+
+int main() {
+    paths_are_named();
+    choose("hopper");
+    sums_of_every_shape();
+    both_paths_agree();
+    both_paths_have_the_same_gradients();
+    rows_alone();
+    others_are_left_to_the_simple_path();
+    return summary("cuda_hopper");
+}

@@ -1,0 +1,97 @@
+// The functions of csrc/kernels/cuda/hopper/atoms.cuh, by the emulation.
+#pragma once
+
+#include <cuda.h>
+
+#include <cstdint>
+#include <cstring>
+
+#include "barriers.h"
+#include "block.h"
+#include "copies.h"
+#include "named_barriers.h"
+#include "products.h"
+#include "registers.h"
+#include "shared_memory.h"
+
+namespace resnetcore {
+namespace cuda {
+namespace hopper {
+
+namespace emulated = emulation::hopper;
+
+using Shared = std::uint32_t;
+
+inline Shared shared_memory() { return emulated::first_address; }
+inline void store(Shared to, float x, float y) {
+    const float values[2] = {x, y};
+    if (to % sizeof values != 0) emulation::fail("a store to shared address %u", to);
+    emulated::check_store(to, sizeof values);
+    std::memcpy(emulated::shared_data(to), values, sizeof values);
+}
+inline void store(Shared to, float x, float y, float z, float w) {
+    if (to % 16 != 0) emulation::fail("a store to shared address %u", to);
+    store(to, x, y), store(to + 8, z, w);
+}
+inline float load(Shared from) {
+    float x;
+    if (from % sizeof x != 0) emulation::fail("a load from shared address %u", from);
+    emulated::check_load(from, sizeof x);
+    std::memcpy(&x, emulated::shared_data(from), sizeof x);
+    return x;
+}
+inline void load(Shared from, float& x, float& y, float& z, float& w) {
+    if (from % 16 != 0) emulation::fail("a load from shared address %u", from);
+    x = load(from), y = load(from + 4), z = load(from + 8), w = load(from + 12);
+}
+
+inline void meet_group(std::uint32_t number) { emulated::meet(number, 128); }
+
+inline bool elect_one() {
+    emulation::wait_for_warp("elect.sync", "", 0, nullptr);
+    return emulation::lane() == 0;
+}
+template <int count>
+void give_registers() {
+    emulated::set_registers(count, false);
+}
+template <int count>
+void take_registers() {
+    emulated::set_registers(count, true);
+}
+
+inline void barrier_init(Shared barrier, std::uint32_t arrivals) { emulated::barrier_init(barrier, arrivals); }
+inline void fence_barrier_init() {
+    emulated::fence_barrier_init();
+    emulated::fence_stores();
+}
+inline void arrive(Shared barrier) { emulated::barrier_arrive(barrier, 0); }
+inline void arrive_expecting(Shared barrier, std::uint32_t bytes) { emulated::barrier_arrive(barrier, bytes); }
+inline void wait(Shared barrier, std::uint32_t parity) { emulated::barrier_wait(barrier, parity); }
+
+inline void copy_box(Shared to, const CUtensorMap& map, std::int32_t x, std::int32_t y, Shared barrier) {
+    const std::int32_t at[] = {x, y};
+    emulated::copy_box(to, &map, at, 2, barrier);
+}
+inline void copy_box(Shared to, const CUtensorMap& map, std::int32_t x, std::int32_t y, std::int32_t z,
+                     Shared barrier) {
+    const std::int32_t at[] = {x, y, z};
+    emulated::copy_box(to, &map, at, 3, barrier);
+}
+
+inline void product_fence() { emulated::product_fence(); }
+inline void commit_products() { emulated::commit_products(); }
+template <int but_the_last>
+void wait_for_products() {
+    emulated::wait_for_products(but_the_last);
+}
+template <int count>
+void keep_in_place(float (&)[count]) {}
+template <bool a_along_rows, bool b_along_columns>
+void multiply(float (&d)[64], std::uint64_t a, std::uint64_t b, bool add) {
+    emulated::multiply(d, 128, a, b, a_along_rows, b_along_columns, add);
+}
+
+}  // namespace hopper
+}  // namespace cuda
+}  // namespace resnetcore
