@@ -465,6 +465,20 @@ BUGS = (
         "cpp:cuda_streams",
     ),
     Bug(
+        "a thread keeps the library's CUDA device",
+        "csrc/kernels/cuda/context.cpp",
+        'report(cudaSetDevice(before->device), "cudaSetDevice");',
+        'report(cudaSetDevice(now), "cudaSetDevice");',
+        "cpp:cuda_streams",
+    ),
+    Bug(
+        "rows that are chosen of a device's matrix are its first",
+        "csrc/train/staged_batch.h",
+        "frame.input = gathered(batch, parcel_.there(chosen));",
+        "frame.input = {static_cast<const C*>(batch.x_there.from), inputs_};",
+        "cpp:devices",
+    ),
+    Bug(
         "a launch that failed is not told of",
         "csrc/kernels/cuda/memory.cpp",
         "launch = cudaGetLastError();",

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <cstring>
 #include <memory>
 
 #include "base/error.h"
@@ -111,7 +112,7 @@ void wait_for_producer(const py::dict& interface, int version, CudaDevice& devic
         dlpack::refuse(what,
                        "__cuda_array_interface__ names stream 0, which may be either default stream; 1 is the "
                        "legacy one, 2 the thread's");
-    device.wait_for_stream(reinterpret_cast<void*>(handle));
+    device.wait_for_stream(at_address(handle));
 }
 
 DeviceArray from_interface(const py::object& value, const std::string& what) {
@@ -125,14 +126,16 @@ DeviceArray from_interface(const py::object& value, const std::string& what) {
                                  " of __cuda_array_interface__; version 3 and older are known");
     if (!entry("mask").is_none()) dlpack::refuse(what, "the array has masked elements; fill them first");
     DeviceArray array;
-    array.dtype = py::dtype::from_args(entry("typestr"));
+    array.dtype = py::dtype(entry("typestr").cast<std::string>());
+    if (!std::strchr("biufc", array.dtype.kind()))
+        throw DTypeError(what + " must hold numbers, got " + entry("typestr").cast<std::string>());
     if (array.dtype.byteorder() == '>')
         throw DTypeError(what + " must be in native byte order, got " + entry("typestr").cast<std::string>());
     array.shape = entry("shape").cast<std::vector<std::int64_t>>();
     dlpack::check_sizes(array.shape.data(), static_cast<int>(array.shape.size()), array.dtype.itemsize(), what);
     array.strides = element_strides(entry("strides"), array, what);
     const auto memory = entry("data").cast<std::pair<std::uintptr_t, bool>>();
-    array.data = reinterpret_cast<char*>(memory.first);
+    array.data = static_cast<char*>(at_address(static_cast<std::intptr_t>(memory.first)));
     array.read_only = memory.second;
     array.owner = value;
     // Without elements it has no memory either, and could be any GPU's.
@@ -144,6 +147,10 @@ DeviceArray from_interface(const py::object& value, const std::string& what) {
 }
 
 }  // namespace
+
+void* at_address(std::intptr_t address) {
+    return reinterpret_cast<void*>(address);  // NOLINT(performance-no-int-to-ptr): Python has no pointers
+}
 
 DeviceArray DeviceArray::zeros(CudaDevice& device, const py::dtype& dtype, std::vector<std::int64_t> shape) {
     DeviceArray array;
@@ -202,8 +209,8 @@ py::array DeviceArray::numpy() const {
         const CurrentDevice current(*device);
         device->download(to, data - span.before * item, static_cast<std::size_t>(bytes.size()));
     }
-    std::vector<py::ssize_t> byte_strides;
-    for (const std::int64_t stride : strides) byte_strides.push_back(stride * item);
+    std::vector<py::ssize_t> byte_strides(strides.begin(), strides.end());
+    for (py::ssize_t& stride : byte_strides) stride *= item;
     const py::array view(dtype, shape, byte_strides, to + span.before * item, bytes);
     return is_dense() ? view : view.attr("copy")().cast<py::array>();
 }
@@ -235,6 +242,9 @@ DeviceArray device_array(const py::object& value, const std::string& what) {
         return from_interface(value, what);
     } catch (const py::cast_error& error) {
         dlpack::refuse(what, std::string("__cuda_array_interface__ is not sound: ") + error.what());
+    } catch (const py::error_already_set& error) {
+        if (!error.matches(PyExc_TypeError)) throw;
+        dlpack::refuse(what, "__cuda_array_interface__ is not sound: " + py::str(error.value()).cast<std::string>());
     }
 }
 

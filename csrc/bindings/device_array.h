@@ -38,6 +38,9 @@ struct DeviceArray {
     pybind11::array numpy() const;
 };
 
+// A stream or memory, as Python names it.
+void* at_address(std::intptr_t address);
+
 // Looks at `value`, which offers its memory by DLPack or __cuda_array_interface__, in place. Its producer's work so far
 // comes before whatever is asked of the device's stream from now on. `what` begins the messages. Throws BufferError
 // where what is offered is not sound, and DTypeError for elements that NumPy lacks.

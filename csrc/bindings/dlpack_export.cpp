@@ -100,25 +100,20 @@ py::object capsule_of(Offer offer, const char* name) {
     return capsule;
 }
 
-bool is_versioned(const py::object& max_version) {
-    if (max_version.is_none()) return false;
+std::pair<int, int> two_numbers(const py::object& given, const char* expected) {
     try {
-        return max_version.cast<std::pair<long long, long long>>().first >= 1;
+        return given.cast<std::pair<int, int>>();
     } catch (const py::cast_error&) {
-        throw ValueError("__dlpack__: max_version must be None or (major, minor), got " +
-                         py::repr(max_version).cast<std::string>());
+        throw ValueError(std::string("__dlpack__: ") + expected + ", got " + py::repr(given).cast<std::string>());
     }
 }
 
+bool is_versioned(const py::object& max_version) {
+    return !max_version.is_none() && two_numbers(max_version, "max_version must be None or (major, minor)").first >= 1;
+}
+
 Place place_asked_for(const py::object& dl_device, Place own) {
-    if (dl_device.is_none()) return own;
-    try {
-        const py::tuple pair(dl_device);
-        if (pair.size() == 2) return {py::int_(pair[0]).cast<int>(), py::int_(pair[1]).cast<int>()};
-    } catch (const py::error_already_set&) {
-    }
-    throw ValueError("__dlpack__: dl_device must be None or (kind, index), got " +
-                     py::repr(dl_device).cast<std::string>());
+    return dl_device.is_none() ? own : two_numbers(dl_device, "dl_device must be None or (kind, index)");
 }
 
 // −1: nobody is to wait. None is the legacy default stream, whose handle is 1.
@@ -138,8 +133,8 @@ std::intptr_t handle_of(const py::object& stream) {
 
 Offer in_host_memory(const DeviceArray& array, Place place) {
     const py::array host = array.numpy();
-    std::vector<std::int64_t> strides;
-    for (py::ssize_t i = 0; i < host.ndim(); ++i) strides.push_back(host.strides(i) / host.itemsize());
+    std::vector<std::int64_t> strides(host.strides(), host.strides() + host.ndim());
+    for (std::int64_t& stride : strides) stride /= host.itemsize();
     char* const data = const_cast<char*>(static_cast<const char*>(host.data()));
     return {data, place, array.dtype, array.shape, std::move(strides), host, dlpack::copied_flag};
 }
@@ -147,7 +142,7 @@ Offer in_host_memory(const DeviceArray& array, Place place) {
 Offer in_device_memory(const DeviceArray& array, Place place, std::intptr_t stream, bool copied) {
     const DeviceArray given = copied ? array.copy() : array;
     const CurrentDevice current(*array.device);
-    if (stream != -1) array.device->let_stream_wait(reinterpret_cast<void*>(stream));
+    if (stream != -1) array.device->let_stream_wait(at_address(stream));
     std::uint64_t flags = copied ? dlpack::copied_flag : 0;
     if (given.read_only) flags |= dlpack::read_only_flag;
     return {given.data, place, given.dtype, given.shape, given.strides, given.owner, flags};
