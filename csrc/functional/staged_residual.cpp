@@ -106,13 +106,17 @@ void residual_backward_on(Device& device, const ResidualArguments<T>& arguments,
     summed.finish();
 }
 
-#define RC_INSTANTIATE(T)                                                                                            \
-    template void residual_forward_on(Device&, const ResidualArguments<T>&, MutableRows<T>, MutableRows<Compute<T>>, \
-                                      const char*);                                                                  \
-    template void residual_backward_on(Device&, const ResidualArguments<T>&, Rows<T>, Rows<T>,                       \
-                                       const ResidualGradients<T>&, const char*);
-RC_INSTANTIATE(float)
-RC_INSTANTIATE(double)
-RC_INSTANTIATE(bfloat16)
+template void residual_forward_on(Device&, const ResidualArguments<float>&, MutableRows<float>, MutableRows<float>,
+                                  const char*);
+template void residual_forward_on(Device&, const ResidualArguments<double>&, MutableRows<double>, MutableRows<double>,
+                                  const char*);
+template void residual_forward_on(Device&, const ResidualArguments<bfloat16>&, MutableRows<bfloat16>,
+                                  MutableRows<float>, const char*);
+template void residual_backward_on(Device&, const ResidualArguments<float>&, Rows<float>, Rows<float>,
+                                   const ResidualGradients<float>&, const char*);
+template void residual_backward_on(Device&, const ResidualArguments<double>&, Rows<double>, Rows<double>,
+                                   const ResidualGradients<double>&, const char*);
+template void residual_backward_on(Device&, const ResidualArguments<bfloat16>&, Rows<bfloat16>, Rows<bfloat16>,
+                                   const ResidualGradients<bfloat16>&, const char*);
 
 }  // namespace resnetcore

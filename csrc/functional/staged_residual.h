@@ -13,14 +13,17 @@ template <class T>
 void residual_backward_on(Device& device, const ResidualArguments<T>& arguments, Rows<T> gradient, Rows<T> a,
                           const ResidualGradients<T>& out, const char* operation);
 
-#define RC_DECLARE(T)                                                                                 \
-    extern template void residual_forward_on(Device&, const ResidualArguments<T>&, MutableRows<T>,    \
-                                             MutableRows<Compute<T>>, const char*);                   \
-    extern template void residual_backward_on(Device&, const ResidualArguments<T>&, Rows<T>, Rows<T>, \
-                                              const ResidualGradients<T>&, const char*);
-RC_DECLARE(float)
-RC_DECLARE(double)
-RC_DECLARE(bfloat16)
-#undef RC_DECLARE
+extern template void residual_forward_on(Device&, const ResidualArguments<float>&, MutableRows<float>,
+                                         MutableRows<float>, const char*);
+extern template void residual_forward_on(Device&, const ResidualArguments<double>&, MutableRows<double>,
+                                         MutableRows<double>, const char*);
+extern template void residual_forward_on(Device&, const ResidualArguments<bfloat16>&, MutableRows<bfloat16>,
+                                         MutableRows<float>, const char*);
+extern template void residual_backward_on(Device&, const ResidualArguments<float>&, Rows<float>, Rows<float>,
+                                          const ResidualGradients<float>&, const char*);
+extern template void residual_backward_on(Device&, const ResidualArguments<double>&, Rows<double>, Rows<double>,
+                                          const ResidualGradients<double>&, const char*);
+extern template void residual_backward_on(Device&, const ResidualArguments<bfloat16>&, Rows<bfloat16>, Rows<bfloat16>,
+                                          const ResidualGradients<bfloat16>&, const char*);
 
 }  // namespace resnetcore

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <new>
+#include <utility>
 
 #include "runtime/tiles.h"
 #include "train/snapshot.h"
@@ -165,14 +166,15 @@ PassResult Backpropagation<T>::judge(Flight& flight) {
 }
 
 // Waits until nothing of those after the first is read or written any more. They were not permitted, or the device
-// fails.
+// fails, and then with all of them.
 template <class T>
 void Backpropagation<T>::drop_all() noexcept {
-    for (int later = 1; later < in_flight_; ++later) try {
-            flight(later).landed.wait();
-        } catch (...) {
-        }
-    in_flight_ = 0;
+    const int all = std::exchange(in_flight_, 0);
+    try {
+        for (int later = 1; later < all; ++later) flight(later).landed.wait();
+    } catch (...) {
+        return;
+    }
 }
 
 // The same pass again, now with its update; undone where that was not finite, or the device failed. The name of the

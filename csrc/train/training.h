@@ -61,7 +61,7 @@ private:
         std::exception_ptr error;
     };
 
-    Batch<T> described(const BatchRows<T>& batch, const CheckedTargets<T>& targets, double lr) const;
+    Batch<T> described(const BatchRows<T>& given, const CheckedTargets<T>& targets, double lr) const;
     PassOptions options() const;
     void settle() noexcept override;
     void settle(int place) noexcept;
