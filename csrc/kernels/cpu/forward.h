@@ -15,16 +15,20 @@ struct ForwardEpilogue : Epilogue<T, Activation, ForwardArgs<T>, ForwardEpilogue
             const std::int64_t stride = args.identity[s].stride;
             each_row<MR>([&](int i) { z.at[i][half] = z.at[i][half] + read(from + i * stride); });
         }
-        if (args.branch.z.data) add_branch<MR, half>(z, row, j);
-        if (args.argument.data) write_rows<MR, half>(z, args.argument, row, j);
+        if (args.branch.z.data)
+            each_row<MR>([&](int i) { z.at[i][half] = z.at[i][half] + branch(row + i, j, lanes_of<T>); });
+        if (args.argument.data)
+            each_row<MR>(
+                [&](int i) { write(z.at[i][half], args.argument.data + (row + i) * args.argument.stride + j); });
         each_row<MR>([&](int i) { z.at[i][half] = Activation::forward(z.at[i][half]); });
-        if (args.mask.data) {
-            const Compute<T>* mask = args.mask.data + row * args.mask.stride + j;
-            const std::int64_t stride = args.mask.stride;
-            each_row<MR>([&](int i) { z.at[i][half] = z.at[i][half] * read(mask + i * stride); });
-        }
-        if (computes_itself<T> || args.out.data) write_rows<MR, half>(z, args.out, row, j);
-        if (!computes_itself<T> && args.wide.data) write_rows<MR, half>(z, args.wide, row, j);
+        if (args.mask.data)
+            each_row<MR>([&](int i) {
+                z.at[i][half] = z.at[i][half] * read(args.mask.data + (row + i) * args.mask.stride + j);
+            });
+        if (computes_itself<T> || args.out.data)
+            each_row<MR>([&](int i) { write(z.at[i][half], args.out.data + (row + i) * args.out.stride + j); });
+        if (!computes_itself<T> && args.wide.data)
+            each_row<MR>([&](int i) { write(z.at[i][half], args.wide.data + (row + i) * args.wide.stride + j); });
     }
 
     RC_HD Vec<Compute<T>> bias(std::int64_t j, int n) const {
@@ -47,27 +51,6 @@ struct ForwardEpilogue : Epilogue<T, Activation, ForwardArgs<T>, ForwardEpilogue
         if (b.center) z = multiply_add(z - read(b.center + j, n), read(b.scale + j, n), read(b.shift + j, n));
         if (b.mask.data) z = z * read(b.mask.data + i * b.mask.stride + j, n);
         return z;
-    }
-
-private:
-    // As `branch`, with its questions asked and its coefficients read once for all rows.
-    template <int MR, int half>
-    RC_HD void add_branch(Accumulators<T, MR, 2>& z, std::int64_t row, std::int64_t j) {
-        const Branch<T> b = args.branch;
-        const T* from = b.z.data + row * b.z.stride + j;
-        const auto add = [&](int i, Vec<Compute<T>> x) {
-            if (b.mask.data) x = x * read(b.mask.data + (row + i) * b.mask.stride + j);
-            z.at[i][half] = z.at[i][half] + x;
-        };
-        if (!b.center) return each_row<MR>([&](int i) { add(i, read(from + i * b.z.stride)); });
-        const Vec<Compute<T>> center = read(b.center + j), scale = read(b.scale + j), shift = read(b.shift + j);
-        each_row<MR>([&](int i) { add(i, multiply_add(read(from + i * b.z.stride) - center, scale, shift)); });
-    }
-    template <int MR, int half, class U>
-    static RC_HD void write_rows(const Accumulators<T, MR, 2>& z, MutableRows<U> rows, std::int64_t row,
-                                 std::int64_t j) {
-        U* to = rows.data + row * rows.stride + j;
-        each_row<MR>([&](int i) { write(z.at[i][half], to + i * rows.stride); });
     }
 };
 
