@@ -1,0 +1,75 @@
+"""Sums stay in registers: the innermost loops of the kernels that time is spent in write nothing to the stack.
+
+A change far from such a loop, in what is done with its sums, can move them to memory, where a product takes three times
+as long and every result is right. So the library's own code is read: where it has its symbols, as ./test builds it.
+"""
+
+import re
+import shutil
+import subprocess
+from functools import cache
+
+import pytest
+
+from resnetcore import _core
+
+# By instruction set: rows of a register tile (RC_TILE_ROWS), its registers, and what multiplies, by element type.
+TILES = {
+    "avx2": (6, "ymm", {"float": "vfmadd"}),
+    "avx512": (14, "zmm", {"float": "vfmadd"}),
+    "avx512_bf16": (14, "zmm", {"bfloat16": "vdpbf16ps"}),
+}
+EPILOGUES = ("ForwardEpilogue", "BackwardDataEpilogue")
+ACTIVATIONS = ("Relu", "Identity")
+
+
+def shown(*command):
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+@cache
+def functions():
+    """{name: (address, size)} of the library's functions that sum panels."""
+    if not (shutil.which("nm") and shutil.which("objdump")):
+        pytest.skip("there are no binutils")
+    found = {}
+    for line in shown("nm", "-C", "-S", "--defined-only", _core.__file__).splitlines():
+        match = re.fullmatch(r"([0-9a-f]+) ([0-9a-f]+) \w (.*PanelSums<.*::run<\d+>\(long\))", line)
+        if match:
+            name = re.sub(r"resnetcore::|\(anonymous namespace\)::|void ", "", match[3])
+            found[name] = int(match[1], 16), int(match[2], 16)
+    if not found:
+        pytest.skip("the library has no symbols: -C install.strip=false leaves them there")
+    return found
+
+
+def innermost_loop(name, product, count):
+    """The instructions of the shortest loop that has at least so many products."""
+    address, size = functions()[name]
+    text = shown(
+        "objdump", "-d", "--no-show-raw-insn", f"--start-address={address}", f"--stop-address={address + size}",
+        _core.__file__,
+    )  # fmt: skip
+    code = [(int(at, 16), what) for at, what in re.findall(r"^\s*([0-9a-f]+):\t(.*)$", text, re.M)]
+    loops = []
+    for last, (at, what) in enumerate(code):
+        jump = re.match(r"j\w+\s+([0-9a-f]+)", what)
+        if jump and address <= int(jump[1], 16) <= at:
+            body = [what for place, what in code[: last + 1] if place >= int(jump[1], 16)]
+            if sum(product in instruction for instruction in body) >= count:
+                loops.append(body)
+    return min(loops, key=len)
+
+
+@pytest.mark.parametrize(
+    ("isa", "element", "epilogue", "activation"),
+    [(i, e, p, a) for i, (_, _, elements) in TILES.items() for e in elements for p in EPILOGUES for a in ACTIVATIONS],
+)
+def test_sums_stay_in_registers(isa, element, epilogue, activation):
+    rows, register, products = TILES[isa]
+    name = f"{isa}::PanelSums<{element}, {isa}::{epilogue}<{element}, {activation}> >::run<{rows}>(long)"
+    if not any(known.startswith(f"{isa}::") for known in functions()):
+        pytest.skip(f"this build has no {isa}")
+    body = innermost_loop(name, products[element], 2 * rows)
+    written = [line for line in body if re.search(rf"mov\w+\s+%{register}\d+,.*\(%r[sb]p", line)]
+    assert not written, f"{len(written)} of {2 * rows} sums are written to memory in every turn of the loop: {name}"
