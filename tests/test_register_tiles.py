@@ -1,4 +1,4 @@
-"""Sums stay in registers: the innermost loops of the kernels that time is spent in write nothing to the stack.
+"""Sums stay in registers: the innermost loops of the products forward and backward write nothing to the stack.
 
 A change far from such a loop, in what is done with its sums, can move them to memory, where a product takes three times
 as long and every result is right. So the library's own code is read: where it has its symbols, as ./test builds it.
@@ -58,6 +58,7 @@ def innermost_loop(name, product, count):
             body = [what for place, what in code[: last + 1] if place >= int(jump[1], 16)]
             if sum(product in instruction for instruction in body) >= count:
                 loops.append(body)
+    assert loops, f"no loop of {name} has {count} products"
     return min(loops, key=len)
 
 
@@ -70,6 +71,7 @@ def test_sums_stay_in_registers(isa, element, epilogue, activation):
     name = f"{isa}::PanelSums<{element}, {isa}::{epilogue}<{element}, {activation}> >::run<{rows}>(long)"
     if not any(known.startswith(f"{isa}::") for known in functions()):
         pytest.skip(f"this build has no {isa}")
+    assert name in functions()
     body = innermost_loop(name, products[element], 2 * rows)
     written = [line for line in body if re.search(rf"mov\w+\s+%{register}\d+,.*\(%r[sb]p", line)]
     assert not written, f"{len(written)} of {2 * rows} sums are written to memory in every turn of the loop: {name}"
