@@ -24,6 +24,9 @@ pieces=(
     "build|590|build"
     "gates|300|RESNETCORE_CUDA=ON $python -m pytest -q tests/test_cuda_build.py tests/test_cuda_device.py"
     "tests|590|$python -m pytest -q -m gpu --durations=10"
+    "hopper-smoke|60|RESNETCORE_CUDA_PATH=hopper $python -m benchmarks.small_shapes cuda bfloat16"
+    # That its kernels run: a product that is not for them goes the simple way without a word.
+    "hopper-kernels|200|RESNETCORE_CUDA_PATH=hopper ncu --kernel-name regex:wide_ --launch-count 60 --metrics gpu__time_duration.sum $python -m benchmarks.small_shapes cuda bfloat16 | tee $work/hopper-kernels.txt && grep -q wide_sum_kernel $work/hopper-kernels.txt && grep -q wide_weights_kernel $work/hopper-kernels.txt"
     "hopper-tests|590|RESNETCORE_CUDA_PATH=hopper $python -m pytest -q -m gpu -k bfloat16 --durations=10"
 )
 for check in memcheck racecheck initcheck synccheck; do
@@ -59,7 +62,7 @@ run_piece() {
         export -f build
         export work wheels python
     fi
-    timeout "$limit" bash -c "$command" > "$work/$name.log" 2>&1 || state="failed"
+    timeout -k 15 "$limit" bash -c "$command" > "$work/$name.log" 2>&1 || state="failed"
     tail -n 3 "$work/$name.log"
     printf '%s\n%s\n%s\n' "$state" "$((SECONDS - began))" "$(grep -v '^$' "$work/$name.log" | tail -n 1)" > "$work/$name.state"
     printf '== %s: %s, %d s\n' "$name" "$state" "$((SECONDS - began))"

@@ -614,7 +614,7 @@ BUGS = (
     Bug(
         "Hopper's products follow other uses of their sums",
         "csrc/kernels/cuda/hopper/tile.cuh",
-        "        product_fence();\n",
+        "            product_fence();  // after the wait, where ptxas would put one of its own\n",
         "",
         "cpp:cuda_hopper",
     ),

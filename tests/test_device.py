@@ -27,6 +27,7 @@ from comparison import (
     true_weights,
     worst_errors,
 )
+from resnetcore import _core
 from strategies import random_case
 
 pytestmark = pytest.mark.gpu
@@ -79,6 +80,19 @@ def test_five_steps(device, seed, optimizer, dtype):
         return worst_errors(lambda o: torch_weights(case, dtype, settings, ours.lr, 7, 5, o), case, exact)
 
     assert_within(our_weights(case, dtype, ours, 7, 5, device), exact, BOUND[dtype], theirs)
+
+
+def test_bfloat16_of_more_tiles_than_multiprocessors(device):
+    emulated = "emulated" in str(_core.cuda_info()["gpus"])  # slow, and of three multiprocessors
+    rows, width, outputs = (300, 150, 260) if emulated else (16384, 1700, 260)
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((rows, width)).astype("float32"), rng.integers(0, outputs, rows)
+    layers = [rc.Layer(width), rc.Layer(width, skips={2: "identity"}), rc.Layer(outputs, activation=None)]
+    there, here = (rc.Network(width, layers, dtype="bfloat16", device=place) for place in (device, "cpu"))
+    found, expected = there.gradients(x, y), here.gradients(x, y)
+    pairs = [(there.predict(x), here.predict(x))] + [(found[1][n], expected[1][n]) for n in expected[1]]
+    for one, other in pairs:  # of 400 tiles, one that is wrong would be a twentieth of the norm
+        assert np.linalg.norm(one - other) <= 2e-2 * np.linalg.norm(other)
 
 
 def test_bfloat16_rounds_where_the_formulas_say(device):

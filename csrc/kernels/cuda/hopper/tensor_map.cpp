@@ -22,7 +22,9 @@ Encode find_encode() {
 #else
     const cudaError_t error = cudaGetDriverEntryPoint("cuTensorMapEncodeTiled", &found, cudaEnableDefault, &result);
 #endif
-    return error == cudaSuccess && result == cudaDriverEntryPointSuccess ? reinterpret_cast<Encode>(found) : nullptr;
+    if (error == cudaSuccess && result == cudaDriverEntryPointSuccess) return reinterpret_cast<Encode>(found);
+    cudaGetLastError();  // or nothing would be launched after it
+    return nullptr;
 }
 
 Encode encode_tiled() {

@@ -64,11 +64,11 @@ __device__ __forceinline__ void add_stages(const TileRing& ring, TilePlace& plac
     for (std::int64_t done = 0; done < steps; done += steps_in_part) {
         const int n = steps - done < steps_in_part ? static_cast<int>(steps - done) : steps_in_part;
         TilePlace used = place;
-        keep_in_place(part);
-        product_fence();
 #pragma unroll 1
         for (int step = 0; step < n; ++step) {
             const Shared stage = ring.begin_using(place);
+            keep_in_place(part);
+            product_fence();  // after the wait, where ptxas would put one of its own
 #pragma unroll
             for (int k = 0; k < stage_terms / product_depth; ++k)
                 multiply<Operands::a_along_rows, Operands::b_along_columns>(part, operands.a(stage, k),
