@@ -291,6 +291,14 @@ def test_an_interface_that_is_refused(device, changes, error, message):
 
 
 @gpu
+def test_an_array_between_elements_is_refused(device):
+    between = WithInterface(rows())
+    between.__cuda_array_interface__["data"] = (between.memory.pointer + 1, False)
+    with pytest.raises(BufferError, match="a boundary of its elements, of 4 bytes"):
+        network(device).predict(between)
+
+
+@gpu
 @pytest.mark.parametrize(
     ("case", "error", "message"),
     [

@@ -237,3 +237,19 @@ def test_rows_of_a_matrix_on_the_gpu_are_chosen_ahead(device):
     here.fit(X, y, epochs=2, callbacks=losses[1], progress=False)
     assert losses[0].found == losses[1].found
     assert_same(there, here)
+
+
+def test_a_step_made_within_a_fit_does_not_follow_a_bad_one(device):
+    X, y = problem()
+    batches = batches_of(X, y)
+    batches[1] = (np.full_like(batches[1][0], np.nan), batches[1][1])
+    trainer = make(device)
+    before = []
+
+    def step():  # asked for while the bad one is in flight
+        before.append(trainer.steps)
+        trainer.step(*batches[3])
+
+    with pytest.raises(FloatingPointError, match="at step 2"):
+        trainer.fit(Watched(batches, 2, step), epochs=1)
+    assert before and trainer.steps == 1

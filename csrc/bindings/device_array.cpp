@@ -61,6 +61,13 @@ py::capsule owned(CudaDevice& device, void* memory) {
             }};
 }
 
+// A kernel that reads an element across its boundary ends the process's work on the GPU.
+void check_alignment(const DeviceArray& array, const std::string& what) {
+    if (array.size() > 0 && reinterpret_cast<std::uintptr_t>(array.data) % array.dtype.itemsize() != 0)
+        dlpack::refuse(what, "the array's data must lie on a boundary of its elements, of " +
+                                 std::to_string(array.dtype.itemsize()) + " bytes each; copy it first");
+}
+
 DeviceArray from_dlpack(const py::object& value, const std::string& what) {
     const auto place = value.attr("__dlpack_device__")().cast<std::pair<int, int>>();
     if (place.first != dlpack::cuda)
@@ -82,6 +89,7 @@ DeviceArray from_dlpack(const py::object& value, const std::string& what) {
     array.strides = offered.strides();
     array.read_only = offered.is_read_only();
     array.owner = offered.keep();
+    check_alignment(array, what);
     return array;
 }
 
@@ -142,6 +150,7 @@ DeviceArray from_interface(const py::object& value, const std::string& what) {
     array.device = array.size() == 0 ? &find_cuda_device(0) : find_cuda_device_of(array.data);
     if (!array.device) dlpack::refuse(what, "the data of __cuda_array_interface__ is in no GPU's memory");
     const CurrentDevice current(*array.device);
+    check_alignment(array, what);
     wait_for_producer(interface, version, *array.device, what);
     return array;
 }

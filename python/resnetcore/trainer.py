@@ -208,6 +208,8 @@ class Trainer:
             if turns.fitting is not None:
                 turns.check("step")
                 self._settle()
+                if self._in_flight.failure is not None:  # of a step of the fit that this one is made within
+                    raise self._in_flight.failure
             return self._core.step(x, y, self._checked_lr(), weight)
 
     def fit(
