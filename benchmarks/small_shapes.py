@@ -11,6 +11,7 @@ import sys
 import numpy as np
 
 import resnetcore as rc
+from resnetcore import _core
 
 BATCHES = (5, 33, 70)  # of two rows, a batch norm makes ±1 of any difference: no loss to compare
 # float32's "high" and "medium" products, and bfloat16, round more than sums of another order do.
@@ -36,13 +37,16 @@ def layers(classes: int) -> list[rc.Layer]:
 
 
 def final_loss(device: str, dtype: str, precision: str, optimizer, batch: int) -> float:
-    """Of a fixed number of steps, the last with clipped gradients; a prediction follows."""
+    """Of a fixed number of steps, the last with clipped gradients; two fits and a prediction follow."""
     rng = np.random.default_rng(0)
     x, y = rng.standard_normal((batch, 19)).astype("float32"), rng.integers(0, 5, batch)
     net = rc.Network(19, layers(5), seed=0, dtype=dtype, device=device, matmul_precision=precision)
     for clip_norm in (None, 1.0):
         trainer = rc.Trainer(net, optimizer=optimizer, clip_norm=clip_norm)
         loss = [trainer.step(x, y) for _ in range(3)][-1]
+    # Steps in flight, whose batches are sent beside the work, or gathered where they are.
+    for given in (x, x if device == "cpu" else _core.to_device(x, net.device)):
+        rc.Trainer(net, optimizer=optimizer, batch_size=(batch + 1) // 2).fit(given, y, epochs=2)
     if not np.isfinite(net.predict(x)).all():
         raise RuntimeError(f"predictions of {dtype}, {precision} on {device} are not finite")
     return loss
