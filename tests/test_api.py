@@ -252,6 +252,29 @@ def test_explain_says_what_each_step_reads_and_writes(training, dtype):
     assert lines[-1]
 
 
+@pytest.mark.parametrize("depth", [4, 40])
+def test_explain_says_what_a_choice_was_made_of(depth):
+    net, rows, threads = rc.models.resnet(64, 10, width=64, depth=depth), 1024, rc.get_num_threads()
+    weights = sum(array.size for array in net.parameters().values())
+    row_width = 64 * (depth - 1) + 10
+    try:
+        rc.set_num_threads(2)
+        training, inference = (str(net.explain(t, batch=rows)).splitlines() for t in (True, False))
+    finally:
+        rc.set_num_threads(threads)
+    assert training[1].startswith("a step on 1024 rows, on 2 threads: weight gradients by tile (")
+    assert training[2] == "    tiles of 128 rows: 8, 4 for each thread"
+    kept, passed = (float(re.search(r": ([\d.]+) MiB", line)[1]) for line in training[3:5])
+    assert kept == pytest.approx(2 * rows * row_width * 4 / 2**20, rel=0.01)
+    assert passed == pytest.approx(4 * weights * 4 / 2**20, rel=0.01)
+    assert training[5] == (
+        f"    elements of the parameters: {weights}, of the activations of three tiles: {3 * 128 * row_width}"
+    )
+    assert training[6].startswith("tiles of 128 rows (")
+    assert inference[1] == "logits of 1024 rows, on 2 threads"
+    assert re.fullmatch(r"tiles of \d+ rows \(the weights stay in the second-level cache, and .*\)", inference[2])
+
+
 def test_explain_counts_in_english():
     threads = rc.get_num_threads()
     try:

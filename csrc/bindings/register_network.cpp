@@ -14,6 +14,7 @@
 #include "bindings/register.h"
 #include "bindings/without_gil.h"
 #include "math/normalisation.h"
+#include "runtime/tiles.h"
 #include "train/training.h"
 
 namespace py = pybind11;
@@ -208,15 +209,37 @@ std::string counted(std::int64_t count, const std::string& what) {
     return std::to_string(count) + " " + what + (count == 1 ? "" : "s");
 }
 
+std::string indented(const std::string& lines) {
+    std::string out = "    ";
+    for (char c : lines) out += c == '\n' ? "\n    " : std::string(1, c);
+    return out + "\n";
+}
+
+// A device that is not the host takes all rows at once.
+template <class T>
+std::string explain_tiles(const Model<T>& model, const Plan& plan, std::int64_t rows, int threads, int copies) {
+    if (!model.device().is_host()) return "";
+    const Tile tile = tile_of(plan, rows, threads, copies * model.weight_bytes(), sizeof(T));
+    return "tiles of " + counted(tile.rows, "row") + " (" + tile.reason + ")\n";
+}
+
 template <class T>
 std::string explain_plan(const Model<T>& model, bool training, std::int64_t batch) {
     if (batch < 1) throw ValueError("explain: batch must be at least 1, got " + std::to_string(batch));
-    if (!training) return explain(model.inference_plan(), model.parameters());
-    const Choice choice = choose_strategy(step_shape(model, batch));
+    if (!training) {
+        const Plan plan = model.inference_plan();
+        const int threads = model.inference_threads(batch);
+        return "logits of " + counted(batch, "row") + ", on " + counted(threads, "thread") + "\n" +
+               explain_tiles(model, plan, batch, threads, 1) + explain(plan, model.parameters());
+    }
+    const StepShape shape = step_shape(model, batch);
+    const Choice choice = choose_strategy(shape);
     const bool by_tile = choice.strategy == Strategy::by_tile;
+    const Plan plan = model.training_plan(by_tile);
     return "a step on " + counted(batch, "row") + ", on " + counted(choice.threads, "thread") + ": weight gradients " +
            (by_tile ? "by tile" : "by layer") + " (" + choice.reason + ")\n" +
-           explain(model.training_plan(by_tile), model.parameters());
+           (shape.in_tiles ? indented(costs(shape)) : "") + explain_tiles(model, plan, batch, choice.threads, 2) +
+           explain(plan, model.parameters());
 }
 
 // As Python keeps it in a file.

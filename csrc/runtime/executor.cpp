@@ -6,22 +6,6 @@
 #include "runtime/tiles.h"
 
 namespace resnetcore {
-namespace {
-
-std::int64_t widest_buffer(const Plan& plan) {
-    std::int64_t widest = 1;
-    for (const BufferInfo& b : plan.buffers) widest = std::max(widest, b.width);
-    return widest;
-}
-
-bool ends_in_sums(const Phase& phase) {
-    if (phase.steps.empty()) return false;
-    const StepKind kind = phase.steps.back().kind;
-    return kind == StepKind::moments || kind == StepKind::norm_sums;
-}
-
-}  // namespace
-
 template <class T>
 BatchExecutor<T>::BatchExecutor(Plan plan, Device& device, ParameterStore<T>& store, Norms<T>& norms,
                                 const std::vector<Folded<T>>* folded, std::int64_t weight_bytes)
@@ -31,24 +15,15 @@ BatchExecutor<T>::BatchExecutor(Plan plan, Device& device, ParameterStore<T>& st
       norms_(norms),
       folded_(folded),
       weight_bytes_(weight_bytes),
-      widest_(widest_buffer(plan_)),
       arena_(device),
       sums_(device),
       logits_(device),
       turns_(new Turn[plan_.weights.size()]),
-      queues_(new WorkQueue[plan_.phases.size()]) {
-    for (const Phase& phase : plan_.phases)
-        for (const Step& step : phase.steps) weights_by_tile_ |= step.kind == StepKind::weights;
-}
+      queues_(new WorkQueue[plan_.phases.size()]) {}
 
 template <class T>
 std::int64_t BatchExecutor<T>::tile_for(std::int64_t rows) const {
-    if (!device_.is_host()) return rows;
-    if (weights_by_tile_) return std::min(rows, gradient_stretch);
-    bool sums = false;
-    for (const Phase& phase : plan_.phases) sums |= ends_in_sums(phase);
-    return tile_rows(rows, weight_bytes_, widest_ * static_cast<std::int64_t>(sizeof(T)), threads_,
-                     sums ? statistics_chunk(rows) : 1);
+    return device_.is_host() ? tile_of(plan_, rows, threads_, weight_bytes_, sizeof(T)).rows : rows;
 }
 
 template <class T>
@@ -192,14 +167,11 @@ InferenceExecutor<T>::InferenceExecutor(Plan plan, Device& device, ParameterStor
       store_(store),
       norms_(norms),
       folded_(folded),
-      weight_bytes_(weight_bytes),
-      widest_(widest_buffer(plan_)) {}
+      weight_bytes_(weight_bytes) {}
 
 template <class T>
 void InferenceExecutor<T>::prepare(std::int64_t rows, int threads) {
-    tile_ = device_.is_host()
-                ? tile_rows(rows, weight_bytes_, widest_ * static_cast<std::int64_t>(sizeof(T)), threads, 1)
-                : rows;
+    tile_ = device_.is_host() ? tile_of(plan_, rows, threads, weight_bytes_, sizeof(T)).rows : rows;
     if (tile_ > largest_tile_) runners_.clear(), arenas_.clear(), largest_tile_ = tile_;
     while (static_cast<int>(runners_.size()) < threads) {
         arenas_.emplace_back(device_, plan_.row_elements * largest_tile_);

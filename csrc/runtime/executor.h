@@ -70,8 +70,7 @@ private:
     ParameterStore<T>& store_;
     Norms<T>& norms_;
     const std::vector<Folded<T>>* folded_;
-    std::int64_t weight_bytes_, widest_ = 1;
-    bool weights_by_tile_ = false;
+    std::int64_t weight_bytes_;
     int threads_ = 1;
     std::int64_t tile_ = 0, largest_tile_ = 0;
     AlignedArray<T> arena_;
@@ -96,7 +95,7 @@ private:
     ParameterStore<T>& store_;
     Norms<T>& norms_;
     const std::vector<Folded<T>>& folded_;
-    std::int64_t weight_bytes_, widest_ = 1;
+    std::int64_t weight_bytes_;
     std::int64_t tile_ = 0, largest_tile_ = 0;
     std::vector<AlignedArray<T>> arenas_;
     std::vector<std::unique_ptr<StepRunner<T>>> runners_;

@@ -5,7 +5,7 @@
 #include <new>
 #include <utility>
 
-#include "runtime/tiles.h"
+#include "runtime/cost_model.h"
 #include "train/snapshot.h"
 
 namespace resnetcore {

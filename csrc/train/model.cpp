@@ -4,7 +4,7 @@
 #include <cmath>
 
 #include "base/error.h"
-#include "runtime/tiles.h"
+#include "runtime/cost_model.h"
 #include "topology/check.h"
 #include "train/initialize.h"
 
@@ -113,6 +113,11 @@ std::int64_t Model<T>::weight_elements() const {
 }
 
 template <class T>
+int Model<T>::inference_threads(std::int64_t rows) const {
+    return device_.is_host() ? useful_threads(rows * weight_elements(), get_num_threads()) : 1;
+}
+
+template <class T>
 Plan Model<T>::inference_plan() const {
     PlanOptions options;
     options.element_size = sizeof(T);
@@ -162,7 +167,7 @@ void Model<T>::predict(Rows<Compute<T>> x, std::int64_t rows, MutableRows<Comput
     if (!inference_)
         inference_ = std::make_unique<InferenceExecutor<T>>(inference_plan(), device_, store_, running_norms_, folded_,
                                                             weight_bytes());
-    const int threads = device_.is_host() ? useful_threads(rows * weight_elements(), get_num_threads()) : 1;
+    const int threads = inference_threads(rows);
     inference_->prepare(rows, threads);
     const Rows<Compute<T>> input = input_.rows(x, rows, topology_.inputs, x_in);
     const MutableRows<Compute<T>> output = output_.begin(out, rows, outputs(), out_in);

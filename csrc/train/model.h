@@ -64,6 +64,7 @@ public:
     Plan inference_plan() const;
     Plan training_plan(bool weights_by_tile, bool input_gradient = false) const;
     std::int64_t weight_elements() const;
+    int inference_threads(std::int64_t rows) const;  // that pay
     std::int64_t weight_bytes() const { return weight_elements() * static_cast<std::int64_t>(sizeof(T)); }
 
     Device& device() const { return device_; }

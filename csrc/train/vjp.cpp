@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
-#include "runtime/tiles.h"
+#include "runtime/cost_model.h"
 #include "train/backpropagation.h"
 
 namespace resnetcore {

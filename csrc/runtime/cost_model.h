@@ -1,0 +1,56 @@
+// The cost model: what a step of this shape should cost on this host, and so on how many threads it runs, in tiles of
+// how many rows, and which way it takes its weight gradients.
+//
+// Invariant: what it says changes speed and memory, never a result.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <string>
+
+namespace resnetcore {
+
+// Threads that pay for a work of so many multiply-adds: another one costs a wake and its waits at barriers, about what
+// a thread computes meanwhile.
+inline int useful_threads(std::int64_t multiply_adds, int threads) {
+    constexpr std::int64_t worth_a_thread = 500'000;
+    return static_cast<int>(std::clamp<std::int64_t>(multiply_adds / worth_a_thread, 1, threads));
+}
+
+struct Tile {
+    std::int64_t rows;
+    const char* reason;
+};
+
+// Rows that go through the layers together, a multiple of `multiple`: `weight_bytes` are all that they multiply, and
+// `widest_row_bytes` one row of the widest activation.
+Tile cheapest_tile(std::int64_t rows, std::int64_t weight_bytes, std::int64_t widest_row_bytes, int threads,
+                   std::int64_t multiple);
+
+enum class Strategy {
+    by_layer,  // every δ of the batch is stored; then one pass over the weights, the optimizer in its epilogue
+    by_tile,   // each tile of rows adds its share right after its δ, in the order of the tiles; then the update
+};
+
+// What the way to the weight gradients depends on, and what a tuning is remembered by.
+struct StepShape {
+    std::int64_t rows = 0;
+    std::int64_t weights = 0;    // elements of all parameters
+    std::int64_t row_width = 0;  // elements of all activations of one row
+    std::int64_t element_size = 4;
+    bool one_phase = true;  // no barrier between forward and backward: tiles can keep their activations in cache
+    int threads = 1;        // that pay
+    bool in_tiles = true;   // false on a device that takes all rows at once
+};
+
+struct Choice {
+    Strategy strategy;
+    int threads;
+    const char* reason;
+};
+
+Choice cheapest_strategy(const StepShape& shape);
+// The numbers that it compares, a line each, for people.
+std::string costs(const StepShape& shape);
+
+}  // namespace resnetcore

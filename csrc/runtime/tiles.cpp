@@ -1,0 +1,28 @@
+#include "runtime/tiles.h"
+
+#include <algorithm>
+
+#include "kernels/ops.h"
+
+namespace resnetcore {
+
+bool ends_in_sums(const Phase& phase) {
+    if (phase.steps.empty()) return false;
+    const StepKind kind = phase.steps.back().kind;
+    return kind == StepKind::moments || kind == StepKind::norm_sums;
+}
+
+Tile tile_of(const Plan& plan, std::int64_t rows, int threads, std::int64_t weight_bytes, std::int64_t element_size) {
+    std::int64_t widest = 1;
+    for (const BufferInfo& buffer : plan.buffers) widest = std::max(widest, buffer.width);
+    bool sums = false;
+    for (const Phase& phase : plan.phases) {
+        sums |= ends_in_sums(phase);
+        for (const Step& step : phase.steps)
+            if (step.kind == StepKind::weights)
+                return {std::min(rows, gradient_stretch), "a tile adds one stretch to every weight gradient"};
+    }
+    return cheapest_tile(rows, weight_bytes, widest * element_size, threads, sums ? statistics_chunk(rows) : 1);
+}
+
+}  // namespace resnetcore
