@@ -11,6 +11,7 @@ import os
 import platform
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from .networks import DEVICES, MODES, OPTIMIZERS, PRECISIONS, VARIANTS, Case
@@ -24,6 +25,9 @@ MALLOC = {
     "MALLOC_MMAP_THRESHOLD_": "4294967296",
     "MALLOC_TOP_PAD_": "268435456",
 }
+
+# What `all` measures beside the kinds that there is an aim for.
+BESIDE = ({"optimizer": "adamw"}, {"mode": "infer", "batch": 1})
 
 
 def tuned_malloc(program: str = "benchmarks") -> None:
@@ -88,12 +92,15 @@ def run(arguments: argparse.Namespace) -> None:
     from .report import line, picture, roofline, table
 
     chosen = [SHAPES[i - 1] for i in arguments.shapes] if arguments.shapes else SHAPES
+    if arguments.batch:
+        chosen = [replace(shape, batch=arguments.batch) for shape in chosen]
     kind = {name: getattr(arguments, name) for name in ("variant", "mode", "optimizer", "precision", "device")}
     on_gpu = arguments.device == "cuda"
     rivals = tuple(arguments.rivals or (CUDA_NAMES if on_gpu else NAMES))
     result = {
         "date": datetime.date.today().isoformat(),
         "commit": commit(),
+        "command": arguments.made_by,
         **kind,
         "machine": machine(arguments.threads, arguments.device),
         "limits": {} if on_gpu else limits(arguments.threads, _core.cache_info()["last"]),
@@ -109,7 +116,7 @@ def run(arguments: argparse.Namespace) -> None:
         result["rows"].append(row)
         print(line(f"{shape.name}, {case.label}", row), flush=True)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    stem = arguments.out / f"{result['date']}-{arguments.device}{suffix(kind)}"
+    stem = arguments.out / f"{result['date']}-{arguments.device}{suffix(kind, arguments)}"
     stem.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
     picture(result, stem.with_suffix(".png"))
     if result["limits"] and arguments.precision == "float32":
@@ -117,10 +124,26 @@ def run(arguments: argparse.Namespace) -> None:
     print(f"\n{table(result)}\n\nWritten: {stem}.json and its pictures")
 
 
-def suffix(kind: dict) -> str:
-    """What of the kind is not the default, for file names."""
+def suffix(kind: dict, arguments: argparse.Namespace) -> str:
+    """What of a run is not the default, for file names."""
     default = Case(SHAPES[0]).to_dict()
-    return "".join(f"-{value}" for name, value in kind.items() if value != default[name] and name != "device")
+    parts = [value for name, value in kind.items() if value != default[name] and name != "device"]
+    parts += [f"batch{arguments.batch}"] * bool(arguments.batch) + [arguments.name] * bool(arguments.name)
+    return "".join(f"-{part}" for part in parts)
+
+
+def command(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> str:
+    """What was typed, but for where results go, so that a result tells how to get another one like it."""
+    words = ["python -m benchmarks", *([arguments.command] if arguments.command else [])]
+    for name, value in vars(arguments).items():
+        if name in ("command", "files", "into", "out") or value == parser.get_default(name):
+            continue
+        if name == "memory":
+            words.append("--no-memory")
+        else:
+            values = value if isinstance(value, list) else [] if value is True else [value]
+            words.append(" ".join([f"--{name}", *(f"{v:g}" if isinstance(v, float) else str(v) for v in values)]))
+    return " ".join(words)
 
 
 def main() -> None:
@@ -129,8 +152,8 @@ def main() -> None:
         "command",
         nargs="?",
         choices=["all", "table", "aims"],
-        help="measure every kind of network that there is an aim for; or put results into a document: a table each, or "
-        "one of aims, what was reached and what is possible",
+        help="measure every kind of network that there is an aim for, AdamW and batches of one row; or put results into "
+        "a document: a table each, or one of aims, what was reached and what is possible",
     )
     parser.add_argument("files", nargs="*", type=Path, help="the results, JSON files")
     parser.add_argument("--into", type=Path, default=HERE.parent / "README.md", help="the document (README.md)")
@@ -147,9 +170,13 @@ def main() -> None:
     parser.add_argument("--no-memory", dest="memory", action="store_false", help="time alone")
     parser.add_argument("--seconds", type=float, default=30.0, help="of measuring a shape (30)")
     parser.add_argument("--shapes", type=int, nargs="+", choices=range(1, len(SHAPES) + 1), help="numbers of shapes")
+    parser.add_argument("--batch", type=int, help="rows, instead of the shapes' own")
+    parser.add_argument("--name", help="the last part of the files' names, for a run of its own")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--out", type=Path, default=HERE / "results", help="folder of the JSON and the picture")
     arguments = parser.parse_args()
+    if arguments.batch is not None and arguments.batch < 1:
+        parser.error(f"--batch: must be at least 1, got {arguments.batch}")
     if arguments.rivals and "resnetcore" not in arguments.rivals:
         parser.error("--rivals: resnetcore must be among them: every ratio is taken to it")
     runs = [json.loads(file.read_text()) for file in arguments.files]
@@ -163,11 +190,13 @@ def main() -> None:
 
         return put(aims_table(runs), AIMS_MARKERS, arguments.into)
     tuned_malloc()
+    arguments.made_by = command(parser, arguments)
     if arguments.command == "all":
         from .aims import KINDS
 
-        for kind in KINDS:
-            run(argparse.Namespace(**{**vars(arguments), **kind}))
+        for kind in (*KINDS, *BESIDE):
+            memory = arguments.memory and kind == KINDS[0]
+            run(argparse.Namespace(**{**vars(arguments), **kind, "memory": memory}))
         return None
     return run(arguments)
 

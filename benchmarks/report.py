@@ -58,7 +58,7 @@ def table(run: dict) -> str:
     lines = [
         f"{title(run)}: medians in ms{memory}, {place(machine)}, {run['date']}, commit {run['commit']}; "
         f"{machine['versions']}. How many times faster than the fastest rival that computes the same, the median of paired "
-        f"ratios, is in the last {last}. Made by `{command(run)}`.",
+        f"ratios, is in the last {last}. Made by `{run['command']}`.",
         "",
         "| batch, width, layers | " + " | ".join([LABELS[n] for n in measured] + ratios) + " |",
         "|---|" + "---|" * (len(measured) + len(ratios)),
@@ -108,11 +108,6 @@ def title(run: dict) -> str:
     if run.get("mode", "train") == "infer":
         return f"{precision.capitalize()} inference, {network}"
     return f"One {precision} training step, {network}, {NAMES_OF_OPTIMIZERS[run.get('optimizer', 'sgd')]}"
-
-
-def command(run: dict) -> str:
-    default = {"variant": "identity", "mode": "train", "optimizer": "sgd", "precision": "float32", "device": "cpu"}
-    return "python -m benchmarks" + "".join(f" --{n} {run[n]}" for n, v in default.items() if run.get(n, v) != v)
 
 
 def compared(row: dict, without: tuple[str, ...]) -> list[tuple[float, str]]:

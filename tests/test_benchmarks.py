@@ -76,7 +76,8 @@ def test_a_gpus_table_says_which():
         "rivals": {"resnetcore": {"ms": 1.0}, "torch_graph": {"ms": 2.0}},
     }
     machine = {"gpu": "NVIDIA H100", "driver": "580.1", "versions": "torch 2"}
-    text = report.table({"date": "2026-01-01", "commit": "abc", "device": "cuda", "machine": machine, "rows": [row]})
+    run = {"date": "2026-01-01", "commit": "abc", "command": "python -m benchmarks --device cuda", "machine": machine}
+    text = report.table(run | {"rows": [row]})
     assert "NVIDIA H100, driver 580.1" in text and "--device cuda" in text
     assert "| resnetcore | PyTorch CUDA graph |" in text and "| 1, 2, 3 | 1.00 | 2.00 | – |" in text
 
@@ -151,6 +152,7 @@ def test_a_run_writes_json_and_fills_the_table(kind, tmp_path, monkeypatch, caps
     monkeypatch.setattr(measure, "PAUSE", 0.01)
     names = dict(zip(("variant", "mode", "optimizer", "precision"), kind, strict=True), device="cpu")
     rest = {"shapes": None, "rivals": ["resnetcore"], "threads": 1, "quick": False, "seconds": 0.0, "memory": True}
+    rest |= {"batch": None, "name": None, "made_by": "python -m benchmarks --of-a-test"}
     program.run(argparse.Namespace(**names, **rest, out=tmp_path))
     (file,) = tmp_path.glob("*.json")
     result = json.loads(file.read_text())
@@ -169,6 +171,7 @@ def test_a_run_writes_json_and_fills_the_table(kind, tmp_path, monkeypatch, caps
     text = readme.read_text()
     cell = f"| 24, 16, 6 | {entry['ms']:.2f} / {entry['memory_mib']:.0f} | – |"
     assert text.count(cell) == 2 and "old" not in text
+    assert text.count("Made by `python -m benchmarks --of-a-test`.") == 2
     assert text.startswith(f"before\n{begin}\n") and text.endswith(f"{end}\nafter\n")
     assert cell in capsys.readouterr().out
 
@@ -238,11 +241,44 @@ def test_limits_and_roofline(tmp_path):
     assert (tmp_path / "roofline.png").stat().st_size > 10_000
 
 
-def test_an_odd_width_is_compared_with_the_line_between_its_neighbours():
-    rates = {Shape(sizes.BATCH, width, sizes.DEPTH): float(width) for width in {*sizes.ROUND, *sizes.ODD}}
-    rates |= {Shape(batch, sizes.WIDTH, sizes.DEPTH): 128.0 for batch in sizes.BATCHES}
-    rates[Shape(sizes.BATCH, 96, sizes.DEPTH)] = 48.0
-    shown = sizes.tables(rates)
+def test_sizes_are_compared_with_their_neighbours():
+    rates = {point: 100.0 for point in sizes.points(2)}
+    for width in {*sizes.ROUND, *sizes.ODD}:
+        rates[Shape(sizes.BATCH, width, sizes.DEPTH), 2] = float(width)
+    rates[Shape(sizes.BATCH, 96, sizes.DEPTH), 2] = 48.0
+    rates[Shape(7, sizes.WIDTH, sizes.DEPTH), 2] = 128.0
+    rates[Shape(sizes.BATCH, sizes.WIDTH, 64), 2] = 64.0
+    rates[sizes.SHAPES[-1], 1] = 80.0
+    shown = sizes.tables(rates, 2)
     assert "| 96 | 48 | 50% |" in shown
     assert "| 320 | 320 | 100% |" in shown
     assert "| 7 | 128 | 50% |" in shown
+    assert "| 64 | 64 | 25% |" in shown
+    assert "| 32, 128, 20 | 80 | 100 | 1.25 |" in shown
+
+
+def test_a_result_tells_the_command_that_made_it(tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr(program, "run", lambda arguments: made.append(arguments))
+    monkeypatch.setattr(program, "tuned_malloc", lambda: None)
+    typed = "--variant norm --rivals resnetcore jax_jit --quick --seconds 8 --batch 7 --name x --no-memory"
+    monkeypatch.setattr("sys.argv", ["benchmarks", *typed.split(), "--out", str(tmp_path)])
+    program.main()
+    (arguments,) = made
+    again = arguments.made_by.removeprefix("python -m benchmarks ")
+    assert sorted(again.split()) == sorted(typed.split())
+    kind = {name: getattr(arguments, name) for name in ("variant", "mode", "optimizer", "precision", "device")}
+    assert program.suffix(kind, arguments) == "-norm-batch7-x"
+
+
+def test_all_measures_every_kind_and_the_first_ones_memory(monkeypatch):
+    made = []
+    monkeypatch.setattr(program, "run", lambda arguments: made.append(arguments))
+    monkeypatch.setattr(program, "tuned_malloc", lambda: None)
+    monkeypatch.setattr("sys.argv", ["benchmarks", "all", "--seconds", "5"])
+    program.main()
+    assert [a.memory for a in made] == [True] + [False] * (len(made) - 1)
+    assert {a.made_by for a in made} == {"python -m benchmarks all --seconds 5"}
+    kinds = {(a.mode, a.variant, a.precision, a.optimizer, a.batch) for a in made}
+    assert len(kinds) == len(made) == len(aims.KINDS) + 2
+    assert ("infer", "identity", "float32", "sgd", 1) in kinds
