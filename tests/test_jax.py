@@ -16,19 +16,9 @@ import jax.numpy as jnp  # noqa: E402
 from jax import export  # noqa: E402
 from jax.test_util import check_grads  # noqa: E402
 
+from jax_network import ACTIVATIONS, assert_close  # noqa: E402
 from resnetcore.jax import residual  # noqa: E402
 
-ACTIVATIONS = {
-    "identity": lambda z: z,
-    "relu": jax.nn.relu,
-    "leaky_relu": jax.nn.leaky_relu,
-    "elu": jax.nn.elu,
-    "gelu": functools.partial(jax.nn.gelu, approximate=False),
-    "silu": jax.nn.silu,
-    "tanh": jnp.tanh,
-    "sigmoid": jax.nn.sigmoid,
-    "softplus": lambda z: jnp.where(z > 20, z, jax.nn.softplus(z)),  # PyTorch's
-}
 BOUNDS = {"float32": 2e-6, "float64": 1e-14, "bfloat16": 1e-2}
 
 
@@ -57,19 +47,6 @@ def arguments(dtype="float64", rows=5, widths=(3, 4), columns=6, n_identity=2, s
 def theirs(sources, weights, bias, identity, name="relu"):
     z = sum(a @ w for a, w in zip(sources, weights, strict=True)) + sum(identity)
     return ACTIVATIONS[name](z if bias is None else z + bias)
-
-
-def relative(a, b):
-    a, b = (np.asarray(x, np.float64) for x in (a, b))
-    return np.linalg.norm(a - b) / max(np.linalg.norm(b), 1e-300)
-
-
-def assert_close(ours, truth, bound=1e-13):
-    leaves, expected = jax.tree.leaves(ours), jax.tree.leaves(truth)
-    assert jax.tree.structure(ours) == jax.tree.structure(truth)
-    for a, b in zip(leaves, expected, strict=True):
-        assert a.shape == b.shape
-        assert relative(a, b) < bound
 
 
 @pytest.mark.parametrize("name", rc.activations())
