@@ -3,6 +3,8 @@
 import functools
 import gc
 import re
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -39,6 +41,10 @@ def layers(norm="batch"):
         rc.Layer(5, activation="softplus", gate=True),
         rc.Layer(3, activation=None, skips={5: "learned"}),
     ]
+
+
+def few_layers():
+    return [*layers()[:2], rc.Layer(3, activation=None)]
 
 
 def relu_layers(width=40, depth=7):
@@ -79,13 +85,16 @@ def test_gradients_are_those_of_differences(training):
     check_grads(lambda p, x: ours(stack, training, p, x, buffers), (parameters, x), order=1, modes=["rev"], eps=1e-5)
 
 
-@pytest.mark.parametrize("dtype", BOUNDS)
-@pytest.mark.parametrize("rows", [2, 130, 700])
 @pytest.mark.parametrize(
-    ("described", "training"), [(layers(), True), (layers(), False), (relu_layers(), True)], ids=["t", "i", "relu"]
+    ("kind", "training", "rows", "dtype"),
+    [
+        *((layers, True, rows, dtype) for rows, dtype in ((700, "float32"), (130, "float64"), (2, "float64"))),
+        *((layers, False, rows, dtype) for rows, dtype in ((700, "float32"), (1, "float64"))),
+        *((relu_layers, True, rows, dtype) for rows, dtype in ((700, "float32"), (2, "float32"), (130, "float64"))),
+    ],
 )
-def test_values_and_gradients_are_those_of_jax_in_float64(described, training, rows, dtype):
-    stack = ResidualStack(6, described)
+def test_values_and_gradients_are_those_of_jax_in_float64(kind, training, rows, dtype):
+    stack = ResidualStack(6, kind())
     parameters, x, buffers = given(stack, dtype, rows)
     truth = jax.tree.map(lambda a: a.astype("float64"), (parameters, x, buffers))
     assert_close(ours(stack, training, parameters, x, buffers), theirs(stack, training, *truth), BOUNDS[dtype])
@@ -156,7 +165,7 @@ def test_a_hundred_steps_end_where_jaxs_own_do():
 
 def test_one_pass_forward_and_any_number_back():
     """In any order, and with other passes of the same stack between: a pass's state is its own results."""
-    stack = ResidualStack(6, layers())
+    stack = ResidualStack(6, few_layers())
     (parameters, x, buffers), other = given(stack), given(stack, rows=300, seed=1)
     _, back = jax.vjp(lambda p: ours(stack, True, p, x, buffers), parameters)
     _, expected = jax.vjp(lambda p: theirs(stack, True, p, x, buffers), parameters)
@@ -183,10 +192,12 @@ def test_scan_checkpoint_and_jacobians():
     assert_close(derivatives(ours, many), derivatives(theirs, many), 1e-11)
 
 
-@pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("axes", [(None, 0), (None, 1), (0, None), (0, 0)])
+@pytest.mark.parametrize(
+    ("axes", "training"),
+    [((None, 0), True), ((None, 0), False), ((None, 1), False), ((0, None), True), ((0, 0), False)],
+)
 def test_batched_by_vmap(axes, training):
-    stack = ResidualStack(6, [*layers()[:2], rc.Layer(3, activation=None)])
+    stack = ResidualStack(6, few_layers())
     batches = [given(stack, seed=seed) for seed in range(3)]
     buffers = batches[0][2]
     parameters = jax.tree.map(lambda *p: jnp.stack(p), *(b[0] for b in batches)) if axes[0] == 0 else batches[0][0]
@@ -340,6 +351,42 @@ def test_buffers_have_no_gradient():
     parameters, x, buffers = given(stack)
     gradient = jax.grad(lambda b: stack(parameters, x, b).sum())(buffers)
     assert gradient.keys() == buffers.keys() and not any(d.any() for d in gradient.values())
+
+
+SHARDED = """
+import jax, jax.numpy as jnp, resnetcore as rc
+from jax.sharding import NamedSharding, PartitionSpec as P
+from resnetcore.jax import ResidualStack
+
+stack = ResidualStack(4, [rc.Layer(4, activation="tanh"), rc.Layer(3, activation=None, skips={2: "learned"})])
+p, _ = stack.init(jax.random.key(0))
+x = jax.random.normal(jax.random.key(1), (8, 4))
+
+def theirs(p, x):
+    return jnp.tanh(x @ p["1.weight"] + p["1.bias"]) @ p["2.weight"] + x @ p["2.skip.2.weight"] + p["2.bias"]
+
+def close(a, b):
+    return jax.tree.all(jax.tree.map(lambda a, b: jnp.allclose(a, b, atol=1e-5), a, b))
+
+loss = lambda run: lambda p, x: jnp.sin(run(p, x)).sum()
+truth = jax.grad(loss(theirs), (0, 1))(p, x)
+for type in (jax.sharding.AxisType.Explicit, jax.sharding.AxisType.Auto):
+    mesh = jax.make_mesh((2,), ("rows",), axis_types=(type,))
+    spread = jax.device_put(x, NamedSharding(mesh, P("rows")))
+    assert close(jax.jit(jax.grad(loss(stack), (0, 1)))(p, spread), truth)
+    batches = jax.device_put(jnp.stack([x, -x]), NamedSharding(mesh, P(None, "rows")))
+    assert close(jax.vmap(stack, (None, 0))(p, batches), jax.vmap(theirs, (None, 0))(p, batches))
+for check in (True, False):
+    mapped = jax.shard_map(stack, mesh=mesh, in_specs=(P(), P("rows")), out_specs=P("rows"), check_vma=check)
+    assert close(mapped(p, x), theirs(p, x))
+    assert close(jax.grad(loss(mapped), (0, 1))(p, x), truth)
+"""
+
+
+@pytest.mark.skipif(not hasattr(jax, "shard_map"), reason="this JAX has no jax.shard_map")
+def test_rows_on_several_devices():
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
+    subprocess.run([sys.executable, "-c", SHARDED], env=flags, check=True)
 
 
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])

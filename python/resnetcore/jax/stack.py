@@ -98,12 +98,17 @@ class ResidualStack:
                 "ResidualStack: batch norm needs at least 2 rows in training, got 1; call stack(parameters, x, buffers) "
                 "for inference"
             )
-        if self._drops and key is None:
-            raise ValueError("ResidualStack: dropout needs key, a key of jax.random, got None")
-        seed = jax.random.bits(key, (2,), "uint32") if self._drops else _NO_SEED
+        # Without either, nothing is different in training.
         training = self._norms or self._drops
-        out, moved = _run(self, training, x, seed, dict(parameters), dict(buffers))
+        out, moved = _run(self, training, x, self._seed(key), dict(parameters), dict(buffers))
         return out, {**buffers, **moved}
+
+    def _seed(self, key: Array | None) -> Array:
+        if not self._drops:
+            return _NO_SEED
+        if key is None:
+            raise ValueError("ResidualStack: dropout needs key, a key of jax.random, got None")
+        return jax.random.bits(key, (2,), "uint32")
 
     def _check(self, parameters: Arrays, x: Array, buffers: Arrays) -> None:
         if not is_array(x) or x.ndim != 2 or x.shape[1] != self.inputs:
