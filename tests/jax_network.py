@@ -1,6 +1,8 @@
 """Networks in JAX's own operations, and how results are compared with them."""
 
 import functools
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +32,12 @@ def assert_close(ours, truth, bound=1e-13):
     for a, b in zip(leaves, expected, strict=True):
         assert a.shape == b.shape
         assert relative(a, b) < bound
+
+
+def run_on_two_devices(program):
+    """A program in a process where JAX sees two CPU devices."""
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
+    subprocess.run([sys.executable, "-c", program], env=flags, check=True)
 
 
 def network(layers, arrays, x, training):

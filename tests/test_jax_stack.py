@@ -3,8 +3,6 @@
 import functools
 import gc
 import re
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -17,7 +15,7 @@ import jax.numpy as jnp  # noqa: E402
 from jax import export  # noqa: E402
 from jax.test_util import check_grads  # noqa: E402
 
-from jax_network import assert_close, network, relative  # noqa: E402
+from jax_network import assert_close, network, relative, run_on_two_devices  # noqa: E402
 from resnetcore.jax import ResidualStack  # noqa: E402
 
 BOUNDS = {"float32": 1e-5, "float64": 1e-12}
@@ -385,8 +383,7 @@ for check in (True, False):
 
 @pytest.mark.skipif(not hasattr(jax, "shard_map"), reason="this JAX has no jax.shard_map")
 def test_rows_on_several_devices():
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
-    subprocess.run([sys.executable, "-c", SHARDED], env=flags, check=True)
+    run_on_two_devices(SHARDED)
 
 
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
