@@ -1,4 +1,4 @@
-"""Networks in JAX's own operations, and how results are compared with them."""
+"""Networks in JAX's own operations, how results are compared with them, and stacks to compare."""
 
 import functools
 import subprocess
@@ -7,6 +7,8 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+import resnetcore as rc
 
 ACTIVATIONS = {
     "identity": lambda z: z,
@@ -73,3 +75,50 @@ def network(layers, arrays, x, training):
             a = share * a + (1 - share) * before
         outputs.append(a)
     return outputs[-1], moved
+
+
+def layers(norm="batch"):
+    """Every kind of layer, smooth enough for differences."""
+    return [
+        rc.Layer(6, activation="tanh"),
+        rc.Layer(6, activation="silu", norm=norm, skips={2: "identity"}),
+        rc.Layer(5, activation="gelu", skips={2: "learned", 3: "learned"}),
+        rc.Layer(5, activation="tanh", norm=norm, pre=True, skips={2: np.linspace(-1, 1, 30).reshape(6, 5)}),
+        rc.Layer(5, activation="softplus", gate=True),
+        rc.Layer(3, activation=None, skips={5: "learned"}),
+    ]
+
+
+def few_layers():
+    return [*layers()[:2], rc.Layer(3, activation=None)]
+
+
+def relu_layers(width=40, depth=7):
+    """Wide enough for several panels and a tail, and without norms: tiles of rows go through all layers."""
+    skips = [{}, {2: "identity"}, {3: "learned"}]
+    return [
+        *(rc.Layer(width, skips=skips[n % 3] if n > 2 else {}) for n in range(1, depth)),
+        rc.Layer(4, activation=None),
+    ]
+
+
+def given(stack, dtype="float64", rows=7, seed=0):
+    """Parameters, x and buffers; running statistics are not those of the start."""
+    parameters, buffers = stack.init(jax.random.key(seed), dtype)
+    rng = np.random.default_rng(seed)
+    for name, value in buffers.items():
+        if ".running_" in name:
+            buffers[name] = jnp.asarray(rng.uniform(0.5, 1.5, value.shape), dtype)
+    return parameters, jnp.asarray(rng.standard_normal((rows, stack.inputs)), dtype), buffers
+
+
+def ours(stack, training, parameters, x, buffers):
+    return stack.training_pass(parameters, x, buffers)[0] if training else stack(parameters, x, buffers)
+
+
+def theirs(stack, training, parameters, x, buffers):
+    return network(stack.layers, {**parameters, **buffers}, x, training)[0]
+
+
+def loss_of(run, stack, training, buffers):
+    return lambda parameters, x: jnp.square(run(stack, training, parameters, x, buffers)).mean()

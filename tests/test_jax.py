@@ -17,15 +17,8 @@ from jax.test_util import check_grads  # noqa: E402
 from jax_network import ACTIVATIONS, assert_close, run_on_two_devices  # noqa: E402
 from resnetcore.jax import residual  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("float64_in_jax")
 BOUNDS = {"float32": 2e-6, "float64": 1e-14, "bfloat16": 1e-2}
-
-
-@pytest.fixture(autouse=True)
-def float64():
-    before = jax.config.jax_enable_x64
-    jax.config.update("jax_enable_x64", True)
-    yield
-    jax.config.update("jax_enable_x64", before)
 
 
 def arguments(dtype="float64", rows=5, widths=(3, 4), columns=6, n_identity=2, seed=0):
