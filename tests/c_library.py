@@ -33,6 +33,7 @@ class Parameter(ctypes.Structure):
 class Training(ctypes.Structure):
     _fields_ = [
         ("loss", c_int32), ("optimizer", c_int32), ("label_smoothing", c_double), ("delta", c_double),
+        ("class_weight", POINTER(c_double)), ("classes", c_int64),
         ("momentum", c_double), ("nesterov", c_int32), ("decay_weights_only", c_int32), ("weight_decay", c_double),
         ("beta1", c_double), ("beta2", c_double), ("eps", c_double), ("clip_norm", c_double), ("accumulate", c_int64),
         ("seed", c_uint64),
@@ -170,6 +171,8 @@ class Trainer:
         self.handle = c_void_p()
         settings = lib.rc_training_defaults(LOSSES.index(loss), optimizer)
         for name, value in changes.items():
+            if name == "class_weight":
+                settings.classes, value = len(value), (c_double * len(value))(*value)
             setattr(settings, name, value)
         check(lib.rc_trainer_create(net.handle, byref(settings), byref(self.handle)))
 

@@ -54,3 +54,13 @@ def device(request) -> str:
 def place(request) -> str:
     """The CPU, and the device as above: for what is the same on both."""
     return "cpu" if request.param == "cpu" else request.getfixturevalue("device")
+
+
+@pytest.fixture
+def float64_in_jax():
+    import jax
+
+    before = jax.config.jax_enable_x64
+    jax.config.update("jax_enable_x64", True)
+    yield
+    jax.config.update("jax_enable_x64", before)

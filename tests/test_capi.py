@@ -430,6 +430,8 @@ TRAININGS = {
     "momentum": ("huber", rc.SGD(lr=0.05, momentum=0.9, nesterov=True), c.SGD, {"momentum": 0.9, "nesterov": 1}),
     "adam": ("cross_entropy", rc.Adam(lr=0.01, weight_decay=0.1), c.ADAM, {"weight_decay": 0.1}),
     "adamw": ("binary_cross_entropy", rc.AdamW(lr=0.01, decay="weights"), c.ADAMW, {"decay_weights_only": 1}),
+    "weighted": ("cross_entropy", rc.SGD(lr=0.1), c.SGD, {"class_weight": [0.3, 2.5], "label_smoothing": 0.1}),
+    "weighted binary": ("binary_cross_entropy", rc.Adam(lr=0.01), c.ADAM, {"class_weight": [1.7, 0.0]}),
     "clipped": ("mae", rc.SGD(lr=0.1), c.SGD, {"clip_norm": 0.1, "accumulate": 2, "seed": 4}),
 }
 
@@ -438,13 +440,14 @@ TRAININGS = {
 @pytest.mark.parametrize("kind", TRAININGS)
 def test_steps_are_pythons_to_the_bit(path, tmp_path, rng, kind, dtype):
     loss, optimizer, number, changes = TRAININGS[kind]
-    net = make_network("every setting" if kind != "adam" else "batch norm", dtype)
+    net = make_network("batch norm" if loss == "cross_entropy" else "every setting", dtype)
     net.save(path)
     x = rng.standard_normal((12, 5)).astype(net.dtype)
     outputs = net.outputs
     y = rng.integers(0, outputs, 12) if loss == "cross_entropy" else rng.random((12, outputs)).astype(net.dtype)
     weight = rng.random(12).astype(net.dtype)
-    further = {name: changes[name] for name in ("clip_norm", "accumulate", "seed") if name in changes}
+    shared = ("clip_norm", "accumulate", "seed", "class_weight", "label_smoothing")
+    further = {name: changes[name] for name in shared if name in changes}
     trainer = rc.Trainer(net, loss, optimizer, **further)
     theirs = c.Network(path)
     ours = c.Trainer(theirs, loss, number, **changes)
@@ -501,6 +504,31 @@ def test_bad_batches_change_nothing(path, rng):
     ]:
         with pytest.raises(c.Failed, match=f"RC_VALUE_ERROR: rc_trainer_create: {message}"):
             c.Trainer(net, loss, c.SGD, **changes)
+
+
+@pytest.mark.parametrize(
+    ("loss", "changes", "message"),
+    [
+        (
+            "mse",
+            {"class_weight": [1, 1]},
+            "VALUE_ERROR: .*belongs to cross_entropy and binary_cross_entropy, not to mse",
+        ),
+        ("cross_entropy", {"class_weight": [1, 1, 1]}, "SHAPE_ERROR: .*must have 2 weights, one a class, got 3"),
+        ("binary_cross_entropy", {"class_weight": [1]}, "SHAPE_ERROR: .*must have 2 weights, one a class, got 1"),
+        ("cross_entropy", {"class_weight": [1, -1]}, "VALUE_ERROR: .*must be finite and not negative, got -1"),
+        ("cross_entropy", {"class_weight": [np.nan, 1]}, "VALUE_ERROR: .*must be finite and not negative"),
+        ("cross_entropy", {"class_weight": [1, 1e39]}, "VALUE_ERROR: .*largest weight in the range .* got 1e.?39"),
+        ("cross_entropy", {"class_weight": [0, 1e-60]}, "VALUE_ERROR: .*largest weight in the range"),
+        ("cross_entropy", {"classes": 2}, "VALUE_ERROR: .*got classes = 2"),
+        ("cross_entropy", {"class_weight": [1, 1], "classes": -1}, "VALUE_ERROR: .*got classes = -1"),
+    ],
+)
+def test_bad_class_weights(path, loss, changes, message):
+    make_network("batch norm").save(path)
+    with pytest.raises(c.Failed, match=f"RC_{message}") as failed:
+        c.Trainer(c.Network(path), loss, c.SGD, **changes)
+    assert "rc_trainer_create: class_weight" in str(failed.value)
 
 
 # ---- What is installed -------------------------------------------------------------------------------------------

@@ -2,8 +2,6 @@
 
 import functools
 import re
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -16,28 +14,11 @@ import jax.numpy as jnp  # noqa: E402
 from jax import export  # noqa: E402
 from jax.test_util import check_grads  # noqa: E402
 
+from jax_network import ACTIVATIONS, assert_close, run_on_two_devices  # noqa: E402
 from resnetcore.jax import residual  # noqa: E402
 
-ACTIVATIONS = {
-    "identity": lambda z: z,
-    "relu": jax.nn.relu,
-    "leaky_relu": jax.nn.leaky_relu,
-    "elu": jax.nn.elu,
-    "gelu": functools.partial(jax.nn.gelu, approximate=False),
-    "silu": jax.nn.silu,
-    "tanh": jnp.tanh,
-    "sigmoid": jax.nn.sigmoid,
-    "softplus": lambda z: jnp.where(z > 20, z, jax.nn.softplus(z)),  # PyTorch's
-}
+pytestmark = pytest.mark.usefixtures("float64_in_jax")
 BOUNDS = {"float32": 2e-6, "float64": 1e-14, "bfloat16": 1e-2}
-
-
-@pytest.fixture(autouse=True)
-def float64():
-    before = jax.config.jax_enable_x64
-    jax.config.update("jax_enable_x64", True)
-    yield
-    jax.config.update("jax_enable_x64", before)
 
 
 def arguments(dtype="float64", rows=5, widths=(3, 4), columns=6, n_identity=2, seed=0):
@@ -57,19 +38,6 @@ def arguments(dtype="float64", rows=5, widths=(3, 4), columns=6, n_identity=2, s
 def theirs(sources, weights, bias, identity, name="relu"):
     z = sum(a @ w for a, w in zip(sources, weights, strict=True)) + sum(identity)
     return ACTIVATIONS[name](z if bias is None else z + bias)
-
-
-def relative(a, b):
-    a, b = (np.asarray(x, np.float64) for x in (a, b))
-    return np.linalg.norm(a - b) / max(np.linalg.norm(b), 1e-300)
-
-
-def assert_close(ours, truth, bound=1e-13):
-    leaves, expected = jax.tree.leaves(ours), jax.tree.leaves(truth)
-    assert jax.tree.structure(ours) == jax.tree.structure(truth)
-    for a, b in zip(leaves, expected, strict=True):
-        assert a.shape == b.shape
-        assert relative(a, b) < bound
 
 
 @pytest.mark.parametrize("name", rc.activations())
@@ -265,8 +233,7 @@ for check in (True, False):
 
 @pytest.mark.skipif(not hasattr(jax, "shard_map"), reason="this JAX has no jax.shard_map")
 def test_rows_on_several_devices():
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
-    subprocess.run([sys.executable, "-c", SHARDED], env=flags, check=True)
+    run_on_two_devices(SHARDED)
 
 
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 jax = pytest.importorskip("jax", reason="JAX is not installed")
-from resnetcore.jax import primitives  # noqa: E402, F401  # registers the handlers
+import resnetcore as rc  # noqa: E402
+from resnetcore._topology_text import Topology  # noqa: E402
+from resnetcore.jax import stack_primitives  # noqa: E402, F401  # registers the handlers
 
 CSRC = Path(__file__).parent.parent / "csrc"
 HEAD = "size:struct_size extensions:extension_start"
@@ -34,6 +36,8 @@ VALUES = {
     "scalar_kind": "XLA_FFI_AttrType_SCALAR",
     "string_kind": "XLA_FFI_AttrType_STRING",
     "int64_type": "XLA_FFI_DataType_S64",
+    "uint8_type": "XLA_FFI_DataType_U8",
+    "uint32_type": "XLA_FFI_DataType_U32",
     "float32_type": "XLA_FFI_DataType_F32",
     "float64_type": "XLA_FFI_DataType_F64",
     "bfloat16_type": "XLA_FFI_DataType_BF16",
@@ -115,3 +119,64 @@ def test_what_does_not_fit_is_an_error_of_xla(given, changes, message):
     operation = f"residual_{changes.get('target', 'forward')}"
     with pytest.raises(Exception, match=f"INVALID_ARGUMENT: .*{operation}: .*({message})"):
         call(*given, **changes)
+
+
+NET = rc.Network(3, [rc.Layer(6, activation="tanh")])
+SEED, TOPOLOGY = np.zeros(2, "uint32"), Topology.to_json(NET)
+OUT = jax.ShapeDtypeStruct((5, 6), "float32")
+W_AND_B = [jax.ShapeDtypeStruct(shape, "float32") for shape in ((3, 6), (6,))]
+WHOLE, ROW = rc._core.XlaStack(TOPOLOGY, False, False).tape_bytes
+TAPE = jax.ShapeDtypeStruct((WHOLE + 5 * ROW,), "uint8")
+
+
+def call_stack(target, given, results, **changes):
+    attributes = {"topology": TOPOLOGY, "training": 0, "input_gradient": 0, **changes}
+    stack = jax.ffi.ffi_call(f"resnetcore_residual_stack_{target}", results)
+    numbers = {name: np.int64(v) if isinstance(v, int) else v for name, v in attributes.items() if v is not None}
+    return jax.block_until_ready(jax.jit(lambda *given: stack(*given, **numbers))(*given))
+
+
+@pytest.mark.parametrize(
+    ("given", "results", "changes", "message"),
+    [
+        ((A, SEED, W), [OUT], {}, "argument 3 is missing"),
+        ((A, SEED, W, B, B), [OUT], {}, "argument 4 is one too many"),
+        ((A, SEED, W.T, B), [OUT], {}, "argument 2 is of another shape"),
+        ((A, SEED.astype("int32"), W, B), [OUT], {}, "argument 1 is of another dtype"),
+        ((A.astype("int32"), SEED, W, B), [OUT], {}, "argument 0 is of another dtype"),
+        ((W, SEED, W, B), [OUT], {}, "x must have 3 columns, got 6"),
+        ((A, SEED, W, B), [OUT, OUT], {}, "result 1 is one too many"),
+        ((A, SEED, W, B), [OUT], {"taped": 1}, "result 1 is missing"),
+        ((A, SEED, W, B), [OUT, jax.ShapeDtypeStruct((9,), "uint8")], {"taped": 1}, "result 1 is of another shape"),
+        ((A, SEED, W, B), [OUT], {"topology": "{}"}, "the topology"),
+        ((A, SEED, W, B), [OUT], {"topology": TOPOLOGY.replace("[{", '[{"skips":', 1)}, "the topology|must"),
+        ((A, SEED, W, B), [OUT], {"training": None}, "no attribute training"),
+    ],
+)
+def test_what_does_not_fit_a_stack_is_an_error_of_xla(given, results, changes, message):
+    with pytest.raises(Exception, match=f"INVALID_ARGUMENT: .*residual_stack_forward: .*({message})"):
+        call_stack("forward", given, results, **{"taped": 0, **changes})
+
+
+def test_what_does_not_fit_a_stacks_gradient_is_an_error_of_xla():
+    out, tape = call_stack("forward", (A, SEED, W, B), [OUT, TAPE], taped=1)
+    for given, message in [
+        ((out, tape[:-1], A, SEED, W, B), "argument 1 is of another shape"),
+        ((out[:4], tape, A, SEED, W, B), "argument 1 is of another shape"),
+        ((out[:4], tape[: WHOLE + 4 * ROW], A, SEED, W, B), "the gradient does not fit the stack"),
+        ((out[:, :5], tape, A, SEED, W, B), "the gradient does not fit the stack"),
+    ]:
+        with pytest.raises(Exception, match=f"INVALID_ARGUMENT: .*residual_stack_backward: .*{message}"):
+            call_stack("backward", given, W_AND_B)
+
+
+def test_a_tape_may_come_back_to_any_address():
+    out, tape = call_stack("forward", (A, SEED, W, B), [OUT, TAPE], taped=1)
+    expected = call_stack("backward", (out, tape, A, SEED, W, B), W_AND_B)
+    memory = np.zeros(tape.size + 128, "uint8")
+    for offset in (16, 32, 33):
+        start = -memory.ctypes.data % 64 + offset
+        elsewhere = memory[start : start + tape.size]
+        elsewhere[:] = tape
+        for a, b in zip(call_stack("backward", (out, elsewhere, A, SEED, W, B), W_AND_B), expected, strict=True):
+            assert (a == b).all()

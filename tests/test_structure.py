@@ -21,7 +21,7 @@ ALLOWED = {
     "runtime": {"runtime", "topology", "kernels", "base", "math"},
     "train": {"train", "runtime", "topology", "kernels", "base", "math"},
     "functional": {"functional", "runtime", "kernels", "base", "math"},
-    "xla": {"xla", "functional", "base", "math"},
+    "xla": {"xla", "files", "functional", "train", "runtime", "topology", "kernels", "base", "math"},
     "bindings": {"bindings", "xla", "functional", "train", "runtime", "topology", "kernels", "base", "math"},
     "files": {"files", "train", "topology", "base", "math"},
     "capi": {"capi", "files", "functional", "train", "runtime", "topology", "kernels", "base", "math"},

@@ -57,31 +57,32 @@ def adamw(p, g, states, step, lr, betas, eps, weight_decay):
 RULES = {"sgd": (sgd, 0), "momentum": (momentum, 1), "adamw": (adamw, 2)}
 
 
-def build(case, problem, threads, use=Pure):
-    del threads  # XLA's CPU client takes what affinity gives it
-    return infer(case, problem.folded(), use) if case.mode == "infer" else train(case, problem, use)
-
-
 def narrow(case, arrays):
     """Matrices and activations in the precision of the case; vectors stay float32, as does what is made of them."""
     return {name: a.astype(case.precision) if a.ndim == 2 else a for name, a in arrays.items()}
 
 
-def logits_of(case, problem, arrays, inputs, use):
-    arrays = narrow(case, arrays)
+def logits_of(case, problem, trained, running, inputs):
+    """In training, also the running statistics that norms have moved on."""
+    arrays, use = narrow(case, {**trained, **running}), Pure()
     if case.precision != "float32":
         use.product = lambda a, w, b: (a.astype(w.dtype) @ w).astype(w.dtype) + (0 if b is None else b.astype(w.dtype))
         inputs = inputs.astype(case.precision)
-    return forward(problem.layers, arrays, inputs, use).astype("float32")
+    return forward(problem.layers, arrays, inputs, use).astype("float32"), use.moved
 
 
-def infer(case, problem, use):
+def build(case, problem, threads, logits_of=logits_of):
+    del threads  # XLA's CPU client takes what affinity gives it
+    return infer(case, problem.folded(), logits_of) if case.mode == "infer" else train(case, problem, logits_of)
+
+
+def infer(case, problem, logits_of):
     inputs, arrays = jnp.asarray(problem.x), jax.tree.map(jnp.asarray, problem.arrays)
-    run = jax.jit(lambda arrays, inputs: logits_of(case, problem, arrays, inputs, use()))
+    run = jax.jit(lambda arrays, inputs: logits_of(case, problem, arrays, {}, inputs)[0])
     return lambda: np.asarray(run(arrays, inputs)), dict
 
 
-def train(case, problem, use):
+def train(case, problem, logits_of):
     rule, count = RULES[case.optimizer]
     numbers = OPTIMIZERS[case.optimizer]
     inputs, target = jnp.asarray(problem.x), jnp.asarray(problem.labels)
@@ -91,9 +92,8 @@ def train(case, problem, use):
     states = {name: tuple(jnp.zeros_like(array) for _ in range(count)) for name, array in trained.items()}
 
     def loss_of(trained, running, inputs, target):
-        parts = use()
-        logits = logits_of(case, problem, {**trained, **running}, inputs, parts)
-        return -jnp.take_along_axis(jax.nn.log_softmax(logits), target[:, None], axis=1).mean(), parts.moved
+        logits, moved = logits_of(case, problem, trained, running, inputs)
+        return -jnp.take_along_axis(jax.nn.log_softmax(logits), target[:, None], axis=1).mean(), moved
 
     @partial(jax.jit, donate_argnums=(0, 1, 2))
     def update(trained, running, states, step, inputs, target):

@@ -170,6 +170,8 @@ typedef struct {
     rc_optimizer optimizer;
     double label_smoothing;     /* of cross_entropy, in [0, 1) */
     double delta;               /* of huber */
+    const double* class_weight; /* of the cross entropies: one a class, copied; NULL for none */
+    int64_t classes;            /* how many those are: the outputs, or 2 for binary_cross_entropy; 0 for none */
     double momentum;            /* of SGD, in [0, 1) */
     int32_t nesterov;           /* of SGD */
     int32_t decay_weights_only; /* biases and norms do not decay */

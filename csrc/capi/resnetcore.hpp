@@ -141,6 +141,9 @@ public:
         check(rc_trainer_create(network.get(), &settings, &trainer));
         trainer_.reset(trainer);
     }
+    // For the cross entropies, with one weight a class.
+    Trainer(Network& network, rc_training settings, const std::vector<double>& class_weight)
+        : Trainer(network, weighted(settings, class_weight)) {}
 
     // One update; the loss of before it.
     double step(const rc_matrix& x, const rc_matrix& y, double lr) { return step(x, y, nullptr, lr); }
@@ -153,6 +156,11 @@ private:
     struct Free {
         void operator()(rc_trainer* trainer) const { rc_trainer_free(trainer); }
     };
+    static rc_training weighted(rc_training settings, const std::vector<double>& class_weight) {
+        settings.class_weight = class_weight.data();
+        settings.classes = static_cast<std::int64_t>(class_weight.size());
+        return settings;
+    }
     double step(const rc_matrix& x, const rc_matrix& y, const rc_matrix* sample_weight, double lr) {
         double loss = 0;
         check(rc_trainer_step(trainer_.get(), &x, &y, sample_weight, lr, &loss));

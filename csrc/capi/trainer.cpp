@@ -32,6 +32,12 @@ TrainingSettings checked_settings(const rc_training& given, const char* operatio
     settings.loss.loss = loss_index(given.loss, operation);
     settings.loss.label_smoothing = given.label_smoothing;
     settings.loss.delta = given.delta;
+    if (given.class_weight ? given.classes < 1 : given.classes != 0)
+        throw ValueError(std::string(operation) +
+                         ": class_weight must point to as many weights as classes says, or be NULL where that is 0, "
+                         "got classes = " +
+                         std::to_string(given.classes));
+    settings.loss.class_weight.assign(given.class_weight, given.class_weight + given.classes);
     OptimizerSettings& optimizer = settings.optimizer;
     optimizer.optimizer = optimizer_index(given, operation);
     optimizer.momentum = given.momentum;

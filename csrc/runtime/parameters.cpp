@@ -37,19 +37,26 @@ void ParameterStore<T>::write(int id, const Compute<T>* values) {
 
 // What packs Wᵀ of W packs W of Wᵀ.
 template <class T>
-void ParameterStore<T>::write_forward(int id, const Compute<T>* transposed) {
+void ParameterStore<T>::write_forward(int id, const Compute<T>* given, bool transposed) {
     const Parameter& p = list_.all[id];
-    if (!p.is_matrix()) return write(id, transposed);
+    if (!p.is_matrix()) return write(id, given);
     T* panels = operands(id).panels;
     if constexpr (computes_itself<T>) panels = values(id);
-    kernels_.pack_transposed(p.columns, p.rows, {transposed, p.rows}, panels);
+    if (transposed)
+        kernels_.pack_transposed(p.columns, p.rows, {given, p.rows}, panels);
+    else
+        kernels_.pack_operand(p.rows, p.columns, {given, p.columns}, panels);
 }
 
 template <class T>
-void ParameterStore<T>::write_backward(int id, const Compute<T>* transposed) {
+void ParameterStore<T>::write_backward(int id, const Compute<T>* given, bool transposed) {
     const Parameter& p = list_.all[id];
-    if (!p.is_matrix()) return write(id, transposed);
-    kernels_.pack_operand(p.columns, p.rows, {transposed, p.rows}, stored_[id].transposed.data());
+    if (!p.is_matrix()) return write(id, given);
+    T* panels = stored_[id].transposed.data();
+    if (transposed)
+        kernels_.pack_operand(p.columns, p.rows, {given, p.rows}, panels);
+    else
+        kernels_.pack_transposed(p.rows, p.columns, {given, p.columns}, panels);
 }
 
 template <class T>

@@ -32,13 +32,13 @@ public:
     void write(int id, const Compute<T>* values);
     void read(int id, Compute<T>* values) const;
     void read_on_device(int id, Compute<T>* values) const;  // into memory of the device
-    // The halves of `write`, of a matrix given as (columns, rows), for a store that is filled anew for each pass: what
-    // forward reads of it, and what backward does. A vector is the same to both. `fill_by_halves` comes first: from
-    // then on the halves may be of different moments, and nobody reads one beside the other.
+    // The halves of `write`, for a store that is filled anew for each pass: what forward reads of it, and what backward
+    // does. A matrix may be given as (columns, rows), `transposed`; a vector is the same to both. `fill_by_halves`
+    // comes first: from then on the halves may be of different moments, and nobody reads one beside the other.
     void fill_by_halves() { by_halves_ = true; }
     bool by_halves() const { return by_halves_; }
-    void write_forward(int id, const Compute<T>* transposed);
-    void write_backward(int id, const Compute<T>* transposed);
+    void write_forward(int id, const Compute<T>* given, bool transposed);
+    void write_backward(int id, const Compute<T>* given, bool transposed);
     // After `values` were written to directly.
     void refresh_operands(int id);
     std::int64_t packed_elements(int id) const { return stored_[id].values.size(); }

@@ -52,6 +52,29 @@ void check_loss(const LossSettings& settings, const std::string& operation) {
 }
 
 template <class T>
+void check_class_weight(const LossSettings& settings, std::int64_t outputs, const std::string& operation) {
+    const std::vector<double>& weights = settings.class_weight;
+    if (weights.empty()) return;
+    if (!settings.takes_probabilities())
+        throw ValueError(operation + ": class_weight belongs to cross_entropy and binary_cross_entropy, not to " +
+                         loss_name(settings.loss));
+    const std::int64_t classes = settings.takes_labels() ? outputs : 2;
+    if (static_cast<std::int64_t>(weights.size()) != classes)
+        throw ShapeError(operation + ": class_weight must have " + std::to_string(classes) +
+                         " weights, one a class, got " + std::to_string(weights.size()));
+    for (const double weight : weights)
+        if (!(weight >= 0 && std::isfinite(weight)))
+            throw ValueError(operation + ": class_weight must be finite and not negative, got " + number_text(weight));
+    const double largest = *std::max_element(weights.begin(), weights.end());
+    const auto rounded = static_cast<Compute<T>>(largest);
+    if (largest > 0 && !(rounded > 0 && std::isfinite(rounded)))
+        throw ValueError(operation +
+                         ": class_weight must have its largest weight in the range of the network's dtype, "
+                         "got " +
+                         number_text(largest) + "; divide the weights by their mean");
+}
+
+template <class T>
 CheckedTargets<T>::CheckedTargets(const GivenTargets<T>& given, const LossSettings& settings, std::int64_t rows,
                                   std::int64_t outputs, const std::string& operation)
     : class_weight_(settings.class_weight.begin(), settings.class_weight.end()) {
@@ -106,6 +129,10 @@ void check_training_rows(const Topology& topology, std::int64_t rows, std::int64
                          std::to_string(rows / micro_batches));
 }
 
+template void check_class_weight<float>(const LossSettings&, std::int64_t, const std::string&);
+template void check_class_weight<double>(const LossSettings&, std::int64_t, const std::string&);
+template void check_class_weight<bfloat16>(const LossSettings&, std::int64_t, const std::string&);
+template void check_class_weight<bfloat16x2>(const LossSettings&, std::int64_t, const std::string&);
 template class CheckedTargets<float>;
 template class CheckedTargets<double>;
 template class CheckedTargets<bfloat16>;

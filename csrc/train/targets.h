@@ -21,6 +21,9 @@ struct LossSettings {
 
 // Throws ValueError, beginning with `operation`.
 void check_loss(const LossSettings& settings, const std::string& operation);
+// Of a network of so many outputs. Throws ShapeError or ValueError, beginning with `operation`.
+template <class T>
+void check_class_weight(const LossSettings& settings, std::int64_t outputs, const std::string& operation);
 
 // A batch's targets where they lie: labels (rows), or else values (rows, outputs); and weights (rows), or null.
 template <class T>
@@ -59,6 +62,10 @@ private:
 void check_training_rows(const Topology& topology, std::int64_t rows, std::int64_t micro_batches,
                          const std::string& operation);
 
+extern template void check_class_weight<float>(const LossSettings&, std::int64_t, const std::string&);
+extern template void check_class_weight<double>(const LossSettings&, std::int64_t, const std::string&);
+extern template void check_class_weight<bfloat16>(const LossSettings&, std::int64_t, const std::string&);
+extern template void check_class_weight<bfloat16x2>(const LossSettings&, std::int64_t, const std::string&);
 extern template class CheckedTargets<float>;
 extern template class CheckedTargets<double>;
 extern template class CheckedTargets<bfloat16>;

@@ -33,6 +33,7 @@ Training<T>::Training(ModelPtr<T> trained, TrainingSettings numbers, const std::
     : model(std::move(trained)), settings(std::move(numbers)), state(*model, settings.optimizer), pass_(*model, false) {
     check(static_cast<Compute<T>>(settings.optimizer.eps) > 0, operation, "eps",
           "above zero in the network's precision", settings.optimizer.eps);
+    check_class_weight<T>(settings.loss, model->outputs(), operation);
 }
 
 template <class T>

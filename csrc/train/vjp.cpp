@@ -81,9 +81,9 @@ void Vjp<T>::write_parameters(Team& team, const VjpPass<T>& pass, Half half) {
     std::int64_t id;
     while (parameter_queue_.take(team.rank(), id)) {
         if (half == Half::forward)
-            model_.store().write_forward(static_cast<int>(id), pass.values[id]);
+            model_.store().write_forward(static_cast<int>(id), pass.values[id], options_.transposed);
         else
-            model_.store().write_backward(static_cast<int>(id), pass.values[id]);
+            model_.store().write_backward(static_cast<int>(id), pass.values[id], options_.transposed);
     }
     team.barrier();
     if (team.rank() == 0) {
@@ -191,6 +191,7 @@ void Vjp<T>::unpack_gradient(int id, Compute<T>* out) const {
     if (p.role == Role::norm_bias) return void(std::copy_n(norms.of_layer(p.layer).d_bias.data(), p.columns, out));
     const Compute<T>* packed = gradients_.array(id);
     if (!p.is_matrix()) return void(std::copy_n(packed, p.columns, out));
+    if (!options_.transposed) return model_.kernels().unpack(p.rows, p.columns, packed, {out, p.columns});
     const std::int64_t panel = model_.kernels().panel;
     for (std::int64_t j = 0; j < p.columns; ++j) {
         const Compute<T>* column = packed + j / panel * p.rows * panel + j % panel;

@@ -1,8 +1,9 @@
 // A stack of layers for a framework with gradients of its own, on the host: forward, and backward from a given
 // ∂E/∂outputs.
 //
-// Invariant: nothing is kept from call to call but room. Parameters come with each call, matrices as (out, in), and are
-// packed anew; what backward needs of a forward pass is in a tape, memory of the caller's that backward only reads.
+// Invariant: nothing is kept from call to call but room. Parameters come with each call, matrices as the framework has
+// them, and are packed anew; what backward needs of a forward pass is in a tape, memory of the caller's that backward
+// only reads.
 // One call at a time: both lock.
 #pragma once
 
@@ -19,6 +20,7 @@ namespace resnetcore {
 struct VjpOptions {
     bool training = true;        // batch statistics and dropout, rather than the running statistics
     bool input_gradient = true;  // whether backward gives ∂E/∂x
+    bool transposed = true;      // matrices and their gradients are (out, in), as PyTorch's; or (in, out), as JAX's
 };
 
 // One forward pass, as both calls take it.
@@ -50,7 +52,7 @@ public:
     // out: (rows, outputs), dense. `statistics`, by parameter, takes the running statistics carried on, where not null.
     void forward(const VjpPass<T>& pass, Compute<T>* out, const std::vector<Compute<T>*>& statistics);
     // d_out and d_x: (rows, width), dense; d_x is null without input_gradient. `gradients` by parameter: a matrix's as
-    // (out, in), null of one that is not trained.
+    // the matrix, null of one that is not trained.
     void backward(const VjpPass<T>& pass, const Compute<T>* d_out, Compute<T>* d_x,
                   const std::vector<Compute<T>*>& gradients);
 

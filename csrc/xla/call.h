@@ -27,6 +27,14 @@ template <>
 constexpr DataType type_of<bfloat16>() {
     return bfloat16_type;
 }
+template <>
+constexpr DataType type_of<std::uint8_t>() {
+    return uint8_type;
+}
+template <>
+constexpr DataType type_of<std::uint32_t>() {
+    return uint32_type;
+}
 
 // A call's arguments, or its results, taken one after the other. They are dense, in C order.
 class Buffers {

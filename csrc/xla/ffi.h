@@ -14,7 +14,14 @@ namespace resnetcore::xla {
 constexpr int major_version = 0, first_minor_version = 1, last_minor_version = 3;
 
 enum Kind : std::int32_t { buffer_kind = 1, scalar_kind = 3, string_kind = 4 };
-enum DataType : std::int32_t { int64_type = 5, float32_type = 11, float64_type = 12, bfloat16_type = 16 };
+enum DataType : std::int32_t {
+    int64_type = 5,
+    uint8_type = 6,
+    uint32_type = 8,
+    float32_type = 11,
+    float64_type = 12,
+    bfloat16_type = 16
+};
 enum ErrorCode : std::int32_t { invalid_argument = 3, resource_exhausted = 8 };
 
 struct Status;  // XLA's own error; null where there is none

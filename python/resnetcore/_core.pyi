@@ -333,6 +333,20 @@ def set_strategy(name: str) -> None:
 def use_host_threads(count: int) -> int:
     """Kernels called by this thread use at most so many from now on, of the OpenMP that was adopted (0: no host)."""
 
+class XlaStack:
+    """What the handlers of a stack run, named by its topology's text; as long as this lives, it is made once."""
+
+    def __init__(self, topology: str, training: bool, input_gradient: bool) -> None: ...
+    @property
+    def outputs(self) -> int:
+        """Width of the last layer."""
+    @property
+    def parameters(self) -> list[tuple[str, tuple[int, ...], bool]]:
+        """Name, shape, (in, out) for a matrix, and whether it is trained."""
+    @property
+    def tape_bytes(self) -> tuple[int, int]:
+        """Of a tape: so many, and so many for each row."""
+
 def xla_handlers() -> dict[str, Any]:
     """Handlers for XLA's foreign function interface on the CPU, by target name."""
 

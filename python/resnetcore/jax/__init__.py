@@ -1,4 +1,4 @@
-"""The fused block inside JAX: a function that `jit`, `grad` and `vmap` take as one of JAX's own.
+"""The fused block, and whole stacks of layers, inside JAX: functions that `jit`, `grad` and `vmap` take as its own.
 
 Needs the extra `jax`. XLA calls the kernels itself, through its foreign function interface: Python is not on the way, and
 arrays are read and written where XLA has them.
@@ -16,5 +16,6 @@ except ModuleNotFoundError as error:
     ) from None
 
 from .block import residual
+from .stack import ResidualStack
 
-__all__ = ["residual"]
+__all__ = ["ResidualStack", "residual"]
