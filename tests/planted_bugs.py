@@ -564,7 +564,7 @@ BUGS = (
     ),
     Bug(
         "a CUDA warp's largest is that of half its lanes",
-        "csrc/kernels/cuda/reductions.cu",
+        "csrc/kernels/cuda/largest.cu",
         "apart > 0; apart /= 2) {\n        const",
         "apart > 1; apart /= 2) {\n        const",
         "cpp:cuda_elementwise",
