@@ -411,9 +411,30 @@ BUGS = (
     Bug(
         "what was in flight behind a careful step is not asked for again",
         "csrc/train/backpropagation.cpp",
-        "for (int later = 1; later < in_flight_; ++later) launch(this->flight(later));",
+        "for (int later = 1; later < in_flight_; ++later) launch_again(this->flight(later));",
         ";",
         "cpp:devices",
+    ),
+    Bug(
+        "another thread's look at a network counts a step twice",
+        "csrc/train/training.h",
+        "steps_begun() const { return steps_begun_; }",
+        "steps_begun() const { return state.steps() + pass_.in_flight(); }",
+        "cpp:training",
+    ),
+    Bug(
+        "a step that could not be asked for again counts as made",
+        "csrc/train/backpropagation.cpp",
+        "        flight.failure = std::current_exception();\n",
+        "",
+        "cpp:training",
+    ),
+    Bug(
+        "a batch that could not begin is on its way when its owner has it back",
+        "csrc/train/backpropagation.cpp",
+        "        wait_for(device);\n",
+        "",
+        "cpp:training",
     ),
     Bug(
         "a batch is sent to where the one before it is still read",
