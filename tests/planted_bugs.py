@@ -458,6 +458,13 @@ BUGS = (
         "cpp:cuda_streams",
     ),
     Bug(
+        "a recording forgets that a launch before it has failed",
+        "csrc/kernels/cuda/recording.cpp",
+        '    if (cudaPeekAtLastError() != cudaSuccess) return refuse("begin_recording: a launch before it has failed");\n',
+        "",
+        "cpp:cuda_streams",
+    ),
+    Bug(
         "a recording is destroyed while it plays",
         "csrc/kernels/cuda/recording.cpp",
         '    report(cudaStreamSynchronize(gone->stream), "cudaStreamSynchronize");',

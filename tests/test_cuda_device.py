@@ -72,6 +72,12 @@ def test_a_path_that_is_not_there_is_refused(stand_in):
     assert told == 'DeviceError device "cuda" is not available: cuda:0: the stand-in\'s words'
 
 
+def test_a_gpu_without_memory_for_the_kernels(stand_in):
+    told = run(ASK, "cuda", RESNETCORE_CUDA_LIBRARY=stand_in, STAND_IN_DRIVER=13000, STAND_IN_GPUS=1, STAND_IN_STATUS=2)
+    assert told.startswith("MemoryError cuda:0 has too little memory left to load resnetcore's kernels (the stand-in's")
+    assert "end what else uses it" in told and "another GPU or the CPU" in told
+
+
 @pytest.mark.parametrize(("asked", "name"), [("cuda", "cuda:0"), ("cuda:0", "cuda:0")])
 def test_a_gpu_is_found(stand_in, asked, name):
     told = run(ASK, asked, RESNETCORE_CUDA_LIBRARY=stand_in, STAND_IN_DRIVER=13000, STAND_IN_GPUS=2)

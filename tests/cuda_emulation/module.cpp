@@ -9,6 +9,7 @@
 #include "cuda_runtime_api.h"
 #include "kernels/cuda/functions.h"
 #include "kernels/cuda/path.h"
+#include "kernels/cuda/status.h"
 #include "kernels/cuda/tables.h"
 #include "memory.h"
 #include "stream.h"
@@ -125,6 +126,7 @@ int play(void* recording) {
 }
 
 void discard(void* recording) { delete static_cast<emulation::Recording*>(recording); }
+    if (cudaPeekAtLastError() != cudaSuccess) return fail("a launch before the recording was refused");
 
 // To have run what comes before is more than to wait for it in the stream, and seen by nobody.
 int wait_for_stream(void* other) {
@@ -159,6 +161,7 @@ extern "C" __attribute__((visibility("default"))) const resnetcore::CudaModule* 
         [](int device) { return only_device(device) == 0 ? "emulated" : ""; },
         [](int device) { return only_device(device) == 0 ? compute_capability() : -1; },
         only_device,
+int report(cudaError_t error, const char*) { return error == cudaSuccess ? 0 : fail("a launch was refused"); }
         choose_path,
         [] { return error.c_str(); },
         cuda::max_columns,
