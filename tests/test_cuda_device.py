@@ -146,6 +146,30 @@ def test_a_forked_child_gets_cuda_only_if_the_parent_had_not_used_it(stand_in, u
         assert child == "child found cuda:0"
 
 
+MANAGED = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import numpy as np
+import resnetcore as rc
+from capsules import Producer
+shared = Producer(np.ones((2, 3), "float32"), device_kind=13)
+try:
+    rc.Network(3, [rc.Layer(1)]).predict(shared)
+except Exception as error:
+    print(type(error).__name__, error)
+print(shared.deleted)
+"""
+
+
+def test_memory_shared_with_a_gpu_that_cannot_be_waited_for(tmp_path):
+    told, deleted = run(MANAGED, str(ROOT / "tests"), RESNETCORE_CUDA_LIBRARY=tmp_path / "none.so").splitlines()
+    assert (
+        told.startswith("BufferError predict: X: ") and "cannot be waited for: this build of resnetcore has no" in told
+    )
+    assert told.endswith("; copy it to the CPU first")
+    assert deleted == "1"
+
+
 def test_importing_opens_no_module():
     maps = run("import resnetcore, resnetcore.ops; print(open('/proc/self/maps').read())")
     assert "_core" in maps

@@ -144,6 +144,10 @@ void CudaDevice::let_stream_wait(void* other) {
     check(module_.let_stream_wait(other));
 }
 
+void CudaDevice::wait_for_default_stream() {
+    wait_for_stream(reinterpret_cast<void*>(1));  // NOLINT(performance-no-int-to-ptr): cudaStreamLegacy is that
+}
+
 void CudaDevice::gather(const GatherArgs& args) {
     check_owned();
     check(module_.gather(&args));
