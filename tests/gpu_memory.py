@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from capsules import Producer
 from resnetcore import _core
@@ -63,6 +64,31 @@ def stream():
     found = module().stream()
     module().restore(before)
     return found
+
+
+class OtherStream:
+    """Another program's, on the emulation alone: a stream of its own, or CUDA's of that number. What is asked of it is done
+    when somebody waits for it."""
+
+    def __init__(self, handle=None):
+        self._cuda = cuda = library()
+        if not hasattr(cuda, "emulated_stream"):
+            pytest.skip("only an emulated stream is late by command; PyTorch's and CuPy's are tested on a GPU")
+        cuda.emulated_stream.restype = _POINTER
+        cuda.emulated_copy.argtypes = cuda.emulated_read.argtypes = [_POINTER, _POINTER, _POINTER, _SIZE]
+        cuda.emulated_wait.argtypes = [_POINTER]
+        self.handle = handle or cuda.emulated_stream()
+
+    def write(self, to, values):
+        """At the address `to`."""
+        self._cuda.emulated_copy(self.handle, to, values.ctypes.data, values.nbytes)
+
+    def read(self, values, at):
+        """Fills `values` with what is at that address then."""
+        self._cuda.emulated_read(self.handle, values.ctypes.data, at, values.nbytes)
+
+    def wait(self):
+        self._cuda.emulated_wait(self.handle)
 
 
 class Memory:

@@ -72,6 +72,12 @@ def test_a_path_that_is_not_there_is_refused(stand_in):
     assert told == 'DeviceError device "cuda" is not available: cuda:0: the stand-in\'s words'
 
 
+def test_a_gpu_without_memory_for_the_kernels(stand_in):
+    told = run(ASK, "cuda", RESNETCORE_CUDA_LIBRARY=stand_in, STAND_IN_DRIVER=13000, STAND_IN_GPUS=1, STAND_IN_STATUS=2)
+    assert told.startswith("MemoryError cuda:0 has too little memory left to load resnetcore's kernels (the stand-in's")
+    assert "end what else uses it" in told and "another GPU or the CPU" in told
+
+
 @pytest.mark.parametrize(("asked", "name"), [("cuda", "cuda:0"), ("cuda:0", "cuda:0")])
 def test_a_gpu_is_found(stand_in, asked, name):
     told = run(ASK, asked, RESNETCORE_CUDA_LIBRARY=stand_in, STAND_IN_DRIVER=13000, STAND_IN_GPUS=2)
@@ -138,6 +144,30 @@ def test_a_forked_child_gets_cuda_only_if_the_parent_had_not_used_it(stand_in, u
         assert child.startswith("child DeviceError") and "forked" in child and "spawn" in child
     else:
         assert child == "child found cuda:0"
+
+
+MANAGED = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import numpy as np
+import resnetcore as rc
+from capsules import Producer
+shared = Producer(np.ones((2, 3), "float32"), device_kind=13)
+try:
+    rc.Network(3, [rc.Layer(1)]).predict(shared)
+except Exception as error:
+    print(type(error).__name__, error)
+print(shared.deleted)
+"""
+
+
+def test_memory_shared_with_a_gpu_that_cannot_be_waited_for(tmp_path):
+    told, deleted = run(MANAGED, str(ROOT / "tests"), RESNETCORE_CUDA_LIBRARY=tmp_path / "none.so").splitlines()
+    assert (
+        told.startswith("BufferError predict: X: ") and "cannot be waited for: this build of resnetcore has no" in told
+    )
+    assert told.endswith("; copy it to the CPU first")
+    assert deleted == "1"
 
 
 def test_importing_opens_no_module():

@@ -1,7 +1,6 @@
 """Arrays on a GPU are taken in place and given in place: DLPack and __cuda_array_interface__, both sides, and the rules of
 their streams. What is computed is what the same numbers give from the CPU's memory, to the bit."""
 
-import ctypes
 import gc
 import types
 
@@ -10,7 +9,7 @@ import pytest
 
 import resnetcore as rc
 from capsules import BFLOAT, Consumed, Producer
-from gpu_memory import OnGpu, WithInterface, library, stream
+from gpu_memory import OnGpu, OtherStream, WithInterface, stream
 from resnetcore import _core
 
 gpu = pytest.mark.gpu
@@ -52,16 +51,6 @@ def assert_same(one, other):
     assert one.keys() == other.keys()
     for name in one:
         np.testing.assert_array_equal(one[name], other[name], err_msg=name)
-
-
-def emulated_stream():
-    """Another program's stream, and a copy from the CPU's memory on it that is done when somebody waits for the stream."""
-    cuda = library()
-    if not hasattr(cuda, "emulated_stream"):
-        pytest.skip("only an emulated stream is late by command; PyTorch's and CuPy's are tested below")
-    cuda.emulated_stream.restype = ctypes.c_void_p
-    cuda.emulated_copy.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t]
-    return cuda.emulated_stream(), cuda.emulated_copy
 
 
 LAYOUTS = {
@@ -178,14 +167,14 @@ def test_batches_of_an_iterable(device):
 @gpu
 def test_a_batch_may_be_overwritten_when_the_next_is_asked_for(device):
     """Steps of a fit are left in flight, but not while they read memory that is another's."""
-    handle, copy = emulated_stream()
+    stream = OtherStream()
     batches = [(rows(seed=seed), labels()) for seed in range(4)]
 
-    array = WithInterface(rows(), stream=handle)
+    array = WithInterface(rows(), stream=stream.handle)
 
     def in_one_buffer():
         for x, y in batches:
-            copy(handle, array.memory.pointer, x.ctypes.data, x.nbytes)
+            stream.write(array.memory.pointer, x)
             yield array, y
 
     here, there = (rc.Trainer(network(device)) for _ in range(2))
@@ -255,12 +244,11 @@ def test_a_producer_from_before_versions_is_given_the_stream_alone(device):
     "case", ["a stream", "legacy default", "thread default", "version 2", "version 2 with a stream"]
 )
 def test_work_of_the_interfaces_stream_comes_first(device, case):
-    other, copy = emulated_stream()
-    handle = {"a stream": other, "thread default": 2}.get(case, 1)
-    named = {"version": 2, **({"stream": None} if "with" in case else {})} if "2" in case else {"stream": handle}
+    other = OtherStream({"a stream": None, "thread default": 2}.get(case, 1))
+    named = {"version": 2, **({"stream": None} if "with" in case else {})} if "2" in case else {"stream": other.handle}
     x, net = rows(), network(device)
     array = WithInterface(np.zeros_like(x), **named)
-    copy(handle, array.memory.pointer, x.ctypes.data, x.nbytes)
+    other.write(array.memory.pointer, x)
     np.testing.assert_array_equal(net.predict(array).numpy(), net.predict(x))
 
 

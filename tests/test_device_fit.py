@@ -2,12 +2,14 @@
 what callbacks see are those of a fit that waits for every step."""
 
 import signal
+import threading
 
 import numpy as np
 import pytest
 
 import resnetcore as rc
 from gpu_memory import OnGpu
+from resnetcore import _core
 from test_trainer import assert_same
 
 pytestmark = pytest.mark.gpu
@@ -253,3 +255,94 @@ def test_a_step_made_within_a_fit_does_not_follow_a_bad_one(device):
     with pytest.raises(FloatingPointError, match="at step 2"):
         trainer.fit(Watched(batches, 2, step), epochs=1)
     assert before and trainer.steps == 1
+
+
+@pytest.mark.parametrize("problem_is", ["the iterable", "Ctrl-C", "the labels"])
+def test_callbacks_are_told_of_all_steps_before_a_batch_that_is_none(device, problem_is):
+    X, y = problem()
+    batches = batches_of(X, y)
+    error = {"Ctrl-C": KeyboardInterrupt, "the labels": ValueError}.get(problem_is, LookupError)
+    if problem_is == "the labels":
+        batches[3] = (batches[3][0], batches[3][1] + 3)
+
+    def fails():
+        if problem_is != "the labels":
+            raise error
+
+    found = []
+    for waits in (False, True):
+        losses = Losses(waits)
+        with pytest.raises(error):
+            make(device).fit(Watched(batches, 3, fails), epochs=1, callbacks=losses, progress=False)
+        found.append(losses.found)
+    assert found[0] == found[1] and len(found[0]) == 3
+
+
+def test_a_callbacks_error_is_not_replaced_by_that_of_the_next_step(device):
+    X, y = problem()
+    batches = batches_of(X, y)
+    batches[1] = (np.full_like(batches[1][0], np.nan), batches[1][1])
+
+    class Fails(Losses):
+        def on_step_end(self, trainer, loss):
+            raise LookupError("the callback's")
+
+    trainer = make(device)
+    with pytest.raises(LookupError, match="the callback's"):
+        trainer.fit(batches, epochs=1, callbacks=Fails(False), progress=False)
+    assert trainer.steps == trainer.position.batch == 1 and not trainer._in_flight
+    with pytest.raises(FloatingPointError, match="at step 2"):
+        trainer.fit(batches, epochs=1, progress=False)
+
+
+def test_another_threads_look_at_the_network_counts_no_step(device):
+    X, y = problem()
+
+    class Looks(Losses):
+        def on_step_end(self, trainer, loss):
+            thread = threading.Thread(target=trainer.net.predict, args=(X[:2],))
+            thread.start()
+            thread.join()
+            super().on_step_end(trainer, loss)
+
+    trainer, alone, looks = make(device), make(device), Looks(False)
+    trainer.fit(X, y, epochs=2, callbacks=looks, progress=False)
+    alone.fit(X, y, epochs=2, progress=False)
+    assert looks.steps == list(range(1, 11))
+    assert_same(trainer, alone)
+
+
+def test_memory_that_ends_in_the_middle_of_a_fit(device, monkeypatch):
+    """The larger batch finds none; what was made before it stays, and the same fit goes on when there is some."""
+    if "emulated" not in str(_core.cuda_info()["gpus"]):
+        pytest.skip("a GPU's memory does not end by command")
+    X, y = problem()
+    batches = [*batches_of(X, y)[:3], (np.repeat(X, 8, axis=0), np.repeat(y, 8)), *batches_of(X, y)[:2]]
+    trainer, alone, losses = make(device), make(device), Losses(False)
+
+    def ends():
+        monkeypatch.setenv("RESNETCORE_EMULATED_MEMORY", "1000")  # less than is in use: for new memory
+
+    with pytest.raises(MemoryError):
+        trainer.fit(Watched(batches, 3, ends), epochs=1, callbacks=losses, progress=False)
+    assert trainer.steps == trainer.position.batch == len(losses.found) == 3
+    monkeypatch.delenv("RESNETCORE_EMULATED_MEMORY")
+    trainer.fit(batches, epochs=1, progress=False)
+    alone.fit(batches, epochs=1, progress=False)
+    assert_same(trainer, alone)
+
+
+def test_two_fits_side_by_side(device):
+    X, y = problem()
+    pairs = [(make(device), make(device)) for _ in range(2)]
+    threads = [
+        threading.Thread(target=together.fit, args=(X, y), kwargs={"epochs": 4, "progress": False})
+        for together, _ in pairs
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for together, alone in pairs:
+        alone.fit(X, y, epochs=4, progress=False)
+        assert_same(together, alone)

@@ -1,6 +1,7 @@
 // Every error a caller can see is one of these types; csrc/bindings maps them, one to one, to Python exceptions.
 #pragma once
 
+#include <new>
 #include <stdexcept>
 #include <string>
 
@@ -37,6 +38,16 @@ struct ValueError : std::invalid_argument {
 // A loss that became NaN or infinite (FloatingPointError).
 struct NonFiniteError : std::runtime_error {
     using std::runtime_error::runtime_error;
+};
+
+// Want of memory that a smaller network or batch would not help (MemoryError, as of every std::bad_alloc).
+class OutOfMemoryError : public std::bad_alloc {
+public:
+    explicit OutOfMemoryError(const std::string& text) : text_(text) {}
+    const char* what() const noexcept override { return text_.what(); }
+
+private:
+    std::runtime_error text_;  // a string that is copied without throwing
 };
 
 }  // namespace resnetcore

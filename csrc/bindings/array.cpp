@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "base/text.h"
+#include "bindings/without_gil.h"
 
 namespace py = pybind11;
 
@@ -74,6 +75,9 @@ InputMatrix<T> matrix_on_device(const DeviceArray& array) {
         args.to = read.data;
         args.to_type = std::is_same_v<T, double> ? GatherArgs::f64 : GatherArgs::f32;
         array.device->gather(args);
+        // What is wrong with other arguments is found later: then, too, the caller's memory is the caller's again.
+        const WithoutGil release;
+        array.device->synchronize();
     }
     InputMatrix<T> matrix;
     matrix.in = Memory::device;

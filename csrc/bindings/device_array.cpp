@@ -49,15 +49,31 @@ GatherArgs::Type type_of(const py::dtype& dtype) {
     throw DTypeError("a matrix of floats is needed, got " + py::str(dtype).cast<std::string>());
 }
 
-// Memory that goes back in the order of the device's stream, after all that reads it.
+// Memory that goes back in the order of the device's stream, after all of ours that reads it.
+struct Owned {
+    static constexpr const char* name = "resnetcore.DeviceArray";
+    CudaDevice& device;
+    void* memory;
+    bool is_given = false;  // to others, whose work may be on streams of their own
+};
+
+// Which streams those are is not known: one that a consumer named is the consumer's, and may be gone by now.
+void give_back(const Owned& gone) noexcept {
+    try {
+        if (gone.is_given) {
+            const CurrentDevice current(gone.device);
+            gone.device.wait_for_default_stream();
+        }
+    } catch (const std::exception&) {
+        return;  // rather lost than written to while it is read
+    }
+    gone.device.release(gone.memory);
+}
+
 py::capsule owned(CudaDevice& device, void* memory) {
-    struct Owned {
-        CudaDevice& device;
-        void* memory;
-    };
-    return {new Owned{device, memory}, [](void* pointer) {
+    return {new Owned{device, memory}, Owned::name, [](void* pointer) {
                 const std::unique_ptr<Owned> gone(static_cast<Owned*>(pointer));
-                gone->device.release(gone->memory);
+                give_back(*gone);
             }};
 }
 
@@ -123,7 +139,7 @@ void wait_for_producer(const py::dict& interface, int version, CudaDevice& devic
     device.wait_for_stream(at_address(handle));
 }
 
-DeviceArray from_interface(const py::object& value, const std::string& what) {
+DeviceArray from_interface(const py::object& value, const std::string& what, const std::string& home) {
     const auto interface = value.attr("__cuda_array_interface__").cast<py::dict>();
     auto entry = [&](const char* name) -> py::object {
         return interface.contains(name) ? py::object(interface[name]) : py::none();
@@ -146,8 +162,8 @@ DeviceArray from_interface(const py::object& value, const std::string& what) {
     array.data = static_cast<char*>(at_address(static_cast<std::intptr_t>(memory.first)));
     array.read_only = memory.second;
     array.owner = value;
-    // Without elements it has no memory either, and could be any GPU's.
-    array.device = array.size() == 0 ? &find_cuda_device(0) : find_cuda_device_of(array.data);
+    // Without elements it has no memory either, and is as well there as anywhere.
+    array.device = array.size() == 0 ? dynamic_cast<CudaDevice*>(&find_device(home)) : find_cuda_device_of(array.data);
     if (!array.device) dlpack::refuse(what, "the data of __cuda_array_interface__ is in no GPU's memory");
     const CurrentDevice current(*array.device);
     check_alignment(array, what);
@@ -182,6 +198,11 @@ DeviceArray DeviceArray::copy() const {
     same.shape = shape;
     same.strides = strides;
     return same;
+}
+
+void DeviceArray::note_given() const {
+    if (!PyCapsule_IsValid(owner.ptr(), Owned::name)) return;  // another's memory
+    static_cast<Owned*>(PyCapsule_GetPointer(owner.ptr(), Owned::name))->is_given = true;
 }
 
 std::int64_t DeviceArray::size() const {
@@ -244,11 +265,11 @@ GatherArgs gathered_from(const DeviceArray& matrix) {
     return args;
 }
 
-DeviceArray device_array(const py::object& value, const std::string& what) {
+DeviceArray device_array(const py::object& value, const std::string& what, const std::string& home) {
     if (py::isinstance<DeviceArray>(value)) return value.cast<DeviceArray>();
     if (py::hasattr(value, "__dlpack_device__")) return from_dlpack(value, what);
     try {
-        return from_interface(value, what);
+        return from_interface(value, what, home);
     } catch (const py::cast_error& error) {
         dlpack::refuse(what, std::string("__cuda_array_interface__ is not sound: ") + error.what());
     } catch (const py::error_already_set& error) {

@@ -34,6 +34,9 @@ struct DeviceArray {
     DeviceArray operator[](const pybind11::slice& rows) const;
     // The same elements, apart as they are, in memory of their own.
     DeviceArray copy() const;
+    // Others read it from now on: its memory is not written to before what CUDA's default stream is asked for until
+    // then.
+    void note_given() const;
     // A copy in the host's memory, of the record that stands for bfloat16 (bindings/array.h) where it is that.
     pybind11::array numpy() const;
 };
@@ -43,8 +46,9 @@ void* at_address(std::intptr_t address);
 
 // Looks at `value`, which offers its memory by DLPack or __cuda_array_interface__, in place. Its producer's work so far
 // comes before whatever is asked of the device's stream from now on. `what` begins the messages. Throws BufferError
-// where what is offered is not sound, and DTypeError for elements that NumPy lacks.
-DeviceArray device_array(const pybind11::object& value, const std::string& what);
+// where what is offered is not sound, and DTypeError for elements that NumPy lacks. Where it has no elements and does
+// not say where it is, it is on `home`.
+DeviceArray device_array(const pybind11::object& value, const std::string& what, const std::string& home);
 
 // A copy of the host's array, in C order. Throws DeviceError where `device` is no GPU that can be had.
 DeviceArray to_device(const pybind11::array& array, const std::string& device);

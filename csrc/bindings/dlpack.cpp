@@ -8,6 +8,8 @@
 #include "bindings/array.h"
 #include "bindings/dlpack_tensor.h"
 #include "bindings/register.h"
+#include "bindings/without_gil.h"
+#include "runtime/cuda_device.h"
 
 namespace py = pybind11;
 
@@ -17,6 +19,23 @@ namespace {
 bool is_on_host(const dlpack::Tensor& t) {
     return t.device_kind == dlpack::cpu || t.device_kind == dlpack::cuda_host || t.device_kind == dlpack::rocm_host ||
            t.device_kind == dlpack::cuda_managed;
+}
+
+// Waits for what a GPU does with memory that the CPU shares with it: asked without a stream, its producer has put that
+// before all that CUDA's default stream is asked for from now on.
+void wait_for_gpu(int index, const std::string& what) {
+    try {
+        CudaDevice& device = find_cuda_device(index);
+        const WithoutGil release;
+        const CurrentDevice current(device);
+        device.wait_for_default_stream();
+        device.synchronize();
+    } catch (const DeviceError& error) {
+        dlpack::refuse(what,
+                       "the array is in memory that the CPU shares with a GPU, whose work on it cannot be waited "
+                       "for: " +
+                           std::string(error.what()) + "; copy it to the CPU first");
+    }
 }
 
 // A bfloat16 is the upper half of the float32 of the same value.
@@ -37,6 +56,7 @@ py::array from_dlpack(const py::object& value, const std::string& what, bool wid
         dlpack::refuse(what, "the array is on a device of DLPack's kind " +
                                  std::to_string(offered.tensor().device_kind) +
                                  ", which this process cannot read; copy it to the CPU first");
+    if (offered.tensor().device_kind == dlpack::cuda_managed) wait_for_gpu(offered.tensor().device_index, what);
     if (written && offered.is_read_only())
         throw ValueError(what + " is written to, and it is read-only" +
                          (offered.is_versioned()

@@ -52,7 +52,7 @@ Other libraries take it without a copy, by DLPack (`torch.from_dlpack`, `cupy.fr
         .def("__dlpack_device__",
              [](const DeviceArray& a) { return py::make_tuple(static_cast<int>(dlpack::cuda), a.device->index()); })
         .def_property_readonly("__cuda_array_interface__", &interface_or_none);
-    m.def("device_array", &device_array, py::arg("value"), py::arg("what"),
+    m.def("device_array", &device_array, py::arg("value"), py::arg("what"), py::arg("home") = "cuda",
           "The memory of any array on a GPU that speaks DLPack or has a __cuda_array_interface__.");
     m.def("to_device", &to_device, py::arg("array"), py::arg("device"), "A copy of a NumPy array in a GPU's memory.");
 }

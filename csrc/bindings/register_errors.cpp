@@ -34,6 +34,8 @@ void register_errors(py::module_&) {
             PyErr_SetString(PyExc_BufferError, e.what());
         } catch (const NonFiniteError& e) {
             PyErr_SetString(PyExc_FloatingPointError, e.what());
+        } catch (const OutOfMemoryError& e) {
+            PyErr_SetString(PyExc_MemoryError, e.what());
         } catch (const std::bad_alloc&) {
             PyErr_SetString(PyExc_MemoryError,
                             "resnetcore: not enough memory; a smaller network or a smaller batch needs less");

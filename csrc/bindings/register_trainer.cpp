@@ -213,7 +213,7 @@ void set_state(Training<T>& trainer, const py::dict& given) {
     for (std::size_t i = 0; i < values.size(); ++i)
         model.store().pack_like(ids[i], values[i].first.data(), values[i].second);
     model.device().synchronize();
-    trainer.state.set_steps(count);
+    trainer.set_steps(count);
 }
 
 }  // namespace
@@ -255,8 +255,7 @@ void register_trainer(py::module_& m) {
             "steps_begun",
             [](const TrainerObject& t) { return t.with([](const auto& trainer) { return trainer.steps_begun(); }); })
         .def_property_readonly(
-            "steps",
-            [](const TrainerObject& t) { return t.with([](const auto& trainer) { return trainer.state.steps(); }); })
+            "steps", [](const TrainerObject& t) { return t.with([](const auto& trainer) { return trainer.steps(); }); })
         .def_property_readonly("last_gradient_norm",
                                [](const TrainerObject& t) {
                                    return t.with([](const auto& trainer) { return trainer.last_gradient_norm; });

@@ -147,11 +147,6 @@ rc_status rc_trainer_step(rc_trainer* trainer, const rc_matrix* x, const rc_matr
 int64_t rc_trainer_steps(const rc_trainer* trainer) {
     return guarded_value<int64_t>(-1, [&] {
         require(trainer, "rc_trainer_steps", "trainer");
-        return std::visit(
-            [](const auto& training) {
-                const auto held = training->model->hold();
-                return training->state.steps();
-            },
-            trainer->training);
+        return std::visit([](const auto& training) { return training->steps(); }, trainer->training);
     });
 }

@@ -16,8 +16,12 @@ namespace resnetcore {
 
 CudaDevice::CudaDevice(const CudaModule& module, int index)
     : module_(module), index_(index), name_("cuda:" + std::to_string(index)), owner_(getpid()) {
-    if (module.check_device(index)) {
+    if (const int status = module.check_device(index)) {
         const std::string why = module.last_error();
+        if (status == cuda_out_of_memory)
+            throw OutOfMemoryError(
+                name_ + " has too little memory left to load resnetcore's kernels (" + why +
+                "): end what else uses it (nvidia-smi lists that), or run on another GPU or the CPU");
         const int capability = module.compute_capability(index);
         throw DeviceError(name_ + " cannot run this build: it has code for " + module.architectures() + ", found " +
                           module.device_name(index) + ", sm_" + std::to_string(capability) + " (" + why + ")");
@@ -140,6 +144,10 @@ void CudaDevice::let_stream_wait(void* other) {
     check(module_.let_stream_wait(other));
 }
 
+void CudaDevice::wait_for_default_stream() {
+    wait_for_stream(reinterpret_cast<void*>(1));  // NOLINT(performance-no-int-to-ptr): cudaStreamLegacy is that
+}
+
 void CudaDevice::gather(const GatherArgs& args) {
     check_owned();
     check(module_.gather(&args));
@@ -196,7 +204,7 @@ CudaDevice& find_cuda_device(int index) {
     std::unique_ptr<CudaDevice>& device = devices().by_index[index];
     if (!device) {
         const int count = count_gpus(module);
-        if (index >= count)
+        if (index < 0 || index >= count)
             throw DeviceError("there is no cuda:" + std::to_string(index) + ": this process has " +
                               std::to_string(count) +
                               (count == 1 ? " GPU, cuda:0" : " GPUs, cuda:0 to cuda:" + std::to_string(count - 1)));

@@ -48,6 +48,8 @@ public:
     void* stream() const { return module_.stream(); }  // the device being current
     void wait_for_stream(void* other);                 // what is asked for from now on comes after what `other` has
     void let_stream_wait(void* other);
+    // CUDA's legacy default stream, and with it every one but those made not to wait for it (cudaStreamNonBlocking).
+    void wait_for_default_stream();
 
     bool can_record() const override { return true; }
     bool begin_recording() override;

@@ -15,6 +15,27 @@ bool materialises(const PassOptions& options) {
     return options.micro_batches > 1 || options.clip_norm > 0 || options.keep_gradients;
 }
 
+// After another error, which is the one to tell of.
+void wait_for(Device& device) noexcept {
+    try {
+        device.synchronize();
+    } catch (const std::exception&) {
+        return;
+    }
+}
+
+// Where it throws, nothing that it has asked for is under way any more: a batch on its way is read from memory of the
+// caller's, or from what the next one is written to.
+template <class Work>
+void or_wait(Device& device, const Work& work) {
+    try {
+        work();
+    } catch (...) {
+        wait_for(device);
+        throw;
+    }
+}
+
 }  // namespace
 
 template <class T>
@@ -98,13 +119,17 @@ typename Backpropagation<T>::Flight& Backpropagation<T>::flight(int place) {
 template <class T>
 void Backpropagation<T>::begin(const Batch<T>& batch, const PassOptions& options, OptimizerState<T>* state) {
     if (in_flight_ == 0) first_ = 0;  // one after another, they use the same memory
+    if (in_flight_ > 0 && flight(in_flight_ - 1).failure) std::rethrow_exception(flight(in_flight_ - 1).failure);
     Flight& next = flight(in_flight_);
     next.row_loss.reserve(batch.rows);
     next.options = options;
     next.state = state;
-    next.whole = next.staged.take(batch, state ? state->hypers(batch.lr, in_flight_) : Hypers<T>{});
-    next.whole.target.row_loss = next.row_loss.data();
-    launch(next);
+    next.failure = nullptr;
+    or_wait(model_.device(), [&] {
+        next.whole = next.staged.take(batch, state ? state->hypers(batch.lr, in_flight_) : Hypers<T>{});
+        next.whole.target.row_loss = next.row_loss.data();
+        launch(next);
+    });
     ++in_flight_;
 }
 
@@ -118,6 +143,16 @@ void Backpropagation<T>::launch(Flight& flight) {
                     [&] { pass(flight.whole, flight.options, flight.state); });
     model_.device().fetch(flight.fetched.get(), report_, sizeof(Report));
     flight.landed.set();
+}
+
+// After the pass before it was made and counted: what goes wrong now is this one's to tell of.
+template <class T>
+void Backpropagation<T>::launch_again(Flight& flight) noexcept {
+    try {
+        or_wait(model_.device(), [&] { launch(flight); });
+    } catch (...) {
+        flight.failure = std::current_exception();
+    }
 }
 
 template <class T>
@@ -140,6 +175,7 @@ PassResult Backpropagation<T>::finish() {
 
 template <class T>
 PassResult Backpropagation<T>::judge(Flight& flight) {
+    if (flight.failure) std::rethrow_exception(flight.failure);
     Device& device = model_.device();
     flight.landed.wait();
     const PassOptions& options = flight.options;
@@ -161,7 +197,7 @@ PassResult Backpropagation<T>::judge(Flight& flight) {
     }
     flight.staged.finish();
     if (may_overflow)  // those after it were not permitted
-        for (int later = 1; later < in_flight_; ++later) launch(this->flight(later));
+        for (int later = 1; later < in_flight_; ++later) launch_again(this->flight(later));
     return result;
 }
 

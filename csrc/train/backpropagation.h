@@ -12,6 +12,7 @@
 
 #include <array>
 #include <cstdint>
+#include <exception>
 #include <memory>
 #include <string>
 #include <tuple>
@@ -57,7 +58,7 @@ public:
 
     // The same in two halves. Passes are finished in their order, and at most this many are begun before the first of
     // them is finished. Where `finish` throws or its result is not finite, those begun after it are dropped: they have
-    // changed nothing.
+    // changed nothing. Where `begin` throws, nothing that it has asked for is under way any more.
     static constexpr int most_in_flight = 2;
     void begin(const Batch<T>& batch, const PassOptions& options, OptimizerState<T>* state);
     PassResult finish();
@@ -87,6 +88,7 @@ private:
         Frame<T> whole;
         PassOptions options;
         OptimizerState<T>* state = nullptr;
+        std::exception_ptr failure;  // of the second time that it was asked for
     };
 
     Executor& executor(Strategy strategy);
@@ -103,6 +105,7 @@ private:
     // Makes room; everything that can fail for lack of memory is done here, and in `StagedBatch`.
     void prepare(const Flight& flight);
     void launch(Flight& flight);
+    void launch_again(Flight& flight) noexcept;
     PassResult judge(Flight& flight);
     void drop_all() noexcept;
     Frame<T> micro_batch(const Frame<T>& whole, const PassOptions& options, std::int64_t index) const;

@@ -54,7 +54,7 @@ Batch<T> Training<T>::described(const BatchRows<T>& given, const CheckedTargets<
     batch.target = targets.get();
     batch.targets_in = targets.values_in();
     batch.lr = lr;
-    batch.step = static_cast<std::uint32_t>(steps_begun());
+    batch.step = static_cast<std::uint32_t>(state.steps() + pass_.in_flight());
     batch.seed = settings.seed;
     return batch;
 }
@@ -74,6 +74,7 @@ double Training<T>::step(const BatchRows<T>& batch, const CheckedTargets<T>& tar
     if (!result.finite) throw non_finite(result, operation, state.steps() + 1);
     last_gradient_norm = result.gradient_norm;
     last_weight = targets.weight();
+    ++steps_, ++steps_begun_;
     return result.loss;
 }
 
@@ -86,6 +87,7 @@ void Training<T>::begin(const BatchRows<T>& batch, const CheckedTargets<T>& targ
     pass_.begin(whole, options(), &state);
     begun(count_) = {};
     begun(count_++).weight = targets.weight();
+    ++steps_begun_;
     model->leave(this);
     // Whose memory the pass reads may write to it next, or give it back.
     if (ahead() == 0 || whole.is_read_in_place()) settle();
@@ -99,10 +101,18 @@ double Training<T>::finish() {
     if (pass_.in_flight() == 0) model->leave(nullptr);
     const Begun one = begun(0);
     first_ = (first_ + 1) % most, --count_;
+    if (one.error) steps_begun_ = steps_.load();  // those after it were dropped
     if (one.error) std::rethrow_exception(one.error);
+    ++steps_;
     last_gradient_norm = one.result.gradient_norm;
     last_weight = one.weight;
     return one.result.loss;
+}
+
+template <class T>
+void Training<T>::set_steps(std::int64_t steps) {
+    state.set_steps(steps);
+    steps_ = steps_begun_ = steps;
 }
 
 template <class T>

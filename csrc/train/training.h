@@ -2,9 +2,12 @@
 //
 // Whoever calls `step` or looks at `state` holds the model. Between a `begin` and its `finish` nobody has to: whoever
 // gets the model meanwhile finds it between two steps, all of them settled, and their results are kept for `finish`.
+// Only who trains changes `steps` and `steps_begun`, which are read without the model: another's look at it settles
+// steps, and counts none.
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <exception>
 #include <memory>
 
@@ -50,8 +53,11 @@ public:
     double finish();
     // How many steps it pays to have begun while an earlier one is finished.
     int ahead() const { return model->device().is_host() ? 0 : Backpropagation<T>::most_in_flight - 1; }
-    // Steps made and begun.
-    std::int64_t steps_begun() const { return state.steps() + pass_.in_flight(); }
+    // Steps that `step` and `finish` have told of; and with them those that were begun besides.
+    std::int64_t steps() const { return steps_; }
+    std::int64_t steps_begun() const { return steps_begun_; }
+    // With the model held, and nothing begun.
+    void set_steps(std::int64_t steps);
 
 private:
     struct Begun {
@@ -71,6 +77,7 @@ private:
     Backpropagation<T> pass_;
     std::array<Begun, most> begun_;
     int first_ = 0, count_ = 0;  // of begun_
+    std::atomic<std::int64_t> steps_{0}, steps_begun_{0};
 };
 
 // Throws ValueError unless `lr` is positive and finite in the network's precision.

@@ -204,7 +204,7 @@ def check_device(name: str) -> str:
 def cuda_info() -> dict[str, Any]:
     """What the CUDA module is built for, the driver and its GPUs, and why there are none."""
 
-def device_array(value: Any, what: str) -> DeviceArray:
+def device_array(value: Any, what: str, home: str = "cuda") -> DeviceArray:
     """The memory of any array on a GPU that speaks DLPack or has a __cuda_array_interface__."""
 
 def from_dlpack(value: Any, what: str, widen: bool = True, written: bool = False) -> _Array:

@@ -40,7 +40,7 @@ def on_device(operation: str, name: str, value: Any, device: str) -> DeviceArray
         _check_device(what, f"cuda:{_dlpack_device(value)[1]}", device)
     elif device == "cpu":
         _check_device(what, "a GPU", device)
-    array = device_array(value, what)
+    array = device_array(value, what, device)
     _check_device(what, array.device, device)
     return array
 

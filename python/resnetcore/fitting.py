@@ -48,30 +48,51 @@ def _begun(trainer: Trainer, schedule: Schedule) -> Iterator[None]:
 
 
 @contextmanager
-def _landing(trainer: Trainer) -> Iterator[None]:
-    """At the end, nothing is in flight. An error of a step comes before one that the step after it had met with."""
+def _landed(trainer: Trainer) -> Iterator[None]:
+    """At the end, nothing is in flight."""
     try:
         yield
-    except BaseException as error:
+    finally:
         with trainer._turns.lock:
             trainer._settle()
-        failure = trainer._in_flight.failure
-        if failure is not None and failure is not error and isinstance(error, Exception):
-            raise failure from None
-        raise
-    finally:
         trainer._in_flight.forget()
 
 
-def _settle(trainer: Trainer, listeners: Sequence[Callback], most: int) -> None:
-    """Counts steps until at most so many are in flight, tells the listeners, and raises what went wrong."""
+def _tell(trainer: Trainer, listeners: Sequence[Callback], most: int) -> None:
+    """Counts steps until at most so many are in flight, and tells the listeners of them."""
     with trainer._turns.lock:
         trainer._settle(most)
     for loss in trainer._in_flight.losses():
         for listener in listeners:
             listener.on_step_end(trainer, loss)
+
+
+def _settle(trainer: Trainer, listeners: Sequence[Callback], most: int) -> None:
+    """The same, and raises what went wrong with them."""
+    _tell(trainer, listeners, most)
     if trainer._in_flight.failure is not None:
         raise trainer._in_flight.failure
+
+
+def _begin(trainer: Trainer, data: Any, batch: Any) -> float:
+    """Asks for one more step; its learning rate."""
+    turns, flying = trainer._turns, trainer._in_flight
+    if turns.waiting:
+        turns.let_others()
+    with turns.lock:
+        if flying.failure is not None:
+            raise flying.failure
+        lr = trainer._checked_lr()
+        flying.begin(data, batch, len(batch) if isinstance(batch, np.ndarray) else len(batch[0]), lr)
+        return lr
+
+
+def _come_first(trainer: Trainer, listeners: Sequence[Callback], error: BaseException) -> None:
+    """The steps in flight come to their end before `error`, which was met with after them, and so does theirs."""
+    _tell(trainer, listeners, 0)
+    failure = trainer._in_flight.failure
+    if failure is not None and failure is not error and isinstance(error, Exception):
+        raise failure from None
 
 
 def _run_epoch(trainer: Trainer, prepared: Prepared, interrupts: Interrupts) -> None:
@@ -80,15 +101,15 @@ def _run_epoch(trainer: Trainer, prepared: Prepared, interrupts: Interrupts) -> 
     ahead = trainer._core.ahead
     # Each kind of data takes back batches of its own kind only, which the type of a union cannot say.
     batches: Iterator[Any] = data.batches(trainer.seed, at.epoch, at.batch, trainer.batch_size, trainer.accumulate)
-    with _landing(trainer):
-        while (batch := interrupts.next(batches)) is not None:
-            if turns.waiting:
-                turns.let_others()
-            with turns.lock:
-                if trainer._in_flight.failure is None:
-                    lr = trainer._checked_lr()
-                    rows = len(batch) if isinstance(batch, np.ndarray) else len(batch[0])
-                    trainer._in_flight.begin(data, batch, rows, lr)
+    with _landed(trainer):
+        while True:
+            try:
+                if (batch := interrupts.next(batches)) is None:
+                    break
+                lr = _begin(trainer, data, batch)
+            except BaseException as error:
+                _come_first(trainer, listeners, error)
+                raise
             _settle(trainer, listeners, ahead)
             if trainer._in_flight and any(one.needs_step(trainer._core.steps_begun) for one in listeners):
                 _settle(trainer, listeners, 0)

@@ -23,7 +23,7 @@ extern "C" __attribute__((visibility("default"))) const resnetcore::CudaModule* 
         m.device_count = [] { return number("STAND_IN_GPUS"); };
         m.device_name = [](int device) { return device ? "Second GPU" : "First GPU"; };
         m.compute_capability = [](int device) { return device ? 70 : 90; };
-        m.check_device = [](int device) { return device ? 209 : 0; };
+        m.check_device = [](int device) { return device ? 209 : number("STAND_IN_STATUS"); };
         m.choose_path = [](int, const char* name) { return name && *name ? 1 : 0; };
         m.last_error = [] { return "the stand-in's words"; };
         return m;

@@ -67,6 +67,7 @@ public:
     }
     void copy(void* to, const void* from, std::size_t bytes) override {
         require_own(to), require_own(from);
+        if (refuses_copies) throw DeviceError("SeparateDevice: told to refuse copies");
         later([=] { std::memcpy(to, from, bytes); });
     }
     void clear(void* memory, std::size_t bytes) override {
@@ -92,6 +93,7 @@ public:
         mprotect(memory_, capacity, PROT_NONE);
     }
     void fetch(void* to, const void* from, std::size_t bytes) override {
+        if (at_fetch) at_fetch();
         later([=] { std::memcpy(to, from, bytes); });
     }
     // Of rows that have the network's type.
@@ -159,6 +161,9 @@ public:
     int failing_wait = 0;          // the next that raises an error, counted from 1
     bool records = true;
     bool loses_work = true;  // what waits for it is not done
+    bool refuses_copies = false;
+    std::function<void()> at_fetch;  // called where one is asked for
+    bool is_idle() const { return waiting_.empty(); }
     int downloads = 0, waits = 0, plays = 0;
 
 private:

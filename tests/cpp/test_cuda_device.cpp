@@ -132,6 +132,14 @@ void a_gpu_without_code_is_refused(const CudaModule& module) {
     status = 0;
 }
 
+void a_full_gpu_is_told_from_one_without_code(const CudaModule& module) {
+    status = cuda_out_of_memory;
+    const std::string text = message_of<OutOfMemoryError>([&] { CudaDevice device(module, 1); });
+    CHECK(contains(text, "cuda:1 has too little memory left to load") && contains(text, "another GPU"), "%s",
+          text.c_str());
+    status = 0;
+}
+
 void a_path_that_is_not_there_is_refused(const CudaModule& module) {
     setenv("RESNETCORE_CUDA_PATH", "hopper", 1);
     const std::string text = message_of<DeviceError>([&] { CudaDevice device(module, 1); });
@@ -169,6 +177,7 @@ int main() {
     who_cannot_record_says_why(module, device);
     want_of_memory_is_told_from_an_error(device);
     a_gpu_without_code_is_refused(module);
+    a_full_gpu_is_told_from_one_without_code(module);
     a_path_that_is_not_there_is_refused(module);
     a_child_calls_nothing(device);
     return summary("cuda_device");

@@ -334,10 +334,27 @@ void nothing_runs_after_a_launch_that_failed() {
     for (std::int64_t j = 0; j < 7; ++j) CHECK(to.at(0, j) == from.at(0, j), "nothing runs any more");
 }
 
+// A recording that begins next would take the error for its own, and the step would be made of what was there before.
+void gather_tells_of_its_launch() {
+    DeviceMatrix<float> from(2, 3, Fill::reals), to(2, 3, Fill::zeros);
+    GatherArgs args;
+    args.from = from.data(), args.to = to.data();
+    args.row_stride = 3, args.column_stride = 1;
+    args.columns = 3;
+    args.rows = -1000;  // no GPU launches that
+    CHECK(device().gather(&args) != 0, "not reported");
+    CHECK(device().synchronize() == 0, "reported twice: %s", device().last_error());
+    args.rows = 2;
+    CHECK(device().gather(&args) == 0, "%s", device().last_error());
+    to.download();
+    for (std::int64_t j = 0; j < 3; ++j) CHECK(to.at(1, j) == from.at(1, j), "nothing runs any more");
+}
+
 }  // namespace
 
 int main() {
     each_type([](auto type) { run<decltype(type)>(); });
     nothing_runs_after_a_launch_that_failed();
+    gather_tells_of_its_launch();
     return summary("cuda_elementwise");
 }

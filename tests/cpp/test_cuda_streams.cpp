@@ -175,6 +175,23 @@ void a_recording_without_one_of_its_launches_is_none() {
     CHECK(synchronize() == 0, "reported twice: %s", last_error());
 }
 
+void an_error_from_before_a_recording_is_not_forgotten_by_it() {
+    late_cuda::error_of_a_launch = cudaErrorInvalidConfiguration;
+    CHECK(begin_recording() != 0 && !is_recording(), "it records");
+    CHECK(synchronize() != 0, "forgotten");
+    CHECK(synchronize() == 0, "reported twice: %s", last_error());
+}
+
+void a_device_that_had_no_memory_may_be_asked_again() {
+    resnetcore::CudaPlace before;
+    late_cuda::memory_left = 0;
+    for (int time = 0; time < 2; ++time)
+        CHECK(make_current(7, &before) == resnetcore::cuda_out_of_memory, "%s", last_error());
+    late_cuda::memory_left = std::size_t{1} << 30;
+    CHECK(make_current(7, &before) == 0, "%s", last_error());
+    be_on(0);
+}
+
 void a_thread_gets_its_device_back() {
     cudaSetDevice(5);  // another library's
     resnetcore::CudaPlace theirs, ours;
@@ -275,6 +292,8 @@ int main() {
     an_error_of_a_launch_is_reported_once();
     an_error_of_a_launch_does_not_end_a_download_early();
     a_recording_without_one_of_its_launches_is_none();
+    an_error_from_before_a_recording_is_not_forgotten_by_it();
+    a_device_that_had_no_memory_may_be_asked_again();
     a_thread_gets_its_device_back();
     streams_wait_for_each_other();
     every_kernel_is_loaded_or_the_device_is_not_used();

@@ -21,6 +21,7 @@ struct Allocation {
     std::size_t length = 0;
     char* begin = nullptr;
     std::size_t size = 0;
+    int device = 0;
 
     void protect(int rights) const { mprotect(pages, length, rights); }
     char* end() const { return begin + size; }
@@ -46,12 +47,13 @@ std::size_t device_size() {
 
 }  // namespace
 
-void* allocate(std::size_t bytes) {
+void* allocate(std::size_t bytes, int device) {
     Memory& all = memory();
     std::lock_guard<std::mutex> lock(all.mutex);
     if (bytes > device_size() || all.used > device_size() - bytes) return nullptr;
     Allocation made;
     made.size = bytes;
+    made.device = device;
     made.length = (bytes + page() - 1) / page() * page() + (bytes == 0 ? page() : 0);
     void* mapped = mmap(nullptr, made.length + 2 * page(), PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (mapped == MAP_FAILED) return nullptr;
@@ -88,11 +90,12 @@ void release(void* released) {
     all.live.erase(found);
 }
 
-bool owns(const void* address) {
+int device_of(const void* address) {
     Memory& all = memory();
     std::lock_guard<std::mutex> lock(all.mutex);
     auto after = all.live.upper_bound(const_cast<void*>(address));
-    return after != all.live.begin() && address < std::prev(after)->second.end();
+    if (after == all.live.begin() || address >= std::prev(after)->second.end()) return -1;
+    return std::prev(after)->second.device;
 }
 
 Access::Access() {

@@ -6,12 +6,13 @@
 
 namespace emulation {
 
-// Zeroed; ends against its last page, up to what a boundary of 256 bytes leaves, which `release` finds unchanged or
-// ends the process. Null where there is no memory: RESNETCORE_EMULATED_MEMORY is the device's size in bytes.
-void* allocate(std::size_t bytes);
+// Of a device, zeroed; ends against its last page, up to what a boundary of 256 bytes leaves, which `release` finds
+// unchanged or ends the process. Null where there is no memory: RESNETCORE_EMULATED_MEMORY is the size of all devices'
+// in bytes.
+void* allocate(std::size_t bytes, int device);
 void release(void* memory);
-// Whether it is within an allocation.
-bool owns(const void* memory);
+// Within whose memory it is; −1 where it is none's.
+int device_of(const void* memory);
 
 // While one lives, device memory can be reached.
 class Access {

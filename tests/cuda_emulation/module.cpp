@@ -9,6 +9,7 @@
 #include "cuda_runtime_api.h"
 #include "kernels/cuda/functions.h"
 #include "kernels/cuda/path.h"
+#include "kernels/cuda/status.h"
 #include "kernels/cuda/tables.h"
 #include "memory.h"
 #include "stream.h"
@@ -42,16 +43,32 @@ int choose_path(int, const char* name) {
     return 0;
 }
 
-int only_device(int device) { return device == 0 ? 0 : fail("there is one emulated device, number 0"); }
+int device_count() {
+    const char* given = std::getenv("RESNETCORE_EMULATED_DEVICES");
+    return given ? std::atoi(given) : 1;
+}
+int check_device(int device) {
+    return device >= 0 && device < device_count() ? 0 : fail("there is no emulated device of this number");
+}
+
+// All of them share one stream: what is in order on several is a question for real ones.
+thread_local int current_device = 0;
 
 int make_current(int device, resnetcore::CudaPlace* before) {
-    *before = {0, nullptr};
-    return only_device(device);
+    *before = {current_device, nullptr};
+    if (const int status = check_device(device)) return status;
+    current_device = device;
+    return 0;
+}
+
+int device_of(const void* memory) {
+    const int device = emulation::device_of(memory);
+    return device < 0 ? fail("this is no memory of a device's") : device;
 }
 
 void* allocate(std::size_t bytes) {
     if (emulation::recording()) return refused_while_recording(), nullptr;
-    void* memory = emulation::allocate(bytes);
+    void* memory = emulation::allocate(bytes, current_device);
     if (!memory) fail("the emulated device has no memory left");
     return memory;
 }
@@ -109,6 +126,7 @@ int clear(void* memory, std::size_t bytes) {
 
 int begin_recording() {
     if (std::getenv("RESNETCORE_EMULATED_RECORDING_FAILS")) return fail("the emulation is told not to record");
+    if (cudaPeekAtLastError() != cudaSuccess) return fail("a launch before the recording was refused");
     return emulation::begin_recording() ? 0 : fail("a sequence is being recorded already");
 }
 
@@ -143,6 +161,7 @@ namespace resnetcore {
 namespace cuda {
 
 Path current_path() { return path; }
+int report(cudaError_t error, const char*) { return error == cudaSuccess ? 0 : fail("a launch was refused"); }
 
 }  // namespace cuda
 }  // namespace resnetcore
@@ -154,16 +173,16 @@ extern "C" __attribute__((visibility("default"))) const resnetcore::CudaModule* 
         [] { return "emulated"; },
         [] { return 13000; },
         [] { return 13000; },
-        [] { return 1; },
-        [](const void* memory) { return emulation::owns(memory) ? 0 : fail("this is no memory of the device's"); },
-        [](int device) { return only_device(device) == 0 ? "emulated" : ""; },
-        [](int device) { return only_device(device) == 0 ? compute_capability() : -1; },
-        only_device,
+        device_count,
+        device_of,
+        [](int device) { return check_device(device) == 0 ? "emulated" : ""; },
+        [](int device) { return check_device(device) == 0 ? compute_capability() : -1; },
+        check_device,
         choose_path,
         [] { return error.c_str(); },
         cuda::max_columns,
         make_current,
-        [](const CudaPlace*) {},
+        [](const CudaPlace* before) { current_device = before->device; },
         allocate,
         release,
         upload,
@@ -195,11 +214,20 @@ extern "C" __attribute__((visibility("default"))) const resnetcore::CudaModule* 
     return &module;
 }
 
-// Another program's work, for tests: a stream of its own, and a copy of the host's memory to the device's in its order.
+// Another program's work, for tests: a stream of its own, copies of the host's memory to the device's and back in its
+// order, and to wait for it.
 extern "C" __attribute__((visibility("default"))) void* emulated_stream() { return emulation::make_stream(); }
 extern "C" __attribute__((visibility("default"))) void emulated_copy(void* stream, void* to, const void* from,
                                                                      std::size_t bytes) {
     const std::string staged(static_cast<const char*>(from), bytes);
     emulation::find_stream(stream)->add(
         std::make_shared<const std::function<void()>>([to, staged] { std::memcpy(to, staged.data(), staged.size()); }));
+}
+extern "C" __attribute__((visibility("default"))) void emulated_read(void* stream, void* to, const void* from,
+                                                                     std::size_t bytes) {
+    emulation::find_stream(stream)->add(
+        std::make_shared<const std::function<void()>>([to, from, bytes] { std::memcpy(to, from, bytes); }));
+}
+extern "C" __attribute__((visibility("default"))) void emulated_wait(void* stream) {
+    emulation::find_stream(stream)->wait();
 }

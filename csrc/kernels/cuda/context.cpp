@@ -19,18 +19,25 @@ constexpr std::uint64_t kept_bytes = std::uint64_t{256} << 20;
 thread_local Context* current = nullptr;
 thread_local cudaStream_t recording = nullptr;
 
-int prepare(Context& context, int device) {
-    context.device = device;
-    RC_CUDA_TRY(cudaStreamCreateWithFlags(&context.stream, cudaStreamNonBlocking));
-    RC_CUDA_TRY(cudaStreamCreateWithFlags(&context.copies, cudaStreamNonBlocking));
-    RC_CUDA_TRY(cudaEventCreateWithFlags(&context.sent, cudaEventDisableTiming));
+int make_pool(cudaMemPool_t& pool, int device) {
     cudaMemPoolProps properties = {};
     properties.allocType = cudaMemAllocationTypePinned;
     properties.location.type = cudaMemLocationTypeDevice;
     properties.location.id = device;
-    RC_CUDA_TRY(cudaMemPoolCreate(&context.pool, &properties));
+    RC_CUDA_TRY(cudaMemPoolCreate(&pool, &properties));
     std::uint64_t threshold = kept_bytes;
-    RC_CUDA_TRY(cudaMemPoolSetAttribute(context.pool, cudaMemPoolAttrReleaseThreshold, &threshold));
+    RC_CUDA_TRY(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &threshold));
+    return 0;
+}
+
+// Goes on where it stopped before for want of memory.
+int prepare(Context& context, int device) {
+    context.device = device;
+    if (!context.stream) RC_CUDA_TRY(cudaStreamCreateWithFlags(&context.stream, cudaStreamNonBlocking));
+    if (!context.copies) RC_CUDA_TRY(cudaStreamCreateWithFlags(&context.copies, cudaStreamNonBlocking));
+    if (!context.sent) RC_CUDA_TRY(cudaEventCreateWithFlags(&context.sent, cudaEventDisableTiming));
+    if (!context.pool)
+        if (const int status = make_pool(context.pool, device)) return status;
     return context.staging.prepare();
 }
 
@@ -45,12 +52,9 @@ Context* context_of(int device) {
     }
     const std::lock_guard<std::mutex> lock(mutex);
     std::unique_ptr<Context>& context = contexts[static_cast<std::size_t>(device)];
-    if (!context) {
-        auto fresh = std::make_unique<Context>();
-        if (prepare(*fresh, device)) return nullptr;
-        context = std::move(fresh);
-    }
-    return context.get();
+    if (!context) context = std::make_unique<Context>();
+    if (!context->is_ready) context->is_ready = prepare(*context, device) == 0;
+    return context->is_ready ? context.get() : nullptr;
 }
 
 int make_current(int device, CudaPlace* before) {
@@ -60,7 +64,7 @@ int make_current(int device, CudaPlace* before) {
     RC_CUDA_TRY(cudaSetDevice(device));
     if (current && current->device == device) return 0;
     Context* context = context_of(device);
-    if (!context) return static_cast<int>(cudaErrorInvalidDevice);
+    if (!context) return last_status();
     current = context;
     return 0;
 }

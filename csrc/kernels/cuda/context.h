@@ -22,6 +22,7 @@ struct Context {
     cudaMemPool_t pool = nullptr;   // its own: what other libraries set up for theirs is left alone
     Staging staging;
     Path path = Path::simple;
+    bool is_ready = false;
 };
 
 // The context of a device, made when it is first asked for; null on failure, with `last_error`.

@@ -1,10 +1,9 @@
-// Gates, dropout masks and losses; copies and checks of whole arrays.
+// Gates, dropout masks and losses.
 #include "kernels/columns.h"
 #include "kernels/cuda/elements.cuh"
 #include "math/activation.h"
 #include "math/gate.h"
 #include "math/random.h"
-#include "math/step.h"
 
 namespace resnetcore {
 namespace cuda {
@@ -64,31 +63,6 @@ struct Loss {
     }
 };
 
-template <class T>
-struct Commit {
-    CommitArgs<T> args;
-    __device__ void operator()(std::int64_t, std::int64_t j) const {
-        if (permits(args.permission)) args.to[j] = args.from[j];
-    }
-};
-
-template <class T>
-struct Scale {
-    ScaleArgs<T> args;
-    __device__ void operator()(std::int64_t, std::int64_t j) const {
-        const double factor = *args.factor;
-        if (factor != 1) args.gradient[j] = static_cast<Compute<T>>(static_cast<double>(args.gradient[j]) * factor);
-    }
-};
-
-template <class T>
-struct Overflowed {
-    OverflowedArgs<T> args;
-    __device__ void operator()(std::int64_t, std::int64_t j) const {
-        if (!is_finite(args.now[j]) && is_finite(args.before[j])) atomicExch(args.found, 1);
-    }
-};
-
 }  // namespace
 
 template <class T>
@@ -107,27 +81,12 @@ template <class T>
 void loss(const LossArgs<T>& args) {
     for_elements(args.rows, 1, Loss<T>{args}, 32);
 }
-template <class T>
-void commit(const CommitArgs<T>& args) {
-    for_elements(1, args.size, Commit<T>{args});
-}
-template <class T>
-void scale(const ScaleArgs<T>& args) {
-    for_elements(1, args.size, Scale<T>{args});
-}
-template <class T>
-void overflowed(const OverflowedArgs<T>& args) {
-    for_elements(1, args.size, Overflowed<T>{args});
-}
 
 #define RC_INSTANTIATE(T)                                    \
     template void gate(const GateArgs<T>&);                  \
     template void gate_backward(const GateBackwardArgs<T>&); \
     template void dropout(const DropoutArgs<T>&);            \
-    template void loss(const LossArgs<T>&);                  \
-    template void commit(const CommitArgs<T>&);              \
-    template void scale(const ScaleArgs<T>&);                \
-    template void overflowed(const OverflowedArgs<T>&);
+    template void loss(const LossArgs<T>&);
 RC_EACH_STORAGE(RC_INSTANTIATE)
 
 }  // namespace cuda

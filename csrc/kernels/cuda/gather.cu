@@ -1,6 +1,7 @@
 // Arrays of other libraries as the kernels read them: chosen rows, dense, of the type that a network computes with. The
 // host has NumPy for it.
 #include "kernels/cuda/elements.cuh"
+#include "kernels/cuda/status.h"
 
 namespace resnetcore {
 namespace cuda {
@@ -35,7 +36,7 @@ int gather(const GatherArgs* args) {
         gather_as<double>(*args);
     else
         gather_as<float>(*args);
-    return 0;
+    return report(cudaGetLastError(), "cudaLaunchKernel");
 }
 
 }  // namespace cuda

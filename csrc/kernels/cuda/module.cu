@@ -18,6 +18,8 @@ namespace resnetcore {
 namespace cuda {
 namespace {
 
+static_assert(cuda_out_of_memory == cudaErrorMemoryAllocation, "the border's number is CUDA's");
+
 // Compiled for the same GPUs as every other kernel: where it runs, they do.
 __global__ void probe() {}
 
@@ -70,7 +72,7 @@ int check_device(int device) {
 
 int choose_path(int device, const char* name) {
     Context* context = context_of(device);
-    if (!context) return static_cast<int>(cudaErrorInvalidDevice);
+    if (!context) return last_status();
     Path path = Path::simple;
     char words[200];
     if (!find_path(name, compute_capability(device), path, words, sizeof words)) return refuse(words);

@@ -97,26 +97,6 @@ struct RunningCoefficients {
     __device__ void operator()(std::int64_t, std::int64_t j) const { running_coefficients_of_column(args, j); }
 };
 
-// Row `i` of all the operand's panels, one after another.
-template <class T>
-struct FoldWeight {
-    FoldArgs<T> args;
-    __device__ void operator()(std::int64_t i, std::int64_t column) const {
-        const std::int64_t rows = operand_rows<T>(args.inner), k = i % rows, panel = i / rows;
-        const std::int64_t j = panel * panel_width + column;
-        const bool exists = k < args.inner && j < args.columns;
-        const Compute<T> w = exists ? args.panels[(panel * args.inner + k) * panel_width + column] : Compute<T>(0);
-        write(exists ? w * args.norm.scale[j] : Compute<T>(0), args.out[i * panel_width + column]);
-    }
-};
-template <class T>
-struct FoldBias {
-    FoldArgs<T> args;
-    __device__ void operator()(std::int64_t, std::int64_t j) const {
-        args.bias[j] = folded_bias(args.norm.shift[j], args.norm.mean[j], args.norm.scale[j]);
-    }
-};
-
 }  // namespace
 
 template <class T>
@@ -145,21 +125,14 @@ template <class T>
 void running_coefficients(const RunningCoefficientsArgs<T>& args) {
     for_elements(1, args.columns, RunningCoefficients<T>{args});
 }
-template <class T>
-void fold(const FoldArgs<T>& args) {
-    for_elements(panel_count(args.columns, panel_width) * operand_rows<T>(args.inner), panel_width,
-                 FoldWeight<T>{args});
-    for_elements(1, args.columns, FoldBias<T>{args});
-}
 
-#define RC_INSTANTIATE(T)                                                  \
-    template void moments(const MomentsArgs<T>&);                          \
-    template void norm_sums(const NormSumsArgs<T>&);                       \
-    template void norm_backward(const NormBackwardArgs<T>&);               \
-    template void combine_moments(const CombineMomentsArgs<T>&);           \
-    template void combine_norm_sums(const CombineNormSumsArgs<T>&);        \
-    template void running_coefficients(const RunningCoefficientsArgs<T>&); \
-    template void fold(const FoldArgs<T>&);
+#define RC_INSTANTIATE(T)                                           \
+    template void moments(const MomentsArgs<T>&);                   \
+    template void norm_sums(const NormSumsArgs<T>&);                \
+    template void norm_backward(const NormBackwardArgs<T>&);        \
+    template void combine_moments(const CombineMomentsArgs<T>&);    \
+    template void combine_norm_sums(const CombineNormSumsArgs<T>&); \
+    template void running_coefficients(const RunningCoefficientsArgs<T>&);
 RC_EACH_STORAGE(RC_INSTANTIATE)
 
 }  // namespace cuda

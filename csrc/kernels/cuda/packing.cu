@@ -1,5 +1,6 @@
 // Between row-major matrices and packed panels, and between storage and what is computed with (see ops.h).
 #include "kernels/cuda/elements.cuh"
+#include "math/normalisation.h"
 
 namespace resnetcore {
 namespace cuda {
@@ -37,6 +38,26 @@ struct Unpack {
     }
 };
 
+// Row `i` of all the operand's panels, one after another.
+template <class T>
+struct FoldWeight {
+    FoldArgs<T> args;
+    __device__ void operator()(std::int64_t i, std::int64_t column) const {
+        const std::int64_t rows = operand_rows<T>(args.inner), k = i % rows, panel = i / rows;
+        const std::int64_t j = panel * panel_width + column;
+        const bool exists = k < args.inner && j < args.columns;
+        const Compute<T> w = exists ? args.panels[(panel * args.inner + k) * panel_width + column] : Compute<T>(0);
+        write(exists ? w * args.norm.scale[j] : Compute<T>(0), args.out[i * panel_width + column]);
+    }
+};
+template <class T>
+struct FoldBias {
+    FoldArgs<T> args;
+    __device__ void operator()(std::int64_t, std::int64_t j) const {
+        args.bias[j] = folded_bias(args.norm.shift[j], args.norm.mean[j], args.norm.scale[j]);
+    }
+};
+
 template <class From, class To>
 struct Convert {
     Rows<From> in;
@@ -66,6 +87,12 @@ void pack_transposed(std::int64_t inner, std::int64_t columns, Rows<Compute<T>> 
     pack_rows(columns, inner, operand_rows<T>(columns), w, true, panels);
 }
 template <class T>
+void fold(const FoldArgs<T>& args) {
+    for_elements(panel_count(args.columns, panel_width) * operand_rows<T>(args.inner), panel_width,
+                 FoldWeight<T>{args});
+    for_elements(1, args.columns, FoldBias<T>{args});
+}
+template <class T>
 void narrow(std::int64_t rows, std::int64_t columns, Rows<Compute<T>> in, MutableRows<T> out) {
     for_elements(rows, columns, Convert<Compute<T>, T>{in, out});
 }
@@ -79,6 +106,7 @@ void widen(std::int64_t rows, std::int64_t columns, Rows<T> in, MutableRows<Comp
     template void unpack<T>(std::int64_t, std::int64_t, const Compute<T>*, MutableRows<Compute<T>>); \
     template void pack_operand<T>(std::int64_t, std::int64_t, Rows<Compute<T>>, T*);                 \
     template void pack_transposed<T>(std::int64_t, std::int64_t, Rows<Compute<T>>, T*);              \
+    template void fold(const FoldArgs<T>&);                                                          \
     template void narrow<T>(std::int64_t, std::int64_t, Rows<Compute<T>>, MutableRows<T>);           \
     template void widen<T>(std::int64_t, std::int64_t, Rows<T>, MutableRows<Compute<T>>);
 RC_EACH_STORAGE(RC_INSTANTIATE)

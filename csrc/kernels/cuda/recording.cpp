@@ -19,6 +19,8 @@ struct Recording {
 
 int begin_recording() {
     if (is_recording()) return refuse("begin_recording: this thread records already");
+    // Its end would take the error for one of its own launches', and forget it.
+    if (cudaPeekAtLastError() != cudaSuccess) return refuse("begin_recording: a launch before it has failed");
     cudaStream_t stream = nullptr;
     RC_CUDA_TRY(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
     // Other threads may allocate meanwhile, which would end a global capture.

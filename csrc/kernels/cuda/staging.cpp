@@ -9,10 +9,13 @@ namespace resnetcore {
 namespace cuda {
 
 int Staging::prepare() {
-    void* memory = nullptr;
-    RC_CUDA_TRY(cudaHostAlloc(&memory, chunks * chunk_bytes, cudaHostAllocDefault));
-    memory_ = static_cast<unsigned char*>(memory);
-    for (cudaEvent_t& event : emptied_) RC_CUDA_TRY(cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
+    if (!memory_) {
+        void* memory = nullptr;
+        RC_CUDA_TRY(cudaHostAlloc(&memory, chunks * chunk_bytes, cudaHostAllocDefault));
+        memory_ = static_cast<unsigned char*>(memory);
+    }
+    for (cudaEvent_t& event : emptied_)
+        if (!event) RC_CUDA_TRY(cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
     return 0;
 }
 

@@ -14,7 +14,7 @@ namespace cuda {
 
 class Staging {
 public:
-    int prepare();  // on the current device; 0, or a status, and then it cannot be used
+    int prepare();  // on the current device; 0, or a status, and then it cannot be used before another try
     int upload(void* to, const void* from, std::size_t bytes, cudaStream_t stream);
 
 private:

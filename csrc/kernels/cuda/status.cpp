@@ -8,6 +8,7 @@ namespace cuda {
 namespace {
 
 thread_local char words[512] = "";
+thread_local int status = 0;
 
 }  // namespace
 
@@ -16,15 +17,16 @@ int report(cudaError_t error, const char* call) {
     const int name = static_cast<int>(std::strcspn(call, "("));  // its arguments say nothing to a reader
     std::snprintf(words, sizeof words, "%.*s: %s (%s)", name, call, cudaGetErrorString(error), cudaGetErrorName(error));
     cudaGetLastError();
-    return static_cast<int>(error);
+    return status = static_cast<int>(error);
 }
 
 int refuse(const char* why) {
     std::snprintf(words, sizeof words, "%s", why);
-    return static_cast<int>(cudaErrorInvalidValue);
+    return status = static_cast<int>(cudaErrorInvalidValue);
 }
 
 const char* last_error() { return words; }
+int last_status() { return status; }
 
 }  // namespace cuda
 }  // namespace resnetcore

@@ -11,6 +11,7 @@ namespace cuda {
 int report(cudaError_t error, const char* call);
 int refuse(const char* why);  // an error of the caller's
 const char* last_error();
+int last_status();  // that goes with it
 
 // Returns from a function of the border where a call fails.
 #define RC_CUDA_TRY(call) \

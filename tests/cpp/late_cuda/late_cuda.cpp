@@ -114,6 +114,7 @@ cudaError_t cudaMemPoolCreate(cudaMemPool_t* pool, const cudaMemPoolProps* prope
 }
 cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t, int, void*) { return cudaSuccess; }
 cudaError_t cudaHostAlloc(void** memory, std::size_t bytes, unsigned) {
+    if (late_cuda::memory_left == 0) return cudaErrorMemoryAllocation;
     *memory = std::malloc(bytes);
     return cudaSuccess;
 }

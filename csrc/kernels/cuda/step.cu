@@ -1,38 +1,16 @@
-// Numbers of whole arrays: largest magnitudes, a batch's loss and what it permits, gradients' norms.
+// What is decided of a whole batch, and what follows for what is trained.
 //
 // Invariant: the result does not depend on the order in which blocks run: floats are added by one block, in a fixed
-// order, and maxima are of integers.
+// order.
 #include "kernels/columns.h"
 #include "kernels/cuda/elements.cuh"
+#include "math/step.h"
 
 namespace resnetcore {
 namespace cuda {
 namespace {
 
-constexpr int threads = 256, warp = 32;
-
-// Magnitudes compare as integers do, and so a NaN is the largest of all: no comparison of floats would keep it.
-__device__ __forceinline__ unsigned long long magnitude_bits(double x) {
-    unsigned long long bits;
-    std::memcpy(&bits, &x, sizeof bits);
-    return bits & ~(1ull << 63);
-}
-
-template <class T>
-__global__ void __launch_bounds__(threads) largest_kernel(const __grid_constant__ LargestArgs<T> args) {
-    const std::int64_t all = args.rows * args.columns, step = static_cast<std::int64_t>(gridDim.x) * threads;
-    unsigned long long most = 0;
-    for (std::int64_t at = static_cast<std::int64_t>(blockIdx.x) * threads + threadIdx.x; at < all; at += step) {
-        const unsigned long long bits =
-            magnitude_bits(static_cast<double>(read(args.x, at / args.columns, at % args.columns)));
-        most = bits > most ? bits : most;
-    }
-    for (int apart = warp / 2; apart > 0; apart /= 2) {
-        const unsigned long long other = __shfl_xor_sync(0xffffffffu, most, apart);
-        most = other > most ? other : most;
-    }
-    if (threadIdx.x % warp == 0) atomicMax(reinterpret_cast<unsigned long long*>(args.into), most);
-}
+constexpr int threads = 256;
 
 // The sum of the threads' values, in the first thread. Pairs that lie the same way apart are added each time, so the
 // order is fixed. Called by the whole block.
@@ -88,15 +66,33 @@ struct Clip {
     }
 };
 
-}  // namespace
+template <class T>
+struct Commit {
+    CommitArgs<T> args;
+    __device__ void operator()(std::int64_t, std::int64_t j) const {
+        if (permits(args.permission)) args.to[j] = args.from[j];
+    }
+};
 
 template <class T>
-void largest(const LargestArgs<T>& args) {
-    constexpr std::int64_t most = 1024;  // blocks: enough for a GPU to be full
-    const std::int64_t blocks = (args.rows * args.columns + threads - 1) / threads;
-    if (blocks > 0)
-        launch<largest_kernel<T>>(dim3(static_cast<unsigned>(blocks < most ? blocks : most)), threads, args);
-}
+struct Scale {
+    ScaleArgs<T> args;
+    __device__ void operator()(std::int64_t, std::int64_t j) const {
+        const double factor = *args.factor;
+        if (factor != 1) args.gradient[j] = static_cast<Compute<T>>(static_cast<double>(args.gradient[j]) * factor);
+    }
+};
+
+template <class T>
+struct Overflowed {
+    OverflowedArgs<T> args;
+    __device__ void operator()(std::int64_t, std::int64_t j) const {
+        if (!is_finite(args.now[j]) && is_finite(args.before[j])) atomicExch(args.found, 1);
+    }
+};
+
+}  // namespace
+
 template <class T>
 void conclude(const ConcludeArgs<T>& args) {
     launch<conclude_kernel<T>>(dim3(1), threads, args);
@@ -109,12 +105,26 @@ template <class T>
 void clip(const ClipArgs<T>& args) {
     for_elements(1, 1, Clip<T>{args}, 1);
 }
+template <class T>
+void commit(const CommitArgs<T>& args) {
+    for_elements(1, args.size, Commit<T>{args});
+}
+template <class T>
+void scale(const ScaleArgs<T>& args) {
+    for_elements(1, args.size, Scale<T>{args});
+}
+template <class T>
+void overflowed(const OverflowedArgs<T>& args) {
+    for_elements(1, args.size, Overflowed<T>{args});
+}
 
 #define RC_INSTANTIATE(T)                           \
-    template void largest(const LargestArgs<T>&);   \
     template void conclude(const ConcludeArgs<T>&); \
     template void squares(const SquaresArgs<T>&);   \
-    template void clip(const ClipArgs<T>&);
+    template void clip(const ClipArgs<T>&);         \
+    template void commit(const CommitArgs<T>&);     \
+    template void scale(const ScaleArgs<T>&);       \
+    template void overflowed(const OverflowedArgs<T>&);
 RC_EACH_STORAGE(RC_INSTANTIATE)
 
 }  // namespace cuda
