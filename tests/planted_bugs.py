@@ -2,8 +2,8 @@
 
     python tests/planted_bugs.py [NAME ...]
 
-A suite that cannot fail proves nothing. Needs a compiler, cmake, pybind11 and what the tests need; takes some minutes,
-as most bugs lie in headers that every instruction set compiles. tests/README.md lists what each bug is.
+A suite that cannot fail proves nothing. Needs a compiler, cmake, pybind11 and what the tests need. A bug takes
+seconds or, in a header that every instruction set compiles, minutes. tests/README.md lists what each bug is.
 """
 
 from __future__ import annotations
