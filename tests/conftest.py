@@ -1,5 +1,6 @@
 """Settings of the whole suite."""
 
+import fcntl
 import os
 import signal
 import sys
@@ -20,6 +21,19 @@ settings.load_profile("repeatable")
 # A shell's background job ignores Ctrl-C, and its children with it: tests that press it need Python's own handler.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    """Where tests run side by side, those marked `alone` wait for the others to end, and the others for them."""
+    if not hasattr(item.config, "workerinput"):  # one process, or one that a test has started
+        return (yield)
+    here = Path(__file__)
+    with open(here) as running, open(here.with_name("README.md")) as entrance:  # for their locks
+        fcntl.flock(entrance, fcntl.LOCK_EX)  # nobody overtakes who waits for an empty room
+        fcntl.flock(running, fcntl.LOCK_EX if item.get_closest_marker("alone") else fcntl.LOCK_SH)
+        fcntl.flock(entrance, fcntl.LOCK_UN)
+        return (yield)
 
 
 @pytest.fixture

@@ -41,6 +41,7 @@ def test_only_the_core_and_numpy_are_loaded():
         assert module not in ours
 
 
+@pytest.mark.alone
 def test_import_takes_less_than_1_3_times_numpys():
     def seconds(module):
         begin = time.perf_counter()

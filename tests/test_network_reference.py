@@ -20,6 +20,13 @@ from comparison import (
 
 SEEDS = range(200)
 STEPS = 5
+# An optimizer's rule knows nothing of topologies: some are trained by every one, each of the others by the next in turn.
+TRAINED = [
+    (seed, name)
+    for seed in SEEDS
+    for turn, name in enumerate(OPTIMIZERS)
+    if seed < 40 or seed % len(OPTIMIZERS) == turn
+]
 
 
 @lru_cache(maxsize=1)
@@ -45,8 +52,7 @@ def test_outputs_and_gradients(seed, dtype):
 
 
 @pytest.mark.parametrize("dtype", BOUND)
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed, optimizer", TRAINED)
 def test_five_steps(seed, optimizer, dtype):
     case, exact = weights(seed, optimizer)
     ours, settings = OPTIMIZERS[optimizer]

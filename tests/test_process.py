@@ -64,6 +64,7 @@ def test_a_network_deleted_in_use_and_exit_with_threads_alive():
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+@pytest.mark.alone
 def test_interrupt_stops_at_a_step_within_200_ms():
     script = SETUP + textwrap.dedent("""
         trainer = rc.Trainer(net, optimizer=rc.SGD(lr=1e-4), batch_size=64)

@@ -294,6 +294,7 @@ def test_ctrl_c_while_validating():
     assert_same(whole, trainer)
 
 
+@pytest.mark.alone
 def test_ctrl_c_while_a_batch_is_made():
     X, y = problem()
     trainer, whole = make(), make()
