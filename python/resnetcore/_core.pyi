@@ -17,7 +17,8 @@ class DeviceArray:
     """An array in a GPU's memory, as networks there give them.
 
     Other libraries take it without a copy, by DLPack (`torch.from_dlpack`, `cupy.from_dlpack`, `jax.dlpack.from_dlpack`)
-    or by `__cuda_array_interface__`. What is in it has been computed when it is given.
+    or by `__cuda_array_interface__`. What is in it has been computed when it is given; of a call that was given a stream,
+    it comes first in that stream's order.
     """
 
     @property
@@ -324,6 +325,114 @@ def residual_update_bf16(
     lr: float,
     device: str = "cpu",
 ) -> tuple[list[_Array], _Array]: ...
+def residual_forward_on_gpu_f32(
+    sources: list[DeviceArray],
+    weights: list[DeviceArray],
+    bias: DeviceArray | None,
+    identity: list[DeviceArray],
+    activation: str,
+    out: DeviceArray,
+    stream: int | None,
+) -> None: ...
+def residual_backward_on_gpu_f32(
+    grad: DeviceArray,
+    a: DeviceArray,
+    sources: list[DeviceArray],
+    weights: list[DeviceArray],
+    bias: DeviceArray | None,
+    identity: list[DeviceArray],
+    activation: str,
+    d_sources: list[DeviceArray],
+    d_weights: list[DeviceArray],
+    d_bias: DeviceArray | None,
+    deltas: list[DeviceArray],
+    stream: int | None,
+) -> None: ...
+def residual_update_on_gpu_f32(
+    grad: DeviceArray,
+    a: DeviceArray,
+    sources: list[DeviceArray],
+    weights: list[DeviceArray],
+    bias: DeviceArray | None,
+    identity: list[DeviceArray],
+    activation: str,
+    d_sources: list[DeviceArray],
+    deltas: list[DeviceArray],
+    lr: float,
+    stream: int | None,
+) -> None: ...
+def residual_forward_on_gpu_f64(
+    sources: list[DeviceArray],
+    weights: list[DeviceArray],
+    bias: DeviceArray | None,
+    identity: list[DeviceArray],
+    activation: str,
+    out: DeviceArray,
+    stream: int | None,
+) -> None: ...
+def residual_backward_on_gpu_f64(
+    grad: DeviceArray,
+    a: DeviceArray,
+    sources: list[DeviceArray],
+    weights: list[DeviceArray],
+    bias: DeviceArray | None,
+    identity: list[DeviceArray],
+    activation: str,
+    d_sources: list[DeviceArray],
+    d_weights: list[DeviceArray],
+    d_bias: DeviceArray | None,
+    deltas: list[DeviceArray],
+    stream: int | None,
+) -> None: ...
+def residual_update_on_gpu_f64(
+    grad: DeviceArray,
+    a: DeviceArray,
+    sources: list[DeviceArray],
+    weights: list[DeviceArray],
+    bias: DeviceArray | None,
+    identity: list[DeviceArray],
+    activation: str,
+    d_sources: list[DeviceArray],
+    deltas: list[DeviceArray],
+    lr: float,
+    stream: int | None,
+) -> None: ...
+def residual_forward_on_gpu_bf16(
+    sources: list[DeviceArray],
+    weights: list[DeviceArray],
+    bias: DeviceArray | None,
+    identity: list[DeviceArray],
+    activation: str,
+    out: DeviceArray,
+    stream: int | None,
+) -> None: ...
+def residual_backward_on_gpu_bf16(
+    grad: DeviceArray,
+    a: DeviceArray,
+    sources: list[DeviceArray],
+    weights: list[DeviceArray],
+    bias: DeviceArray | None,
+    identity: list[DeviceArray],
+    activation: str,
+    d_sources: list[DeviceArray],
+    d_weights: list[DeviceArray],
+    d_bias: DeviceArray | None,
+    deltas: list[DeviceArray],
+    stream: int | None,
+) -> None: ...
+def residual_update_on_gpu_bf16(
+    grad: DeviceArray,
+    a: DeviceArray,
+    sources: list[DeviceArray],
+    weights: list[DeviceArray],
+    bias: DeviceArray | None,
+    identity: list[DeviceArray],
+    activation: str,
+    d_sources: list[DeviceArray],
+    deltas: list[DeviceArray],
+    lr: float,
+    stream: int | None,
+) -> None: ...
 def set_num_threads(threads: int) -> None:
     """Sets the threads that kernels run on, 1 to 1024."""
 
@@ -335,6 +444,17 @@ def use_host_threads(count: int) -> int:
 
 def xla_handlers() -> dict[str, Any]:
     """Handlers for XLA's foreign function interface on the CPU, by target name."""
+
+def array_at(
+    device: str, address: int, shape: Sequence[int], strides: Sequence[int], dtype: np.dtype[Any], owner: Any
+) -> DeviceArray:
+    """Memory of a GPU that `owner` keeps; strides in elements. Work on it is not ordered by this."""
+
+def layout_of(array: DeviceArray) -> _Array:
+    """A NumPy array of the same addresses: its elements are not the CPU's to read."""
+
+def zeros_on(device: str, shape: Sequence[int], dtype: np.dtype[Any]) -> DeviceArray:
+    """Zeros in a GPU's memory, in C order."""
 
 def to_device(array: _Array, device: str) -> DeviceArray:
     """A copy of a NumPy array in a GPU's memory."""

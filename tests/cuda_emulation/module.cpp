@@ -195,11 +195,20 @@ extern "C" __attribute__((visibility("default"))) const resnetcore::CudaModule* 
     return &module;
 }
 
-// Another program's work, for tests: a stream of its own, and a copy of the host's memory to the device's in its order.
+// Another program's work, for tests: a stream of its own, and copies of the host's memory to the device's and back in
+// its order. Nothing is carried out before somebody waits.
 extern "C" __attribute__((visibility("default"))) void* emulated_stream() { return emulation::make_stream(); }
 extern "C" __attribute__((visibility("default"))) void emulated_copy(void* stream, void* to, const void* from,
                                                                      std::size_t bytes) {
     const std::string staged(static_cast<const char*>(from), bytes);
     emulation::find_stream(stream)->add(
         std::make_shared<const std::function<void()>>([to, staged] { std::memcpy(to, staged.data(), staged.size()); }));
+}
+extern "C" __attribute__((visibility("default"))) void emulated_fetch(void* stream, void* to, const void* from,
+                                                                      std::size_t bytes) {
+    emulation::find_stream(stream)->add(
+        std::make_shared<const std::function<void()>>([=] { std::memcpy(to, from, bytes); }));
+}
+extern "C" __attribute__((visibility("default"))) void emulated_wait(void* stream) {
+    emulation::find_stream(stream)->wait();
 }
