@@ -39,7 +39,7 @@ void ParameterStore<T>::write(int id, const Compute<T>* values) {
 template <class T>
 void ParameterStore<T>::write_forward(int id, const Compute<T>* transposed) {
     const Parameter& p = list_.all[id];
-    if (!p.is_matrix()) return write(id, transposed);
+    if (!p.is_matrix()) return pack(id, transposed, values(id));
     T* panels = operands(id).panels;
     if constexpr (computes_itself<T>) panels = values(id);
     kernels_.pack_transposed(p.columns, p.rows, {transposed, p.rows}, panels);
@@ -48,7 +48,7 @@ void ParameterStore<T>::write_forward(int id, const Compute<T>* transposed) {
 template <class T>
 void ParameterStore<T>::write_backward(int id, const Compute<T>* transposed) {
     const Parameter& p = list_.all[id];
-    if (!p.is_matrix()) return write(id, transposed);
+    if (!p.is_matrix()) return pack(id, transposed, values(id));
     kernels_.pack_operand(p.columns, p.rows, {transposed, p.rows}, stored_[id].transposed.data());
 }
 

@@ -160,7 +160,13 @@ class Vjp:
     """A stack of layers for a framework with gradients of its own; parameters come with each call, in order."""
 
     def __init__(
-        self, inputs: int, layers: list[dict[str, Any]], dtype: str, training: bool, input_gradient: bool
+        self,
+        inputs: int,
+        layers: list[dict[str, Any]],
+        dtype: str,
+        training: bool,
+        input_gradient: bool,
+        device: str = "cpu",
     ) -> None: ...
     @property
     def outputs(self) -> int:
@@ -170,11 +176,21 @@ class Vjp:
         """Name, shape, (out, in) for a matrix, and whether it is trained."""
     def tape_bytes(self, rows: int) -> int:
         """What a forward pass leaves for backward."""
-    # Arrays are NumPy's, or of a type that has DLPack's C exchange API.
-    def forward(self, x: Any, values: list[Any], seed: int, tape: Any, out: Any, carried: list[Any]) -> None:
+    # Arrays are NumPy's, or of a type that has DLPack's C exchange API; on a GPU they are DeviceArrays.
+    def forward(
+        self, x: Any, values: list[Any], seed: int, tape: Any, out: Any, carried: list[Any], stream: int | None = None
+    ) -> None:
         """Fills `tape`, `out` and, in training, `carried`: the running statistics, in order."""
     def backward(
-        self, x: Any, values: list[Any], seed: int, tape: Any, d_out: Any, d_x: Any, gradients: list[Any]
+        self,
+        x: Any,
+        values: list[Any],
+        seed: int,
+        tape: Any,
+        d_out: Any,
+        d_x: Any,
+        gradients: list[Any],
+        stream: int | None = None,
     ) -> None:
         """Fills `gradients`, of what is trained, in order, and `d_x`, where it was asked for."""
 
