@@ -507,10 +507,17 @@ BUGS = (
         "cpp:devices",
     ),
     Bug(
+        "who goes on in another stream is not told of a launch that failed",
+        "csrc/kernels/cuda/memory.cpp",
+        "cudaGetLastError();  // as above",
+        "cudaSuccess;  // as above",
+        "cpp:cuda_streams",
+    ),
+    Bug(
         "a launch that failed is not told of",
         "csrc/kernels/cuda/memory.cpp",
-        "launch = cudaGetLastError();",
-        "launch = cudaSuccess;",
+        "launch = cudaGetLastError();  // of",
+        "launch = cudaSuccess;  // of",
         "cpp:cuda_streams",
     ),
     Bug(

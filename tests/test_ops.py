@@ -7,9 +7,11 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+import capsules
 import resnetcore as rc
 from reference import ACTIVATIONS
 from resnetcore import ops
+from resnetcore._blocks import overlap
 
 BFLOAT16 = ml_dtypes.bfloat16
 DTYPES = ["float32", "float64", BFLOAT16]
@@ -274,17 +276,27 @@ def test_a_device_that_is_not_there(rng):
             ops.residual_forward(sources, weights, bias, identity, device=name)
 
 
+def test_an_array_on_a_gpu_that_is_not_there(rng):
+    (source,), weights, _, _ = block(rng, "float32", inner=(5,))
+    there = capsules.Producer(source, device_kind=2, device_index=63)
+    with pytest.raises(rc.DeviceError, match=r'^residual_forward: .*"cuda:63" is not available'):
+        ops.residual_forward([there], weights)
+    assert there.asked == []
+
+
 @pytest.mark.gpu
 def test_more_terms_than_a_gpu_adds(rng, device):
     sources, weights, _, _ = block(rng, "float32", inner=(1,) * 600, identities=0)
-    with pytest.raises(rc.DeviceError, match=r'"cuda:0" adds at most \d+ sources .*, got 600; use device="cpu"'):
+    with pytest.raises(rc.DeviceError, match=r'"cuda:0" adds at most \d+ sources .*, got 600; compute it on the CPU'):
         ops.residual_forward(sources, weights, device=device)
 
 
 @pytest.mark.gpu
 def test_wider_than_a_gpu_takes(device):
     wide = np.broadcast_to(np.float32(1), (1, 2**31))
-    with pytest.raises(rc.DeviceError, match=r'"cuda:0" takes widths of at most \d+, got 2147483648; use device="cpu"'):
+    with pytest.raises(
+        rc.DeviceError, match=r'"cuda:0" takes widths of at most \d+, got 2147483648; compute it on the CPU'
+    ):
         ops.residual_forward([np.empty((0, 1), "f4")], [wide], device=device)
 
 
@@ -400,7 +412,7 @@ def test_where_a_common_element_is_too_hard_to_find_there_may_be_one():
     memory = np.zeros(192163377, np.int8)
     first = np.lib.stride_tricks.as_strided(memory, (1049, 1049, 1049), (36674, 61119, 85569))
     second = np.lib.stride_tricks.as_strided(memory[64023025:], (1049, 1049, 1), (12223, 12224, 1))
-    assert ops._overlap(first, second)
+    assert overlap(first, second)
 
 
 def test_memory_between_an_inputs_is_not_an_inputs():

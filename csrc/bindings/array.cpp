@@ -3,6 +3,8 @@
 #include "base/error.h"
 #include "base/text.h"
 #include "bindings/without_gil.h"
+#include "runtime/aligned.h"
+#include "runtime/gathered.h"
 
 namespace py = pybind11;
 
@@ -70,11 +72,21 @@ InputMatrix<T> matrix_on_device(const DeviceArray& array) {
         read = DeviceArray::zeros(*array.device, py::dtype::of<T>(), array.shape);
         const CurrentDevice current(*array.device);
         GatherArgs args = gathered_from(array);
+        if (!computes_itself<T> && args.from_type != gathered_type<T>)
+            throw DTypeError("a bfloat16 array is needed, got " + text(array.dtype));
         args.rows = array.shape[0];
         args.columns = array.shape[1];
+        AlignedArray<Compute<T>> wide(*array.device);
         args.to = read.data;
-        args.to_type = std::is_same_v<T, double> ? GatherArgs::f64 : GatherArgs::f32;
+        if (!computes_itself<T>) {
+            wide.reserve(args.rows * args.columns);
+            args.to = wide.data();
+        }
+        args.to_type = gathered_type<Compute<T>>;
         array.device->gather(args);
+        if (!computes_itself<T>)
+            array.device->kernels<T>().narrow(args.rows, args.columns, {wide.data(), args.columns},
+                                              {reinterpret_cast<T*>(read.data), args.columns});
         // What is wrong with other arguments is found later: then, too, the caller's memory is the caller's again.
         const WithoutGil release;
         array.device->synchronize();
@@ -120,7 +132,7 @@ InputMatrix<T> input_matrix(py::handle value, const char* operation, const char*
                             const Device& device) {
     if (py::isinstance<DeviceArray>(value)) {
         const DeviceArray& array = device_matrix(value, operation, argument, columns, device);
-        if constexpr (computes_itself<T>) return matrix_on_device<T>(array);
+        return matrix_on_device<T>(array);
     }
     const InputArray input = computes_itself<T>
                                  ? input_array(value, operation, argument)

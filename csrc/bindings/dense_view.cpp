@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/text.h"
+#include "bindings/device_array.h"
 
 namespace py = pybind11;
 
@@ -57,7 +58,15 @@ Element* DenseViews::find(py::handle array, const DenseShape& shape, bool writte
     void* data = nullptr;
     bool fits = false, empty = false;
     for (int i = 0; i < shape.ndim; ++i) empty |= shape.sizes[i] == 0;
-    if (look(array, tensor)) {
+    if (py::isinstance<DeviceArray>(array)) {
+        const auto& there = array.cast<const DeviceArray&>();
+        data = there.data;
+        fits = there.device == &device_ && there.dtype.is(py::dtype::of<Element>()) && (empty || there.is_dense()) &&
+               std::equal(shape.sizes, shape.sizes + shape.ndim, there.shape.begin(), there.shape.end()) &&
+               !(written && there.read_only);
+    } else if (!device_.is_host()) {
+        fits = false;
+    } else if (look(array, tensor)) {
         data = static_cast<char*>(tensor.data) + tensor.byte_offset;
         fits = holds<Element>(tensor) && tensor.ndim == shape.ndim &&
                std::equal(shape.sizes, shape.sizes + shape.ndim, tensor.shape) && (empty || is_in_c_order(tensor));
@@ -69,7 +78,8 @@ Element* DenseViews::find(py::handle array, const DenseShape& shape, bool writte
     }
     if (!fits || (!empty && reinterpret_cast<std::uintptr_t>(data) % alignof(Element) != 0))
         throw ShapeError(std::string(operation) + ": " + name + " must be a dense array of shape " +
-                         shape_text(std::vector<std::int64_t>(shape.sizes, shape.sizes + shape.ndim)));
+                         shape_text(std::vector<std::int64_t>(shape.sizes, shape.sizes + shape.ndim)) + " on " +
+                         device_.name());
     return static_cast<Element*>(data);
 }
 

@@ -1,4 +1,5 @@
-// Where a dense array lies, for the time of a call: NumPy's, or a tensor whose type has DLPack's C exchange API. That
+// Where a dense array lies, for the time of a call: NumPy's, a DeviceArray, or a tensor whose type has DLPack's C
+// exchange API. That
 // costs a hundredth of what an array made of the tensor does, which is most of what a small network's step takes.
 #pragma once
 
@@ -8,6 +9,7 @@
 #include <string>
 
 #include "bindings/dlpack_structs.h"
+#include "runtime/device.h"
 
 namespace resnetcore {
 
@@ -19,7 +21,9 @@ struct DenseShape {
 // Looks at the arrays of one call, most of which are of one type.
 class DenseViews {
 public:
-    // The memory of an aligned array of Element, in C order, of this shape and on the CPU; else a ShapeError, which
+    explicit DenseViews(const Device& device) : device_(device) {}
+
+    // The memory of an aligned array of Element, in C order, of this shape and on the device; else a ShapeError, which
     // `operation` and `name` begin.
     template <class Element>
     Element* find(pybind11::handle array, const DenseShape& shape, bool written, const char* operation,
@@ -28,6 +32,7 @@ public:
 private:
     bool look(pybind11::handle array, dlpack::Tensor& tensor);
 
+    const Device& device_;
     const PyTypeObject* type_ = nullptr;
     const dlpack::ExchangeApi* api_ = nullptr;  // of `type_`
 };

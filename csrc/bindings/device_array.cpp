@@ -8,6 +8,7 @@
 #include <memory>
 
 #include "base/error.h"
+#include "base/text.h"
 #include "bindings/array.h"
 #include "bindings/dlpack_tensor.h"
 #include "bindings/without_gil.h"
@@ -218,6 +219,14 @@ bool DeviceArray::is_dense() const {
     return true;
 }
 
+DeviceArray DeviceArray::as_row() const {
+    if (shape.size() != 1) throw ShapeError("a vector is needed, got " + shape_text(shape));
+    DeviceArray row = *this;
+    row.shape.insert(row.shape.begin(), 1);
+    row.strides.insert(row.strides.begin(), shape[0] * strides[0]);
+    return row;
+}
+
 DeviceArray DeviceArray::operator[](const py::slice& rows) const {
     if (shape.empty()) throw ShapeError("a DeviceArray without dimensions has no rows");
     py::ssize_t start = 0, stop = 0, step = 0, count = 0;
@@ -227,6 +236,14 @@ DeviceArray DeviceArray::operator[](const py::slice& rows) const {
     part.shape[0] = count;
     part.strides[0] *= step;
     return part;
+}
+
+py::array DeviceArray::layout() const {
+    std::vector<py::ssize_t> byte_strides(strides.begin(), strides.end());
+    for (py::ssize_t& stride : byte_strides) stride *= dtype.itemsize();
+    py::array same(dtype, shape, byte_strides, size() > 0 ? data : nullptr, py::none());
+    if (read_only) same.attr("setflags")(py::arg("write") = false);
+    return same;
 }
 
 py::array DeviceArray::numpy() const {
@@ -245,14 +262,32 @@ py::array DeviceArray::numpy() const {
     return is_dense() ? view : view.attr("copy")().cast<py::array>();
 }
 
-DeviceArray to_device(const py::array& array, const std::string& device) {
+CudaDevice& gpu_named(const std::string& device, const char* operation) {
     auto* const gpu = dynamic_cast<CudaDevice*>(&find_device(device));
-    if (!gpu) throw DeviceError("to_device: device must be a GPU, got \"" + device + "\"");
+    if (!gpu) throw DeviceError(std::string(operation) + ": device must be a GPU, got \"" + device + "\"");
+    return *gpu;
+}
+
+DeviceArray array_at(const std::string& device, std::intptr_t address, std::vector<std::int64_t> shape,
+                     std::vector<std::int64_t> strides, const py::dtype& dtype, const py::object& owner) {
+    DeviceArray array;
+    array.device = &gpu_named(device, "array_at");
+    array.data = static_cast<char*>(at_address(address));
+    array.dtype = dtype;
+    array.shape = std::move(shape);
+    array.strides = std::move(strides);
+    array.owner = owner;
+    check_alignment(array, "array_at");
+    return array;
+}
+
+DeviceArray to_device(const py::array& array, const std::string& device) {
+    CudaDevice& gpu = gpu_named(device, "to_device");
     const auto dense = py::array::ensure(array, py::array::c_style);
-    DeviceArray copy = DeviceArray::zeros(*gpu, array.dtype(), {array.shape(), array.shape() + array.ndim()});
-    const CurrentDevice current(*gpu);
-    gpu->upload(copy.data, dense.data(), copy.bytes());
-    gpu->synchronize();
+    DeviceArray copy = DeviceArray::zeros(gpu, array.dtype(), {array.shape(), array.shape() + array.ndim()});
+    const CurrentDevice current(gpu);
+    gpu.upload(copy.data, dense.data(), copy.bytes());
+    gpu.synchronize();
     return copy;
 }
 

@@ -1,8 +1,9 @@
 // An array in a GPU's memory, whoever made it: the one form in which such arrays come in and go out.
 //
 // Invariant: what it shows is there for work that is put on its device's stream from now on; no work of this library's
-// that reads or writes it is under way while Python runs, but for a fit's on its X, which it keeps for as long. So its
-// memory may be given back at any time, and by any thread.
+// that reads or writes it is under way while Python runs, but for a fit's on its X, which it keeps for as long, and for
+// a call's that was given a stream, by which the caller orders what becomes of the memory (bindings/stream_order.h). So
+// its memory may be given back at any time, and by any thread.
 #pragma once
 
 #include <pybind11/numpy.h>
@@ -29,7 +30,8 @@ struct DeviceArray {
 
     std::int64_t size() const;
     std::size_t bytes() const { return static_cast<std::size_t>(size() * dtype.itemsize()); }
-    bool is_dense() const;  // in C order, without gaps
+    bool is_dense() const;       // in C order, without gaps
+    DeviceArray as_row() const;  // a vector, as a matrix of one row
     // Part of the first dimension, as Python slices it.
     DeviceArray operator[](const pybind11::slice& rows) const;
     // The same elements, apart as they are, in memory of their own.
@@ -39,10 +41,20 @@ struct DeviceArray {
     void note_given() const;
     // A copy in the host's memory, of the record that stands for bfloat16 (bindings/array.h) where it is that.
     pybind11::array numpy() const;
+    // Of the same addresses and strides, for whoever asks about them alone: the host cannot read what is there.
+    pybind11::array layout() const;
 };
 
 // A stream or memory, as Python names it.
 void* at_address(std::intptr_t address);
+
+// Throws DeviceError, beginning with `operation`, where it is none that can be had.
+CudaDevice& gpu_named(const std::string& device, const char* operation);
+
+// The memory of a library that says itself where it is; `owner` keeps it. Its strides are in elements, and whoever asks
+// for work on it sees to the order of streams.
+DeviceArray array_at(const std::string& device, std::intptr_t address, std::vector<std::int64_t> shape,
+                     std::vector<std::int64_t> strides, const pybind11::dtype& dtype, const pybind11::object& owner);
 
 // Looks at `value`, which offers its memory by DLPack or __cuda_array_interface__, in place. Its producer's work so far
 // comes before whatever is asked of the device's stream from now on. `what` begins the messages. Throws BufferError

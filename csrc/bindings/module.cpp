@@ -7,6 +7,7 @@ PYBIND11_MODULE(_core, m) {
     resnetcore::register_dlpack(m);
     resnetcore::register_device_array(m);
     resnetcore::register_ops(m);
+    resnetcore::register_device_ops(m);
     resnetcore::register_network(m);
     resnetcore::register_trainer(m);
     resnetcore::register_vjp(m);

@@ -24,6 +24,10 @@ std::int64_t length(const DeviceArray& array) {
     return array.shape[0];
 }
 
+DeviceArray zeros_on(const std::string& device, std::vector<std::int64_t> shape, const py::dtype& dtype) {
+    return DeviceArray::zeros(gpu_named(device, "zeros_on"), dtype, std::move(shape));
+}
+
 std::string text(const DeviceArray& array) {
     const py::tuple shape(py::cast(array.shape));
     return "<DeviceArray of " + py::repr(shape).cast<std::string>() + " " + py::str(array.dtype).cast<std::string>() +
@@ -36,7 +40,8 @@ void register_device_array(py::module_& m) {
     py::class_<DeviceArray>(m, "DeviceArray", R"(An array in a GPU's memory, as networks there give them.
 
 Other libraries take it without a copy, by DLPack (`torch.from_dlpack`, `cupy.from_dlpack`, `jax.dlpack.from_dlpack`) or by
-`__cuda_array_interface__`. What is in it has been computed when it is given.)")
+`__cuda_array_interface__`. What is in it has been computed when it is given; of a call that was given a stream, it comes
+first in that stream's order.)")
         .def_property_readonly("shape", [](const DeviceArray& a) { return py::tuple(py::cast(a.shape)); })
         .def_property_readonly("ndim", [](const DeviceArray& a) { return a.shape.size(); })
         .def_property_readonly("dtype", [](const DeviceArray& a) { return a.dtype; })
@@ -54,6 +59,13 @@ Other libraries take it without a copy, by DLPack (`torch.from_dlpack`, `cupy.fr
         .def_property_readonly("__cuda_array_interface__", &interface_or_none);
     m.def("device_array", &device_array, py::arg("value"), py::arg("what"), py::arg("home") = "cuda",
           "The memory of any array on a GPU that speaks DLPack or has a __cuda_array_interface__.");
+    m.def("array_at", &array_at, py::arg("device"), py::arg("address"), py::arg("shape"), py::arg("strides"),
+          py::arg("dtype"), py::arg("owner"),
+          "Memory of a GPU that `owner` keeps; strides in elements. Work on it is not ordered by this.");
+    m.def("zeros_on", &zeros_on, py::arg("device"), py::arg("shape"), py::arg("dtype"),
+          "Zeros in a GPU's memory, in C order.");
+    m.def("layout_of", &DeviceArray::layout, py::arg("array"),
+          "A NumPy array of the same addresses: its elements are not the CPU's to read.");
     m.def("to_device", &to_device, py::arg("array"), py::arg("device"), "A copy of a NumPy array in a GPU's memory.");
 }
 

@@ -1,5 +1,5 @@
-// resnetcore._core's pure functions. python/resnetcore/ops.py has checked every argument and made every result array;
-// here pointers are taken and the GIL is released.
+// resnetcore._core's pure functions of the host's arrays. python/resnetcore/ops.py has checked every argument; here
+// pointers are taken and the GIL is released.
 #include <pybind11/stl.h>
 
 #include <cmath>
@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "base/text.h"
 #include "bindings/array.h"
+#include "bindings/block_inputs.h"
 #include "bindings/register.h"
 #include "bindings/without_gil.h"
 #include "functional/staged_residual.h"
@@ -18,40 +19,6 @@ namespace py = pybind11;
 namespace resnetcore {
 namespace {
 
-// Keeps every matrix alive (and copied, where its layout asks for it) while the kernels read it.
-template <class T>
-struct Inputs {
-    std::vector<InputMatrix<T>> owners;
-    py::array bias;
-    ResidualArguments<T> arguments;
-
-    Matrix<T> matrix(py::handle value, const char* operation, const char* name) {
-        owners.push_back(input_matrix<T>(value, operation, name, -1));
-        const InputMatrix<T>& m = owners.back();
-        return {m.data, m.rows, m.columns, m.stride};
-    }
-};
-
-template <class T>
-Inputs<T> inputs(const char* operation, const py::list& sources, const py::list& weights, const py::object& bias,
-                 const py::list& identity, const std::string& activation) {
-    Inputs<T> in;
-    ResidualArguments<T>& arguments = in.arguments;
-    for (py::handle a : sources) arguments.sources.push_back(in.matrix(a, operation, "sources"));
-    for (py::handle w : weights) arguments.weights.push_back(in.matrix(w, operation, "weights"));
-    for (py::handle a : identity) arguments.identity.push_back(in.matrix(a, operation, "identity"));
-    if (!bias.is_none()) {
-        in.bias = dense<T>(bias);
-        arguments.bias = static_cast<const T*>(in.bias.data());
-    }
-    arguments.rows = arguments.sources.at(0).rows;
-    arguments.columns = arguments.weights.at(0).columns;
-    arguments.activation = find_activation(activation);
-    if (arguments.activation < 0)
-        throw ValueError(std::string(operation) + ": unknown activation '" + activation + "'");
-    return in;
-}
-
 template <class T>
 MutableRows<T> output(const py::array_t<T>& array) {
     return {const_cast<T*>(array.data()), array.strides(0) / static_cast<py::ssize_t>(sizeof(T))};
@@ -60,7 +27,7 @@ MutableRows<T> output(const py::array_t<T>& array) {
 template <class T>
 void forward(const py::list& sources, const py::list& weights, const py::object& bias, const py::list& identity,
              const std::string& activation, const py::array& out, const std::string& device) {
-    const Inputs<T> in = inputs<T>("residual_forward", sources, weights, bias, identity, activation);
+    const BlockInputs<T> in = block_inputs<T>("residual_forward", sources, weights, bias, identity, activation);
     MutableRows<T> rows;
     MutableRows<Compute<T>> wide;
     if (computes_itself<T> || py::isinstance<py::array_t<T>>(out))
@@ -81,7 +48,7 @@ struct Gradients {
 };
 
 template <class T>
-Gradients<T> gradients(const char* operation, Inputs<T>& in, const py::object& grad, const py::object& a,
+Gradients<T> gradients(const char* operation, BlockInputs<T>& in, const py::object& grad, const py::object& a,
                        const std::string& device) {
     const ResidualArguments<T>& arguments = in.arguments;
     Gradients<T> out;
@@ -118,7 +85,7 @@ template <class T>
 py::tuple backward(const py::object& grad, const py::object& a, const py::list& sources, const py::list& weights,
                    const py::object& bias, const py::list& identity, const std::string& activation,
                    const std::string& device) {
-    Inputs<T> in = inputs<T>("residual_backward", sources, weights, bias, identity, activation);
+    BlockInputs<T> in = block_inputs<T>("residual_backward", sources, weights, bias, identity, activation);
     const Gradients<T> out = gradients("residual_backward", in, grad, a, device);
     py::list d_weights;
     for (const auto& wide : out.weights) d_weights.append(rounded<T>(wide));
@@ -142,7 +109,7 @@ py::tuple update(const py::object& grad, const py::object& a, const py::list& so
                  const std::string& device) {
     if (!(lr > 0 && std::isfinite(lr)))
         throw ValueError("residual_update: lr must be positive and finite, got " + number_text(lr));
-    Inputs<T> in = inputs<T>("residual_update", sources, weights, bias, identity, activation);
+    BlockInputs<T> in = block_inputs<T>("residual_update", sources, weights, bias, identity, activation);
     const Gradients<T> out = gradients("residual_update", in, grad, a, device);
     for (std::size_t s = 0; s < out.weights.size(); ++s)
         descend(in_place<T>(weights[s].cast<py::array>()), out.weights[s].data(), lr);

@@ -11,6 +11,7 @@
 #include "bindings/dense_view.h"
 #include "bindings/layer_dict.h"
 #include "bindings/register.h"
+#include "bindings/stream_order.h"
 #include "bindings/without_gil.h"
 #include "train/vjp.h"
 
@@ -32,15 +33,16 @@ struct VjpObject {
 };
 
 VjpObject make(py::handle inputs, const py::sequence& layers, const std::string& dtype, bool training,
-               bool input_gradient) {
+               bool input_gradient, const std::string& device_name) {
+    Device& device = find_device(device_name);
     Topology topology;
     topology.inputs = integer_argument(inputs, "Vjp: inputs");
     for (const py::handle layer : layers)
         topology.layers.push_back(layer_from_dict(layer.cast<py::dict>(), topology.depth() + 1));
     const VjpOptions options{training, input_gradient};
-    if (dtype == "float32") return {std::make_shared<Vjp<float>>(topology, options)};
-    if (dtype == "float64") return {std::make_shared<Vjp<double>>(topology, options)};
-    if (dtype == "bfloat16") return {std::make_shared<Vjp<bfloat16>>(topology, options)};
+    if (dtype == "float32") return {std::make_shared<Vjp<float>>(topology, options, device)};
+    if (dtype == "float64") return {std::make_shared<Vjp<double>>(topology, options, device)};
+    if (dtype == "bfloat16") return {std::make_shared<Vjp<bfloat16>>(topology, options, device)};
     throw DTypeError("Vjp: dtype must be \"float32\", \"float64\" or \"bfloat16\", got \"" + dtype + "\"");
 }
 
@@ -106,11 +108,18 @@ std::vector<Compute<T>*> written(const Vjp<T>& vjp, DenseViews& views, const py:
     return found;
 }
 
+// None on the host, whose work is done when it returns.
+std::unique_ptr<StreamOrder> order_of(Device& device, const py::object& stream) {
+    auto* const gpu = dynamic_cast<CudaDevice*>(&device);
+    return gpu ? std::make_unique<StreamOrder>(*gpu, stream, operation) : nullptr;
+}
+
 void forward(const VjpObject& object, py::handle x, const py::list& values, std::uint64_t seed, py::handle tape,
-             py::handle out, const py::list& carried) {
+             py::handle out, const py::list& carried, const py::object& stream) {
     object.with([&](auto& vjp) {
         using T = typename std::decay_t<decltype(vjp)>::Scalar;
-        DenseViews views;
+        const auto order = order_of(vjp.device(), stream);
+        DenseViews views(vjp.device());
         const VjpPass<T> pass = pass_of(object, vjp, views, x, values, seed, tape);
         auto* result = views.find<Compute<T>>(out, {2, {pass.rows, vjp.outputs()}}, true, operation, "out");
         const bool moves = vjp.options().training;
@@ -118,14 +127,16 @@ void forward(const VjpObject& object, py::handle x, const py::list& values, std:
                                         [&](const Parameter& p) { return moves && is_running(p); });
         const WithoutGil release;
         vjp.forward(pass, result, statistics);
+        if (order) order->finish();
     });
 }
 
 void backward(const VjpObject& object, py::handle x, const py::list& values, std::uint64_t seed, py::handle tape,
-              py::handle d_out, py::handle d_x, const py::list& gradients) {
+              py::handle d_out, py::handle d_x, const py::list& gradients, const py::object& stream) {
     object.with([&](auto& vjp) {
         using T = typename std::decay_t<decltype(vjp)>::Scalar;
-        DenseViews views;
+        const auto order = order_of(vjp.device(), stream);
+        DenseViews views(vjp.device());
         const VjpPass<T> pass = pass_of(object, vjp, views, x, values, seed, tape);
         const auto* given = views.find<Compute<T>>(d_out, {2, {pass.rows, vjp.outputs()}}, false, operation, "d_out");
         const auto out = written(vjp, views, gradients, "gradients", [](const Parameter& p) { return p.trained; });
@@ -134,6 +145,7 @@ void backward(const VjpObject& object, py::handle x, const py::list& values, std
             input = views.find<Compute<T>>(d_x, {2, {pass.rows, vjp.topology().inputs}}, true, operation, "d_x");
         const WithoutGil release;
         vjp.backward(pass, given, input, out);
+        if (order) order->finish();
     });
 }
 
@@ -157,7 +169,7 @@ void register_vjp(py::module_& m) {
                           "A stack of layers for a framework with gradients of its own; parameters come with each "
                           "call, in order.")
         .def(py::init(&make), py::arg("inputs"), py::arg("layers"), py::arg("dtype"), py::arg("training"),
-             py::arg("input_gradient"))
+             py::arg("input_gradient"), py::arg("device") = "cpu")
         .def_property_readonly(
             "outputs", [](const VjpObject& o) { return o.with([](const auto& vjp) { return vjp.outputs(); }); },
             "Width of the last layer.")
@@ -165,9 +177,10 @@ void register_vjp(py::module_& m) {
                                "Name, shape, (out, in) for a matrix, and whether it is trained.")
         .def("tape_bytes", &bytes_of_tape, py::arg("rows"), "What a forward pass leaves for backward.")
         .def("forward", &forward, py::arg("x"), py::arg("values"), py::arg("seed"), py::arg("tape"), py::arg("out"),
-             py::arg("carried"), "Fills `tape`, `out` and, in training, `carried`: the running statistics, in order.")
+             py::arg("carried"), py::arg("stream") = py::none(),
+             "Fills `tape`, `out` and, in training, `carried`: the running statistics, in order.")
         .def("backward", &backward, py::arg("x"), py::arg("values"), py::arg("seed"), py::arg("tape"), py::arg("d_out"),
-             py::arg("d_x"), py::arg("gradients"),
+             py::arg("d_x"), py::arg("gradients"), py::arg("stream") = py::none(),
              "Fills `gradients`, of what is trained, in order, and `d_x`, where it was asked for.");
 }
 

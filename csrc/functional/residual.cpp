@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <new>
 #include <optional>
+#include <string>
 
+#include "base/error.h"
 #include "kernels/select.h"
 #include "math/activation.h"
 #include "math/optimizer.h"
@@ -249,6 +251,22 @@ void check_copyable(std::int64_t rows, std::int64_t columns) {
 }
 
 template <class T>
+void check_fits(const ResidualArguments<T>& arguments, const char* operation) {
+    const Device& device = *arguments.device;
+    const std::string where = std::string(operation) + ": device \"" + device.name() + "\" ";
+    std::int64_t widest = arguments.columns;
+    for (const Matrix<T>& source : arguments.sources) widest = std::max(widest, source.columns);
+    if (widest > device.max_columns())
+        throw DeviceError(where + "takes widths of at most " + std::to_string(device.max_columns()) + ", got " +
+                          std::to_string(widest) + "; compute it on the CPU");
+    const auto most = static_cast<std::size_t>(kernels_of(arguments).max_terms);
+    const std::size_t terms = std::max(arguments.sources.size(), arguments.identity.size());
+    if (most > 0 && terms > most)
+        throw DeviceError(where + "adds at most " + std::to_string(most) + " sources or identities, got " +
+                          std::to_string(terms) + "; compute it on the CPU");
+}
+
+template <class T>
 void residual_forward(const ResidualArguments<T>& arguments, MutableRows<T> out, MutableRows<Compute<T>> wide) {
     const ForwardOperands<T> operands(arguments);
     for_row_tiles(arguments, team_size(arguments), [&](int, std::int64_t begin, std::int64_t end) {
@@ -297,6 +315,9 @@ void descend(const Strided<T>& w, const Compute<T>* gradient, double lr) {
         }
 }
 
+template void check_fits(const ResidualArguments<float>&, const char*);
+template void check_fits(const ResidualArguments<double>&, const char*);
+template void check_fits(const ResidualArguments<bfloat16>&, const char*);
 template void residual_forward(const ResidualArguments<float>&, MutableRows<float>, MutableRows<float>);
 template void residual_forward(const ResidualArguments<double>&, MutableRows<double>, MutableRows<double>);
 template void residual_forward(const ResidualArguments<bfloat16>&, MutableRows<bfloat16>, MutableRows<float>);

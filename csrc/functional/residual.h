@@ -30,6 +30,10 @@ struct ResidualArguments {
     Device* device = &host_device();  // whose memory this and every result is in, and whose kernels run
 };
 
+// Throws DeviceError, beginning with `operation`, for longer lists or wider matrices than the device's kernels take.
+template <class T>
+void check_fits(const ResidualArguments<T>& arguments, const char* operation);
+
 // out = g(Σ A_s·W_s + bias + Σ identity). `wide` takes it before it is rounded to T, where that is a difference; then
 // `out` may be null.
 template <class T>
@@ -60,10 +64,13 @@ struct Strided {
     std::int64_t rows = 0, columns = 0, row_stride = 0, column_stride = 1;
 };
 
-// w ← w − η·g, rounded to T once; g is (rows, columns), dense.
+// w ← w − η·g, rounded to T once; g is (rows, columns), dense. Both are the host's.
 template <class T>
 void descend(const Strided<T>& w, const Compute<T>* gradient, double lr);
 
+extern template void check_fits(const ResidualArguments<float>&, const char*);
+extern template void check_fits(const ResidualArguments<double>&, const char*);
+extern template void check_fits(const ResidualArguments<bfloat16>&, const char*);
 extern template void residual_forward(const ResidualArguments<float>&, MutableRows<float>, MutableRows<float>);
 extern template void residual_forward(const ResidualArguments<double>&, MutableRows<double>, MutableRows<double>);
 extern template void residual_forward(const ResidualArguments<bfloat16>&, MutableRows<bfloat16>, MutableRows<float>);

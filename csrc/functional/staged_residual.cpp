@@ -1,10 +1,7 @@
 #include "functional/staged_residual.h"
 
-#include <algorithm>
 #include <deque>
-#include <string>
 
-#include "base/error.h"
 #include "runtime/staged.h"
 
 namespace resnetcore {
@@ -16,7 +13,7 @@ class StagedArguments {
 public:
     StagedArguments(Device& device, const ResidualArguments<T>& given, const char* operation) : arguments_(given) {
         arguments_.device = &device;
-        check_sizes(operation);
+        check_fits(arguments_, operation);
         for (auto* matrices : {&arguments_.sources, &arguments_.weights, &arguments_.identity})
             for (Matrix<T>& m : *matrices) {
                 const Rows<T> there = rows({m.data, m.stride}, m.rows, m.columns);
@@ -32,21 +29,6 @@ public:
     }
 
 private:
-    void check_sizes(const char* operation) const {
-        std::int64_t widest = arguments_.columns;
-        for (const Matrix<T>& source : arguments_.sources) widest = std::max(widest, source.columns);
-        if (widest > arguments_.device->max_columns())
-            throw DeviceError(std::string(operation) + ": device \"" + arguments_.device->name() +
-                              "\" takes widths of at most " + std::to_string(arguments_.device->max_columns()) +
-                              ", got " + std::to_string(widest) + "; use device=\"cpu\"");
-        const std::size_t most = static_cast<std::size_t>(arguments_.device->template kernels<T>().max_terms);
-        const std::size_t terms = std::max(arguments_.sources.size(), arguments_.identity.size());
-        if (most > 0 && terms > most)
-            throw DeviceError(std::string(operation) + ": device \"" + arguments_.device->name() + "\" adds at most " +
-                              std::to_string(most) + " sources or identities, got " + std::to_string(terms) +
-                              "; use device=\"cpu\"");
-    }
-
     ResidualArguments<T> arguments_;
     std::deque<Staged<T>> arrays_;
 };

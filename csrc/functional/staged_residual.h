@@ -5,7 +5,7 @@
 
 namespace resnetcore {
 
-// Throws DeviceError, beginning with `operation`, for longer lists or wider matrices than the device's kernels take.
+// Throws DeviceError as `check_fits` does.
 template <class T>
 void residual_forward_on(Device& device, const ResidualArguments<T>& arguments, MutableRows<T> out,
                          MutableRows<Compute<T>> wide, const char* operation);

@@ -39,7 +39,7 @@ void ParameterStore<T>::write(int id, const Compute<T>* values) {
 template <class T>
 void ParameterStore<T>::write_forward(int id, const Compute<T>* given, bool transposed) {
     const Parameter& p = list_.all[id];
-    if (!p.is_matrix()) return write(id, given);
+    if (!p.is_matrix()) return pack(id, given, values(id));
     T* panels = operands(id).panels;
     if constexpr (computes_itself<T>) panels = values(id);
     if (transposed)
@@ -51,7 +51,7 @@ void ParameterStore<T>::write_forward(int id, const Compute<T>* given, bool tran
 template <class T>
 void ParameterStore<T>::write_backward(int id, const Compute<T>* given, bool transposed) {
     const Parameter& p = list_.all[id];
-    if (!p.is_matrix()) return write(id, given);
+    if (!p.is_matrix()) return pack(id, given, values(id));
     T* panels = stored_[id].transposed.data();
     if (transposed)
         kernels_.pack_operand(p.columns, p.rows, {given, p.rows}, panels);

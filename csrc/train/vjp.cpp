@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
+#include "runtime/gathered.h"
 #include "runtime/cost_model.h"
 #include "train/backpropagation.h"
 
@@ -29,11 +31,14 @@ Topology without_dropout(Topology topology) {
 }  // namespace
 
 template <class T>
-Vjp<T>::Vjp(const Topology& topology, const VjpOptions& options)
+Vjp<T>::Vjp(const Topology& topology, const VjpOptions& options, Device& device)
     : options_(options),
-      model_(options.training ? topology : without_dropout(topology), 0),
+      model_(options.training ? topology : without_dropout(topology), 0, device),
       units_(weight_units(model_, plan_of(model_, Strategy::by_layer, options.input_gradient).weights)),
-      gradients_(model_, units_) {
+      gradients_(model_, units_),
+      staged_dropout_(device),
+      row_major_(device) {
+    const CurrentDevice current(device);
     model_.store().fill_by_halves();
     if (!options.training) model_.norms().freeze();
     for (const Norm<T>& norm : model_.norms().all()) norm_bytes_ += 4 * norm.width * std::int64_t{sizeof(Compute<T>)};
@@ -41,7 +46,9 @@ Vjp<T>::Vjp(const Topology& topology, const VjpOptions& options)
     for (Strategy strategy : {Strategy::by_layer, Strategy::by_tile}) {
         Plan plan = plan_of(model_, strategy, options.input_gradient);
         if (strategy == Strategy::by_tile && !plan.tile_local) continue;
+        // A tape is as large on every device: who traces a program may know of none.
         kept_elements_ = std::max(kept_elements_, plan.kept_elements);
+        if (strategy == Strategy::by_tile && !device.is_host()) continue;
         executors_[static_cast<int>(strategy)] = std::make_unique<Executor>(
             std::move(plan), model_.device(), model_.store(), model_.norms(), nullptr, 2 * model_.weight_bytes());
     }
@@ -59,7 +66,7 @@ Frame<T> Vjp<T>::frame_of(const VjpPass<T>& pass) {
     frame.input = pass.x;
     frame.kept = reinterpret_cast<T*>(static_cast<char*>(pass.tape) + tape_bytes());
     frame.rows = pass.rows;
-    frame.dropout = &dropout_;
+    frame.dropout = staged_dropout_.values(&dropout_, 1);
     return frame;
 }
 
@@ -67,9 +74,12 @@ Frame<T> Vjp<T>::frame_of(const VjpPass<T>& pass) {
 template <class T>
 int Vjp<T>::prepare(const VjpPass<T>& pass, Strategy strategy) {
     strategy_ = strategy;
-    const int threads = useful_threads(pass.rows * 2 * model_.weight_elements(), get_num_threads());
+    const int threads =
+        device().is_host() ? useful_threads(pass.rows * 2 * model_.weight_elements(), get_num_threads()) : 1;
     executor().prepare(pass.rows, threads);
     gradients_.prepare(threads, true);
+    if (!device().is_host())
+        for (const Parameter& p : parameters().all) row_major_.reserve(p.size());
     for (WorkQueue* queue : {&unit_queue_, &parameter_queue_}) queue->reserve(threads);
     unit_queue_.reset(static_cast<std::int64_t>(units_.size()), threads);
     parameter_queue_.reset(static_cast<std::int64_t>(parameters().all.size()), threads);
@@ -102,10 +112,9 @@ void Vjp<T>::visit_norms(void* tape, bool restore) {
     for (Norm<T>& norm : model_.norms().all())
         for (auto* array : {&norm.mean, &norm.inverse_deviation, &norm.scale, &norm.shift}) {
             if (norm.width == 0) continue;
-            if (restore)
-                std::copy_n(at, norm.width, array->data());
-            else
-                std::copy_n(array->data(), norm.width, at);
+            Compute<T>*to = at, *from = array->data();
+            if (restore) std::swap(to, from);
+            device().copy(to, from, array->bytes());
             at += norm.width;
         }
 }
@@ -115,7 +124,7 @@ void Vjp<T>::forward(const VjpPass<T>& pass, Compute<T>* out, const std::vector<
     const auto held = model_.hold();
     if (pass.rows == 0) return;
     const int threads = prepare(pass, strategy_of(pass));
-    std::memcpy(pass.tape, &strategy_, sizeof strategy_);
+    if (has_tiles()) std::memcpy(pass.tape, &strategy_, sizeof strategy_);
     Frame<T> frame = frame_of(pass);
     frame.outputs = {out, outputs()};
     run_on_team(
@@ -128,7 +137,7 @@ void Vjp<T>::forward(const VjpPass<T>& pass, Compute<T>* out, const std::vector<
     for (const Norm<T>& norm : model_.norms().all()) {
         if (norm.width == 0) continue;
         const auto give = [&](int id, const AlignedArray<Compute<T>>& from) {
-            if (statistics[id]) std::copy_n(from.data(), norm.width, statistics[id]);
+            if (statistics[id]) device().copy(statistics[id], from.data(), from.bytes());
         };
         give(norm.parameters->running_mean, norm.next_mean);
         give(norm.parameters->running_var, norm.next_var);
@@ -141,12 +150,14 @@ void Vjp<T>::backward(const VjpPass<T>& pass, const Compute<T>* d_out, Compute<T
     const auto held = model_.hold();
     if (pass.rows == 0) {
         for (std::size_t id = 0; id < gradients.size(); ++id)
-            if (gradients[id]) std::fill_n(gradients[id], parameters().all[id].size(), Compute<T>(0));
+            if (gradients[id])
+                device().clear(gradients[id],
+                               static_cast<std::size_t>(parameters().all[id].size()) * sizeof(Compute<T>));
         return;
     }
-    Strategy strategy;
-    std::memcpy(&strategy, pass.tape, sizeof strategy);
-    const int threads = prepare(pass, strategy == Strategy::by_tile && has_tiles() ? strategy : Strategy::by_layer);
+    Strategy strategy = Strategy::by_layer;
+    if (has_tiles()) std::memcpy(&strategy, pass.tape, sizeof strategy);
+    const int threads = prepare(pass, strategy == Strategy::by_tile ? strategy : Strategy::by_layer);
     Frame<T> frame = frame_of(pass);
     frame.given = {d_out, outputs()};
     if (d_x) {
@@ -184,14 +195,26 @@ void Vjp<T>::weight_gradients(Team& team, const Frame<T>& frame) {
 }
 
 template <class T>
-void Vjp<T>::unpack_gradient(int id, Compute<T>* out) const {
+void Vjp<T>::unpack_gradient(int id, Compute<T>* out) {
     const Parameter& p = parameters().all[id];
-    auto& norms = const_cast<Model<T>&>(model_).norms();
-    if (p.role == Role::norm_weight) return void(std::copy_n(norms.of_layer(p.layer).d_weight.data(), p.columns, out));
-    if (p.role == Role::norm_bias) return void(std::copy_n(norms.of_layer(p.layer).d_bias.data(), p.columns, out));
+    const auto give = [&](const Compute<T>* vector) {
+        device().copy(out, vector, static_cast<std::size_t>(p.columns) * sizeof(Compute<T>));
+    };
+    if (p.role == Role::norm_weight) return give(model_.norms().of_layer(p.layer).d_weight.data());
+    if (p.role == Role::norm_bias) return give(model_.norms().of_layer(p.layer).d_bias.data());
     const Compute<T>* packed = gradients_.array(id);
-    if (!p.is_matrix()) return void(std::copy_n(packed, p.columns, out));
+    if (!p.is_matrix()) return give(packed);
     if (!options_.transposed) return model_.kernels().unpack(p.rows, p.columns, packed, {out, p.columns});
+    unpack_transposed(p, packed, out);
+}
+
+// To (columns, rows).
+template <class T>
+void Vjp<T>::unpack_transposed(const Parameter& p, const Compute<T>* packed, Compute<T>* out) {
+    if (!device().is_host()) {
+        model_.kernels().unpack(p.rows, p.columns, packed, {row_major_.data(), p.columns});
+        return gather_strided(device(), p.columns, p.rows, row_major_.data(), 1, p.columns, out);
+    }
     const std::int64_t panel = model_.kernels().panel;
     for (std::int64_t j = 0; j < p.columns; ++j) {
         const Compute<T>* column = packed + j / panel * p.rows * panel + j % panel;

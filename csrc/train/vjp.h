@@ -1,10 +1,9 @@
-// A stack of layers for a framework with gradients of its own, on the host: forward, and backward from a given
-// ∂E/∂outputs.
+// A stack of layers for a framework with gradients of its own: forward, and backward from a given ∂E/∂outputs.
 //
 // Invariant: nothing is kept from call to call but room. Parameters come with each call, matrices as the framework has
 // them, and are packed anew; what backward needs of a forward pass is in a tape, memory of the caller's that backward
-// only reads.
-// One call at a time: both lock.
+// only reads. Arrays are all in memory of the device. One call at a time: both lock; work of a device that is not the
+// host may still be under way at return.
 #pragma once
 
 #include <cstdint>
@@ -39,11 +38,12 @@ public:
     using Scalar = T;
 
     // Checks the topology.
-    Vjp(const Topology& topology, const VjpOptions& options);
+    Vjp(const Topology& topology, const VjpOptions& options, Device& device = host_device());
 
     const Topology& topology() const { return model_.topology(); }
     const ParameterList& parameters() const { return model_.parameters(); }
     const VjpOptions& options() const { return options_; }
+    Device& device() const { return model_.device(); }
     std::int64_t outputs() const { return model_.outputs(); }
     // Bytes of a tape: so many, and so many for each row.
     std::int64_t tape_bytes() const { return header_bytes + norm_bytes_; }
@@ -70,7 +70,8 @@ private:
     void write_parameters(Team& team, const VjpPass<T>& pass, Half half);
     void visit_norms(void* tape, bool restore);
     void weight_gradients(Team& team, const Frame<T>& frame);
-    void unpack_gradient(int id, Compute<T>* out) const;
+    void unpack_gradient(int id, Compute<T>* out);
+    void unpack_transposed(const Parameter& p, const Compute<T>* packed, Compute<T>* out);
 
     const VjpOptions options_;
     Model<T> model_;
@@ -81,6 +82,8 @@ private:
     WorkQueue unit_queue_, parameter_queue_;
     std::int64_t norm_bytes_ = 0, kept_elements_ = 0;
     PhiloxKey dropout_;
+    Staged<PhiloxKey> staged_dropout_;
+    AlignedArray<Compute<T>> row_major_;  // a weight's gradient, before it is transposed
 };
 
 extern template class Vjp<float>;

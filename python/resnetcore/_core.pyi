@@ -17,7 +17,8 @@ class DeviceArray:
     """An array in a GPU's memory, as networks there give them.
 
     Other libraries take it without a copy, by DLPack (`torch.from_dlpack`, `cupy.from_dlpack`, `jax.dlpack.from_dlpack`)
-    or by `__cuda_array_interface__`. What is in it has been computed when it is given.
+    or by `__cuda_array_interface__`. What is in it has been computed when it is given; of a call that was given a stream,
+    it comes first in that stream's order.
     """
 
     @property
@@ -159,7 +160,13 @@ class Vjp:
     """A stack of layers for a framework with gradients of its own; parameters come with each call, in order."""
 
     def __init__(
-        self, inputs: int, layers: list[dict[str, Any]], dtype: str, training: bool, input_gradient: bool
+        self,
+        inputs: int,
+        layers: list[dict[str, Any]],
+        dtype: str,
+        training: bool,
+        input_gradient: bool,
+        device: str = "cpu",
     ) -> None: ...
     @property
     def outputs(self) -> int:
@@ -169,11 +176,21 @@ class Vjp:
         """Name, shape, (out, in) for a matrix, and whether it is trained."""
     def tape_bytes(self, rows: int) -> int:
         """What a forward pass leaves for backward."""
-    # Arrays are NumPy's, or of a type that has DLPack's C exchange API.
-    def forward(self, x: Any, values: list[Any], seed: int, tape: Any, out: Any, carried: list[Any]) -> None:
+    # Arrays are NumPy's, or of a type that has DLPack's C exchange API; on a GPU they are DeviceArrays.
+    def forward(
+        self, x: Any, values: list[Any], seed: int, tape: Any, out: Any, carried: list[Any], stream: int | None = None
+    ) -> None:
         """Fills `tape`, `out` and, in training, `carried`: the running statistics, in order."""
     def backward(
-        self, x: Any, values: list[Any], seed: int, tape: Any, d_out: Any, d_x: Any, gradients: list[Any]
+        self,
+        x: Any,
+        values: list[Any],
+        seed: int,
+        tape: Any,
+        d_out: Any,
+        d_x: Any,
+        gradients: list[Any],
+        stream: int | None = None,
     ) -> None:
         """Fills `gradients`, of what is trained, in order, and `d_x`, where it was asked for."""
 
@@ -324,6 +341,114 @@ def residual_update_bf16(
     lr: float,
     device: str = "cpu",
 ) -> tuple[list[_Array], _Array]: ...
+def residual_forward_on_gpu_f32(
+    sources: list[DeviceArray],
+    weights: list[DeviceArray],
+    bias: DeviceArray | None,
+    identity: list[DeviceArray],
+    activation: str,
+    out: DeviceArray,
+    stream: int | None,
+) -> None: ...
+def residual_backward_on_gpu_f32(
+    grad: DeviceArray,
+    a: DeviceArray,
+    sources: list[DeviceArray],
+    weights: list[DeviceArray],
+    bias: DeviceArray | None,
+    identity: list[DeviceArray],
+    activation: str,
+    d_sources: list[DeviceArray],
+    d_weights: list[DeviceArray],
+    d_bias: DeviceArray | None,
+    deltas: list[DeviceArray],
+    stream: int | None,
+) -> None: ...
+def residual_update_on_gpu_f32(
+    grad: DeviceArray,
+    a: DeviceArray,
+    sources: list[DeviceArray],
+    weights: list[DeviceArray],
+    bias: DeviceArray | None,
+    identity: list[DeviceArray],
+    activation: str,
+    d_sources: list[DeviceArray],
+    deltas: list[DeviceArray],
+    lr: float,
+    stream: int | None,
+) -> None: ...
+def residual_forward_on_gpu_f64(
+    sources: list[DeviceArray],
+    weights: list[DeviceArray],
+    bias: DeviceArray | None,
+    identity: list[DeviceArray],
+    activation: str,
+    out: DeviceArray,
+    stream: int | None,
+) -> None: ...
+def residual_backward_on_gpu_f64(
+    grad: DeviceArray,
+    a: DeviceArray,
+    sources: list[DeviceArray],
+    weights: list[DeviceArray],
+    bias: DeviceArray | None,
+    identity: list[DeviceArray],
+    activation: str,
+    d_sources: list[DeviceArray],
+    d_weights: list[DeviceArray],
+    d_bias: DeviceArray | None,
+    deltas: list[DeviceArray],
+    stream: int | None,
+) -> None: ...
+def residual_update_on_gpu_f64(
+    grad: DeviceArray,
+    a: DeviceArray,
+    sources: list[DeviceArray],
+    weights: list[DeviceArray],
+    bias: DeviceArray | None,
+    identity: list[DeviceArray],
+    activation: str,
+    d_sources: list[DeviceArray],
+    deltas: list[DeviceArray],
+    lr: float,
+    stream: int | None,
+) -> None: ...
+def residual_forward_on_gpu_bf16(
+    sources: list[DeviceArray],
+    weights: list[DeviceArray],
+    bias: DeviceArray | None,
+    identity: list[DeviceArray],
+    activation: str,
+    out: DeviceArray,
+    stream: int | None,
+) -> None: ...
+def residual_backward_on_gpu_bf16(
+    grad: DeviceArray,
+    a: DeviceArray,
+    sources: list[DeviceArray],
+    weights: list[DeviceArray],
+    bias: DeviceArray | None,
+    identity: list[DeviceArray],
+    activation: str,
+    d_sources: list[DeviceArray],
+    d_weights: list[DeviceArray],
+    d_bias: DeviceArray | None,
+    deltas: list[DeviceArray],
+    stream: int | None,
+) -> None: ...
+def residual_update_on_gpu_bf16(
+    grad: DeviceArray,
+    a: DeviceArray,
+    sources: list[DeviceArray],
+    weights: list[DeviceArray],
+    bias: DeviceArray | None,
+    identity: list[DeviceArray],
+    activation: str,
+    d_sources: list[DeviceArray],
+    deltas: list[DeviceArray],
+    lr: float,
+    stream: int | None,
+) -> None: ...
 def set_num_threads(threads: int) -> None:
     """Sets the threads that kernels run on, 1 to 1024."""
 
@@ -349,6 +474,17 @@ class XlaStack:
 
 def xla_handlers() -> dict[str, Any]:
     """Handlers for XLA's foreign function interface on the CPU, by target name."""
+
+def array_at(
+    device: str, address: int, shape: Sequence[int], strides: Sequence[int], dtype: np.dtype[Any], owner: Any
+) -> DeviceArray:
+    """Memory of a GPU that `owner` keeps; strides in elements. Work on it is not ordered by this."""
+
+def layout_of(array: DeviceArray) -> _Array:
+    """A NumPy array of the same addresses: its elements are not the CPU's to read."""
+
+def zeros_on(device: str, shape: Sequence[int], dtype: np.dtype[Any]) -> DeviceArray:
+    """Zeros in a GPU's memory, in C order."""
 
 def to_device(array: _Array, device: str) -> DeviceArray:
     """A copy of a NumPy array in a GPU's memory."""

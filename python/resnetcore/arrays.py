@@ -10,7 +10,7 @@ import numpy as np
 
 from . import _core
 from ._errors import ArrayDeviceError, DTypeError, ShapeError
-from .device_arrays import DeviceArray, as_host, is_on_gpu, like_device_array, on_device
+from .device_arrays import DeviceArray, as_host, device_array, gpu_of, is_on_gpu, like_device_array, on_device
 
 _HOST_DEVICES = (1, 3, 11, 13)  # DLPack's CPU, and memory that CUDA and ROCm share with it
 _FLOATS = (np.dtype("float32"), np.dtype("float64"))
@@ -72,6 +72,26 @@ def as_memory(operation: str, name: str, value: Any) -> np.ndarray:
     if not array.flags.writeable:
         raise ValueError(f"{what} is written to, and it is read-only")
     return _plain(what, name, array, widen=False)
+
+
+def as_neighbour(operation: str, name: str, value: Any, device: str, written: bool = False) -> DeviceArray:
+    """The memory of `value`, which has to be on the GPU `device` as a first array is; its library's work so far comes first.
+
+    Raises:
+        ArrayDeviceError: an array elsewhere.
+        ValueError: read-only, where it is to be written to.
+        BufferError, DTypeError: as `on_device`.
+    """
+    what = f"{operation}: {name}"
+    where = gpu_of(what, value) if is_on_gpu(value) else "in the CPU's memory"
+    if where != device:
+        raise ArrayDeviceError(
+            f"{what} must be on {device} as sources[0] is, got an array {where.replace('cuda', 'on cuda')}; copy it to {device}"
+        )
+    array = device_array(_without_negative_bit(what, value, written), what)
+    if written and not _core.layout_of(array).flags.writeable:
+        raise ValueError(f"{what} is written to, and it is read-only")
+    return array
 
 
 def dtype_name(dtype: np.dtype) -> str:

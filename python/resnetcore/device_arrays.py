@@ -45,6 +45,13 @@ def on_device(operation: str, name: str, value: Any, device: str) -> DeviceArray
     return array
 
 
+def gpu_of(what: str, value: Any) -> str:
+    """The device, "cuda:0", that an array on a GPU is on; `what` begins messages."""
+    if hasattr(value, "__dlpack_device__"):  # says so before any CUDA is asked for
+        return f"cuda:{_dlpack_device(value)[1]}"
+    return device_array(value, what).device
+
+
 def as_host(array: DeviceArray) -> np.ndarray:
     """A copy in the CPU's memory; bfloat16, which NumPy lacks, becomes float32, exactly."""
     host = array.numpy()

@@ -272,6 +272,14 @@ void streams_wait_for_each_other() {
     cudaMemcpyAsync(seen.data(), memory, 8, cudaMemcpyDeviceToHost, other);
     cudaStreamSynchronize(other);
     CHECK(seen == Bytes(8, 0), "theirs came first");
+    const Bytes later = pattern(8, 3);
+    upload(memory, later.data(), 8);
+    late_cuda::error_of_a_launch = cudaErrorInvalidConfiguration;
+    CHECK(let_stream_wait(other) != 0 && std::string(last_error()).find("cudaLaunchKernel") == 0, "%s", last_error());
+    cudaMemcpyAsync(seen.data(), memory, 8, cudaMemcpyDeviceToHost, other);
+    cudaStreamSynchronize(other);
+    CHECK(seen == later, "after an error of a launch theirs came first");
+    CHECK(let_stream_wait(other) == 0, "an error of a launch is told twice");
     cudaStreamDestroy(other);
     release(memory);
 }

@@ -79,7 +79,11 @@ int synchronize() {
 }
 
 int wait_for_stream(void* other) { return order(static_cast<cudaStream_t>(other), current_stream()); }
-int let_stream_wait(void* other) { return order(current_stream(), static_cast<cudaStream_t>(other)); }
+int let_stream_wait(void* other) {
+    const cudaError_t launch = cudaGetLastError();  // as above: who goes on in another stream asks nowhere else
+    const int status = order(current_stream(), static_cast<cudaStream_t>(other));
+    return launch == cudaSuccess ? status : report(launch, "cudaLaunchKernel");
+}
 
 }  // namespace cuda
 }  // namespace resnetcore

@@ -1,7 +1,8 @@
 """The fused block inside PyTorch: a differentiable function, modules and their operators.
 
 Needs the extra `torch`. Gradients are PyTorch's to see: its optimizers, hooks and `torch.compile` work as they do with
-its own operations. Memory is shared with PyTorch's CPU tensors, not copied; threads are as many as PyTorch has.
+its own operations. Memory is PyTorch's own, on the CPU or on a CUDA GPU, and not copied; threads on the CPU are as many as
+PyTorch has, and work on a GPU comes in the order of PyTorch's stream there.
 `from_module` and `to_module` convert between networks and modules of PyTorch's own layers.
 """
 

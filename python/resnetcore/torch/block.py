@@ -12,7 +12,9 @@ from typing import Any
 import torch
 
 from .. import ops
+from .._blocks import Block
 from .._errors import DTypeError, ShapeError
+from .gpu import Tensors
 from .shared import (
     Function,
     autocast,
@@ -47,7 +49,7 @@ def residual(
 
     Raises:
         ShapeError, DTypeError, ValueError: as `resnetcore.ops.residual_forward`.
-        DeviceError: tensors that are not in the CPU's memory.
+        DeviceError: tensors that are on several devices, or on another than the CPU and CUDA GPUs.
         RuntimeError: a second derivative is asked for.
     """
     for name, value in (("sources", sources), ("weights", weights), ("identity", identity)):
@@ -96,6 +98,9 @@ def _forward(
     identity: Sequence[Tensor],
     activation: str,
 ) -> Tensor:
+    place = Tensors.of(sources[0])
+    if place is not None:
+        return place.forward(Block.of("residual_forward", place, sources, weights, bias, identity, activation), None)
     given = [*sources, *weights, *identity, *([] if bias is None else [bias])]
     shown_sources, shown_weights, shown_identity, shown_bias = _split(len(sources), len(identity), _shown(given))
     with torchs_threads():
@@ -112,6 +117,11 @@ def _backward(
     activation: str,
 ) -> list[Tensor]:
     """Gradients of the sources, the weights, of every identity term alike if there is one, of the bias likewise."""
+    place = Tensors.of(sources[0])
+    if place is not None:
+        block = Block.of("residual_backward", place, sources, weights, bias, identity, activation)
+        d_sources, d_weights, d_bias, d_identity = place.backward(block, *block.output_pair(grad, a))
+        return [*d_sources, *d_weights, *d_identity, *([] if bias is None else [d_bias])]
     given = [*sources, *weights, *identity, *([] if bias is None else [bias])]
     shown_grad, shown_a, *shown = _shown([grad, a, *given])
     shown_sources, shown_weights, shown_identity, shown_bias = _split(len(sources), len(identity), shown)

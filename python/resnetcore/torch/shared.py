@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 import torch
 
 from .. import _core
+from .._errors import DTypeError
 
 DTYPE_NAMES = {torch.float32: "float32", torch.float64: "float64", torch.bfloat16: "bfloat16"}
 _PLAIN = (torch.Tensor, torch.nn.Parameter)
@@ -30,9 +31,9 @@ def torchs_threads() -> Iterator[None]:
 
 
 def is_direct(tensors: Iterable[torch.Tensor]) -> bool:
-    """Whether the cheap route is open: real CPU tensors, and nobody who traces or intercepts operators."""
+    """Whether the cheap route is open: real tensors with memory, and nobody who traces or intercepts operators."""
     watched = torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._len_torch_dispatch_stack() > 0
-    return not watched and all(type(t) in _PLAIN and t.is_cpu for t in tensors)
+    return not watched and all(type(t) in _PLAIN and (t.is_cpu or t.is_cuda) for t in tensors)
 
 
 def bound_once(forward: Callable[..., Any]) -> Callable[..., Any]:
@@ -67,6 +68,11 @@ def autocast(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
     if device == "meta" or not torch.is_autocast_enabled(device):
         return tensors
     to = torch.get_autocast_dtype(device)
+    if to not in DTYPE_NAMES:
+        raise DTypeError(
+            f"resnetcore.torch: autocast asks for {to}, in which there are no kernels; use "
+            f'torch.autocast("{device}", torch.bfloat16)'
+        )
     return [t.to(to) if t.is_floating_point() and t.dtype != torch.float64 else t for t in tensors]
 
 

@@ -96,7 +96,7 @@ class ResidualStack(nn.Module):
         inputs: number of columns of x.
         layers: `resnetcore.Layer`s, first to last.
         seed: of the initial weights; None takes one from PyTorch's generator.
-        device, dtype: of the parameters: "cpu" (or "meta"), and float32, float64 or bfloat16; None for PyTorch's own.
+        device, dtype: of the parameters: "cpu", "cuda" (or "meta"), and float32, float64 or bfloat16; None for PyTorch's own.
 
     In training mode norms use the batch's statistics and carry the running ones on, and dropout takes its masks from a
     number that PyTorch's generator gives; in evaluation mode neither happens, and gradients are still there. The state
@@ -194,6 +194,8 @@ class ResidualStack(nn.Module):
         return out.to(given.dtype)
 
     def _seed(self, device: torch.device) -> Tensor:
+        if device.type == "cuda":  # whose work the call does not wait for; and a number of the CPU's is as good
+            device = torch.device("cpu")
         if self.training and self._drops:
             return torch.randint(2**62, (), device=device)
         return torch.zeros((), dtype=torch.int64, device=device)

@@ -18,6 +18,7 @@ import torch
 
 from .. import _core
 from .._errors import ArrayDeviceError
+from .gpu import check_beside, order_of, view
 from .shared import Function, bound_once, is_direct, no_double_backward, refuse_second_derivative, torchs_threads
 
 Tensor = torch.Tensor
@@ -45,7 +46,7 @@ class Room:
 
     def __init__(self, topology: str) -> None:
         self._topology = topology
-        self.programs: dict[tuple[bool, bool], _core.Vjp] = {}
+        self.programs: dict[tuple[bool, bool, str], _core.Vjp] = {}
 
     def __reduce__(self) -> Any:
         return room, (self._topology,)
@@ -84,18 +85,19 @@ def _trained(topology: str) -> tuple[int, ...]:
     return tuple(i for i, (_, _, trained) in enumerate(values_of(topology)) if trained)
 
 
-def program(topology: str, training: bool, input_gradient: bool) -> _core.Vjp:
+def program(topology: str, training: bool, input_gradient: bool, device: str = "cpu") -> _core.Vjp:
     """The compiled core's object for a topology; it keeps room for its calls, and nothing else."""
     programs = (_rooms.get(topology) or _latest_room(topology)).programs
-    key = training, input_gradient
+    key = training, input_gradient, device
     return programs.get(key) or programs.setdefault(key, _compiled(topology, *key))
 
 
-def _compiled(topology: str, training: bool, input_gradient: bool) -> _core.Vjp:
+def _compiled(topology: str, training: bool, input_gradient: bool, device: str = "cpu") -> _core.Vjp:
     description = json.loads(topology)
     for layer in description["layers"]:
         layer["skips"] = {k: v if isinstance(v, str) else np.zeros(v) for k, v in layer["skips"]}
-    return _core.Vjp(description["inputs"], description["layers"], description["dtype"], training, input_gradient)
+    layers, dtype = description["layers"], description["dtype"]
+    return _core.Vjp(description["inputs"], layers, dtype, training, input_gradient, device)
 
 
 def stack(x: Tensor, values: Sequence[Tensor], seed: Tensor, topology: str, training: bool) -> list[Tensor]:
@@ -104,7 +106,8 @@ def stack(x: Tensor, values: Sequence[Tensor], seed: Tensor, topology: str, trai
     settings = seed, topology, training, input_gradient
     if is_direct([x, *values]):
         if not training and not (torch.is_grad_enabled() and any(t.requires_grad for t in (x, *values))):
-            parts = x.split(_rows_of_prediction(program(topology, training, input_gradient)))
+            run = program(topology, training, input_gradient, _Core(x).device)
+            parts = x.split(_rows_of_prediction(run))
             outputs = [_Direct.apply(part, *settings, *values)[0] for part in parts]
             return [outputs[0] if len(outputs) == 1 else torch.cat(outputs)]
         out, _, *carried = _Direct.apply(x, *settings, *values)
@@ -118,35 +121,46 @@ def _rows_of_prediction(run: _core.Vjp) -> int:
     return max(1, _PREDICTION_TAPE // max(1, run.tape_bytes(1) - run.tape_bytes(0)))
 
 
-def _dense(tensor: Tensor) -> Tensor:
-    """The tensor itself, if the kernels can read it as it lies; else a copy."""
-    if not tensor.is_cpu:
-        raise ArrayDeviceError(
-            f"residual_stack: tensors must be in the CPU's memory, got one on {tensor.device}; move module and input to "
-            "the CPU with .to('cpu')"
-        )
-    if tensor.is_contiguous() and not tensor.is_neg() and tensor.data_ptr() % tensor.element_size() == 0:
-        return tensor
-    return tensor.detach().resolve_neg().clone(memory_format=torch.contiguous_format)
+class _Core:
+    """How one call's tensors, all where x is, are shown to the compiled core."""
 
+    def __init__(self, x: Tensor) -> None:
+        self.place, self._order = x.device, order_of(x)
+        if self._order is None and not x.is_cpu:
+            raise ArrayDeviceError(
+                f"residual_stack: x must be in the memory of the CPU or of a CUDA GPU, got a tensor on {x.device}; move "
+                "module and input with .to('cpu') or .to('cuda')"
+            )
+        self.device = "cpu" if self._order is None else self._order.device
+        self.stream = None if self._order is None else self._order.stream
 
-def _shown(tensors: Sequence[Tensor]) -> list[Any]:
-    """What the compiled core looks at."""
-    return list(tensors) if _IS_LOOKED_AT else [t.detach().numpy() for t in tensors]
+    def dense(self, tensor: Tensor, name: str = "a parameter") -> Tensor:
+        """The tensor itself, if the kernels can read it as it lies; else a copy."""
+        check_beside(f"residual_stack: {name}", tensor, "x", self.place)
+        if tensor.is_contiguous() and not tensor.is_neg() and tensor.data_ptr() % tensor.element_size() == 0:
+            return tensor
+        return tensor.detach().resolve_neg().clone(memory_format=torch.contiguous_format)
+
+    def shown(self, tensors: Sequence[Tensor]) -> list[Any]:
+        """What the compiled core looks at."""
+        if self._order is not None:
+            return [view(t, self.device) for t in tensors]
+        return list(tensors) if _IS_LOOKED_AT else [t.detach().numpy() for t in tensors]
 
 
 def _forward(
     x: Tensor, values: Sequence[Tensor], seed: Tensor, topology: str, training: bool, input_gradient: bool
 ) -> list[Tensor]:
-    run = program(topology, training, input_gradient)
+    core = _Core(x)
+    run = program(topology, training, input_gradient, core.device)
     # The device is named wherever a tensor is made here: torch.set_default_device may have set another.
-    tape = torch.empty(run.tape_bytes(len(x)), dtype=torch.uint8, device="cpu")
-    out = torch.empty((len(x), run.outputs), dtype=x.dtype, device="cpu")
-    dense = [_dense(v) for v in values]
+    tape = torch.empty(run.tape_bytes(len(x)), dtype=torch.uint8, device=core.place)
+    out = torch.empty((len(x), run.outputs), dtype=x.dtype, device=core.place)
+    dense = [core.dense(v) for v in values]
     carried = [dense[i].clone() for i in _running(topology)] if training else []
-    given, memory, result = _shown((_dense(x), tape, out))
+    given, memory, result = core.shown((core.dense(x), tape, out))
     with torchs_threads():
-        run.forward(given, _shown(dense), int(seed), memory, result, _shown(carried))
+        run.forward(given, core.shown(dense), int(seed), memory, result, core.shown(carried), core.stream)
     return [out, tape, *carried]
 
 
@@ -161,15 +175,17 @@ def _backward(
     input_gradient: bool,
 ) -> list[Tensor]:
     """The gradient of x if it is asked for, then those of the trained values."""
-    run = program(topology, training, input_gradient)
+    core = _Core(x)
+    run = program(topology, training, input_gradient, core.device)
     if tape.data_ptr() % _TAPE_ALIGNMENT:  # whoever kept it for autograd, a hook, may have brought it back elsewhere
         tape = tape.clone()
-    dense = [_dense(v) for v in values]
+    dense = [core.dense(v) for v in values]
     gradients = [torch.empty_like(dense[i]) for i in _trained(topology)]
-    d_x = [torch.empty(x.shape, dtype=x.dtype, device="cpu")] if input_gradient else []
-    given, memory, d_out = _shown((_dense(x), tape, _dense(grad)))
+    d_x = [torch.empty(x.shape, dtype=x.dtype, device=core.place)] if input_gradient else []
+    given, memory, d_out = core.shown((core.dense(x), tape, core.dense(grad, "grad")))
+    to = core.shown(d_x)[0] if d_x else None
     with torchs_threads():
-        run.backward(given, _shown(dense), int(seed), memory, d_out, _shown(d_x)[0] if d_x else None, _shown(gradients))
+        run.backward(given, core.shown(dense), int(seed), memory, d_out, to, core.shown(gradients), core.stream)
     return [*d_x, *gradients]
 
 

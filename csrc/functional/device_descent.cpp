@@ -1,0 +1,40 @@
+#include "functional/device_descent.h"
+
+#include "runtime/gathered.h"
+
+namespace resnetcore {
+
+template <class T>
+DeviceDescent<T>::DeviceDescent(Device& device, const Strided<T>& w, double lr)
+    : device_(device),
+      w_(w),
+      gradient_(device, w.rows * w.columns),
+      dense_(device, w.rows * w.columns),
+      transposed_(device, has_contiguous_rows() ? 0 : w.rows * w.columns),
+      hyper_(device, 1) {
+    Hyper<Compute<T>> hyper;
+    hyper.lr = static_cast<Compute<T>>(lr);
+    device_.upload(hyper_.data(), &hyper, sizeof hyper);
+}
+
+template <class T>
+void DeviceDescent<T>::step() {
+    gather_strided(device_, w_.rows, w_.columns, w_.data, w_.row_stride, w_.column_stride, dense_.data());
+    UpdateVectorArgs<Compute<T>> args;
+    args.size = w_.rows * w_.columns;
+    args.gradient = gradient_.data();
+    args.slot.value = dense_.data();
+    args.optimizer = find_optimizer(Sgd::name);
+    args.hyper = hyper_.data();
+    device_.template kernels<Compute<T>>().update_vector(args);
+    const auto store = device_.template kernels<T>().narrow;
+    if (has_contiguous_rows()) return store(w_.rows, w_.columns, {dense_.data(), w_.columns}, {w_.data, w_.row_stride});
+    gather_strided(device_, w_.columns, w_.rows, dense_.data(), 1, w_.columns, transposed_.data());
+    store(w_.columns, w_.rows, {transposed_.data(), w_.rows}, {w_.data, w_.column_stride});
+}
+
+template class DeviceDescent<float>;
+template class DeviceDescent<double>;
+template class DeviceDescent<bfloat16>;
+
+}  // namespace resnetcore
