@@ -86,7 +86,7 @@ def test_rows_of_results(tmp_path):
         f"| CUDA: tests on a GPU | passed (12 passed); {on} |",
         f"| CUDA: compute-sanitizer | passed, all 12 pieces; {on} |",
         f"| CUDA: speed | passed, all 6 pieces; {on} |",
-        f"| CUDA: Hopper's path in bfloat16 | passed, all 6 pieces; {on} |",
+        f"| CUDA: Hopper's path in bfloat16 | passed, all 13 pieces; {on} |",
     ]
     _, tests, sanitizer, *_ = gpu_day.rows(results({"tests": "failed", "racecheck-float32": "left"}))
     assert tests == f"| CUDA: tests on a GPU | failed: tests; {on} |"

@@ -74,9 +74,9 @@ int choose_path(int device, const char* name) {
     Path path = Path::simple;
     char words[200];
     if (!find_path(name, compute_capability(device), path, words, sizeof words)) return refuse(words);
-    if (path == Path::hopper && !hopper::can_encode())
+    if (path != Path::simple && !hopper::can_encode())
         return refuse(
-            "RESNETCORE_CUDA_PATH=hopper needs a driver that makes tensor maps, of CUDA 12.0 or later; unset it");
+            "Hopper's path needs a driver that makes tensor maps, of CUDA 12.0 or later; unset RESNETCORE_CUDA_PATH");
     context->path = path;
     return 0;
 }
