@@ -68,13 +68,28 @@ int check_device(int device) {
     return status;
 }
 
+// What every product of Hopper's path asks of the driver: refused later, products would go the simple way without a
+// word.
+bool makes_tensor_maps(int device) {
+    constexpr int box_rows = 64;
+    CudaPlace before;
+    void* const memory = make_current(device, &before) ? nullptr : allocate(box_rows * panel_width * sizeof(bfloat16));
+    const auto* data = static_cast<const bfloat16*>(memory);
+    CUtensorMap map;
+    const bool made = memory && hopper::encode(map, {data, panel_width}, box_rows, panel_width, box_rows) &&
+                      hopper::encode_panels(map, data, box_rows, panel_width, box_rows, 1);
+    if (memory) release(memory);
+    restore(&before);
+    return made;
+}
+
 int choose_path(int device, const char* name) {
     Context* context = context_of(device);
     if (!context) return static_cast<int>(cudaErrorInvalidDevice);
     Path path = Path::simple;
     char words[200];
     if (!find_path(name, compute_capability(device), path, words, sizeof words)) return refuse(words);
-    if (path != Path::simple && !hopper::can_encode())
+    if (path != Path::simple && !makes_tensor_maps(device))
         return refuse(
             "Hopper's path needs a driver that makes tensor maps, of CUDA 12.0 or later; unset RESNETCORE_CUDA_PATH");
     context->path = path;

@@ -157,7 +157,7 @@ private:
     }
     static void set_activation(int activation, ChainOperation& made) {
         made.activation = static_cast<std::uint8_t>(activation);
-        visit_type(activation, Activations{}, [&](auto g) { made.is_relu = std::is_same<decltype(g), Relu>::value; });
+        made.is_relu = activation == find_type(Relu::name, Activations{});
     }
     bool add(const ChainOperation& operation) {
         if (program_.n_operations == ChainProgram::most_operations) return false;
