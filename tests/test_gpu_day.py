@@ -112,7 +112,7 @@ def test_gathered_results_hold_the_benchmarks(tmp_path):
 
 def test_small_shapes_train_alike_on_the_same_device(capsys):
     small_shapes.main("cpu", "float64")
-    assert "3 kinds of training agree" in capsys.readouterr().out
+    assert "4 kinds of training agree" in capsys.readouterr().out
 
 
 def test_small_shapes_see_a_device_that_computes_something_else(monkeypatch):
