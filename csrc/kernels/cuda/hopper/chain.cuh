@@ -72,8 +72,10 @@ __device__ __forceinline__ void load_rows(const ChainOperation& operation, const
             if (j + 8 <= operation.columns)
                 words = *reinterpret_cast<const Words*>(from);
             else
-                for (int c = 0; j + c < operation.columns; ++c)
-                    words.at[c / 2] |= static_cast<std::uint32_t>(from[c].bits) << c % 2 * 16;
+#pragma unroll
+                for (int c = 0; c < 8; ++c)
+                    if (j + c < operation.columns)
+                        words.at[c / 2] |= static_cast<std::uint32_t>(from[c].bits) << c % 2 * 16;
         }
         store_words(place_of(tile.box(operation.first_box + eighth / 8), row, eighth), words.at);
     }

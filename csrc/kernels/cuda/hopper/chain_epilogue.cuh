@@ -203,8 +203,9 @@ private:
             if (j + 8 <= op_.columns)
                 *reinterpret_cast<Words*>(to) = words;
             else
-                for (int c = 0; j + c < op_.columns; ++c)
-                    to[c] = c % 2 == 0 ? lower(words.at[c / 2]) : upper(words.at[c / 2]);
+#pragma unroll
+                for (int c = 0; c < 8; ++c)
+                    if (j + c < op_.columns) to[c] = c % 2 == 0 ? lower(words.at[c / 2]) : upper(words.at[c / 2]);
         }
     }
 
