@@ -16,7 +16,7 @@ struct Layer {
     std::vector<int> from, identities;
 };
 
-// An activation of a step, or the input: number 0.
+// Steps on the device and all that they read; `out` is the input, and then each step's output.
 class Steps {
 public:
     Steps(std::int64_t rows, std::int64_t inputs, const std::vector<Layer>& layers, bool goes_back, Fill fill,
