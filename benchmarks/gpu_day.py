@@ -31,8 +31,8 @@ WITHOUT_A_GPU = {
     "CUDA: tests on a GPU": "compiled, never run on a GPU",
     "CUDA: compute-sanitizer": "never run",
     "CUDA: speed": "never measured",
-    "CUDA: Hopper's path in bfloat16": "`RESNETCORE_CUDA_PATH=hopper`, never by itself; compiled, and run on an emulation on the "
-    "host that checks Hopper's rules; never run on a GPU",
+    "CUDA: Hopper's path in bfloat16": "`RESNETCORE_CUDA_PATH=hopper`, or `hopper_narrow` with chains of narrow layers in one "
+    "launch; never by itself; compiled, and run on an emulation on the host that checks Hopper's rules; never run on a GPU",
 }
 
 

@@ -28,14 +28,19 @@ pieces=(
     # That its kernels run: a product that is not for them goes the simple way without a word.
     "hopper-kernels|200|RESNETCORE_CUDA_PATH=hopper ncu --kernel-name regex:wide_ --launch-count 60 --metrics gpu__time_duration.sum $python -m benchmarks.small_shapes cuda bfloat16 | tee $work/hopper-kernels.txt && grep -q wide_sum_kernel $work/hopper-kernels.txt && grep -q wide_weights_kernel $work/hopper-kernels.txt"
     "hopper-tests|590|RESNETCORE_CUDA_PATH=hopper $python -m pytest -q -m gpu -k bfloat16 --durations=10"
+    "hopper_narrow-smoke|60|RESNETCORE_CUDA_PATH=hopper_narrow $python -m benchmarks.small_shapes cuda bfloat16"
+    "hopper_narrow-kernels|200|RESNETCORE_CUDA_PATH=hopper_narrow ncu --kernel-name regex:chain_ --launch-count 20 --metrics gpu__time_duration.sum $python -m benchmarks.small_shapes cuda bfloat16 | tee $work/hopper_narrow-kernels.txt && grep -q chain_kernel $work/hopper_narrow-kernels.txt"
+    "hopper_narrow-tests|590|RESNETCORE_CUDA_PATH=hopper_narrow $python -m pytest -q -m gpu -k bfloat16 --durations=10"
 )
 for check in memcheck racecheck initcheck synccheck; do
     for dtype in float32 bfloat16 float64; do
         pieces+=("$check-$dtype|590|compute-sanitizer --tool $check --target-processes all --error-exitcode 9 $python -m benchmarks.small_shapes cuda $dtype")
     done
 done
-for check in memcheck racecheck; do
-    pieces+=("hopper-$check|590|RESNETCORE_CUDA_PATH=hopper compute-sanitizer --tool $check --target-processes all --error-exitcode 9 $python -m benchmarks.small_shapes cuda bfloat16")
+for path in hopper hopper_narrow; do
+    for check in memcheck racecheck; do
+        pieces+=("$path-$check|590|RESNETCORE_CUDA_PATH=$path compute-sanitizer --tool $check --target-processes all --error-exitcode 9 $python -m benchmarks.small_shapes cuda bfloat16")
+    done
 done
 for options in "" "--variant norm" "--variant dense" "--mode infer" "--precision bfloat16" "--mode infer --precision bfloat16"; do
     name=benchmark
@@ -43,7 +48,10 @@ for options in "" "--variant norm" "--variant dense" "--mode infer" "--precision
     pieces+=("$name|590|$python -m benchmarks --device cuda --seconds 10 --out $work/benchmarks $options")
 done
 # Beside `benchmark-bfloat16`, whose rivals and shapes they are.
-pieces+=("hopper-benchmark|590|RESNETCORE_CUDA_PATH=hopper $python -m benchmarks --device cuda --seconds 10 --out $work/benchmarks/hopper --precision bfloat16")
+for path in hopper hopper_narrow; do
+    pieces+=("$path-benchmark|590|RESNETCORE_CUDA_PATH=$path $python -m benchmarks --device cuda --seconds 10 --out $work/benchmarks/$path --precision bfloat16")
+done
+pieces+=("hopper_narrow-benchmark-infer|590|RESNETCORE_CUDA_PATH=hopper_narrow $python -m benchmarks --device cuda --seconds 10 --out $work/benchmarks/hopper_narrow --mode infer --precision bfloat16")
 
 build() {
     mkdir -p "$work/site"

@@ -63,7 +63,7 @@ def test_no_piece_begins_that_might_not_end_in_time(day):
 
 def test_every_piece_fits_into_ten_minutes_and_has_its_row():
     limits = [int(limit) for limit in re.findall(r'"[\w$-]+\|(\d+)\|', SCRIPT.read_text())]
-    assert len(limits) == 10 and max(limits) < 600
+    assert len(limits) == 14 and max(limits) < 600
     assert len(NAMES) == len(set(NAMES))
     for name in NAMES:
         assert sum(name.startswith(of) for of in gpu_day.ROWS.values()) == 1, name
@@ -86,7 +86,7 @@ def test_rows_of_results(tmp_path):
         f"| CUDA: tests on a GPU | passed (12 passed); {on} |",
         f"| CUDA: compute-sanitizer | passed, all 12 pieces; {on} |",
         f"| CUDA: speed | passed, all 6 pieces; {on} |",
-        f"| CUDA: Hopper's path in bfloat16 | passed, all 6 pieces; {on} |",
+        f"| CUDA: Hopper's path in bfloat16 | passed, all 13 pieces; {on} |",
     ]
     _, tests, sanitizer, *_ = gpu_day.rows(results({"tests": "failed", "racecheck-float32": "left"}))
     assert tests == f"| CUDA: tests on a GPU | failed: tests; {on} |"
@@ -112,7 +112,7 @@ def test_gathered_results_hold_the_benchmarks(tmp_path):
 
 def test_small_shapes_train_alike_on_the_same_device(capsys):
     small_shapes.main("cpu", "float64")
-    assert "3 kinds of training agree" in capsys.readouterr().out
+    assert "4 kinds of training agree" in capsys.readouterr().out
 
 
 def test_small_shapes_see_a_device_that_computes_something_else(monkeypatch):

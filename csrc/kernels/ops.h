@@ -141,6 +141,26 @@ struct BackwardDataArgs {
     MutableRows<T> out;
 };
 
+// One of several steps on the same rows, in their order.
+template <class T>
+struct ChainStep {
+    bool goes_back = false;
+    ForwardArgs<T> forward;                // where it does not
+    BackwardDataArgs<T> data;              // where it does
+    bool is_a = false, is_delta = false;   // whether `out` counts for the largest A, or δ
+    std::int64_t last_reader = INT64_MAX;  // of `out`: the place in the chain of the last step that reads it
+};
+
+// What is not read behind the steps that are done need not be written. `largest_a` and `largest_delta` are those of
+// LargestArgs, or null.
+template <class T>
+struct ChainArgs {
+    const ChainStep<T>* steps = nullptr;
+    std::int64_t n_steps = 0;
+    double* largest_a = nullptr;
+    double* largest_delta = nullptr;
+};
+
 // A parameter array as an optimizer sees it; states are null where the optimizer has none.
 template <class T>
 struct Slot {
@@ -477,6 +497,11 @@ struct KernelTable {
     // Between storage and what is computed with; the identity where they are the same.
     void (*narrow)(std::int64_t rows, std::int64_t columns, Rows<Compute<T>> in, MutableRows<T> out);
     void (*widen)(std::int64_t rows, std::int64_t columns, Rows<T> in, MutableRows<Compute<T>> out);
+    // The first steps of a chain in one call, how many it finds out: none, and nothing is done, where they are better
+    // called for one by one. Null where that is always so.
+    std::int64_t (*chain)(const ChainArgs<T>&) = nullptr;
+    // How many it may be at most, on the device as it is; null likewise.
+    std::int64_t (*longest_chain)() = nullptr;
 };
 
 }  // namespace resnetcore

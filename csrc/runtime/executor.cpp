@@ -77,7 +77,12 @@ void BatchExecutor<T>::run_phases(Team& team, const Frame<T>& batch, GradientSin
             const Frame<T> frame = plan_.tile_local ? tile_frame(whole, begin, end, team.rank()) : whole;
             if (plan_.tile_local) end -= begin, begin = 0;
             if (measured && p == 0 && computes_itself<T>) runner.measure(0, frame, begin, end);
-            for (const Step& step : phase.steps) {
+            for (std::size_t s = 0; s < phase.steps.size();) {
+                if (const std::size_t done = runner.run_chain(p, s, frame, begin, end, measured)) {
+                    s += done;
+                    continue;
+                }
+                const Step& step = phase.steps[s++];
                 if (step.kind == StepKind::weights) {
                     add_share(team, step, frame, begin, end, tile, *sink);
                     continue;
@@ -193,8 +198,13 @@ void InferenceExecutor<T>::run(Team& team, Rows<Compute<T>> input, std::int64_t 
         frame.rows = tile_;
         frame.output = plan_.output;
         frame.output_rows = {out.data + begin * out.stride, out.stride};
-        for (const Phase& phase : plan_.phases)
-            for (const Step& step : phase.steps) runner.run(step, frame, 0, end - begin);
+        for (std::size_t p = 0; p < plan_.phases.size(); ++p)
+            for (std::size_t s = 0, done; s < plan_.phases[p].steps.size(); s += done) {
+                done = runner.run_chain(p, s, frame, 0, end - begin, false);
+                if (done > 0) continue;
+                runner.run(plan_.phases[p].steps[s], frame, 0, end - begin);
+                done = 1;
+            }
     }
 }
 

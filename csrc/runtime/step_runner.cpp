@@ -29,8 +29,7 @@ StepRunner<T>::StepRunner(const Plan& plan, Device& device, const ParameterStore
       branch_mask_(device),
       unrounded_(device),
       magnitudes_(device, 2) {
-    sources_.resize(plan.max_terms);
-    identities_.resize(plan.max_terms);
+    reserve_terms();
     for (const BufferInfo& b : plan.buffers) strides_.push_back(padded_width(b.width, sizeof(T)));
     std::int64_t masked = 0, branch_masked = 0;
     for (const Phase& phase : plan.phases)
@@ -79,9 +78,11 @@ void StepRunner<T>::run(const Step& step, const Frame<T>& frame, std::int64_t be
         case StepKind::given:
             return kernels_.narrow(end - begin, step.width, from(frame.given, begin), write(step.out, frame, begin));
         case StepKind::forward:
-            return forward(step, frame, begin, end);
+            forget_terms();
+            return kernels_.forward(forward(step, frame, begin, end));
         case StepKind::backward_data:
-            return backward_data(step, frame, begin, end);
+            forget_terms();
+            return kernels_.backward_data(backward_data(step, frame, begin, end));
         case StepKind::moments:
             return moments(step, frame, begin, end, *sums);
         case StepKind::norm_sums:
@@ -115,9 +116,69 @@ void StepRunner<T>::measure(BufferId id, const Frame<T>& frame, std::int64_t beg
     if (buffer.is_delta) kernels_.largest({end - begin, buffer.width, rows, magnitudes() + 1});
 }
 
+// For one step; or, where the device takes chains, for all steps of a phase.
 template <class T>
-int StepRunner<T>::gather_sources(const Step& step, const Frame<T>& frame, std::int64_t row, bool transposed) {
-    int n = 0;
+void StepRunner<T>::reserve_terms() {
+    std::size_t sources = 0, identities = 0, links = 0;
+    for (const Phase& phase : plan_.phases) {
+        std::size_t all_sources = 0, all_identities = 0;
+        for (const Step& step : phase.steps)
+            all_sources += step.products.size(), all_identities += step.identities.size();
+        sources = std::max(sources, all_sources), identities = std::max(identities, all_identities);
+        links = std::max(links, phase.steps.size());
+    }
+    const std::size_t one = static_cast<std::size_t>(plan_.max_terms);
+    sources_.reserve(kernels_.chain ? sources : one);
+    identities_.reserve(kernels_.chain ? identities : one);
+    if (kernels_.chain) chain_.reserve(links);
+}
+
+// Whether a step may be one of a chain's: it reads nothing of its rows but sources, skips and what it saved, and nobody
+// looks at its output before the next step.
+template <class T>
+bool StepRunner<T>::is_link(const Step& step, const Frame<T>& frame) const {
+    if (step.dropout > 0) return false;
+    if (step.kind == StepKind::forward) return step.branch.z < 0;
+    return step.kind == StepKind::backward_data && step.out != frame.output;
+}
+
+template <class T>
+std::size_t StepRunner<T>::run_chain(std::size_t phase, std::size_t first, const Frame<T>& frame, std::int64_t begin,
+                                     std::int64_t end, bool measured) {
+    const std::int64_t most = kernels_.longest_chain ? kernels_.longest_chain() : 0;
+    if (most < 2) return 0;
+    const std::vector<Step>& steps = plan_.phases[phase].steps;
+    // Where lifetimes count steps, those of the phases before are counted, too.
+    std::int64_t number = static_cast<std::int64_t>(first);
+    for (std::size_t p = 0; p < phase; ++p) number += static_cast<std::int64_t>(plan_.phases[p].steps.size());
+    forget_terms();
+    chain_.clear();
+    const std::size_t last = std::min(steps.size(), first + static_cast<std::size_t>(most));
+    for (std::size_t s = first; s < last && is_link(steps[s], frame); ++s) {
+        const BufferInfo& out = plan_.buffers[steps[s].out];
+        ChainStep<T> link;
+        link.goes_back = steps[s].kind == StepKind::backward_data;
+        if (link.goes_back)
+            link.data = backward_data(steps[s], frame, begin, end);
+        else
+            link.forward = forward(steps[s], frame, begin, end);
+        link.is_a = out.is_a, link.is_delta = out.is_delta;
+        if (plan_.tile_local) link.last_reader = out.last_use - number;
+        chain_.push_back(link);
+    }
+    if (chain_.size() < 2) return 0;
+    ChainArgs<T> args;
+    args.steps = chain_.data(), args.n_steps = static_cast<std::int64_t>(chain_.size());
+    if (measured) args.largest_a = magnitudes(), args.largest_delta = magnitudes() + 1;
+    return static_cast<std::size_t>(kernels_.chain(args));
+}
+
+template <class T>
+template <class Args>
+void StepRunner<T>::gather_terms(Args& args, const Step& step, const Frame<T>& frame, std::int64_t row,
+                                 bool transposed) {
+    args.sources = sources_.data() + sources_.size();
+    args.n_sources = static_cast<int>(step.products.size());
     for (const Product& p : step.products) {
         const bool folded = folded_ && !transposed && (*folded_)[p.weight].panels.size() > 0;
         const T* panels = transposed ? store_.transposed(p.weight)
@@ -126,16 +187,11 @@ int StepRunner<T>::gather_sources(const Step& step, const Frame<T>& frame, std::
         const T* across = folded || store_.by_halves() ? nullptr
                           : transposed                 ? store_.panels(p.weight)
                                                        : store_.transposed(p.weight);
-        sources_[n++] = {read(p.rows, frame, row), panels, plan_.buffers[p.rows].width, across};
+        sources_.push_back({read(p.rows, frame, row), panels, plan_.buffers[p.rows].width, across});
     }
-    return n;
-}
-
-template <class T>
-int StepRunner<T>::gather_identities(const Step& step, const Frame<T>& frame, std::int64_t row) {
-    int n = 0;
-    for (BufferId id : step.identities) identities_[n++] = read(id, frame, row);
-    return n;
+    args.identity = identities_.data() + identities_.size();
+    args.n_identity = static_cast<int>(step.identities.size());
+    for (BufferId id : step.identities) identities_.push_back(read(id, frame, row));
 }
 
 template <class T>
@@ -169,42 +225,37 @@ Branch<T> StepRunner<T>::branch(const Step& step, const Frame<T>& frame, std::in
 }
 
 template <class T>
-void StepRunner<T>::forward(const Step& step, const Frame<T>& frame, std::int64_t begin, std::int64_t end) {
+ForwardArgs<T> StepRunner<T>::forward(const Step& step, const Frame<T>& frame, std::int64_t begin, std::int64_t end) {
     ForwardArgs<T> args;
     args.rows = end - begin;
     args.columns = step.width;
-    args.n_sources = gather_sources(step, frame, begin, false);
-    args.sources = sources_.data();
+    gather_terms(args, step, frame, begin, false);
     if (step.bias >= 0)
         args.bias = store_.values(step.bias);
     else if (folded_ && !step.products.empty())
         args.bias = (*folded_)[step.products[0].weight].bias.data();
-    args.n_identity = gather_identities(step, frame, begin);
-    args.identity = identities_.data();
     if (step.branch.z >= 0) args.branch = branch(step, frame, begin, end);
     args.activation = step.activation;
     args.mask = mask(mask_, step.dropout, step.dropout_site, step, frame, begin, end);
     args.argument = write(step.argument, frame, begin);
     args.out = write(step.out, frame, begin);
     args.wide = wide(step, frame, begin);
-    kernels_.forward(args);
+    return args;
 }
 
 template <class T>
-void StepRunner<T>::backward_data(const Step& step, const Frame<T>& frame, std::int64_t begin, std::int64_t end) {
+BackwardDataArgs<T> StepRunner<T>::backward_data(const Step& step, const Frame<T>& frame, std::int64_t begin,
+                                                 std::int64_t end) {
     BackwardDataArgs<T> args;
     args.rows = end - begin;
     args.columns = step.width;
-    args.n_sources = gather_sources(step, frame, begin, true);
-    args.sources = sources_.data();
-    args.n_identity = gather_identities(step, frame, begin);
-    args.identity = identities_.data();
+    gather_terms(args, step, frame, begin, true);
     args.mask = mask(mask_, step.dropout, step.dropout_site, step, frame, begin, end);
     args.activation = step.activation;
     if (step.saved >= 0) args.saved = read(step.saved, frame, begin);
     args.saved_is_argument = step.saved_is_argument;
     args.out = write(step.out, frame, begin);
-    kernels_.backward_data(args);
+    return args;
 }
 
 template <class T>

@@ -62,6 +62,11 @@ public:
     void run(const Step& step, const Frame<T>& frame, std::int64_t begin, std::int64_t end,
              const PartialSums<T>* sums = nullptr);
 
+    // The steps of a phase from one on, as many as the device takes in one call: how many, 0 where they are to be run
+    // one by one. Their outputs count for the magnitudes, if these are `measured`.
+    std::size_t run_chain(std::size_t phase, std::size_t first, const Frame<T>& frame, std::int64_t begin,
+                          std::int64_t end, bool measured);
+
     // Takes the tile's rows of a buffer into account for the magnitudes, if gradients are made of it.
     void measure(BufferId id, const Frame<T>& frame, std::int64_t begin, std::int64_t end);
     // The tile's rows of a buffer, into the caller's.
@@ -76,8 +81,8 @@ public:
 
 private:
     MutableRows<Compute<T>> wide(const Step&, const Frame<T>&, std::int64_t row) const;
-    void forward(const Step&, const Frame<T>&, std::int64_t begin, std::int64_t end);
-    void backward_data(const Step&, const Frame<T>&, std::int64_t begin, std::int64_t end);
+    ForwardArgs<T> forward(const Step&, const Frame<T>&, std::int64_t begin, std::int64_t end);
+    BackwardDataArgs<T> backward_data(const Step&, const Frame<T>&, std::int64_t begin, std::int64_t end);
     void moments(const Step&, const Frame<T>&, std::int64_t begin, std::int64_t end, const PartialSums<T>&);
     void norm_sums(const Step&, const Frame<T>&, std::int64_t begin, std::int64_t end, const PartialSums<T>&);
     void norm_backward(const Step&, const Frame<T>&, std::int64_t begin, std::int64_t end);
@@ -85,8 +90,11 @@ private:
     void gate_backward(const Step&, const Frame<T>&, std::int64_t begin, std::int64_t end);
     void loss(const Step&, const Frame<T>&, std::int64_t begin, std::int64_t end);
 
-    int gather_sources(const Step&, const Frame<T>&, std::int64_t row, bool transposed);
-    int gather_identities(const Step&, const Frame<T>&, std::int64_t row);
+    void reserve_terms();
+    void forget_terms() { sources_.clear(), identities_.clear(); }
+    template <class Args>
+    void gather_terms(Args& args, const Step&, const Frame<T>&, std::int64_t row, bool transposed);
+    bool is_link(const Step&, const Frame<T>&) const;
     Branch<T> branch(const Step&, const Frame<T>&, std::int64_t begin, std::int64_t end);
     Rows<Compute<T>> mask(AlignedArray<Compute<T>>& memory, double probability, std::uint32_t site, const Step&,
                           const Frame<T>&, std::int64_t begin, std::int64_t end);
@@ -98,8 +106,9 @@ private:
     Norms<T>& norms_;
     const std::vector<Folded<T>>* folded_;
     std::vector<std::int64_t> strides_;
-    std::vector<Source<T>> sources_;
+    std::vector<Source<T>> sources_;  // of the next call
     std::vector<Rows<T>> identities_;
+    std::vector<ChainStep<T>> chain_;
     AlignedArray<Compute<T>> mask_, branch_mask_;
     AlignedArray<Compute<T>> unrounded_;  // gradients of the loss, before they are stored: of a row, or of all
     std::int64_t unrounded_stride_ = 0;

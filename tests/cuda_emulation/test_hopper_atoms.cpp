@@ -89,14 +89,18 @@ void operands_are_where_copies_put_them() {
             }
             wait(barriers(), 0);
             Sums sums = {};
+            float of_half[32] = {};  // the columns
             product_fence();
-            for (int k = 0; k < 4; ++k)
-                multiply<a_along_rows, b_along_columns>(
-                    sums.d, a_along_rows ? across_terms(left, k, box) : along_terms(left, k),
-                    b_along_columns ? across_terms(right, k, box) : along_terms(right, k), k > 0);
+            for (int k = 0; k < 4; ++k) {
+                const std::uint64_t rows = a_along_rows ? across_terms(left, k, box) : along_terms(left, k);
+                const std::uint64_t columns = b_along_columns ? across_terms(right, k, box) : along_terms(right, k);
+                multiply<a_along_rows, b_along_columns>(sums.d, rows, columns, k > 0);
+                multiply<a_along_rows, b_along_columns>(of_half, rows, columns, k > 0);
+            }
             commit_products();
             CHECK(std::isnan(sums.d[5]), "sums can be read too early");
             wait_for_products<0>();
+            for (int i = 0; i < 32; ++i) CHECK(of_half[i] == sums.d[i], "%d: %g, not %g", i, of_half[i], sums.d[i]);
             for (int i = 0; i < 64; ++i) c[sums.row(i)][sums.column(i)] += sums.d[i];
         });
     for (int i = 0; i < 64; ++i)
@@ -240,6 +244,14 @@ void products_are_ordered() {
     block_is_refused({"wrote it without fence.proxy.async"}, [] {
         float d[64];
         store_box(stages());
+        __syncthreads();
+        product_fence();
+        multiply_once(d);
+    });
+    block_is_refused({"wrote it without fence.proxy.async"}, [] {  // the others did
+        float d[64];
+        store_box(stages());
+        if (threadIdx.x != 5) fence_stores();
         __syncthreads();
         product_fence();
         multiply_once(d);

@@ -72,6 +72,10 @@ template <class T>
 void narrow(std::int64_t rows, std::int64_t columns, Rows<Compute<T>> in, MutableRows<T> out);
 template <class T>
 void widen(std::int64_t rows, std::int64_t columns, Rows<T> in, MutableRows<Compute<T>> out);
+template <class T>
+std::int64_t chain(const ChainArgs<T>& args);
+template <class T>
+std::int64_t longest_chain();
 
 int gather(const GatherArgs* args);
 

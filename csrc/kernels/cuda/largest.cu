@@ -1,22 +1,14 @@
 // The largest magnitude of an array.
 //
 // Invariant: the result does not depend on the order in which blocks run: maxima are of integers.
-#include <cstring>
-
 #include "kernels/cuda/elements.cuh"
+#include "kernels/cuda/largest.cuh"
 
 namespace resnetcore {
 namespace cuda {
 namespace {
 
-constexpr int threads = 256, warp = 32;
-
-// Magnitudes compare as integers do, and so a NaN is the largest of all: no comparison of floats would keep it.
-__device__ __forceinline__ unsigned long long magnitude_bits(double x) {
-    unsigned long long bits;
-    std::memcpy(&bits, &x, sizeof bits);
-    return bits & ~(1ull << 63);
-}
+constexpr int threads = 256;
 
 template <class T>
 __global__ void __launch_bounds__(threads) largest_kernel(const __grid_constant__ LargestArgs<T> args) {
@@ -27,11 +19,7 @@ __global__ void __launch_bounds__(threads) largest_kernel(const __grid_constant_
             magnitude_bits(static_cast<double>(read(args.x, at / args.columns, at % args.columns)));
         most = bits > most ? bits : most;
     }
-    for (int apart = warp / 2; apart > 0; apart /= 2) {
-        const unsigned long long other = __shfl_xor_sync(0xffffffffu, most, apart);
-        most = other > most ? other : most;
-    }
-    if (threadIdx.x % warp == 0) atomicMax(reinterpret_cast<unsigned long long*>(args.into), most);
+    keep_largest(most, args.into);
 }
 
 }  // namespace

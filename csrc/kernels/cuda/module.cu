@@ -70,15 +70,30 @@ int check_device(int device) {
     return status;
 }
 
+// What every product of Hopper's path asks of the driver: refused later, products would go the simple way without a
+// word.
+bool makes_tensor_maps(int device) {
+    constexpr int box_rows = 64;
+    CudaPlace before;
+    void* const memory = make_current(device, &before) ? nullptr : allocate(box_rows * panel_width * sizeof(bfloat16));
+    const auto* data = static_cast<const bfloat16*>(memory);
+    CUtensorMap map;
+    const bool made = memory && hopper::encode(map, {data, panel_width}, box_rows, panel_width, box_rows) &&
+                      hopper::encode_panels(map, data, box_rows, panel_width, box_rows, 1);
+    if (memory) release(memory);
+    restore(&before);
+    return made;
+}
+
 int choose_path(int device, const char* name) {
     Context* context = context_of(device);
     if (!context) return last_status();
     Path path = Path::simple;
     char words[200];
     if (!find_path(name, compute_capability(device), path, words, sizeof words)) return refuse(words);
-    if (path == Path::hopper && !hopper::can_encode())
+    if (path != Path::simple && !makes_tensor_maps(device))
         return refuse(
-            "RESNETCORE_CUDA_PATH=hopper needs a driver that makes tensor maps, of CUDA 12.0 or later; unset it");
+            "Hopper's path needs a driver that makes tensor maps, of CUDA 12.0 or later; unset RESNETCORE_CUDA_PATH");
     context->path = path;
     return 0;
 }

@@ -10,18 +10,19 @@ bool find_path(const char* name, int capability, Path& path, char* words, std::s
     constexpr int hopper = 90;
     path = Path::simple;
     if (!name || !*name || std::strcmp(name, "simple") == 0) return true;
-    if (std::strcmp(name, "hopper") != 0) {
-        std::snprintf(words, room, "RESNETCORE_CUDA_PATH must be simple or hopper, got %s", name);
+    const bool narrow = std::strcmp(name, "hopper_narrow") == 0;
+    if (!narrow && std::strcmp(name, "hopper") != 0) {
+        std::snprintf(words, room, "RESNETCORE_CUDA_PATH must be simple, hopper or hopper_narrow, got %s", name);
         return false;
     }
     if (capability != hopper) {
         std::snprintf(words, room,
-                      "RESNETCORE_CUDA_PATH=hopper needs a GPU of compute capability 9.0, found %d.%d; "
+                      "RESNETCORE_CUDA_PATH=%s needs a GPU of compute capability 9.0, found %d.%d; "
                       "unset it, or name simple",
-                      capability / 10, capability % 10);
+                      name, capability / 10, capability % 10);
         return false;
     }
-    path = Path::hopper;
+    path = narrow ? Path::hopper_narrow : Path::hopper;
     return true;
 }
 

@@ -9,7 +9,8 @@
 namespace resnetcore {
 namespace cuda {
 
-enum class Path { simple, hopper };
+// `hopper_narrow` is Hopper's path, and takes chains of narrow layers in one launch.
+enum class Path { simple, hopper, hopper_narrow };
 
 // The path of that name, on a device of that compute capability (90); null and "" name the default. False, and why in
 // `words`, where there is none, or not there.

@@ -9,6 +9,7 @@
 #include "barriers.h"
 #include "block.h"
 #include "copies.h"
+#include "math/bfloat16.h"
 #include "named_barriers.h"
 #include "products.h"
 #include "registers.h"
@@ -45,6 +46,30 @@ inline void load(Shared from, float& x, float& y, float& z, float& w) {
     x = load(from), y = load(from + 4), z = load(from + 8), w = load(from + 12);
 }
 
+inline void store_word(Shared to, std::uint32_t x) {
+    if (to % sizeof x != 0) emulation::fail("a store to shared address %u", to);
+    emulated::check_store(to, sizeof x);
+    std::memcpy(emulated::shared_data(to), &x, sizeof x);
+}
+inline std::uint32_t load_word(Shared from) {
+    std::uint32_t x;
+    const float bits = load(from);
+    std::memcpy(&x, &bits, sizeof x);
+    return x;
+}
+inline void store_words(Shared to, const std::uint32_t (&x)[4]) {
+    if (to % sizeof x != 0) emulation::fail("a store to shared address %u", to);
+    for (int i = 0; i < 4; ++i) store_word(to + 4 * static_cast<std::uint32_t>(i), x[i]);
+}
+inline void load_words(Shared from, std::uint32_t (&x)[4]) {
+    if (from % sizeof x != 0) emulation::fail("a load from shared address %u", from);
+    for (int i = 0; i < 4; ++i) x[i] = load_word(from + 4 * static_cast<std::uint32_t>(i));
+}
+inline std::uint32_t pair_of(float x, float y) {
+    return static_cast<std::uint32_t>(to_bfloat16(y).bits) << 16 | to_bfloat16(x).bits;
+}
+inline void fence_stores() { emulated::fence_stores(); }
+
 inline void meet_group(std::uint32_t number) { emulated::meet(number, 128); }
 
 inline bool elect_one() {
@@ -63,7 +88,7 @@ void take_registers() {
 inline void barrier_init(Shared barrier, std::uint32_t arrivals) { emulated::barrier_init(barrier, arrivals); }
 inline void fence_barrier_init() {
     emulated::fence_barrier_init();
-    emulated::fence_stores();
+    fence_stores();
 }
 inline void arrive(Shared barrier) { emulated::barrier_arrive(barrier, 0); }
 inline void arrive_expecting(Shared barrier, std::uint32_t bytes) { emulated::barrier_arrive(barrier, bytes); }
@@ -87,9 +112,10 @@ void wait_for_products() {
 }
 template <int count>
 void keep_in_place(float (&)[count]) {}
-template <bool a_along_rows, bool b_along_columns>
-void multiply(float (&d)[64], std::uint64_t a, std::uint64_t b, bool add) {
-    emulated::multiply(d, 128, a, b, a_along_rows, b_along_columns, add);
+template <bool a_along_rows, bool b_along_columns, int count>
+void multiply(float (&d)[count], std::uint64_t a, std::uint64_t b, bool add) {
+    static_assert(count == 64 || count == 32, "as many as there are instructions of");
+    emulated::multiply(d, 2 * count, a, b, a_along_rows, b_along_columns, add);
 }
 
 }  // namespace hopper

@@ -17,6 +17,7 @@ constexpr std::uint32_t granule = 16;
 struct Granule {
     enum class Writer { none, thread, fenced_thread, copy } writer = Writer::none;
     bool arriving = false;
+    int unfenced = 0;  // threads whose stores there no fence has followed
     Moment written;
     std::vector<Moment> readers;
     std::vector<int> products;
@@ -87,7 +88,7 @@ void check_store(std::uint32_t address, std::size_t bytes) {
         one.readers.clear(), one.products.clear();
         one.writer = Granule::Writer::thread;
         one.written = knowledge().now(thread_index());
-        memory.unfenced[static_cast<std::size_t>(thread_index())].insert(index);
+        one.unfenced += memory.unfenced[static_cast<std::size_t>(thread_index())].insert(index).second;
     });
 }
 
@@ -95,9 +96,10 @@ void fence_stores() {
     auto& mine = memory.unfenced[static_cast<std::size_t>(thread_index())];
     for (std::uint32_t index : mine) {
         Granule& one = memory.granules[index];
-        if (one.writer != Granule::Writer::thread || one.written.who != thread_index()) continue;
-        one.writer = Granule::Writer::fenced_thread;
-        one.written = knowledge().now(thread_index());
+        --one.unfenced;
+        if (one.writer != Granule::Writer::thread) continue;
+        if (one.unfenced == 0) one.writer = Granule::Writer::fenced_thread;
+        if (one.written.who == thread_index()) one.written = knowledge().now(thread_index());
     }
     mine.clear();
 }

@@ -45,6 +45,34 @@ __device__ __forceinline__ void load(Shared from, float& x, float& y, float& z, 
                  : "memory");
 }
 
+__device__ __forceinline__ void store_word(Shared to, std::uint32_t x) {
+    asm volatile("st.shared.u32 [%0], %1;" ::"r"(to), "r"(x) : "memory");
+}
+__device__ __forceinline__ std::uint32_t load_word(Shared from) {
+    std::uint32_t x;
+    asm volatile("ld.shared.u32 %0, [%1];" : "=r"(x) : "r"(from) : "memory");
+    return x;
+}
+__device__ __forceinline__ void store_words(Shared to, const std::uint32_t (&x)[4]) {
+    asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(x[0]), "r"(x[1]), "r"(x[2]), "r"(x[3])
+                 : "memory");
+}
+__device__ __forceinline__ void load_words(Shared from, std::uint32_t (&x)[4]) {
+    asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3])
+                 : "r"(from)
+                 : "memory");
+}
+// Two numbers in bfloat16, the first in the lower half; to nearest, ties to even.
+__device__ __forceinline__ std::uint32_t pair_of(float x, float y) {
+    std::uint32_t pair;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(y), "f"(x));
+    return pair;
+}
+
+// By who stored to shared memory, before others hear of it: products and copies are to find it, too.
+__device__ __forceinline__ void fence_stores() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+
 // By all warps of a warpgroup: until all have come. Number 0 is __syncthreads'.
 __device__ __forceinline__ void meet_group(std::uint32_t number) {
     asm volatile("barrier.sync.aligned %0, 128;" ::"r"(number) : "memory");
@@ -74,7 +102,7 @@ __device__ __forceinline__ void barrier_init(Shared barrier, std::uint32_t arriv
 // By who made barriers, before others hear of it: copies are to find them, too.
 __device__ __forceinline__ void fence_barrier_init() {
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+    fence_stores();
 }
 __device__ __forceinline__ void arrive(Shared barrier) {
     asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
@@ -127,9 +155,9 @@ __device__ __forceinline__ void keep_in_place(float (&d)[count]) {
     for (int i = 0; i < count; ++i) asm volatile("" : "+f"(d[i])::"memory");
 }
 
-// d = a·b, or d += a·b: 64 × 16 by 16 × 128. `a_along_rows`: memory goes along the rows' index m, not k; and
-// `b_along_columns`: along the columns' index n. With warp w of the group, g = lane / 4 and t = lane % 4, d[4i + j] is
-// at row 16w + g + 8(j / 2) and column 8i + 2t + j % 2 (PTX ISA, "Register Fragments").
+// d = a·b, or d += a·b: 64 × 16 by 16 × 128, or 16 × 64. `a_along_rows`: memory goes along the rows' index m, not k;
+// and `b_along_columns`: along the columns' index n. With warp w of the group, g = lane / 4 and t = lane % 4, d[4i + j]
+// is at row 16w + g + 8(j / 2) and column 8i + 2t + j % 2 (PTX ISA, "Register Fragments").
 template <bool a_along_rows, bool b_along_columns>
 __device__ __forceinline__ void multiply(float (&d)[64], std::uint64_t a, std::uint64_t b, bool add) {
     asm volatile(
@@ -147,6 +175,19 @@ __device__ __forceinline__ void multiply(float (&d)[64], std::uint64_t a, std::u
           "+f"(d[41]), "+f"(d[42]), "+f"(d[43]), "+f"(d[44]), "+f"(d[45]), "+f"(d[46]), "+f"(d[47]), "+f"(d[48]),
           "+f"(d[49]), "+f"(d[50]), "+f"(d[51]), "+f"(d[52]), "+f"(d[53]), "+f"(d[54]), "+f"(d[55]), "+f"(d[56]),
           "+f"(d[57]), "+f"(d[58]), "+f"(d[59]), "+f"(d[60]), "+f"(d[61]), "+f"(d[62]), "+f"(d[63])
+        : "l"(a), "l"(b), "r"(static_cast<std::int32_t>(add)), "n"(a_along_rows ? 1 : 0), "n"(b_along_columns ? 1 : 0));
+}
+template <bool a_along_rows, bool b_along_columns>
+__device__ __forceinline__ void multiply(float (&d)[32], std::uint64_t a, std::uint64_t b, bool add) {
+    asm volatile(
+        "{\n.reg .pred p;\nsetp.ne.b32 p, %34, 0;\nwgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {"
+        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, "
+        "%19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
+        "}, %32, %33, p, 1, 1, %35, %36;\n}"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]), "+f"(d[8]),
+          "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]), "+f"(d[16]),
+          "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]), "+f"(d[24]),
+          "+f"(d[25]), "+f"(d[26]), "+f"(d[27]), "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31])
         : "l"(a), "l"(b), "r"(static_cast<std::int32_t>(add)), "n"(a_along_rows ? 1 : 0), "n"(b_along_columns ? 1 : 0));
 }
 

@@ -12,10 +12,9 @@ namespace resnetcore {
 namespace cuda {
 namespace hopper {
 
-template <int stages>
 class Place {
 public:
-    __device__ __forceinline__ void advance() {
+    __device__ __forceinline__ void advance(std::uint32_t stages) {
         if (++stage_ < stages) return;
         stage_ = 0;
         parity_ ^= 1;
@@ -27,44 +26,48 @@ private:
     std::uint32_t stage_ = 0, parity_ = 0;
 };
 
-template <int stages, std::uint32_t stage_bytes>
+constexpr std::uint32_t barrier_bytes(std::uint32_t stages) { return 2 * stages * 8; }
+
+template <std::uint32_t stage_bytes>
 class Ring {
 public:
-    static constexpr std::uint32_t barrier_bytes = 2 * stages * 8;
-
     // `begin` is on a boundary of 1024 bytes, `barriers` of 8.
-    __device__ __forceinline__ Ring(Shared begin, Shared barriers) : begin_(begin), barriers_(barriers) {}
+    __device__ __forceinline__ Ring(Shared begin, Shared barriers, std::uint32_t stages)
+        : begin_(begin), barriers_(barriers), stages_(stages) {}
 
     // By one thread, before all others meet it.
     __device__ __forceinline__ void make(std::uint32_t using_warps) const {
-        for (std::uint32_t i = 0; i < stages; ++i) {
+        for (std::uint32_t i = 0; i < stages_; ++i) {
             barrier_init(full(i), 1);
             barrier_init(empty(i), using_warps);
         }
         fence_barrier_init();
     }
 
+    __device__ __forceinline__ void advance(Place& at) const { at.advance(stages_); }
+
     // Where the next stage's copies go, which complete on `full`.
-    __device__ __forceinline__ Shared begin_filling(const Place<stages>& at) const {
+    __device__ __forceinline__ Shared begin_filling(const Place& at) const {
         wait(empty(at.stage()), at.parity() ^ 1);
         arrive_expecting(full(at.stage()), stage_bytes);
         return begin(at);
     }
-    __device__ __forceinline__ Shared full(const Place<stages>& at) const { return full(at.stage()); }
+    __device__ __forceinline__ Shared full(const Place& at) const { return full(at.stage()); }
 
-    __device__ __forceinline__ Shared begin_using(const Place<stages>& at) const {
+    __device__ __forceinline__ Shared begin_using(const Place& at) const {
         wait(full(at.stage()), at.parity());
         return begin(at);
     }
     // By one lane of each warp that uses stages.
-    __device__ __forceinline__ void let_go(const Place<stages>& at) const { arrive(empty(at.stage())); }
+    __device__ __forceinline__ void let_go(const Place& at) const { arrive(empty(at.stage())); }
 
 private:
-    __device__ __forceinline__ Shared begin(const Place<stages>& at) const { return begin_ + at.stage() * stage_bytes; }
+    __device__ __forceinline__ Shared begin(const Place& at) const { return begin_ + at.stage() * stage_bytes; }
     __device__ __forceinline__ Shared full(std::uint32_t stage) const { return barriers_ + 8 * stage; }
-    __device__ __forceinline__ Shared empty(std::uint32_t stage) const { return barriers_ + 8 * (stages + stage); }
+    __device__ __forceinline__ Shared empty(std::uint32_t stage) const { return barriers_ + 8 * (stages_ + stage); }
 
     Shared begin_, barriers_;
+    std::uint32_t stages_;
 };
 
 }  // namespace hopper

@@ -48,7 +48,7 @@ struct Maps {
 struct SourceOperands {
     static constexpr bool a_along_rows = false, b_along_columns = true;
     Shared first_row;
-    __device__ __forceinline__ std::uint64_t a(Shared stage, int product) const {
+    __device__ __forceinline__ std::uint64_t a(Shared stage, std::int64_t, int product) const {
         return along_terms(stage + first_row, product);
     }
     __device__ __forceinline__ std::uint64_t b(Shared stage, int product) const {
@@ -58,11 +58,11 @@ struct SourceOperands {
 
 template <int most>
 __device__ __forceinline__ void fill_stages(const TileRing& ring, const Maps<most>& maps, Tiles tiles) {
-    for (TilePlace place; tiles.exists(); tiles.advance()) {
+    for (Place place; tiles.exists(); tiles.advance()) {
         const std::int32_t row = static_cast<std::int32_t>(tiles.first_row());
         const std::int32_t panel = static_cast<std::int32_t>(tiles.first_column() / panel_width);
         for (int source = 0; source < maps.count; ++source)
-            for (std::int32_t step = 0; step < maps.steps[source]; ++step, place.advance()) {
+            for (std::int32_t step = 0; step < maps.steps[source]; ++step, ring.advance(place)) {
                 const Shared stage = ring.begin_filling(place);
                 copy_box(stage, maps.rows[source], step * stage_terms, row, ring.full(place));
                 copy_box(stage + 2 * box_bytes, maps.panels[source], 0, step * stage_terms, panel, ring.full(place));
@@ -77,7 +77,7 @@ __device__ __forceinline__ void finish_tiles(const TileShared& shared, const Epi
                                              Tiles tiles) {
     const std::int64_t rows = epilogue.args.rows, columns = epilogue.args.columns;
     const SourceOperands operands{static_cast<Shared>(group() - 1) * group_rows * box_row};
-    for (TilePlace place; tiles.exists(); tiles.advance()) {
+    for (Place place; tiles.exists(); tiles.advance()) {
         const std::int64_t first_row = tiles.first_row(), first_column = tiles.first_column();
         float total[64] = {};
         add_stages(shared.ring(), place, steps, operands, total);
@@ -135,7 +135,7 @@ bool launch_sum(const Epilogue& epilogue) {
     if constexpr (std::is_same<T, bfloat16>::value) {
         constexpr int many_terms = 64;  // their maps are parameters of the kernel, too
         const auto& args = epilogue.args;
-        if (current_path() != Path::hopper || args.rows == 0 || args.columns == 0) return false;
+        if (current_path() == Path::simple || args.rows == 0 || args.columns == 0) return false;
         if (args.rows > std::numeric_limits<std::int32_t>::max() - tile_rows) return false;
         if (args.n_sources <= usual_terms && args.n_identity <= usual_terms)
             return launch_wide_sum<usual_terms>(epilogue);

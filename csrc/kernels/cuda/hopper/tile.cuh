@@ -23,15 +23,14 @@ constexpr int filling_registers = 40, using_registers = 232;
 constexpr int stage_terms = 64, stages = 4, terms_in_part = 128;
 constexpr std::uint32_t box_bytes = 64 * box_row;
 constexpr std::uint32_t stage_bytes = 4 * box_bytes;
-using TileRing = Ring<stages, stage_bytes>;
-using TilePlace = Place<stages>;
+using TileRing = Ring<stage_bytes>;
 
 // Sums on their way out. Eight more than the columns, so that a warp's fragments lie in different banks.
 constexpr std::uint32_t pitch = (tile_columns + 8) * sizeof(float);
 constexpr std::uint32_t left_bytes = tile_rows * pitch;
 
 // Dynamic shared memory begins on a boundary of 16 bytes; stages on one of 1024.
-constexpr std::uint32_t tile_shared_bytes = 1024 + stages * stage_bytes + left_bytes + TileRing::barrier_bytes;
+constexpr std::uint32_t tile_shared_bytes = 1024 + stages * stage_bytes + left_bytes + barrier_bytes(stages);
 static_assert(tile_shared_bytes <= 227 * 1024, "what a block may have");
 
 struct TileShared {
@@ -40,7 +39,7 @@ struct TileShared {
         : stages((shared_memory() + atom_bytes - 1) / atom_bytes * atom_bytes),
           left(stages + hopper::stages * stage_bytes),
           barriers(left + left_bytes) {}
-    __device__ __forceinline__ TileRing ring() const { return {stages, barriers}; }
+    __device__ __forceinline__ TileRing ring() const { return {stages, barriers, hopper::stages}; }
 };
 
 __device__ __forceinline__ int lane() { return static_cast<int>(threadIdx.x) % 32; }
@@ -54,16 +53,16 @@ __device__ __forceinline__ int first_row_of_warp() {
 __device__ __forceinline__ int row_of_sum(int i) { return lane() / 4 + i % 4 / 2 * 8; }
 __device__ __forceinline__ int column_of_sum(int i) { return i / 4 * 8 + 2 * (lane() % 4) + i % 2; }
 
-// Adds to the sums of this thread those of the terms in the next `steps` stages. `Operands`: a(stage, product) and
-// b(stage, product) are descriptors, and how memory goes along them.
-template <class Operands>
-__device__ __forceinline__ void add_stages(const TileRing& ring, TilePlace& place, std::int64_t steps,
-                                           const Operands& operands, float (&total)[64]) {
+// Adds to the sums of this thread those of the terms in the next `steps` stages. `Operands`: a(stage, step, product)
+// and b(stage, product) are descriptors, and how memory goes along them.
+template <class Ring, class Operands, int count>
+__device__ __forceinline__ void add_stages(const Ring& ring, Place& place, std::int64_t steps, const Operands& operands,
+                                           float (&total)[count]) {
     constexpr int steps_in_part = terms_in_part / stage_terms;
-    float part[64] = {};
+    float part[count] = {};
     for (std::int64_t done = 0; done < steps; done += steps_in_part) {
         const int n = steps - done < steps_in_part ? static_cast<int>(steps - done) : steps_in_part;
-        TilePlace used = place;
+        Place used = place;
 #pragma unroll 1
         for (int step = 0; step < n; ++step) {
             const Shared stage = ring.begin_using(place);
@@ -71,20 +70,20 @@ __device__ __forceinline__ void add_stages(const TileRing& ring, TilePlace& plac
             product_fence();  // after the wait, where ptxas would put one of its own
 #pragma unroll
             for (int k = 0; k < stage_terms / product_depth; ++k)
-                multiply<Operands::a_along_rows, Operands::b_along_columns>(part, operands.a(stage, k),
+                multiply<Operands::a_along_rows, Operands::b_along_columns>(part, operands.a(stage, done + step, k),
                                                                             operands.b(stage, k), step > 0 || k > 0);
             commit_products();
-            place.advance();
+            ring.advance(place);
         }
         wait_for_products<0>();
         keep_in_place(part);
 #pragma unroll 1
         for (int step = 0; step < n; ++step) {
             if (lane() == 0) ring.let_go(used);
-            used.advance();
+            ring.advance(used);
         }
 #pragma unroll
-        for (int i = 0; i < 64; ++i) total[i] = total[i] + part[i];
+        for (int i = 0; i < count; ++i) total[i] = total[i] + part[i];
     }
 }
 

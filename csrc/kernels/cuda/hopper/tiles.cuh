@@ -10,6 +10,15 @@ namespace resnetcore {
 namespace cuda {
 namespace hopper {
 
+// Of the current device; 0 where the run time fails.
+inline int processors() {
+    int device = 0, count = 0;
+    if (cudaGetDevice(&device) != cudaSuccess ||
+        cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device) != cudaSuccess)
+        return 0;
+    return count;
+}
+
 class Tiles {
 public:
     __device__ __forceinline__ Tiles(std::int64_t rows, std::int64_t columns)
@@ -22,12 +31,8 @@ public:
     // A block for each multiprocessor, as its shared memory has room for one, or for each of fewer tiles. Of no blocks,
     // which is refused as a launch, where the run time fails.
     static dim3 grid(std::int64_t rows, std::int64_t columns) {
-        int device = 0, processors = 0;
-        if (cudaGetDevice(&device) != cudaSuccess ||
-            cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device) != cudaSuccess)
-            return dim3(0);
-        const std::int64_t tiles = count(rows, columns);
-        return dim3(static_cast<unsigned>(tiles < processors ? tiles : processors));
+        const std::int64_t tiles = count(rows, columns), at_a_time = processors();
+        return dim3(static_cast<unsigned>(tiles < at_a_time ? tiles : at_a_time));
     }
 
 private:

@@ -31,7 +31,7 @@ struct WeightMaps {
 struct WeightOperands {
     static constexpr bool a_along_rows = true, b_along_columns = true;
     Shared mine;
-    __device__ __forceinline__ std::uint64_t a(Shared stage, int product) const {
+    __device__ __forceinline__ std::uint64_t a(Shared stage, std::int64_t, int product) const {
         return across_terms(stage + mine, product, box_bytes);
     }
     __device__ __forceinline__ std::uint64_t b(Shared stage, int product) const {
@@ -41,10 +41,10 @@ struct WeightOperands {
 
 __device__ __forceinline__ void fill_stages(const TileRing& ring, const WeightMaps& maps, std::int32_t steps,
                                             std::int64_t first_panel, Tiles tiles) {
-    for (TilePlace place; tiles.exists(); tiles.advance()) {
+    for (Place place; tiles.exists(); tiles.advance()) {
         const std::int32_t row = static_cast<std::int32_t>(tiles.first_row());
         const std::int32_t column = static_cast<std::int32_t>(first_panel * panel_width + tiles.first_column());
-        for (std::int32_t step = 0; step < steps; ++step, place.advance()) {
+        for (std::int32_t step = 0; step < steps; ++step, ring.advance(place)) {
             const Shared stage = ring.begin_filling(place);
             for (int box = 0; box < 2; ++box) {
                 const Shared at = stage + static_cast<std::uint32_t>(box) * box_bytes;
@@ -130,7 +130,7 @@ __device__ __forceinline__ void finish_tiles(const TileShared& shared, const Bac
                                              std::int32_t steps, Tiles tiles) {
     const std::uint32_t meeting = static_cast<std::uint32_t>(group());
     const WeightOperands operands{static_cast<Shared>(group() - 1) * box_bytes};
-    for (TilePlace place; tiles.exists(); tiles.advance()) {
+    for (Place place; tiles.exists(); tiles.advance()) {
         const WideWeightTile tile{args, tiles.first_row(), args.first_panel + tiles.first_column() / panel_width};
         float total[64] = {};
         if (args.gradient && args.accumulate) take_gradient(tile, total);
@@ -168,7 +168,7 @@ template <class T>
 bool launch_weights(const BackwardWeightsArgs<T>& args) {
     if constexpr (std::is_same<T, bfloat16>::value) {
         constexpr std::int64_t most = std::numeric_limits<std::int32_t>::max() - tile_rows;
-        if (current_path() != Path::hopper || args.rows == 0 || args.inner == 0) return false;
+        if (current_path() == Path::simple || args.rows == 0 || args.inner == 0) return false;
         if (args.rows > most || args.inner > most || args.columns > most) return false;
         if (!on_boundaries(args.gradient, args.weight.value, args.weight.state[0], args.weight.state[1],
                            args.operands.panels, args.operands.transposed))

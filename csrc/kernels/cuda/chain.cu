@@ -1,0 +1,23 @@
+// Steps of a chain in one launch, where there is a path that takes them; else none.
+#include "kernels/cuda/hopper/chain.cuh"
+
+namespace resnetcore {
+namespace cuda {
+
+template <class T>
+std::int64_t chain(const ChainArgs<T>& args) {
+    return hopper::launch_chain(args);
+}
+
+template <class T>
+std::int64_t longest_chain() {
+    return std::is_same<T, bfloat16>::value ? hopper::longest_chain() : 0;
+}
+
+#define RC_INSTANTIATE(T)                             \
+    template std::int64_t chain(const ChainArgs<T>&); \
+    template std::int64_t longest_chain<T>();
+RC_EACH_STORAGE(RC_INSTANTIATE)
+
+}  // namespace cuda
+}  // namespace resnetcore
