@@ -219,7 +219,7 @@ def test_memory_is_the_peak_of_building_and_of_steps(monkeypatch):
     assert abs(result["memory_first_mib"] - 128) < 6
 
 
-def test_results_of_before_variants_still_fill_the_table():
+def test_committed_results_fill_the_table():
     for file in (program.HERE / "results").glob("*-cpu*.json"):
         assert "| batch, width, layers |" in report.table(json.loads(file.read_text()))
 
