@@ -4,8 +4,8 @@
 #include <cstring>
 #include <utility>
 
-#include "runtime/gathered.h"
 #include "runtime/cost_model.h"
+#include "runtime/gathered.h"
 #include "train/backpropagation.h"
 
 namespace resnetcore {
