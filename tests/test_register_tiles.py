@@ -1,4 +1,5 @@
-"""Sums stay in registers: the innermost loops of the products forward and backward write nothing to the stack.
+"""Sums stay in registers: the innermost loops of the products forward and backward write nothing to the stack, for any
+number of rows.
 
 A change far from such a loop, in what is done with its sums, can move them to memory, where a product takes three times
 as long and every result is right. So the library's own code is read: where it has its symbols, as ./test builds it.
@@ -21,6 +22,8 @@ TILES = {
 }
 EPILOGUES = ("ForwardEpilogue", "BackwardDataEpilogue")
 ACTIVATIONS = ("Relu", "Identity")
+# Where GCC 12 does not keep them there, and what makes it do so costs all others 1 to 4 percent.
+KNOWN = {("avx512_bf16", "ForwardEpilogue", "Identity"): (6, 10, 11)}
 
 
 def shown(*command):
@@ -67,11 +70,13 @@ def innermost_loop(name, product, count):
     [(i, e, p, a) for i, (_, _, elements) in TILES.items() for e in elements for p in EPILOGUES for a in ACTIVATIONS],
 )
 def test_sums_stay_in_registers(isa, element, epilogue, activation):
-    rows, register, products = TILES[isa]
-    name = f"{isa}::PanelSums<{element}, {isa}::{epilogue}<{element}, {activation}> >::run<{rows}>(long)"
+    most, register, products = TILES[isa]
     if not any(known.startswith(f"{isa}::") for known in functions()):
         pytest.skip(f"this build has no {isa}")
-    assert name in functions()
-    body = innermost_loop(name, products[element], 2 * rows)
-    written = [line for line in body if re.search(rf"mov\w+\s+%{register}\d+,.*\(%r[sb]p", line)]
-    assert not written, f"{len(written)} of {2 * rows} sums are written to memory in every turn of the loop: {name}"
+    known = KNOWN.get((isa, epilogue, activation), ())
+    for rows in (n for n in range(2, most + 1) if n not in known):
+        name = f"{isa}::PanelSums<{element}, {isa}::{epilogue}<{element}, {activation}> >::run<{rows}>(long)"
+        assert name in functions()
+        body = innermost_loop(name, products[element], 2 * rows)
+        written = [line for line in body if re.search(rf"mov\w+\s+%{register}\d+,.*\(%r[sb]p", line)]
+        assert not written, f"{len(written)} vectors are written to memory in every turn of the loop: {name}"

@@ -229,8 +229,11 @@ std::string explain_plan(const Model<T>& model, bool training, std::int64_t batc
     if (!training) {
         const Plan plan = model.inference_plan();
         const int threads = model.inference_threads(batch);
+        const bool columns = model.device().is_host() && divides_columns(plan, batch, threads, model.weight_bytes());
         return "logits of " + counted(batch, "row") + ", on " + counted(threads, "thread") + "\n" +
-               explain_tiles(model, plan, batch, threads, 1) + explain(plan, model.parameters());
+               (columns ? "each thread some columns of every step (few rows wait for weights, which are read once)\n"
+                        : explain_tiles(model, plan, batch, threads, 1)) +
+               explain(plan, model.parameters());
     }
     const StepShape shape = step_shape(model, batch);
     const Choice choice = choose_strategy(shape);

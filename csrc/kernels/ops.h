@@ -23,6 +23,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 
 #include "math/bfloat16.h"
 #include "math/optimizer.h"
@@ -124,6 +125,8 @@ struct ForwardArgs {
     MutableRows<T> argument;  // where to keep the argument of g, or null
     MutableRows<T> out;
     MutableRows<Compute<T>> wide;
+    // On the host, the panels of columns that are to be computed; all where nothing is said.
+    std::int64_t first_panel = 0, last_panel = std::numeric_limits<std::int64_t>::max();
 };
 
 // out = (Σ δ_c·W_cᵀ + Σ identity) ⊙ mask ⊙ g′. Sources hold the consumers' δ and transposed panels.

@@ -17,6 +17,13 @@ inline int useful_threads(std::int64_t multiply_adds, int threads) {
     return static_cast<int>(std::clamp<std::int64_t>(multiply_adds / worth_a_thread, 1, threads));
 }
 
+// Whether threads are to divide the columns of every step and meet after each, instead of the rows: then each weight is
+// read by one of them. The rows must be so few that it is the weights they wait for, and a step's worth a barrier.
+inline bool columns_pay(std::int64_t rows, std::int64_t weight_bytes, std::int64_t steps, int threads) {
+    constexpr std::int64_t rows_of_a_thread = 4, bytes_worth_a_barrier = 384 << 10;
+    return threads > 1 && rows <= rows_of_a_thread * threads && weight_bytes >= steps * bytes_worth_a_barrier;
+}
+
 struct Tile {
     std::int64_t rows;
     const char* reason;

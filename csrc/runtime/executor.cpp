@@ -176,7 +176,8 @@ InferenceExecutor<T>::InferenceExecutor(Plan plan, Device& device, ParameterStor
 
 template <class T>
 void InferenceExecutor<T>::prepare(std::int64_t rows, int threads) {
-    tile_ = device_.is_host() ? tile_of(plan_, rows, threads, weight_bytes_, sizeof(T)).rows : rows;
+    by_columns_ = device_.is_host() && divides_columns(plan_, rows, threads, weight_bytes_);
+    tile_ = device_.is_host() && !by_columns_ ? tile_of(plan_, rows, threads, weight_bytes_, sizeof(T)).rows : rows;
     if (tile_ > largest_tile_) runners_.clear(), arenas_.clear(), largest_tile_ = tile_;
     while (static_cast<int>(runners_.size()) < threads) {
         arenas_.emplace_back(device_, plan_.row_elements * largest_tile_);
@@ -188,16 +189,19 @@ void InferenceExecutor<T>::prepare(std::int64_t rows, int threads) {
 
 template <class T>
 void InferenceExecutor<T>::run(Team& team, Rows<Compute<T>> input, std::int64_t rows, MutableRows<Compute<T>> out) {
+    Frame<T> frame;
+    frame.rows = tile_;
+    frame.output = plan_.output;
+    frame.input = input;
+    frame.output_rows = out;
+    if (by_columns_) return run_by_columns(team, frame);
     StepRunner<T>& runner = *runners_[team.rank()];
+    frame.arena = arenas_[team.rank()].data();
     std::int64_t tile;
     while (queue_.take(team.rank(), tile)) {
         const std::int64_t begin = tile * tile_, end = std::min(begin + tile_, rows);
-        Frame<T> frame;
-        frame.input = {input.data + begin * input.stride, input.stride};
-        frame.arena = arenas_[team.rank()].data();
-        frame.rows = tile_;
-        frame.output = plan_.output;
-        frame.output_rows = {out.data + begin * out.stride, out.stride};
+        frame.input.data = input.data + begin * input.stride;
+        frame.output_rows.data = out.data + begin * out.stride;
         for (std::size_t p = 0; p < plan_.phases.size(); ++p)
             for (std::size_t s = 0, done; s < plan_.phases[p].steps.size(); s += done) {
                 done = runner.run_chain(p, s, frame, 0, end - begin, false);
@@ -206,6 +210,21 @@ void InferenceExecutor<T>::run(Team& team, Rows<Compute<T>> input, std::int64_t 
                 done = 1;
             }
     }
+}
+
+// All rows are one tile, in an arena that the threads share.
+template <class T>
+void InferenceExecutor<T>::run_by_columns(Team& team, Frame<T> frame) {
+    StepRunner<T>& runner = *runners_[team.rank()];
+    frame.arena = arenas_[0].data();
+    for (const Phase& phase : plan_.phases)
+        for (const Step& step : phase.steps) {
+            if (step.kind == StepKind::forward)
+                runner.run_columns(step, frame, frame.rows, team.rank(), team.size());
+            else if (team.rank() == 0)
+                runner.run(step, frame, 0, frame.rows);
+            team.barrier();
+        }
 }
 
 template class BatchExecutor<float>;

@@ -1,6 +1,7 @@
 // Walks a plan through the kernels. A training pass runs phase by phase over the whole batch, inside a team; inference
-// is one phase without barriers, each thread taking tiles through all layers in a small arena of its own. A device that
-// is not the host has a team of one and one tile of all rows: its kernels cut them up themselves.
+// is one phase without barriers, each thread taking tiles through all layers in a small arena of its own; of a few rows
+// each takes some columns of every layer instead, and they meet after each. A device that is not the host has a team of
+// one and one tile of all rows: its kernels cut them up themselves.
 #pragma once
 
 #include <atomic>
@@ -90,6 +91,8 @@ public:
     void run(Team& team, Rows<Compute<T>> input, std::int64_t rows, MutableRows<Compute<T>> out);
 
 private:
+    void run_by_columns(Team& team, Frame<T> frame);
+
     const Plan plan_;
     Device& device_;
     ParameterStore<T>& store_;
@@ -97,6 +100,7 @@ private:
     const std::vector<Folded<T>>& folded_;
     std::int64_t weight_bytes_;
     std::int64_t tile_ = 0, largest_tile_ = 0;
+    bool by_columns_ = false;
     std::vector<AlignedArray<T>> arenas_;
     std::vector<std::unique_ptr<StepRunner<T>>> runners_;
     WorkQueue queue_;

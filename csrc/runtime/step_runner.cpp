@@ -101,6 +101,16 @@ void StepRunner<T>::run(const Step& step, const Frame<T>& frame, std::int64_t be
 }
 
 template <class T>
+void StepRunner<T>::run_columns(const Step& step, const Frame<T>& frame, std::int64_t end, int thread, int threads) {
+    forget_terms();
+    ForwardArgs<T> args = forward(step, frame, 0, end);
+    const std::int64_t panels = panel_count(step.width, kernels_.panel);
+    args.first_panel = panels * thread / threads;
+    args.last_panel = panels * (thread + 1) / threads;
+    kernels_.forward(args);
+}
+
+template <class T>
 void StepRunner<T>::copy(BufferId id, const Frame<T>& frame, std::int64_t begin, std::int64_t end,
                          MutableRows<Compute<T>> to) const {
     kernels_.widen(end - begin, plan_.buffers[id].width, read(id, frame, begin), from(to, begin));

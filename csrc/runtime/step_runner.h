@@ -62,6 +62,9 @@ public:
     void run(const Step& step, const Frame<T>& frame, std::int64_t begin, std::int64_t end,
              const PartialSums<T>* sums = nullptr);
 
+    // A forward step on rows [0, end), by one of `threads` that share the arena: its share of the columns.
+    void run_columns(const Step& step, const Frame<T>& frame, std::int64_t end, int thread, int threads);
+
     // The steps of a phase from one on, as many as the device takes in one call: how many, 0 where they are to be run
     // one by one. Their outputs count for the magnitudes, if these are `measured`.
     std::size_t run_chain(std::size_t phase, std::size_t first, const Frame<T>& frame, std::int64_t begin,

@@ -12,6 +12,12 @@ bool ends_in_sums(const Phase& phase) {
     return kind == StepKind::moments || kind == StepKind::norm_sums;
 }
 
+bool divides_columns(const Plan& plan, std::int64_t rows, int threads, std::int64_t weight_bytes) {
+    std::int64_t steps = 0;
+    for (const Phase& phase : plan.phases) steps += static_cast<std::int64_t>(phase.steps.size());
+    return columns_pay(rows, weight_bytes, steps, threads);
+}
+
 Tile tile_of(const Plan& plan, std::int64_t rows, int threads, std::int64_t weight_bytes, std::int64_t element_size) {
     std::int64_t widest = 1;
     for (const BufferInfo& buffer : plan.buffers) widest = std::max(widest, buffer.width);

@@ -20,6 +20,9 @@ inline std::int64_t statistics_chunk(std::int64_t rows) {
 // Whether a phase ends in statistics of the whole batch.
 bool ends_in_sums(const Phase& phase);
 
+// Whether threads of the host divide the columns of every step of an inference plan, and not its rows.
+bool divides_columns(const Plan& plan, std::int64_t rows, int threads, std::int64_t weight_bytes);
+
 // The tiles of a plan on the host; `weight_bytes` are all that a tile reads.
 Tile tile_of(const Plan& plan, std::int64_t rows, int threads, std::int64_t weight_bytes, std::int64_t element_size);
 

@@ -41,14 +41,15 @@ private:
     RC_HD Formulas& formulas() { return static_cast<Formulas&>(*this); }
 };
 
+// Panels [first, last), or up to the last that there is.
 template <class T, class Formulas, class Args>
-RC_HD void sum_panels(const Args& args) {
+RC_HD void sum_panels(const Args& args, std::int64_t first, std::int64_t last) {
     constexpr int lanes = lanes_of<T>;
     [[maybe_unused]] const MatrixUnit<T> unit{};
     // Without a product there is nothing but memory, which is read fastest row by row.
     const std::int64_t some_rows = args.n_sources > 0 ? args.rows : 8;
     for (std::int64_t row = 0; row < args.rows; row += some_rows)
-        for (std::int64_t panel = 0; panel * 2 * lanes < args.columns; ++panel) {
+        for (std::int64_t panel = first; panel < last && panel * 2 * lanes < args.columns; ++panel) {
             const std::int64_t column = panel * 2 * lanes;
             Formulas epilogue{{args, column, {0, 0}}};
             for (int half = 0; half < 2; ++half) {

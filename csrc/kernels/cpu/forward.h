@@ -56,5 +56,7 @@ struct ForwardEpilogue : Epilogue<T, Activation, ForwardArgs<T>, ForwardEpilogue
 
 template <class T>
 void forward(const ForwardArgs<T>& args) {
-    visit_type(args.activation, Activations{}, [&](auto g) { sum_panels<T, ForwardEpilogue<T, decltype(g)>>(args); });
+    visit_type(args.activation, Activations{}, [&](auto g) {
+        sum_panels<T, ForwardEpilogue<T, decltype(g)>>(args, args.first_panel, args.last_panel);
+    });
 }
