@@ -23,12 +23,14 @@ struct Launch<kernel> {
     // A failure is the run time's last error, which the module reports where work is waited for. Until then nothing
     // else is launched: the update that follows must not be made of what a kernel would have written that never ran.
     static void run(dim3 grid, int threads, std::size_t shared_bytes, const Parameters&... arguments) {
-        constexpr std::size_t always_there = 48 << 10;  // of dynamic shared memory
-        (void)&listed;                                  // or it would not be there
+        // Of dynamic shared memory. What a kernel may have is asked for as a whole, always the same: it is the
+        // kernel's, not the launch's, and another thread's smaller launch must not lower it in between.
+        constexpr std::size_t always_there = 48 << 10, most = 227 << 10;
+        (void)&listed;  // or it would not be there
         if (cudaPeekAtLastError() != cudaSuccess) return;
         if (shared_bytes > always_there &&
             cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                 static_cast<int>(shared_bytes)) != cudaSuccess)
+                                 static_cast<int>(most)) != cudaSuccess)
             return;
         void* pointers[] = {const_cast<void*>(static_cast<const void*>(&arguments))...};
         (void)cudaLaunchKernel(kernel, grid, dim3(threads), pointers, shared_bytes, current_stream());

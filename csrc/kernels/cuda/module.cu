@@ -93,7 +93,7 @@ int choose_path(int device, const char* name) {
     if (!find_path(name, compute_capability(device), path, words, sizeof words)) return refuse(words);
     if (path != Path::simple && !makes_tensor_maps(device))
         return refuse(
-            "Hopper's path needs a driver that makes tensor maps, of CUDA 12.0 or later; unset RESNETCORE_CUDA_PATH");
+            "Hopper's path needs a driver that makes tensor maps, of CUDA 12.1 or later; unset RESNETCORE_CUDA_PATH");
     context->path = path;
     return 0;
 }

@@ -65,6 +65,8 @@ private:
     static bool is_narrow(std::int64_t width) { return width > 0 && width <= chain_width; }
     static bool takes(const ChainStep<bfloat16>& step) {
         const ChainLink link = link_of(step);
+        // A step alone would leave Hopper's path above so many, for one with other bits.
+        if (link.n_sources > many_terms || link.n_identity > many_terms) return false;
         if (!is_narrow(link.columns) || !on_boundary(link.out)) return false;
         for (int s = 0; s < link.n_sources; ++s)
             if (!is_narrow(link.sources[s].inner) || !on_boundary(link.sources[s].rows)) return false;

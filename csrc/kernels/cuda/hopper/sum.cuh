@@ -133,7 +133,6 @@ bool launch_wide_sum(const Epilogue& epilogue) {
 template <class T, class Epilogue>
 bool launch_sum(const Epilogue& epilogue) {
     if constexpr (std::is_same<T, bfloat16>::value) {
-        constexpr int many_terms = 64;  // their maps are parameters of the kernel, too
         const auto& args = epilogue.args;
         if (current_path() == Path::simple || args.rows == 0 || args.columns == 0) return false;
         if (args.rows > std::numeric_limits<std::int32_t>::max() - tile_rows) return false;

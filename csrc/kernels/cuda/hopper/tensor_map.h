@@ -11,6 +11,9 @@ namespace resnetcore {
 namespace cuda {
 namespace hopper {
 
+// Sources, and skips, of one sum at most: the sources' maps are parameters of a kernel.
+constexpr int many_terms = 64;
+
 // Whether the driver makes maps at all; it is asked once.
 bool can_encode();
 
