@@ -32,7 +32,8 @@ StreamOrder::StreamOrder(CudaDevice& device, const py::object& stream, const cha
 StreamOrder::~StreamOrder() {
     try {
         if (!finished_) finish();
-    } catch (const std::exception&) {  // the call throws another already
+    } catch (const std::exception&) {
+        return;  // the call throws another already
     }
 }
 
