@@ -93,7 +93,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     chosen = [SHAPES[i - 1] for i in arguments.shapes] if arguments.shapes else SHAPES
     if arguments.batch:
-        chosen = [replace(shape, batch=arguments.batch) for shape in chosen]
+        chosen = list(dict.fromkeys(replace(shape, batch=arguments.batch) for shape in chosen))
     kind = {name: getattr(arguments, name) for name in ("variant", "mode", "optimizer", "precision", "device")}
     on_gpu = arguments.device == "cuda"
     rivals = tuple(arguments.rivals or (CUDA_NAMES if on_gpu else NAMES))
