@@ -332,6 +332,24 @@ def test_memory_that_ends_in_the_middle_of_a_fit(device, monkeypatch):
     assert_same(trainer, alone)
 
 
+def test_a_batch_too_large_is_forgotten(device, monkeypatch):
+    """Smaller ones after it are given the memory that they need, and not that which there was not."""
+    if "emulated" not in str(_core.cuda_info()["gpus"]):
+        pytest.skip("a GPU's memory does not end by command")
+    X, y = problem()
+    large, labels = np.zeros((20_000, 6), "float32"), np.zeros(20_000, int)
+    layers = [rc.Layer(256, dropout=0.5), rc.Layer(3, activation=None)]
+    net, other = (rc.Network(6, layers, seed=3, device=device) for _ in range(2))
+    trainer, alone = (rc.Trainer(n, optimizer="adam", seed=2) for n in (net, other))
+    monkeypatch.setenv("RESNETCORE_EMULATED_MEMORY", str(8 << 20))
+    with pytest.raises(MemoryError):
+        net.predict(large)
+    np.testing.assert_array_equal(net.predict(X[:8]), other.predict(X[:8]))
+    with pytest.raises(MemoryError):
+        trainer.step(large, labels)
+    assert trainer.step(X[:8], y[:8]) == alone.step(X[:8], y[:8])
+
+
 def test_two_fits_side_by_side(device):
     X, y = problem()
     pairs = [(make(device), make(device)) for _ in range(2)]

@@ -35,14 +35,15 @@ void BatchExecutor<T>::prepare(std::int64_t rows, int threads) {
         sums = std::max(sums, 2 * s.chunks() * s.width);
     }
     sums_.reserve(sums);
-    const std::int64_t tile = tile_for(rows);
-    if (tile > largest_tile_) runners_.clear(), tile_arenas_.clear(), largest_tile_ = tile;
+    const std::int64_t tile = tile_for(rows), height = std::max(tile, largest_tile_);
+    if (tile > largest_tile_) runners_.clear(), tile_arenas_.clear(), largest_tile_ = 0;
     if (!plan_.tile_local) arena_.reserve((plan_.row_elements - plan_.kept_elements) * rows);
     if (!computes_itself<T>) logits_.reserve(plan_.buffers[plan_.output].width * rows);
     while (plan_.tile_local && static_cast<int>(tile_arenas_.size()) < threads)
-        tile_arenas_.emplace_back(device_, (plan_.row_elements - plan_.kept_elements) * largest_tile_);
+        tile_arenas_.emplace_back(device_, (plan_.row_elements - plan_.kept_elements) * height);
     while (static_cast<int>(runners_.size()) < threads)
-        runners_.push_back(std::make_unique<StepRunner<T>>(plan_, device_, store_, norms_, folded_, largest_tile_));
+        runners_.push_back(std::make_unique<StepRunner<T>>(plan_, device_, store_, norms_, folded_, height));
+    largest_tile_ = height;
     for (std::size_t p = 0; p < plan_.phases.size(); ++p) queues_[p].reserve(threads);
 }
 
@@ -178,11 +179,12 @@ template <class T>
 void InferenceExecutor<T>::prepare(std::int64_t rows, int threads) {
     by_columns_ = device_.is_host() && divides_columns(plan_, rows, threads, weight_bytes_);
     tile_ = device_.is_host() && !by_columns_ ? tile_of(plan_, rows, threads, weight_bytes_, sizeof(T)).rows : rows;
-    if (tile_ > largest_tile_) runners_.clear(), arenas_.clear(), largest_tile_ = tile_;
-    while (static_cast<int>(runners_.size()) < threads) {
-        arenas_.emplace_back(device_, plan_.row_elements * largest_tile_);
-        runners_.push_back(std::make_unique<StepRunner<T>>(plan_, device_, store_, norms_, &folded_, largest_tile_));
-    }
+    const std::int64_t height = std::max(tile_, largest_tile_);
+    if (tile_ > largest_tile_) runners_.clear(), arenas_.clear(), largest_tile_ = 0;
+    while (static_cast<int>(arenas_.size()) < threads) arenas_.emplace_back(device_, plan_.row_elements * height);
+    while (static_cast<int>(runners_.size()) < threads)
+        runners_.push_back(std::make_unique<StepRunner<T>>(plan_, device_, store_, norms_, &folded_, height));
+    largest_tile_ = height;
     queue_.reserve(threads);
     queue_.reset((rows + tile_ - 1) / tile_, threads);
 }

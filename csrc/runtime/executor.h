@@ -73,6 +73,7 @@ private:
     const std::vector<Folded<T>>* folded_;
     std::int64_t weight_bytes_;
     int threads_ = 1;
+    // `largest_tile_` is what all tile arenas and runners have room for; 0 while some are missing for want of memory.
     std::int64_t tile_ = 0, largest_tile_ = 0;
     AlignedArray<T> arena_;
     AlignedArray<Compute<T>> sums_, logits_;
@@ -99,7 +100,7 @@ private:
     Norms<T>& norms_;
     const std::vector<Folded<T>>& folded_;
     std::int64_t weight_bytes_;
-    std::int64_t tile_ = 0, largest_tile_ = 0;
+    std::int64_t tile_ = 0, largest_tile_ = 0;  // as above
     bool by_columns_ = false;
     std::vector<AlignedArray<T>> arenas_;
     std::vector<std::unique_ptr<StepRunner<T>>> runners_;
