@@ -91,6 +91,13 @@ class OtherStream:
         self._cuda.emulated_wait(self.handle)
 
 
+def emulated(count):
+    """How many "waits" of the CPU for the GPU there were, or "gathers"; on the emulation alone."""
+    if not hasattr(library(), "emulated_stream"):
+        pytest.skip("a GPU's module does not count")
+    return getattr(library(), f"emulated_{count}")()
+
+
 class Memory:
     """A copy of `values` in the GPU's memory, laid out as they are; `write` fills it anew."""
 

@@ -7,7 +7,7 @@ import pytest
 
 import resnetcore as rc
 from capsules import BFLOAT
-from gpu_memory import OnGpu, OtherStream, WithInterface
+from gpu_memory import OnGpu, OtherStream, WithInterface, emulated
 from reference import ACTIVATIONS, FROM_OUTPUT, distance
 from resnetcore import _core, ops
 from test_device_arrays import LAYOUTS
@@ -183,6 +183,36 @@ def test_work_comes_in_the_order_of_the_stream_that_is_named(device, function):
         found, truth = [there[1][0]], [weights[0] - 0.5 * sources[0].T @ delta]
     for got, want in zip(found, truth, strict=True):
         np.testing.assert_allclose(fetched(other, got), want, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", BOUND)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_call_that_is_given_a_stream_waits_for_nothing(device, layout, dtype):
+    """Not even where the GPU has to copy an argument."""
+    other, lie = OtherStream(), LAYOUTS[layout]
+    sources, weights, bias, identity = block(dtype)
+    there = moved(*(list(map(lie, arrays)) for arrays in (sources, weights)), bias, list(map(lie, identity)))
+    trained = [on_gpu(np.asfortranarray(w)) for w in weights]
+    grad = on_gpu(lie(np.ones((9, 7), dtype)))
+    before = emulated("waits")
+    a = ops.residual_forward(*there, stream=other.handle)
+    ops.residual_backward(grad, a, *there, stream=other.handle)
+    ops.residual_update(grad, a, there[0], trained, *there[2:], stream=other.handle)
+    assert emulated("waits") == before
+
+
+@pytest.mark.parametrize("dtype", BOUND)
+def test_weights_with_contiguous_columns_are_not_copied(device, dtype):
+    sources, weights, bias, identity = moved(*block(dtype))
+    turned = [on_gpu(np.asfortranarray(w)) for w in block(dtype)[1]]
+    before = emulated("gathers")
+    a = ops.residual_forward(sources, turned, bias, identity, "gelu")
+    gradients = ops.residual_backward(a, a, sources, turned, bias, identity, "gelu")
+    assert emulated("gathers") == before
+    np.testing.assert_array_equal(host(a), host(ops.residual_forward(sources, weights, bias, identity, "gelu")))
+    expected = ops.residual_backward(a, a, sources, weights, bias, identity, "gelu")
+    for got, want in zip([*gradients[0], *gradients[1]], [*expected[0], *expected[1]], strict=True):
+        np.testing.assert_array_equal(host(got), host(want))
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import resnetcore as rc
-from gpu_memory import OtherStream
+from gpu_memory import OtherStream, emulated
 from resnetcore import _core
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
@@ -280,6 +280,17 @@ def test_work_comes_in_the_order_of_pytorchs_stream(at, kind):
         results = [function(late) for _ in range(50)]  # memory that PyTorch uses again
         del late
         assert all(torch.equal(r, results[0]) for r in results)
+
+
+def test_a_layer_waits_for_nothing_and_copies_nothing(at):
+    if isinstance(at, Real):
+        pytest.skip("a GPU's module does not count")
+    layer = ResidualLayer((6, 3), 4).to(at.device)  # its weights are (out, in), as PyTorch's
+    x, y = inputs(9).to(at.device), inputs(9, 3).to(at.device)
+    layer(x, y).backward(torch.ones(9, 4, device=at.device))
+    before = emulated("waits"), emulated("gathers")
+    layer(x, y).backward(torch.ones(9, 4, device=at.device))
+    assert (emulated("waits"), emulated("gathers")) == before
 
 
 def test_tensors_on_several_devices(at):

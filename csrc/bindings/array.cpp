@@ -65,8 +65,10 @@ bool readable_in_place(const DeviceArray& a) {
            (a.strides[1] == 1 || a.shape[1] <= 1);
 }
 
+}  // namespace
+
 template <class T>
-InputMatrix<T> matrix_on_device(const DeviceArray& array) {
+InputMatrix<T> pending_matrix(const DeviceArray& array) {
     DeviceArray read = array;
     if (!readable_in_place<T>(array)) {
         read = DeviceArray::zeros(*array.device, py::dtype::of<T>(), array.shape);
@@ -87,9 +89,6 @@ InputMatrix<T> matrix_on_device(const DeviceArray& array) {
         if (!computes_itself<T>)
             array.device->kernels<T>().narrow(args.rows, args.columns, {wide.data(), args.columns},
                                               {reinterpret_cast<T*>(read.data), args.columns});
-        // What is wrong with other arguments is found later: then, too, the caller's memory is the caller's again.
-        const WithoutGil release;
-        array.device->synchronize();
     }
     InputMatrix<T> matrix;
     matrix.in = Memory::device;
@@ -100,8 +99,6 @@ InputMatrix<T> matrix_on_device(const DeviceArray& array) {
     matrix.owner = read.owner;
     return matrix;
 }
-
-}  // namespace
 
 InputArray input_array(py::handle value, const char* operation, const char* argument) {
     return array_that(is_floating, value, operation, argument, "floating-point numbers in native byte order",
@@ -132,7 +129,14 @@ InputMatrix<T> input_matrix(py::handle value, const char* operation, const char*
                             const Device& device) {
     if (py::isinstance<DeviceArray>(value)) {
         const DeviceArray& array = device_matrix(value, operation, argument, columns, device);
-        return matrix_on_device<T>(array);
+        const InputMatrix<T> matrix = pending_matrix<T>(array);
+        if (!matrix.owner.is(array.owner)) {
+            // What is wrong with other arguments is found later: then, too, the caller's memory is the caller's again.
+            const CurrentDevice current(*array.device);
+            const WithoutGil release;
+            array.device->synchronize();
+        }
+        return matrix;
     }
     const InputArray input = computes_itself<T>
                                  ? input_array(value, operation, argument)
@@ -153,6 +157,9 @@ template Dense<float> dense<float>(const py::array&);
 template Dense<double> dense<double>(const py::array&);
 template Dense<bfloat16> dense<bfloat16>(const py::array&);
 template Dense<std::int64_t> dense<std::int64_t>(const py::array&);
+template InputMatrix<float> pending_matrix<float>(const DeviceArray&);
+template InputMatrix<double> pending_matrix<double>(const DeviceArray&);
+template InputMatrix<bfloat16> pending_matrix<bfloat16>(const DeviceArray&);
 template InputMatrix<float> input_matrix<float>(py::handle, const char*, const char*, std::int64_t, const Device&);
 template InputMatrix<double> input_matrix<double>(py::handle, const char*, const char*, std::int64_t, const Device&);
 template InputMatrix<bfloat16> input_matrix<bfloat16>(py::handle, const char*, const char*, std::int64_t,

@@ -51,6 +51,11 @@ template <class T>
 InputMatrix<T> input_matrix(pybind11::handle value, const char* operation, const char* argument, std::int64_t columns,
                             const Device& device = host_device());
 
+// As `input_matrix` of an array that `device_matrix` has checked, but that nobody has waited for the copy, where there
+// is one: for a call whose work is waited for or ordered in any case, be it refused (bindings/stream_order.h).
+template <class T>
+InputMatrix<T> pending_matrix(const DeviceArray& array);
+
 // A GPU's matrix as it is, of any kind of float; checked as `input_matrix` checks it.
 const DeviceArray& device_matrix(pybind11::handle value, const char* operation, const char* argument,
                                  std::int64_t columns, const Device& device);
@@ -59,6 +64,9 @@ extern template Dense<float> dense<float>(const pybind11::array&);
 extern template Dense<double> dense<double>(const pybind11::array&);
 extern template Dense<bfloat16> dense<bfloat16>(const pybind11::array&);
 extern template Dense<std::int64_t> dense<std::int64_t>(const pybind11::array&);
+extern template InputMatrix<float> pending_matrix<float>(const DeviceArray&);
+extern template InputMatrix<double> pending_matrix<double>(const DeviceArray&);
+extern template InputMatrix<bfloat16> pending_matrix<bfloat16>(const DeviceArray&);
 extern template InputMatrix<float> input_matrix<float>(pybind11::handle, const char*, const char*, std::int64_t,
                                                        const Device&);
 extern template InputMatrix<double> input_matrix<double>(pybind11::handle, const char*, const char*, std::int64_t,

@@ -227,6 +227,13 @@ DeviceArray DeviceArray::as_row() const {
     return row;
 }
 
+DeviceArray DeviceArray::transposed() const {
+    DeviceArray turned = *this;
+    std::reverse(turned.shape.begin(), turned.shape.end());
+    std::reverse(turned.strides.begin(), turned.strides.end());
+    return turned;
+}
+
 DeviceArray DeviceArray::operator[](const py::slice& rows) const {
     if (shape.empty()) throw ShapeError("a DeviceArray without dimensions has no rows");
     py::ssize_t start = 0, stop = 0, step = 0, count = 0;

@@ -32,6 +32,7 @@ struct DeviceArray {
     std::size_t bytes() const { return static_cast<std::size_t>(size() * dtype.itemsize()); }
     bool is_dense() const;       // in C order, without gaps
     DeviceArray as_row() const;  // a vector, as a matrix of one row
+    DeviceArray transposed() const;
     // Part of the first dimension, as Python slices it.
     DeviceArray operator[](const pybind11::slice& rows) const;
     // The same elements, apart as they are, in memory of their own.

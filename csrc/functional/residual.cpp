@@ -63,8 +63,9 @@ Rows<Compute<T>> widened(const KernelTable<T>& kernels, std::int64_t rows, std::
 template <class T>
 using PackedWeights = std::vector<AlignedArray<T>>;
 
-template <class T, class Pack>
-PackedWeights<T> pack_all(const ResidualArguments<T>& arguments, Pack pack, bool transposed) {
+// Operands of products with the weights, or with their transposes.
+template <class T>
+PackedWeights<T> pack_all(const ResidualArguments<T>& arguments, bool transposed) {
     const KernelTable<T>& kernels = kernels_of(arguments);
     const std::int64_t panel = kernels.panel;
     PackedWeights<T> packed;
@@ -73,8 +74,10 @@ PackedWeights<T> pack_all(const ResidualArguments<T>& arguments, Pack pack, bool
         check_copyable(w.rows, w.columns);
         packed.emplace_back(*arguments.device, transposed ? operand_size<T>(w.columns, w.rows, panel)
                                                           : operand_size<T>(w.rows, w.columns, panel));
-        pack(w.rows, w.columns, widened(kernels, w.rows, w.columns, Rows<T>{w.data, w.stride}, room),
-             packed.back().data());
+        const std::int64_t rows = w.stored_rows(), columns = w.stored_columns();
+        // What packs Wᵀ of W packs W of Wᵀ.
+        const auto pack = transposed == w.is_transposed ? kernels.pack_operand : kernels.pack_transposed;
+        pack(rows, columns, widened(kernels, rows, columns, Rows<T>{w.data, w.stride}, room), packed.back().data());
     }
     return packed;
 }
@@ -100,7 +103,7 @@ struct ForwardOperands {
     const Compute<T>* bias = nullptr;
 
     explicit ForwardOperands(const ResidualArguments<T>& arguments)
-        : weights(pack_all(arguments, kernels_of(arguments).pack_operand, false)), room(*arguments.device) {
+        : weights(pack_all(arguments, false)), room(*arguments.device) {
         const std::int64_t n = arguments.columns;
         if (arguments.bias) bias = widened(kernels_of(arguments), 1, n, Rows<T>{arguments.bias, n}, room).data;
     }
@@ -283,7 +286,7 @@ void residual_backward(const ResidualArguments<T>& arguments, Rows<T> gradient, 
                        const ResidualGradients<T>& out) {
     const int threads = team_size(arguments);
     PackedWeights<T> transposed;
-    if (!out.sources.empty()) transposed = pack_all(arguments, kernels_of(arguments).pack_transposed, true);
+    if (!out.sources.empty()) transposed = pack_all(arguments, true);
     std::optional<ForwardOperands<T>> again;
     if (activation_needs_argument(arguments.activation)) again.emplace(arguments);
     std::vector<DeltaRoom<T>> rooms;

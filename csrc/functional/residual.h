@@ -13,11 +13,16 @@
 
 namespace resnetcore {
 
-// (rows, columns), row-major; rows `stride` apart.
+// (rows, columns), row-major; rows `stride` apart. A weight may be `is_transposed`: then (columns, rows) is what lies
+// so.
 template <class T>
 struct Matrix {
     const T* data = nullptr;
     std::int64_t rows = 0, columns = 0, stride = 0;
+    bool is_transposed = false;
+
+    std::int64_t stored_rows() const { return is_transposed ? columns : rows; }
+    std::int64_t stored_columns() const { return is_transposed ? rows : columns; }
 };
 
 template <class T>

@@ -16,7 +16,7 @@ public:
         check_fits(arguments_, operation);
         for (auto* matrices : {&arguments_.sources, &arguments_.weights, &arguments_.identity})
             for (Matrix<T>& m : *matrices) {
-                const Rows<T> there = rows({m.data, m.stride}, m.rows, m.columns);
+                const Rows<T> there = rows({m.data, m.stride}, m.stored_rows(), m.stored_columns());
                 m.data = there.data, m.stride = there.stride;
             }
         if (given.bias) arguments_.bias = rows({given.bias, given.columns}, 1, given.columns).data;
