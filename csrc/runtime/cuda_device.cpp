@@ -38,7 +38,11 @@ void CudaDevice::check_owned() const {
 }
 
 void CudaDevice::check(int status) const {
-    if (status) throw DeviceError(name_ + ": " + module_.last_error());
+    if (!status) return;
+    const std::string what = name_ + ": " + module_.last_error();
+    if (status == cuda_out_of_memory)
+        throw OutOfMemoryError(what + "; end what else uses it (nvidia-smi lists that), or give it less to do at once");
+    throw DeviceError(what);
 }
 
 void* CudaDevice::allocate(std::size_t bytes) {

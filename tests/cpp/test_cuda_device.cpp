@@ -119,6 +119,9 @@ void want_of_memory_is_told_from_an_error(CudaDevice& device) {
     CHECK(message_of<std::bad_alloc>([&] { device.allocate_pinned(8); }) == std::bad_alloc().what(), "none pinned");
     status = 700;
     CHECK(contains(message_of<DeviceError>([&] { device.allocate(8); }), "illegal memory access"), "an error before");
+    status = cuda_out_of_memory;
+    const std::string text = message_of<OutOfMemoryError>([&] { device.play(nullptr); });
+    CHECK(contains(text, "cuda:3: ") && contains(text, "; end what else uses it"), "%s", text.c_str());
     status = 0, has_memory = true;
     device.release(device.allocate(8));
     device.release_pinned(device.allocate_pinned(8));

@@ -207,6 +207,18 @@ void a_thread_gets_its_device_back() {
     be_on(0);
 }
 
+// Nor is it made to work on one that nothing works on.
+void no_context_is_made_on_a_device_that_nobody_uses() {
+    std::thread([] {
+        late_cuda::contexts = {1};
+        resnetcore::CudaPlace before;
+        CHECK(make_current(1, &before) == 0 && before.device == 0, "%s", last_error());
+        restore(&before);
+        CHECK(late_cuda::contexts == std::set<int>{1} && current_context() == nullptr, "device 0 has one");
+    }).join();
+    be_on(0);
+}
+
 // A batch goes ahead of the work that was asked for before it, and that which is asked for after it waits for it.
 void a_batch_is_sent_beside_the_work() {
     void* memory = allocate(8);
@@ -257,6 +269,29 @@ void every_kernel_is_loaded_or_the_device_is_not_used() {
     CHECK(late_cuda::kernels == (std::set<const void*>{&one, &other}), "%zu are loaded", late_cuda::kernels.size());
 }
 
+void a_captured_stream_is_refused() {
+    cudaStream_t other = nullptr;
+    cudaStreamCreateWithFlags(&other, 0);
+    late_cuda::captured = other;
+    for (cudaStream_t stream : {other, reinterpret_cast<cudaStream_t>(1)})
+        for (const auto order : {wait_for_stream, let_stream_wait})
+            CHECK(order(stream) != 0 && std::string(last_error()).find("CUDA graph") != std::string::npos, "%s",
+                  last_error());
+    late_cuda::captured = nullptr;
+    CHECK(wait_for_stream(other) == 0 && let_stream_wait(other) == 0, "%s", last_error());
+    synchronize();
+    cudaStreamDestroy(other);
+}
+
+void an_error_after_which_nothing_works_says_what_to_do() {
+    late_cuda::error_of_a_launch = cudaErrorIllegalAddress;
+    CHECK(synchronize() != 0 && std::string(last_error()).find("start it again") != std::string::npos, "%s",
+          last_error());
+    late_cuda::error_of_a_launch = cudaErrorInvalidConfiguration;
+    CHECK(synchronize() != 0 && std::string(last_error()).find("start it again") == std::string::npos, "%s",
+          last_error());
+}
+
 void streams_wait_for_each_other() {
     void* memory = allocate(8);
     const Bytes theirs = pattern(8, 9);
@@ -303,7 +338,10 @@ int main() {
     an_error_from_before_a_recording_is_not_forgotten_by_it();
     a_device_that_had_no_memory_may_be_asked_again();
     a_thread_gets_its_device_back();
+    no_context_is_made_on_a_device_that_nobody_uses();
     streams_wait_for_each_other();
+    a_captured_stream_is_refused();
+    an_error_after_which_nothing_works_says_what_to_do();
     every_kernel_is_loaded_or_the_device_is_not_used();
     synchronize();
     CHECK(late_cuda::blocks == 0, "%d blocks are left", late_cuda::blocks);

@@ -1,10 +1,13 @@
 #include "kernels/cuda/context.h"
 
+#include <cuda.h>
+
 #include <array>
 #include <cstdint>
 #include <memory>
 #include <mutex>
 
+#include "kernels/cuda/driver.h"
 #include "kernels/cuda/status.h"
 #include "kernels/cuda/stream.h"
 
@@ -41,6 +44,15 @@ int prepare(Context& context, int device) {
     return context.staging.prepare();
 }
 
+// Whether anything in this process works on the device.
+bool has_context(int device) {
+    using Ask = decltype(&cuDevicePrimaryCtxGetState);
+    static const auto ask = reinterpret_cast<Ask>(find_in_driver("cuDevicePrimaryCtxGetState"));
+    unsigned flags = 0;
+    int active = 0;
+    return !ask || ask(device, &flags, &active) != CUDA_SUCCESS || active;
+}
+
 }  // namespace
 
 Context* context_of(int device) {
@@ -69,9 +81,12 @@ int make_current(int device, CudaPlace* before) {
     return 0;
 }
 
+// But for a device that nothing in this process works on, as GPU 0 of one that has all its arrays on GPU 1: since CUDA
+// 12 it would be given a context for that, and memory be taken there. Then the thread's device is the last one that it
+// worked on, as after PyTorch's own work.
 void restore(const CudaPlace* before) {
     int now = -1;
-    if (report(cudaGetDevice(&now), "cudaGetDevice") || now != before->device)
+    if (report(cudaGetDevice(&now), "cudaGetDevice") || (now != before->device && has_context(before->device)))
         report(cudaSetDevice(before->device), "cudaSetDevice");
     current = static_cast<Context*>(before->context);
 }

@@ -12,7 +12,22 @@ namespace resnetcore {
 namespace cuda {
 namespace {
 
+constexpr const char* captured =
+    "the stream is being captured into a CUDA graph, which cannot hold this call; make it outside of the capture "
+    "(with torch.compile: not in mode=\"reduce-overhead\")";
 constexpr const char* recorded = "a recorded sequence cannot wait, nor read or write the caller's memory";
+
+// An event of a stream that is captured would draw ours, which all threads share, into the capture.
+int refuse_captured(cudaStream_t stream) {
+    cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
+    const cudaError_t error = cudaStreamIsCapturing(stream, &capture);
+    if (error == cudaErrorStreamCaptureImplicit) {  // the default stream, in step with one that is
+        cudaGetLastError();
+        return refuse(captured);
+    }
+    if (error != cudaSuccess) return report(error, "cudaStreamIsCapturing");
+    return capture == cudaStreamCaptureStatusNone ? 0 : refuse(captured);
+}
 
 // The second stream waits for what the first has been given so far.
 int order(cudaStream_t first, cudaStream_t second) {
@@ -78,10 +93,17 @@ int synchronize() {
     return launch == cudaSuccess ? status : report(launch, "cudaLaunchKernel");
 }
 
-int wait_for_stream(void* other) { return order(static_cast<cudaStream_t>(other), current_stream()); }
+int wait_for_stream(void* other) {
+    const auto stream = static_cast<cudaStream_t>(other);
+    const int status = refuse_captured(stream);
+    return status ? status : order(stream, current_stream());
+}
+
 int let_stream_wait(void* other) {
     const cudaError_t launch = cudaGetLastError();  // as above: who goes on in another stream asks nowhere else
-    const int status = order(current_stream(), static_cast<cudaStream_t>(other));
+    const auto stream = static_cast<cudaStream_t>(other);
+    int status = refuse_captured(stream);
+    if (!status) status = order(current_stream(), stream);
     return launch == cudaSuccess ? status : report(launch, "cudaLaunchKernel");
 }
 

@@ -1,5 +1,7 @@
 #include "late_cuda.h"
 
+#include <cuda.h>
+
 #include <cstdlib>
 #include <cstring>
 #include <deque>
@@ -14,6 +16,8 @@ cudaError_t error_of_a_launch = cudaSuccess;
 std::set<const void*> kernels;
 bool destroyed_while_it_played = false;
 int blocks = 0;
+std::set<int> contexts;
+cudaStream_t captured = nullptr;
 }  // namespace late_cuda
 
 using Work = std::function<void()>;
@@ -46,6 +50,7 @@ namespace {
 
 thread_local int device = 0;
 std::map<const void*, int> owners;
+const cudaStream_t legacy_default = reinterpret_cast<cudaStream_t>(1);
 
 cudaError_t give(LateStream* stream, Work work) {
     stream->waiting.push_back(std::move(work));
@@ -64,10 +69,22 @@ cudaError_t cudaGetLastError() { return std::exchange(late_cuda::error_of_a_laun
 cudaError_t cudaPeekAtLastError() { return late_cuda::error_of_a_launch; }
 cudaError_t cudaSetDevice(int index) {
     device = index;
+    late_cuda::contexts.insert(index);
     return cudaSuccess;
 }
 cudaError_t cudaGetDevice(int* index) {
     *index = device;
+    return cudaSuccess;
+}
+CUresult cuDevicePrimaryCtxGetState(CUdevice index, unsigned*, int* active) {
+    *active = static_cast<int>(late_cuda::contexts.count(index));
+    return CUDA_SUCCESS;
+}
+cudaError_t cudaGetDriverEntryPointByVersion(const char* symbol, void** function, unsigned, unsigned long long,
+                                             cudaDriverEntryPointQueryResult* result) {
+    if (std::strcmp(symbol, "cuDevicePrimaryCtxGetState")) std::abort();
+    *function = reinterpret_cast<void*>(cuDevicePrimaryCtxGetState);
+    *result = cudaDriverEntryPointSuccess;
     return cudaSuccess;
 }
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes*, const void* kernel) {
@@ -100,6 +117,7 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
     return cudaSuccess;
 }
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+    if (late_cuda::captured && (stream == late_cuda::captured || stream == legacy_default)) std::abort();
     *event = {stream, stream->end()};
     return cudaSuccess;
 }
@@ -148,6 +166,12 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaM
 }
 
 cudaError_t cudaStreamBeginCapture(cudaStream_t, int) { return cudaSuccess; }
+cudaError_t cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCaptureStatus* status) {
+    if (late_cuda::captured && stream == legacy_default) return cudaErrorStreamCaptureImplicit;
+    const bool captured = stream && stream == late_cuda::captured;
+    *status = captured ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone;
+    return cudaSuccess;
+}
 cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
     *graph = new LateGraph{{stream->waiting.begin(), stream->waiting.end()}};
     return cudaSuccess;

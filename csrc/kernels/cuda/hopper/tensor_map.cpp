@@ -1,7 +1,6 @@
 #include "kernels/cuda/hopper/tensor_map.h"
 
-#include <cuda_runtime_api.h>
-
+#include "kernels/cuda/driver.h"
 #include "kernels/cuda/functions.h"
 
 namespace resnetcore {
@@ -11,24 +10,8 @@ namespace {
 
 using Encode = decltype(&cuTensorMapEncodeTiled);
 
-// Looked up, so that nothing links to the driver.
-Encode find_encode() {
-    void* found = nullptr;
-    cudaDriverEntryPointQueryResult result = cudaDriverEntryPointSymbolNotFound;
-#if CUDART_VERSION >= 12050
-    constexpr unsigned since = 12000;
-    const cudaError_t error =
-        cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &found, since, cudaEnableDefault, &result);
-#else
-    const cudaError_t error = cudaGetDriverEntryPoint("cuTensorMapEncodeTiled", &found, cudaEnableDefault, &result);
-#endif
-    if (error == cudaSuccess && result == cudaDriverEntryPointSuccess) return reinterpret_cast<Encode>(found);
-    cudaGetLastError();  // or nothing would be launched after it
-    return nullptr;
-}
-
 Encode encode_tiled() {
-    static const Encode found = find_encode();
+    static const auto found = reinterpret_cast<Encode>(find_in_driver("cuTensorMapEncodeTiled"));
     return found;
 }
 
