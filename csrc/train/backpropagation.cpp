@@ -125,12 +125,31 @@ void Backpropagation<T>::begin(const Batch<T>& batch, const PassOptions& options
     next.options = options;
     next.state = state;
     next.failure = nullptr;
-    or_wait(model_.device(), [&] {
-        next.whole = next.staged.take(batch, state ? state->hypers(batch.lr, in_flight_) : Hypers<T>{});
-        next.whole.target.row_loss = next.row_loss.data();
-        launch(next);
-    });
+    try {
+        or_wait(model_.device(), [&] {
+            next.whole = next.staged.take(batch, state ? state->hypers(batch.lr, in_flight_) : Hypers<T>{});
+            next.whole.target.row_loss = next.row_loss.data();
+            launch(next);
+        });
+    } catch (...) {
+        open();
+        throw;
+    }
     ++in_flight_;
+}
+
+// After a pass that failed half-way, and was waited for: it may have shut what comes after it, and nobody will look at
+// what it said. One in flight that has done so is looked at, and opens again then.
+template <class T>
+void Backpropagation<T>::open() noexcept {
+    for (int place = 0; place < in_flight_; ++place)
+        if (flight(place).failure || !permits(&flight(place).answer().outcome)) return;
+    try {
+        model_.device().clear(shut_.data(), shut_.bytes());
+        model_.device().synchronize();
+    } catch (const std::exception&) {
+        return;  // nor will anything else work
+    }
 }
 
 template <class T>
@@ -211,6 +230,7 @@ void Backpropagation<T>::drop_all() noexcept {
     } catch (...) {
         return;
     }
+    open();
 }
 
 // The same pass again, now with its update; undone where that was not finite, or the device failed. The name of the

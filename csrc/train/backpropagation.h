@@ -107,6 +107,7 @@ private:
     void launch(Flight& flight);
     void launch_again(Flight& flight) noexcept;
     PassResult judge(Flight& flight);
+    void open() noexcept;
     void drop_all() noexcept;
     Frame<T> micro_batch(const Frame<T>& whole, const PassOptions& options, std::int64_t index) const;
     void pass(const Frame<T>& whole, const PassOptions& options, OptimizerState<T>* state);

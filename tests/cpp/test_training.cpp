@@ -153,6 +153,27 @@ void nothing_is_under_way_of_a_step_that_could_not_begin() {
     CHECK(problem.training->steps() == 1, "%d steps", int(problem.training->steps()));
 }
 
+// It might overflow, and so was not permitted, nor was anything after it; and then it could not be told of.
+void a_step_that_failed_half_way_stops_none_after_it() {
+    SeparateDevice device;
+    Problem here(host_device()), there(device);
+    const auto fail_half_way = [&] {
+        device.at_fetch = [] { throw DeviceError("told to fail"); };
+        CHECK(error_of([&] { there.begin(careful); }) == "told to fail", "it began");
+        device.at_fetch = nullptr;
+    };
+    fail_half_way();
+    for (Problem* one : {&here, &there}) one->begin({}), one->training->finish();
+    CHECK(there.parameters() == here.parameters(), "the step after it was not made");
+    there.begin({});
+    fail_half_way();
+    there.training->finish();
+    here.begin({}), here.training->finish();
+    for (Problem* one : {&here, &there}) one->begin({}), one->training->finish();
+    CHECK(there.training->steps() == 3 && there.parameters() == here.parameters(),
+          "the step after one that failed behind another was not made");
+}
+
 }  // namespace
 
 int main() {
@@ -160,5 +181,6 @@ int main() {
     who_looks_counts_no_step();
     a_step_is_not_blamed_for_the_next_one();
     nothing_is_under_way_of_a_step_that_could_not_begin();
+    a_step_that_failed_half_way_stops_none_after_it();
     return summary("training");
 }
