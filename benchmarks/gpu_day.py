@@ -35,6 +35,24 @@ WITHOUT_A_GPU = {
     "launch; never by itself; compiled, and run on an emulation on the host that checks Hopper's rules; never run on a GPU",
 }
 
+# Rows elsewhere in the table of what the tests on a GPU run, too: what is so in any case, and what is known without one.
+BESIDE = {
+    "PyTorch on a GPU: `resnetcore.torch` with CUDA tensors": (
+        "in PyTorch's memory and in the order of its current stream; the path is tested on the "
+        "emulation, with PyTorch's CPU tensors that are said to be on it",
+        "never run on a GPU, nor with a CUDA tensor",
+    ),
+    "`rc.ops` with arrays on a GPU": (
+        "computed where they are, in the order of a stream; tested on the emulation against the formulas",
+        "never run on a GPU",
+    ),
+    "other libraries' arrays on a GPU, and networks' results there (`DeviceArray`)": (
+        "taken and given in place through DLPack and `__cuda_array_interface__`, in the order of their "
+        "streams; tested on the emulation, with producers and consumers made by hand",
+        "never run on a GPU, nor with CuPy, PyTorch or JAX there",
+    ),
+}
+
 
 def read_pieces(folder: Path, names: list[str]) -> dict[str, dict]:
     """{name: {"state": "passed", "failed" or "left", "seconds", "summary": the last line of its output}}."""
@@ -69,9 +87,24 @@ def rows(day: dict | None) -> list[str]:
     """The lines of the README's table of states."""
     if day is None:
         return [f"| {name} | {state} |" for name, state in WITHOUT_A_GPU.items()]
+    return [f"| {name} | {describe(day['pieces'], of)}; {place_and_time(day)} |" for name, of in ROWS.items()]
+
+
+def rows_beside(day: dict | None) -> list[str]:
+    """Those of `BESIDE`. Tests of a library that the machine lacked were skipped."""
+    found = []
+    for name, (always, never) in BESIDE.items():
+        known = never
+        if day is not None:
+            state = describe(day["pieces"], ROWS["CUDA: tests on a GPU"])
+            known = f"tests on a GPU, with the libraries that were there: {state}; {place_and_time(day)}"
+        found.append(f"| {name} | {always}; {known} |")
+    return found
+
+
+def place_and_time(day: dict) -> str:
     where = day["machine"]
-    on = f"{where['gpu']}, driver {where['driver']}, {day['date']}, commit {day['commit']}"
-    return [f"| {name} | {describe(day['pieces'], of)}; {on} |" for name, of in ROWS.items()]
+    return f"{where['gpu']}, driver {where['driver']}, {day['date']}, commit {day['commit']}"
 
 
 def describe(pieces: dict[str, dict], of: tuple[str, ...]) -> str:
@@ -85,8 +118,11 @@ def describe(pieces: dict[str, dict], of: tuple[str, ...]) -> str:
 
 
 def put_rows(document: Path, day: dict | None) -> None:
-    """In place of the document's rows that begin with "| CUDA"."""
+    """In place of the document's rows that begin with "| CUDA", and of those beside."""
     text = re.sub(r"(^\| CUDA.*\n)+", lambda _: "\n".join(rows(day)) + "\n", document.read_text(), count=1, flags=re.M)
+    for row in rows_beside(day):
+        name = re.escape(row.split(" | ")[0])
+        text = re.sub(rf"^{name} \|.*$", lambda _, row=row: row, text, count=1, flags=re.M)
     document.write_text(text)
 
 

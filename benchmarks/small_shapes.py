@@ -1,12 +1,14 @@
 """Training on shapes small and odd enough for compute-sanitizer: `python -m benchmarks.small_shapes cuda [float32]`.
 
 Networks with each kind of layer train some steps and predict, in every dtype and precision or in the one dtype named.
-The loss is compared with the CPU's, so that a run that computes nothing is seen.
+Then what other libraries call does the same with arrays that are on the device, in the order of a stream: a block, of
+every layout, and a stack, as PyTorch's is. Results are compared with the CPU's, so that a run that computes nothing is seen.
 """
 
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import numpy as np
 
@@ -66,6 +68,88 @@ def final_loss(device: str, network, dtype: str, precision: str, optimizer, batc
     return loss
 
 
+def _address(array: Any) -> int:
+    return (array if isinstance(array, np.ndarray) else _core.layout_of(array)).ctypes.data
+
+
+class Arrays:
+    """Arrays for the core, on the CPU or on a device."""
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+        self.stream = None if device == "cpu" else 1  # CUDA's default one
+
+    def of(self, values: np.ndarray) -> Any:
+        """A copy."""
+        return values.copy() if self.device == "cpu" else _core.to_device(values, self.device)
+
+    def turned(self, values: np.ndarray) -> Any:
+        """A copy, whose columns are contiguous."""
+        copy = self.of(np.ascontiguousarray(values.T))
+        if self.device == "cpu":
+            return copy.T
+        return _core.array_at(copy.device, _address(copy), values.shape, (1, len(values)), copy.dtype, copy)
+
+    def tape(self, size: int) -> Any:
+        """Bytes on a boundary of 64."""
+        bytes_ = self.of(np.zeros(size + 64, "uint8"))
+        start = -_address(bytes_) % 64
+        return bytes_[start : start + size]
+
+    @staticmethod
+    def back(array: Any) -> np.ndarray:
+        """In the CPU's memory."""
+        return array if isinstance(array, np.ndarray) else array.numpy()
+
+
+def block(device: str, dtype: str, rows: int) -> list[np.ndarray]:
+    """All results of a block whose arrays have gaps between rows, lie turned, and are trained in place."""
+    arrays, rng = Arrays(device), np.random.default_rng(1)
+    stream = {} if arrays.stream is None else {"stream": arrays.stream}
+    x, w, v, b = (rng.standard_normal(shape).astype(dtype) for shape in ((2 * rows, 19), (19, 37), (37, 37), 37))
+    left, term = arrays.of(x)[::2], arrays.turned(rng.standard_normal((rows, 37)).astype(dtype))
+    for weights in ([arrays.turned(w), arrays.of(v)], [arrays.of(w), arrays.turned(v)]):
+        bias = arrays.of(b)
+        given = [left, term], weights, bias, [term]
+        a = rc.ops.residual_forward(*given, "gelu", **stream)
+        d_sources, d_weights, d_bias, d_identity = rc.ops.residual_backward(a, a, *given, "gelu", **stream)
+        rc.ops.residual_update(a, a, *given, "gelu", lr=0.01, **stream)
+    return [arrays.back(r) for r in (a, *d_sources, *d_weights, d_bias, *d_identity, *weights, bias)]
+
+
+def stack(device: str, dtype: str, rows: int) -> list[np.ndarray]:
+    """A stack's outputs, statistics and gradients, of a pass in training."""
+    arrays, rng = Arrays(device), np.random.default_rng(2)
+    computed = "float64" if dtype == "float64" else "float32"
+    vjp = _core.Vjp(19, [layer.to_dict() for layer in layers(5)], dtype, True, True, device)
+    named = [(name, np.abs(0.2 * rng.standard_normal(shape)), t) for name, shape, t in vjp.parameters]
+    values = [arrays.of(value.astype(computed)) for _, value, _ in named]
+
+    def room(*shape: int) -> Any:
+        return arrays.of(np.zeros(shape, computed))
+
+    x, out, d_x = arrays.of(rng.standard_normal((rows, 19)).astype(computed)), room(rows, 5), room(rows, 19)
+    tape = arrays.tape(vjp.tape_bytes(rows))
+    carried = [room(*value.shape) for name, value, _ in named if ".running_" in name]
+    gradients = [room(*value.shape) for _, value, is_trained in named if is_trained]
+    vjp.forward(x, values, 7, tape, out, carried, arrays.stream)
+    vjp.backward(x, values, 7, tape, out, d_x, gradients, arrays.stream)
+    return [arrays.back(r) for r in (out, *carried, d_x, *gradients)]
+
+
+def compare(device: str, dtype: str, bound: float) -> None:
+    for results in (block, stack)[dtype == "bfloat16" :]:  # NumPy has no bfloat16
+        for rows in BATCHES:
+            pairs = list(zip(results("cpu", dtype, rows), results(device, dtype, rows), strict=True))
+            # Of all, as some are nothing but rounding: the gradient of a bias that a norm takes away again.
+            largest = max(np.linalg.norm(here) for here, _ in pairs)
+            difference = max(np.linalg.norm(here - there) for here, there in pairs)
+            if not difference <= 10 * bound * largest:
+                raise RuntimeError(
+                    f"{results.__name__}, {dtype}, {rows} rows: {device} differs by {difference} of {largest}"
+                )
+
+
 def main(device: str, only: str | None = None) -> None:
     chosen = {kind: bound for kind, bound in KINDS.items() if only in (None, kind[0])}
     for (dtype, precision), bound in chosen.items():
@@ -77,6 +161,8 @@ def main(device: str, only: str | None = None) -> None:
                     raise RuntimeError(
                         f"{network.__name__}, {settings[1:]}: the loss is {there} on {device}, {here} on the CPU"
                     )
+    for dtype in dict.fromkeys(dtype for dtype, _ in chosen):
+        compare(device, dtype, KINDS[dtype, "highest"])
     print(f"small shapes: {len(chosen) * len(TRAININGS)} kinds of training agree on {device} and the CPU")
 
 

@@ -6,6 +6,7 @@ import re
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from benchmarks import gpu_day, small_shapes
@@ -70,8 +71,10 @@ def test_every_piece_fits_into_ten_minutes_and_has_its_row():
 
 
 def test_the_readme_says_what_the_newest_results_say():
-    expected = gpu_day.rows(gpu_day.newest(ROOT / "benchmarks" / "results"))
-    assert [row for row in gpu_day.README.read_text().splitlines() if row.startswith("| CUDA")] == expected
+    day = gpu_day.newest(ROOT / "benchmarks" / "results")
+    lines = gpu_day.README.read_text().splitlines()
+    assert [row for row in lines if row.startswith("| CUDA")] == gpu_day.rows(day)
+    assert all(lines.count(row) == 1 for row in gpu_day.rows_beside(day))
 
 
 def results(states):
@@ -98,9 +101,15 @@ def test_the_newest_results_replace_the_rows(tmp_path):
         (tmp_path / f"{date}-gpu-day-h100.json").write_text(json.dumps(results({"tests": state})))
     assert gpu_day.newest(tmp_path)["pieces"]["tests"]["state"] == "passed"
     document = tmp_path / "README.md"
-    document.write_text("| before | x |\n| CUDA | old |\n| CUDA: more | old |\n| after | y |\n")
-    gpu_day.put_rows(document, None)
-    assert document.read_text().splitlines() == ["| before | x |", *gpu_day.rows(None), "| after | y |"]
+    names = list(gpu_day.BESIDE)
+    beside = "".join(f"| {name} | old |\n" for name in names)
+    document.write_text(f"| before | x |\n| CUDA | old |\n| CUDA: more | old |\n| after | y |\n{beside}")
+    for day in (None, results({})):
+        gpu_day.put_rows(document, day)
+        before, *rows, after = document.read_text().splitlines()[: -len(names)]
+        assert [before, *rows, after] == ["| before | x |", *gpu_day.rows(day), "| after | y |"]
+        rest = document.read_text().splitlines()[-len(names) :]
+        assert rest == gpu_day.rows_beside(day) and all(("never run on a GPU" in row) == (day is None) for row in rest)
 
 
 def test_gathered_results_hold_the_benchmarks(tmp_path):
@@ -113,6 +122,15 @@ def test_gathered_results_hold_the_benchmarks(tmp_path):
 def test_small_shapes_train_alike_on_the_same_device(capsys):
     small_shapes.main("cpu", "float64")
     assert "4 kinds of training agree" in capsys.readouterr().out
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
+def test_blocks_and_stacks_of_small_shapes_agree(device, dtype, monkeypatch):
+    small_shapes.compare(device, dtype, small_shapes.KINDS[dtype, "highest"])
+    monkeypatch.setattr(small_shapes, "stack", lambda device, *_: [np.ones(3) if device == "cpu" else np.zeros(3)])
+    with pytest.raises(RuntimeError, match=f"{dtype}, 5 rows: {device} differs by 1.7"):
+        small_shapes.compare(device, dtype, 1e-3)
 
 
 def test_small_shapes_see_a_device_that_computes_something_else(monkeypatch):
