@@ -106,6 +106,12 @@ def test_the_operator_is_the_same(at, has_bias):
     assert torch.equal(OP(sources, weights, bias, identity, "gelu"), residual(sources, weights, bias, identity, "gelu"))
 
 
+@pytest.mark.skipif(not hasattr(torch.Tag, "cudagraph_unsafe"), reason="this PyTorch does not know of the tag")
+@pytest.mark.parametrize("name", ["residual_forward", "residual_backward"])
+def test_operators_are_left_outside_of_cuda_graphs(name):
+    assert torch.Tag.cudagraph_unsafe in getattr(torch.ops.resnetcore, name).default.tags
+
+
 def test_compiled_without_a_break_forward_and_backward(at):
     torch.compiler.reset()
     module = ResidualStack(6, layers(), seed=0).to(at.device)

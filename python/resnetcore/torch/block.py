@@ -16,6 +16,7 @@ from .._blocks import Block
 from .._errors import DTypeError, ShapeError
 from .gpu import Tensors
 from .shared import (
+    OUTSIDE_GRAPHS,
     Function,
     autocast,
     bound_once,
@@ -184,12 +185,14 @@ residual_forward = torch.library.custom_op(
     "resnetcore::residual_forward",
     _forward,
     mutates_args=(),
+    **OUTSIDE_GRAPHS,
     schema="(Tensor[] sources, Tensor[] weights, Tensor? bias, Tensor[] identity, str activation) -> Tensor",
 )
 residual_backward = torch.library.custom_op(
     "resnetcore::residual_backward",
     _backward,
     mutates_args=(),
+    **OUTSIDE_GRAPHS,
     schema="(Tensor grad, Tensor a, Tensor[] sources, Tensor[] weights, Tensor? bias, Tensor[] identity, str activation)"
     " -> Tensor[]",
 )

@@ -13,6 +13,10 @@ from .. import _core
 from .._errors import DTypeError
 
 DTYPE_NAMES = {torch.float32: "float32", torch.float64: "float64", torch.bfloat16: "bfloat16"}
+# Of `custom_op`: what a CUDA graph cannot hold, where PyTorch knows of that. "reduce-overhead" then leaves it outside.
+OUTSIDE_GRAPHS: dict[str, Any] = (
+    {"tags": (torch.Tag.cudagraph_unsafe,)} if hasattr(torch.Tag, "cudagraph_unsafe") else {}
+)
 _PLAIN = (torch.Tensor, torch.nn.Parameter)
 
 # Kernels called from here run on PyTorch's own threads: those spin between its operations, beside ours if there were any.
