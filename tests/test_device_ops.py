@@ -185,6 +185,14 @@ def test_work_comes_in_the_order_of_the_stream_that_is_named(device, function):
         np.testing.assert_allclose(fetched(other, got), want, rtol=1e-11, atol=1e-12)
 
 
+def test_what_is_looked_at_is_in_the_order_of_the_stream_too(device):
+    other, there = OtherStream(), moved(*block("float32"))
+    there[0][0] = late = WithInterface(np.zeros((9, 5), "float32"), stream=None)
+    other.write(late.memory.pointer, np.full((9, 5), np.nan, "float32"))
+    with pytest.raises(ValueError, match=r"sources\[0\] holds NaN"):
+        ops.residual_forward(*there, check_finite=True, stream=other.handle)
+
+
 @pytest.mark.parametrize("dtype", BOUND)
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_call_that_is_given_a_stream_waits_for_nothing(device, layout, dtype):
@@ -314,6 +322,29 @@ def test_outputs_and_weights_that_are_refused(device):
             ops.residual_update(a, a, there[0], [weight, there[1][1]], there[2])
     with pytest.raises(ValueError, match="NaN"):
         ops.residual_forward([on_gpu(np.full((9, 5), np.nan, "float32")), there[0][1]], there[1], check_finite=True)
+
+
+def test_what_dlpack_cannot_say_the_interface_may(device):
+    """Of a DLPack without a version: whether the memory may be written to."""
+    sources, weights, *_ = block("float32")
+    source, grad = on_gpu(sources[0]), on_gpu(np.ones((9, 7), "float32"))
+
+    def update(weight):
+        ops.residual_update(grad, grad, [source], [weight], lr=0.5)
+
+    offered = on_gpu(weights[0], versioned=False)
+    with pytest.raises(ValueError, match=r"weights\[0\] is .* without a version.* give its __cuda_array_interface__"):
+        update(offered)
+    interface = WithInterface(weights[0]).__cuda_array_interface__
+    for read_only in (True, False):
+        offered.__cuda_array_interface__ = {**interface, "data": (offered.memory.pointer, read_only)}
+        if read_only:
+            with pytest.raises(ValueError, match=r"weights\[0\] is written to, and it is read-only$"):
+                update(offered)
+    update(offered)
+    now = host(_core.device_array(offered, "test"))
+    np.testing.assert_allclose(now, weights[0] - 0.5 * sources[0].sum(axis=0)[:, None], rtol=1e-5, atol=1e-5)
+    assert offered.deleted == len(offered.asked)
 
 
 def test_every_array_is_given_back_once(device):

@@ -67,3 +67,12 @@ def test_an_array_of_the_other_one_is_refused(device, second):
 def test_an_array_without_elements_is_on_any(second):
     out = trainer(second).net.predict(WithInterface(X[:0]))
     assert out.shape == (0, 3) and out.device == second
+
+
+def test_an_empty_array_is_where_the_others_are(second):
+    """By `__cuda_array_interface__` it does not say; DLPack's always do."""
+    empty = WithInterface(np.zeros((0, 6), "float32"))
+    weight = _core.to_device(np.ones((6, 6), "float32"), second)
+    for device in (None, second):
+        result = rc.ops.residual_forward([empty], [weight], identity=[empty], device=device)
+        assert result.device == second and result.shape == (0, 6)

@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <memory>
+#include <optional>
 
 #include "base/error.h"
 #include "base/text.h"
@@ -85,7 +86,13 @@ void check_alignment(const DeviceArray& array, const std::string& what) {
                                  std::to_string(array.dtype.itemsize()) + " bytes each; copy it first");
 }
 
-DeviceArray from_dlpack(const py::object& value, const std::string& what) {
+DeviceArray checked(const DeviceArray& array, const std::string& what, bool written) {
+    if (written && array.read_only) throw ValueError(what + " is written to, and it is read-only");
+    return array;
+}
+
+// Nothing, where it is to be `written` to and only its __cuda_array_interface__ says whether it may be.
+std::optional<DeviceArray> from_dlpack(const py::object& value, const std::string& what, bool written) {
     const auto place = value.attr("__dlpack_device__")().cast<std::pair<int, int>>();
     if (place.first != dlpack::cuda)
         dlpack::refuse(what, "the array is on a device of DLPack's kind " + std::to_string(place.first) +
@@ -98,6 +105,10 @@ DeviceArray from_dlpack(const py::object& value, const std::string& what) {
     const dlpack::Tensor& t = offered.tensor();
     if (t.device_kind != place.first || t.device_index != place.second)
         dlpack::refuse(what, "the DLPack array is on another device than __dlpack_device__() says");
+    if (written && !offered.is_versioned()) {
+        if (py::hasattr(value, "__cuda_array_interface__")) return std::nullopt;
+        offered.check_writable("its __cuda_array_interface__");
+    }
     DeviceArray array;
     array.device = &device;
     array.data = static_cast<char*>(offered.data());
@@ -269,6 +280,11 @@ py::array DeviceArray::numpy() const {
     return is_dense() ? view : view.attr("copy")().cast<py::array>();
 }
 
+Device& device_named(const std::string& device) {
+    const WithoutGil release;
+    return find_device(device);
+}
+
 CudaDevice& gpu_named(const std::string& device, const char* operation) {
     auto* const gpu = dynamic_cast<CudaDevice*>(&find_device(device));
     if (!gpu) throw DeviceError(std::string(operation) + ": device must be a GPU, got \"" + device + "\"");
@@ -292,9 +308,13 @@ DeviceArray to_device(const py::array& array, const std::string& device) {
     CudaDevice& gpu = gpu_named(device, "to_device");
     const auto dense = py::array::ensure(array, py::array::c_style);
     DeviceArray copy = DeviceArray::zeros(gpu, array.dtype(), {array.shape(), array.shape() + array.ndim()});
-    const CurrentDevice current(gpu);
-    gpu.upload(copy.data, dense.data(), copy.bytes());
-    gpu.synchronize();
+    const void* const from = dense.data();
+    {
+        const WithoutGil release;
+        const CurrentDevice current(gpu);
+        gpu.upload(copy.data, from, copy.bytes());
+        gpu.synchronize();
+    }
     return copy;
 }
 
@@ -307,11 +327,12 @@ GatherArgs gathered_from(const DeviceArray& matrix) {
     return args;
 }
 
-DeviceArray device_array(const py::object& value, const std::string& what, const std::string& home) {
-    if (py::isinstance<DeviceArray>(value)) return value.cast<DeviceArray>();
-    if (py::hasattr(value, "__dlpack_device__")) return from_dlpack(value, what);
+DeviceArray device_array(const py::object& value, const std::string& what, const std::string& home, bool written) {
+    if (py::isinstance<DeviceArray>(value)) return checked(value.cast<DeviceArray>(), what, written);
+    if (py::hasattr(value, "__dlpack_device__"))
+        if (const auto array = from_dlpack(value, what, written)) return checked(*array, what, written);
     try {
-        return from_interface(value, what, home);
+        return checked(from_interface(value, what, home), what, written);
     } catch (const py::cast_error& error) {
         dlpack::refuse(what, std::string("__cuda_array_interface__ is not sound: ") + error.what());
     } catch (const py::error_already_set& error) {

@@ -49,6 +49,9 @@ struct DeviceArray {
 // A stream or memory, as Python names it.
 void* at_address(std::intptr_t address);
 
+// `find_device`, without the GIL: loading a GPU's kernels may take seconds.
+Device& device_named(const std::string& device);
+
 // Throws DeviceError, beginning with `operation`, where it is none that can be had.
 CudaDevice& gpu_named(const std::string& device, const char* operation);
 
@@ -60,8 +63,10 @@ DeviceArray array_at(const std::string& device, std::intptr_t address, std::vect
 // Looks at `value`, which offers its memory by DLPack or __cuda_array_interface__, in place. Its producer's work so far
 // comes before whatever is asked of the device's stream from now on. `what` begins the messages. Throws BufferError
 // where what is offered is not sound, and DTypeError for elements that NumPy lacks. Where it has no elements and does
-// not say where it is, it is on `home`.
-DeviceArray device_array(const pybind11::object& value, const std::string& what, const std::string& home);
+// not say where it is, it is on `home`. Where it is to be `written` to, throws ValueError unless it says that it may
+// be.
+DeviceArray device_array(const pybind11::object& value, const std::string& what, const std::string& home,
+                         bool written = false);
 
 // A copy of the host's array, in C order. Throws DeviceError where `device` is no GPU that can be had.
 DeviceArray to_device(const pybind11::array& array, const std::string& device);

@@ -57,13 +57,7 @@ py::array from_dlpack(const py::object& value, const std::string& what, bool wid
                                  std::to_string(offered.tensor().device_kind) +
                                  ", which this process cannot read; copy it to the CPU first");
     if (offered.tensor().device_kind == dlpack::cuda_managed) wait_for_gpu(offered.tensor().device_index, what);
-    if (written && offered.is_read_only())
-        throw ValueError(what + " is written to, and it is read-only" +
-                         (offered.is_versioned()
-                              ? ""
-                              : ": it comes by a DLPack without a version, which cannot say whether it may be written "
-                                "to; give a NumPy array of its memory or a copy, or use a newer version of its "
-                                "library"));
+    if (written) offered.check_writable("a NumPy array of its memory or a copy");
     const py::dtype dtype = offered.dtype();
     const std::vector<std::int64_t> shape = offered.shape();
     std::vector<py::ssize_t> strides;

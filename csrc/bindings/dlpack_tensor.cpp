@@ -87,6 +87,15 @@ void Offered::check() const {
     if (has_elements && !t.data) refuse(what_, "the DLPack array has elements but no data");
 }
 
+void Offered::check_writable(const char* instead) const {
+    if (!read_only_) return;
+    throw ValueError(what_ + " is written to, and it is read-only" +
+                     (versioned_ ? ""
+                                 : ": it comes by a DLPack without a version, which cannot say whether it may be "
+                                   "written to; give " +
+                                       std::string(instead) + ", or use a newer version of its library"));
+}
+
 py::dtype Offered::dtype() const {
     const Tensor& t = *tensor_;
     if (t.code == bfloat && t.bits == 16) return py::dtype::of<bfloat16>();

@@ -34,6 +34,8 @@ public:
     const Tensor& tensor() const { return *tensor_; }
     bool is_versioned() const { return versioned_; }
     bool is_read_only() const { return read_only_; }
+    // Throws ValueError where it is read-only; `instead`: of what comes without a version, which would do.
+    void check_writable(const char* instead) const;
     // Its elements as NumPy's; bfloat16 as the record that stands for it (bindings/array.h). Throws DTypeError.
     pybind11::dtype dtype() const;
     void* data() const;

@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "base/error.h"
+#include "bindings/device_array.h"
 #include "bindings/register.h"
 #include "kernels/select.h"
 #include "math/activation.h"
@@ -119,7 +120,7 @@ void register_config(py::module_& m) {
     m.def("cuda_info", &cuda_info,
           "What the CUDA module is built for, the driver and its GPUs, and why there are none.");
     m.def(
-        "check_device", [](const std::string& name) { return find_device(name).name(); }, py::arg("name"),
+        "check_device", [](const std::string& name) { return device_named(name).name(); }, py::arg("name"),
         "The device's full name; raises DeviceError, with the reason, where it cannot be had.");
     m.def("activations", [] { return names(activation_count(), activation_name); }, "Names of the activations.");
     m.def("losses", [] { return names(loss_count(), loss_name); }, "Names of the losses.");

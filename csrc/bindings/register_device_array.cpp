@@ -58,6 +58,7 @@ first in that stream's order.)")
              [](const DeviceArray& a) { return py::make_tuple(static_cast<int>(dlpack::cuda), a.device->index()); })
         .def_property_readonly("__cuda_array_interface__", &interface_or_none);
     m.def("device_array", &device_array, py::arg("value"), py::arg("what"), py::arg("home") = "cuda",
+          py::arg("written") = false,
           "The memory of any array on a GPU that speaks DLPack or has a __cuda_array_interface__.");
     m.def("array_at", &array_at, py::arg("device"), py::arg("address"), py::arg("shape"), py::arg("strides"),
           py::arg("dtype"), py::arg("owner"),

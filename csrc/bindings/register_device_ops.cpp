@@ -206,6 +206,13 @@ void register_device_ops(py::module_& m) {
     register_for<float>(m, "f32");
     register_for<double>(m, "f64");
     register_for<bfloat16>(m, "bf16");
+    m.def(
+        "wait_for_stream",
+        [](const std::string& device, const py::object& stream, const std::string& operation) {
+            wait_for_stream(gpu_named(device, operation.c_str()), stream, operation.c_str());
+        },
+        py::arg("device"), py::arg("stream"), py::arg("operation"),
+        "Work on the device comes after what the stream, a cudaStream_t's address or None, was given so far.");
 }
 
 }  // namespace resnetcore

@@ -24,7 +24,7 @@ namespace {
 
 NetworkObject make_network(py::handle inputs, const py::sequence& layers, std::uint64_t seed, const std::string& dtype,
                            const std::string& matmul, const std::string& device_name) {
-    Device& device = find_device(device_name);
+    Device& device = device_named(device_name);
     Topology topology;
     topology.inputs = integer_argument(inputs, "Network: inputs");
     for (const py::handle layer : layers)

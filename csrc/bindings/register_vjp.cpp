@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/text.h"
 #include "bindings/dense_view.h"
+#include "bindings/device_array.h"
 #include "bindings/layer_dict.h"
 #include "bindings/register.h"
 #include "bindings/stream_order.h"
@@ -34,7 +35,7 @@ struct VjpObject {
 
 VjpObject make(py::handle inputs, const py::sequence& layers, const std::string& dtype, bool training,
                bool input_gradient, const std::string& device_name) {
-    Device& device = find_device(device_name);
+    Device& device = device_named(device_name);
     Topology topology;
     topology.inputs = integer_argument(inputs, "Vjp: inputs");
     for (const py::handle layer : layers)

@@ -24,6 +24,13 @@ void* named_stream(const py::object& stream, const char* operation) {
 
 }  // namespace
 
+void wait_for_stream(CudaDevice& device, const py::object& stream, const char* operation) {
+    void* const named = named_stream(stream, operation);
+    if (!named) return;
+    const CurrentDevice current(device);
+    device.wait_for_stream(named);
+}
+
 StreamOrder::StreamOrder(CudaDevice& device, const py::object& stream, const char* operation)
     : current_(device), device_(device), stream_(named_stream(stream, operation)) {
     if (stream_) device_.wait_for_stream(stream_);

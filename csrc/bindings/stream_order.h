@@ -11,6 +11,11 @@
 
 namespace resnetcore {
 
+// Before results are made, in memory that such a stream's work may still be reading, and before arguments are looked
+// at: work on the device comes after what the stream was given so far. Its arguments are those of StreamOrder's
+// constructor.
+void wait_for_stream(CudaDevice& device, const pybind11::object& stream, const char* operation);
+
 class StreamOrder {
 public:
     // `stream`: None, or a cudaStream_t's address as Python names it; `operation` begins what is said of another.

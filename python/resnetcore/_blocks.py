@@ -16,7 +16,7 @@ from . import _core
 from ._errors import ArrayDeviceError, DTypeError, ShapeError
 from .arrays import BFLOAT16, all_finite, as_array, as_memory, as_neighbour, dtype_name, has_bfloat16
 from .checks import check_device
-from .device_arrays import DeviceArray, as_host, gpu_of, is_on_gpu
+from .device_arrays import DeviceArray, as_host, gpu_of, is_on_gpu, says_where
 
 _SUFFIX = {np.dtype("float32"): "f32", np.dtype("float64"): "f64", BFLOAT16: "bf16"}
 # Steps of NumPy's search for a common element. Blocks of one matrix need one; hostile strides, exponentially many.
@@ -125,8 +125,8 @@ class Gpu:
 _HOST = Host()
 
 
-def find_place(operation: str, sources: Any, device: str | None, stream: int | None) -> Place:
-    """Where the first source is: everything else has to be there too.
+def find_place(operation: str, sources: Any, weights: Any, device: str | None, stream: int | None) -> Place:
+    """Where the first source is, or one that says more: everything else has to be there too.
 
     Raises:
         DeviceError: `device` cannot be had, or is another than that of a source on a GPU.
@@ -140,11 +140,15 @@ def find_place(operation: str, sources: Any, device: str | None, stream: int | N
                 "leave stream out"
             )
         return _HOST if device is None or device == "cpu" else Host(check_device(operation, device))
-    where = check_device(operation, gpu_of(f"{operation}: sources[0]", first))
+    given = [*sources, *(weights if isinstance(weights, (list, tuple)) else ())]
+    says = next((array for array in given if is_on_gpu(array) and says_where(array)), first)
+    home = "cuda" if device is None or device == "cpu" else device
+    where = check_device(operation, gpu_of(f"{operation}: sources[0]", says, home))
     if device is not None and check_device(operation, device) != where:
         raise ArrayDeviceError(
             f"{operation}: sources[0] is on {where}, and device is {device!r}; leave device out, or copy the arrays there"
         )
+    _core.wait_for_stream(where, stream, operation)
     return Gpu(where, stream)
 
 

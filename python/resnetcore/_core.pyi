@@ -221,7 +221,7 @@ def check_device(name: str) -> str:
 def cuda_info() -> dict[str, Any]:
     """What the CUDA module is built for, the driver and its GPUs, and why there are none."""
 
-def device_array(value: Any, what: str, home: str = "cuda") -> DeviceArray:
+def device_array(value: Any, what: str, home: str = "cuda", written: bool = False) -> DeviceArray:
     """The memory of any array on a GPU that speaks DLPack or has a __cuda_array_interface__."""
 
 def from_dlpack(value: Any, what: str, widen: bool = True, written: bool = False) -> _Array:
@@ -482,6 +482,9 @@ def array_at(
 
 def layout_of(array: DeviceArray) -> _Array:
     """A NumPy array of the same addresses: its elements are not the CPU's to read."""
+
+def wait_for_stream(device: str, stream: int | None, operation: str) -> None:
+    """Work on the device comes after what the stream, a cudaStream_t's address or None, was given so far."""
 
 def zeros_on(device: str, shape: Sequence[int], dtype: np.dtype[Any]) -> DeviceArray:
     """Zeros in a GPU's memory, in C order."""

@@ -79,19 +79,16 @@ def as_neighbour(operation: str, name: str, value: Any, device: str, written: bo
 
     Raises:
         ArrayDeviceError: an array elsewhere.
-        ValueError: read-only, where it is to be written to.
+        ValueError: read-only, or not said to be anything else, where it is to be written to.
         BufferError, DTypeError: as `on_device`.
     """
     what = f"{operation}: {name}"
-    where = gpu_of(what, value) if is_on_gpu(value) else "in the CPU's memory"
+    where = gpu_of(what, value, device) if is_on_gpu(value) else "in the CPU's memory"
     if where != device:
         raise ArrayDeviceError(
             f"{what} must be on {device} as sources[0] is, got an array {where.replace('cuda', 'on cuda')}; copy it to {device}"
         )
-    array = device_array(_without_negative_bit(what, value, written), what)
-    if written and not _core.layout_of(array).flags.writeable:
-        raise ValueError(f"{what} is written to, and it is read-only")
-    return array
+    return device_array(_without_negative_bit(what, value, written), what, device, written)
 
 
 def dtype_name(dtype: np.dtype) -> str:

@@ -27,6 +27,14 @@ def is_on_gpu(value: Any) -> bool:
     return hasattr(value, "__cuda_array_interface__")
 
 
+def says_where(value: Any) -> bool:
+    """Whether an array on a GPU says on which; an empty one is as well on one as on another where it does not."""
+    if hasattr(value, "__dlpack_device__"):
+        return True
+    shape = value.__cuda_array_interface__.get("shape")
+    return not isinstance(shape, tuple) or 0 not in shape
+
+
 def on_device(operation: str, name: str, value: Any, device: str) -> DeviceArray:
     """The memory of `value`, an array on a GPU, for work on `device`; what its library does with it so far comes first.
 
@@ -45,11 +53,11 @@ def on_device(operation: str, name: str, value: Any, device: str) -> DeviceArray
     return array
 
 
-def gpu_of(what: str, value: Any) -> str:
-    """The device, "cuda:0", that an array on a GPU is on; `what` begins messages."""
+def gpu_of(what: str, value: Any, home: str) -> str:
+    """The device, "cuda:0", that an array on a GPU is on, `home` where it does not say; `what` begins messages."""
     if hasattr(value, "__dlpack_device__"):  # says so before any CUDA is asked for
         return f"cuda:{_dlpack_device(value)[1]}"
-    return device_array(value, what).device
+    return device_array(value, what, home).device
 
 
 def as_host(array: DeviceArray) -> np.ndarray:

@@ -58,7 +58,7 @@ def residual_forward(
         ValueError: an unknown activation, a read-only or overlapping `out`.
     """
     operation = "residual_forward"
-    place = find_place(operation, sources, device, stream)
+    place = find_place(operation, sources, weights, device, stream)
     block = Block.of(operation, place, sources, weights, bias, identity, activation, check_finite)
     if out is not None:
         place.forward(block, block.checked_out(out))
@@ -92,7 +92,7 @@ def residual_backward(
         DeviceError, ShapeError, DTypeError, ValueError: as `residual_forward`.
     """
     operation = "residual_backward"
-    place = find_place(operation, sources, device, stream)
+    place = find_place(operation, sources, weights, device, stream)
     block = Block.of(operation, place, sources, weights, bias, identity, activation, check_finite)
     block.check_results(sources[0])
     d_sources, d_weights, d_bias, d_identity = place.backward(block, *block.output_pair(grad, a))
@@ -136,7 +136,7 @@ def residual_update(
     """
     operation = "residual_update"
     rate = as_number(f"{operation}: lr", lr)
-    place = find_place(operation, sources, device, stream)
+    place = find_place(operation, sources, weights, device, stream)
     block = Block.of(operation, place, sources, weights, bias, identity, activation, check_finite, trains=True)
     computed = np.dtype(np.float32) if block.dtype == BFLOAT16 else block.dtype
     with np.errstate(over="ignore"):
