@@ -1,7 +1,8 @@
 // A network on a device: its topology, its arrays, and what inference needs. What callers give and get is the host's,
 // unless they say that it is in memory of the device.
 // One caller at a time: functions lock, but for the few at the end, for whoever trains it and holds it meanwhile. Who
-// lets go of it has waited for the device; or has left an Unsettled, which is settled before anyone else gets it.
+// lets go of it has waited for the device; or has left an Unsettled, which is settled before anyone else gets it; or is
+// a Vjp (train/vjp.h), whose work only the device's next work has to come after.
 #pragma once
 
 #include <memory>
