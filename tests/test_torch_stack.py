@@ -73,24 +73,22 @@ def test_gradcheck(training):
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("input_gradient", [True, False])
-def test_opcheck(training, input_gradient):
+def test_opcheck(training, input_gradient, monkeypatch):
     module = ResidualStack(6, layers(), seed=0)
     x = inputs(7).requires_grad_(input_gradient)
     values = [v.detach().clone().requires_grad_(v.requires_grad) for v in module._values()]
     settings = (stack_operators.describe(6, layers(), "float32"), training, input_gradient)
     seed = torch.zeros((), dtype=torch.int64)
-    # The tape is memory that is filled where it is needed: between its numbers there is padding, and no promise.
-    utils = ("test_schema", "test_autograd_registration", "test_faketensor")
-    torch.library.opcheck(OPS.residual_stack_forward, (x, values, seed, *settings), test_utils=utils)
-
-    def through(x, *values):
-        return OPS.residual_stack_forward(x, values, seed, *settings)[0]
-
-    if input_gradient:
-        compiled = torch.compile(through, backend="aot_eager", fullgraph=True, dynamic=True)
-        torch.testing.assert_close(compiled(x, *values), through(x, *values))
-    x, values = x.detach(), [v.detach() for v in values]
-    out, tape, *_ = OPS.residual_stack_forward(x, values, seed, *settings)
+    # A tape is filled where it is needed: between its numbers there is padding, which PyTorch then fills as it is made.
+    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
+    torch.use_deterministic_algorithms(True)
+    try:
+        torch.library.opcheck(OPS.residual_stack_forward, (x, values, seed, *settings, True))
+        x, values = x.detach(), [v.detach() for v in values]
+        torch.library.opcheck(OPS.residual_stack_forward, (x, values, seed, *settings, False))
+    finally:
+        torch.use_deterministic_algorithms(False)
+    out, tape, *_ = OPS.residual_stack_forward(x, values, seed, *settings, True)
     torch.library.opcheck(OPS.residual_stack_backward, (torch.ones_like(out), x, values, seed, tape, *settings))
 
 
@@ -268,6 +266,72 @@ def test_function_transforms():
         torch.func.vmap(loss, (None, 0))(parameters, x[:, None])
     with pytest.raises(NotImplementedError, match=r"no forward-mode derivatives \(jvp\); use reverse mode"):
         torch.func.jvp(module, (x,), (x,))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch", "ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize("kind", ["export", "make_fx", "jit.trace"])
+def test_a_traced_program_has_a_gradient_of_an_x_that_is_given_one_later(kind):
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    module, x = ResidualStack(6, layers(False), seed=0), inputs(5)
+    program = {
+        "export": lambda: torch.export.export(module, (inputs(5, seed=1),)).module(),
+        "make_fx": lambda: make_fx(module)(inputs(5, seed=1)),
+        "jit.trace": lambda: torch.jit.trace(module, inputs(5, seed=1), check_trace=False),
+    }[kind]()
+    results = []
+    for run in (program, module):
+        at = x.clone().requires_grad_()
+        run(at).square().sum().backward()
+        results.append(at.grad)
+    torch.testing.assert_close(*results)
+    assert results[1].any()
+
+
+def test_grad_and_value_by_the_input():
+    module, x = ResidualStack(6, layers(False), seed=0), inputs(5)
+    gradient, value = torch.func.grad_and_value(lambda x: module(x).square().sum())(x)
+    at = x.clone().requires_grad_()
+    loss = module(at).square().sum()
+    loss.backward()
+    torch.testing.assert_close((gradient, value), (at.grad, loss))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
+def test_a_program_traced_without_gradients_keeps_no_tape_and_says_so():
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    module, x = ResidualStack(6, layers(), seed=0).eval(), inputs(700)
+    with torch.no_grad():
+        program = make_fx(module)(x)
+        assert not any(t.dtype == torch.uint8 and t.numel() for t in results_of(program, x))
+        torch.testing.assert_close(program(x), module(x))
+    loss = program(x.requires_grad_()).sum()
+    with pytest.raises(RuntimeError, match=r"traced where gradients were off.*with torch\.enable_grad\(\)"):
+        loss.backward()
+
+
+def results_of(program, x):
+    """Every tensor that a graph of torch.fx makes on the way."""
+    seen = []
+
+    class Watch(torch.fx.Interpreter):
+        def run_node(self, node):
+            result = super().run_node(node)
+            seen.extend(t for t in torch.utils._pytree.tree_leaves(result) if isinstance(t, torch.Tensor))
+            return result
+
+    Watch(program).run(x)
+    return seen
+
+
+def test_a_tape_of_another_version_is_refused(monkeypatch):
+    module, x = ResidualStack(6, layers(False), seed=0), inputs(5)
+    program = torch.export.export(module, (x,)).module()
+    stack_operators._check_layout.cache_clear()
+    monkeypatch.setattr(stack_operators._core, "tape_layout", lambda: -1)
+    with pytest.raises(rc.BuildFeatureError, match=r"layout \d+, here -1\); export it again with this version"):
+        program(x)
 
 
 def test_dropout_follows_pytorchs_generator():
@@ -504,8 +568,13 @@ def test_prediction_is_taken_in_parts_that_are_forgotten(monkeypatch):
     whole = module(x.requires_grad_())
     monkeypatch.setattr(stack_operators, "_PREDICTION_TAPE", 100 * module_tape(module))
     taken = []
-    forward = stack_operators._forward
-    monkeypatch.setattr(stack_operators, "_forward", lambda x, *rest: taken.append(len(x)) or forward(x, *rest))
+    shown = stack_operators._Core.shown
+
+    def look(core, tensors):
+        taken.extend(len(t) for t in tensors[:1] if isinstance(tensors, tuple))  # of x, the tape and the outputs
+        return shown(core, tensors)
+
+    monkeypatch.setattr(stack_operators._Core, "shown", look)
     for mode in (torch.no_grad(), torch.inference_mode()):
         with mode:
             assert torch.equal(module(x.detach()), whole)
