@@ -520,6 +520,11 @@ def test_bad_batches_change_nothing(path, rng):
         ("cross_entropy", {"class_weight": [np.nan, 1]}, "VALUE_ERROR: .*must be finite and not negative"),
         ("cross_entropy", {"class_weight": [1, 1e39]}, "VALUE_ERROR: .*largest weight in the range .* got 1e.?39"),
         ("cross_entropy", {"class_weight": [0, 1e-60]}, "VALUE_ERROR: .*largest weight in the range"),
+        (  # before any of them is read
+            "cross_entropy",
+            {"class_weight": [1, 1], "classes": 1 << 40},
+            "SHAPE_ERROR: .*must have 2 weights, one a class, got 1099511627776",
+        ),
         ("cross_entropy", {"classes": 2}, "VALUE_ERROR: .*got classes = 2"),
         ("cross_entropy", {"class_weight": [1, 1], "classes": -1}, "VALUE_ERROR: .*got classes = -1"),
     ],
