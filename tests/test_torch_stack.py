@@ -566,12 +566,23 @@ def test_bad_modules():
         with pytest.raises(rc.DTypeError, match=r"ResidualLayer: (in|out)_features must be an int"):
             ResidualLayer(*widths)
     assert ResidualLayer(np.int64(4), np.int64(5)).in_features == (4,)
+    for make in (lambda: ResidualLayer(4, 5, dtype=torch.float16), lambda: ResidualStack(4, [rc.Layer(4)], dtype="float32")):
+        with pytest.raises(rc.DTypeError, match=r"dtype must be torch\.float32, torch\.float64 or torch\.bfloat16, got"):
+            make()
     with pytest.raises(ValueError, match="unknown activation 'swish'; known are identity"):
         ResidualLayer(4, 5, activation="swish")
     with pytest.raises(rc.DTypeError, match=r"net must be a resnetcore\.Network, got list"):
         ResidualStack.from_network([])
     with pytest.raises(ValueError, match="before the input"):
         ResidualStack(4, [rc.Layer(4, skips={2: "identity"})])
+
+
+def test_device_0_is_a_gpu():
+    if torch.cuda.is_available():
+        assert ResidualStack(4, [rc.Layer(4)], device=0).layers[0].weight.is_cuda
+    else:
+        with pytest.raises((AssertionError, RuntimeError)):  # PyTorch's own
+            ResidualStack(4, [rc.Layer(4)], device=0)
 
 
 def test_prediction_is_taken_in_parts_that_are_forgotten(monkeypatch):
