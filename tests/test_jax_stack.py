@@ -294,7 +294,7 @@ def test_a_batch_whose_rows_nobody_knew_is_refused_where_it_is_one_row():
     rows = jax.ShapeDtypeStruct(export.symbolic_shape("batch, 6"), x.dtype)
     program = export.export(jax.jit(stack.training_pass), disabled_checks=[check])(parameters, rows, buffers)
     assert_close(program.call(parameters, x, buffers), stack.training_pass(parameters, x, buffers))
-    with pytest.raises(Exception, match="batch normalisation needs at least 2 rows in every .* got 1"):
+    with pytest.raises(Exception, match=r"batch normalisation needs at least 2 rows in every .* got 1"):
         jax.block_until_ready(program.call(parameters, x[:1], buffers))
 
 
@@ -342,7 +342,8 @@ AT_EXIT = """
 import jax, numpy as np, resnetcore as rc
 from resnetcore.jax import ResidualStack
 
-stack = ResidualStack(64, [rc.Layer(256), rc.Layer(256), *[rc.Layer(256, skips={2: "identity"})] * 6, rc.Layer(8, activation=None)])
+block = [rc.Layer(256), rc.Layer(256, skips={2: "identity"})]
+stack = ResidualStack(64, [rc.Layer(256), *block * 3, rc.Layer(8, activation=None)])
 p, _ = stack.init(jax.random.key(0))
 x = np.ones((2000, 64), "float32")
 step = jax.jit(lambda p: jax.tree.map(lambda p, d: p - 0.01 * d, p, jax.grad(lambda p: stack(p, x).mean())(p)))

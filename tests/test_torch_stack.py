@@ -145,7 +145,9 @@ def test_outputs_gradients_and_statistics_are_pytorchs(rows, training, dtype):
     x = inputs(rows, dtype=torch.float32)
     truth = there_and_back(exact, x.double())
     got = there_and_back(module, x.to(module.layers[0].weight.dtype))
-    assert_within(got, truth, BOUND[dtype], lambda: errors(there_and_back(twin, x), truth) if dtype == "float32" else {})
+    assert_within(
+        got, truth, BOUND[dtype], lambda: errors(there_and_back(twin, x), truth) if dtype == "float32" else {}
+    )
 
 
 @pytest.mark.parametrize("norm", [None, "batch"])
@@ -566,8 +568,13 @@ def test_bad_modules():
         with pytest.raises(rc.DTypeError, match=r"ResidualLayer: (in|out)_features must be an int"):
             ResidualLayer(*widths)
     assert ResidualLayer(np.int64(4), np.int64(5)).in_features == (4,)
-    for make in (lambda: ResidualLayer(4, 5, dtype=torch.float16), lambda: ResidualStack(4, [rc.Layer(4)], dtype="float32")):
-        with pytest.raises(rc.DTypeError, match=r"dtype must be torch\.float32, torch\.float64 or torch\.bfloat16, got"):
+    for make in (
+        lambda: ResidualLayer(4, 5, dtype=torch.float16),
+        lambda: ResidualStack(4, [rc.Layer(4)], dtype="float32"),
+    ):
+        with pytest.raises(
+            rc.DTypeError, match=r"dtype must be torch\.float32, torch\.float64 or torch\.bfloat16, got"
+        ):
             make()
     with pytest.raises(ValueError, match="unknown activation 'swish'; known are identity"):
         ResidualLayer(4, 5, activation="swish")
