@@ -1,11 +1,14 @@
 """The C interface: the formulas, Python's networks to the bit, every hostile file, and programs built with CMake alone."""
 
 import ctypes
+import importlib.metadata
+import importlib.util
 import os
 import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import ml_dtypes
@@ -520,6 +523,11 @@ def test_bad_batches_change_nothing(path, rng):
         ("cross_entropy", {"class_weight": [np.nan, 1]}, "VALUE_ERROR: .*must be finite and not negative"),
         ("cross_entropy", {"class_weight": [1, 1e39]}, "VALUE_ERROR: .*largest weight in the range .* got 1e.?39"),
         ("cross_entropy", {"class_weight": [0, 1e-60]}, "VALUE_ERROR: .*largest weight in the range"),
+        (  # before any of them is read
+            "cross_entropy",
+            {"class_weight": [1, 1], "classes": 1 << 40},
+            "SHAPE_ERROR: .*must have 2 weights, one a class, got 1099511627776",
+        ),
         ("cross_entropy", {"classes": 2}, "VALUE_ERROR: .*got classes = 2"),
         ("cross_entropy", {"class_weight": [1, 1], "classes": -1}, "VALUE_ERROR: .*got classes = -1"),
     ],
@@ -634,6 +642,44 @@ def test_the_example_in_cpp_trains_as_python_does(examples, tmp_path):
     np.testing.assert_array_equal(np.array(numbers[100:], "f4")[:, None], net.predict(x))
     net.save(start)
     assert start.read_bytes() == result.read_bytes()
+
+
+def wheel_of_what_is_installed(folder):
+    """The wheel that the package was installed from, made again of its files."""
+    installed = importlib.metadata.distribution("resnetcore")
+    tag = re.search(r"^Tag: (\S+)", installed.read_text("WHEEL"), re.M)[1]
+    wheel = folder / f"resnetcore-{installed.version}-{tag}.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for file in installed.files:
+            if file.parts[0].startswith("resnetcore") and "__pycache__" not in file.parts:
+                archive.write(file.locate(), str(file))
+    if Path(rc.get_library()).name not in {Path(name).name for name in archive.namelist()}:
+        pytest.skip("the package is not installed from a wheel, but from its sources in place")
+    return wheel
+
+
+def test_the_examples_need_a_wheel_cmake_and_a_compiler_alone(tmp_path):
+    """In an environment that has neither NumPy nor PyTorch nor JAX, nor anything of this one's."""
+    require("cmake", "cc", "c++", "ldd")
+    wheel, environment = wheel_of_what_is_installed(tmp_path), tmp_path / "environment"
+    run([sys.executable, "-m", "venv", "--without-pip", environment])
+    python = environment / "bin" / "python"
+    if importlib.util.find_spec("pip") is None:
+        pytest.skip("there is no pip to install a wheel with")
+    run([sys.executable, "-m", "pip", "--python", python, "install", "-q", "--no-index", "--no-deps", wheel])
+    (package,) = environment.glob("lib/python*/site-packages/resnetcore")
+    assert [p.name for p in package.parent.iterdir() if p.suffix != ".dist-info"] == ["resnetcore"]
+    folder = package / Path(rc.get_cmake_dir()).relative_to(Path(rc.__file__).parent)
+    programs = {str(Path(shutil.which(name)).parent) for name in ("cmake", "cc", "c++")}
+    clean = {"PATH": os.pathsep.join([*sorted(programs), os.defpath]), "HOME": str(tmp_path)}
+    rc.models.resnet(2, 2, width=16, depth=6, seed=1).save(tmp_path / "start")
+    for name in ("c", "cpp"):
+        run(["cmake", "-S", ROOT / "examples" / name, "-B", tmp_path / name, f"-Dresnetcore_DIR={folder}"], env=clean)
+        run(["cmake", "--build", tmp_path / name], env=clean)
+    losses = run([tmp_path / "c" / "train", tmp_path / "start", tmp_path / "result"], env=clean).split()
+    assert len(losses) == 100 and float(losses[-1]) < float(losses[0])
+    assert rc.load(tmp_path / "result").outputs == 2
+    assert str(package) in run(["ldd", tmp_path / "cpp" / "train"], env=clean)
 
 
 def test_an_example_reports_what_is_wrong(examples, tmp_path):

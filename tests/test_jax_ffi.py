@@ -130,7 +130,8 @@ TAPE = jax.ShapeDtypeStruct((WHOLE + 5 * ROW,), "uint8")
 
 
 def call_stack(target, given, results, **changes):
-    attributes = {"topology": TOPOLOGY, "training": 0, "input_gradient": 0, **changes}
+    layout = rc._core.tape_layout()
+    attributes = {"topology": TOPOLOGY, "training": 0, "input_gradient": 0, "tape_layout": layout, **changes}
     stack = jax.ffi.ffi_call(f"resnetcore_residual_stack_{target}", results)
     numbers = {name: np.int64(v) if isinstance(v, int) else v for name, v in attributes.items() if v is not None}
     return jax.block_until_ready(jax.jit(lambda *given: stack(*given, **numbers))(*given))
@@ -151,6 +152,7 @@ def call_stack(target, given, results, **changes):
         ((A, SEED, W, B), [OUT], {"topology": "{}"}, "the topology"),
         ((A, SEED, W, B), [OUT], {"topology": TOPOLOGY.replace("[{", '[{"skips":', 1)}, "the topology|must"),
         ((A, SEED, W, B), [OUT], {"training": None}, "no attribute training"),
+        ((A, SEED, W, B), [OUT, TAPE], {"taped": 1, "tape_layout": None}, "layout 0, here .*; export it again"),
     ],
 )
 def test_what_does_not_fit_a_stack_is_an_error_of_xla(given, results, changes, message):

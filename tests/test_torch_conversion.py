@@ -213,7 +213,33 @@ def normed(n=1):
     return [nn.Linear(4, 4), *[nn.BatchNorm1d(4) for _ in range(n)], nn.Linear(4, 4), nn.Linear(4, 4)]
 
 
+def hooked(module, where=lambda module: module, pre=False):
+    register = where(module).register_forward_pre_hook if pre else where(module).register_forward_hook
+    register(lambda *_: None)
+    return module
+
+
+def frozen(module, number):
+    module[number].eval()
+    return module
+
+
+class OwnForward(ResidualStack):
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
 REFUSED = [
+    (hooked(nn.Sequential(*linear(2)), lambda m: m[1]), r"node '_1' \(Linear 1\) has forward hooks, which torch.fx does not"),
+    (hooked(nn.Sequential(*linear(2)), pre=True), "the module has forward hooks"),
+    (hooked(*linear()), "the module has forward hooks"),
+    (OwnForward(4, [rc.Layer(4)], seed=0), r"OwnForward is a ResidualStack with a forward\(\) of its own"),
+    (frozen(nn.Sequential(*normed()), 1), "BatchNorm1d 1. is in evaluation mode in a module in training mode"),
+    (frozen(nn.Sequential(*linear(), nn.Dropout(), *linear()), 1), "Dropout 1. is in evaluation mode in a module in train"),
+    (
+        Of(lambda x, a, b: (lambda h: b(torch.relu(h + 0.5)) + h)(a(x)), *linear(2)),
+        "node 'add' .add. shares its weight with node '.*' .Linear modules_.0., and layers have their own",
+    ),
     (nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4)), r"node '_1' \(LayerNorm 1\) is not known; known are the modules Batch"),
     (Of(lambda x, a: torch.softmax(a(x), 1), *linear()), "node 'softmax' .softmax. is not known"),
     (Of(lambda x, a: a(x).clamp(0), *linear()), "node 'clamp' .clamp. is not known"),

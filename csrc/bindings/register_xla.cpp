@@ -48,6 +48,9 @@ py::list parameters(const XlaStack& stack) {
 }  // namespace
 
 void register_xla(py::module_& m) {
+    m.def(
+        "tape_layout", [] { return tape_layout; },
+        "Number of the layout of a stack's tape; another one with each change.");
     m.def("xla_handlers", &xla_handlers, "Handlers for XLA's foreign function interface on the CPU, by target name.");
     py::class_<XlaStack>(m, "XlaStack",
                          "What the handlers of a stack run, named by its topology's text; as long as this lives, it is "

@@ -141,7 +141,7 @@ public:
         check(rc_trainer_create(network.get(), &settings, &trainer));
         trainer_.reset(trainer);
     }
-    // For the cross entropies, with one weight a class.
+    // For the cross entropies, with one weight a class; an empty vector is none.
     Trainer(Network& network, rc_training settings, const std::vector<double>& class_weight)
         : Trainer(network, weighted(settings, class_weight)) {}
 
@@ -157,7 +157,7 @@ private:
         void operator()(rc_trainer* trainer) const { rc_trainer_free(trainer); }
     };
     static rc_training weighted(rc_training settings, const std::vector<double>& class_weight) {
-        settings.class_weight = class_weight.data();
+        settings.class_weight = class_weight.empty() ? nullptr : class_weight.data();
         settings.classes = static_cast<std::int64_t>(class_weight.size());
         return settings;
     }

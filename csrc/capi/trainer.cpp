@@ -27,7 +27,7 @@ int optimizer_index(const rc_training& settings, const char* operation) {
     }
 }
 
-TrainingSettings checked_settings(const rc_training& given, const char* operation) {
+TrainingSettings checked_settings(const rc_training& given, std::int64_t outputs, const char* operation) {
     TrainingSettings settings;
     settings.loss.loss = loss_index(given.loss, operation);
     settings.loss.label_smoothing = given.label_smoothing;
@@ -37,7 +37,10 @@ TrainingSettings checked_settings(const rc_training& given, const char* operatio
                          ": class_weight must point to as many weights as classes says, or be NULL where that is 0, "
                          "got classes = " +
                          std::to_string(given.classes));
-    settings.loss.class_weight.assign(given.class_weight, given.class_weight + given.classes);
+    if (given.class_weight) {
+        check_class_count(settings.loss, given.classes, outputs, operation);  // before so many are read
+        settings.loss.class_weight.assign(given.class_weight, given.class_weight + given.classes);
+    }
     OptimizerSettings& optimizer = settings.optimizer;
     optimizer.optimizer = optimizer_index(given, operation);
     optimizer.momentum = given.momentum;
@@ -120,9 +123,9 @@ rc_status rc_trainer_create(rc_network* network, const rc_training* settings, rc
         require(network, operation, "network");
         require(settings, operation, "settings");
         require(trainer, operation, "trainer");
-        const TrainingSettings checked = checked_settings(*settings, operation);
         auto result = std::visit(
             [&](const auto& model) {
+                const TrainingSettings checked = checked_settings(*settings, model->outputs(), operation);
                 using T = typename std::decay_t<decltype(*model)>::Scalar;
                 return std::make_unique<rc_trainer>(
                     rc_trainer{std::make_unique<Training<T>>(model, checked, operation)});

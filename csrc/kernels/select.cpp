@@ -88,8 +88,9 @@ const Isa& choose() {
 
 }  // namespace
 
+// Never destroyed: a framework's threads may still be calling when the process ends.
 const std::vector<Isa>& known_isas() {
-    static const std::vector<Isa> isas = list_isas();
+    static const std::vector<Isa>& isas = *new const std::vector<Isa>(list_isas());
     return isas;
 }
 

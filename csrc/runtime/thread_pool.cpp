@@ -100,8 +100,9 @@ Pool& pool() {
     return *current.load();
 }
 
+// Never destroyed: a framework's threads may still be calling when the process ends.
 ForkSafeMutex& turn() {
-    static ForkSafeMutex mutex;
+    static ForkSafeMutex& mutex = *new ForkSafeMutex;
     return mutex;
 }
 

@@ -36,8 +36,9 @@ struct Tuned {
     ForkSafeMutex mutex;
     std::map<Key, Choice> choices;
 };
+// Never destroyed: a framework's threads may still be calling when the process ends.
 Tuned& tuned() {
-    static Tuned all;
+    static Tuned& all = *new Tuned;
     return all;
 }
 

@@ -51,17 +51,22 @@ void check_loss(const LossSettings& settings, const std::string& operation) {
         throw ValueError(operation + ": delta must be positive and finite, got " + number_text(settings.delta));
 }
 
-template <class T>
-void check_class_weight(const LossSettings& settings, std::int64_t outputs, const std::string& operation) {
-    const std::vector<double>& weights = settings.class_weight;
-    if (weights.empty()) return;
+void check_class_count(const LossSettings& settings, std::int64_t count, std::int64_t outputs,
+                       const std::string& operation) {
     if (!settings.takes_probabilities())
         throw ValueError(operation + ": class_weight belongs to cross_entropy and binary_cross_entropy, not to " +
                          loss_name(settings.loss));
     const std::int64_t classes = settings.takes_labels() ? outputs : 2;
-    if (static_cast<std::int64_t>(weights.size()) != classes)
+    if (count != classes)
         throw ShapeError(operation + ": class_weight must have " + std::to_string(classes) +
-                         " weights, one a class, got " + std::to_string(weights.size()));
+                         " weights, one a class, got " + std::to_string(count));
+}
+
+template <class T>
+void check_class_weight(const LossSettings& settings, std::int64_t outputs, const std::string& operation) {
+    const std::vector<double>& weights = settings.class_weight;
+    if (weights.empty()) return;
+    check_class_count(settings, static_cast<std::int64_t>(weights.size()), outputs, operation);
     for (const double weight : weights)
         if (!(weight >= 0 && std::isfinite(weight)))
             throw ValueError(operation + ": class_weight must be finite and not negative, got " + number_text(weight));

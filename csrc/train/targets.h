@@ -21,7 +21,10 @@ struct LossSettings {
 
 // Throws ValueError, beginning with `operation`.
 void check_loss(const LossSettings& settings, const std::string& operation);
-// Of a network of so many outputs. Throws ShapeError or ValueError, beginning with `operation`.
+// Of a network of so many outputs: that a loss takes class weights, and so many. Throws as the following.
+void check_class_count(const LossSettings& settings, std::int64_t count, std::int64_t outputs,
+                       const std::string& operation);
+// Throws ShapeError or ValueError, beginning with `operation`.
 template <class T>
 void check_class_weight(const LossSettings& settings, std::int64_t outputs, const std::string& operation);
 

@@ -7,6 +7,7 @@
 #include "runtime/cost_model.h"
 #include "runtime/gathered.h"
 #include "train/backpropagation.h"
+#include "train/targets.h"
 
 namespace resnetcore {
 namespace {
@@ -123,6 +124,7 @@ template <class T>
 void Vjp<T>::forward(const VjpPass<T>& pass, Compute<T>* out, const std::vector<Compute<T>*>& statistics) {
     const auto held = model_.hold();
     if (pass.rows == 0) return;
+    if (options_.training) check_training_rows(topology(), pass.rows, 1, "ResidualStack");
     const int threads = prepare(pass, strategy_of(pass));
     if (has_tiles()) std::memcpy(pass.tape, &strategy_, sizeof strategy_);
     Frame<T> frame = frame_of(pass);

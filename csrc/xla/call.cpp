@@ -31,11 +31,17 @@ void describe(const CallFrame& frame, Metadata& metadata) {
     metadata.traits = 0;
 }
 
-const void* attribute(const CallFrame& frame, const char* name, Kind kind) {
+// Null where there is none of that name and kind.
+const void* find_attribute(const CallFrame& frame, const char* name, Kind kind) {
     const Attributes& all = frame.attributes;
     for (std::int64_t i = 0; i < all.count; ++i)
         if (std::string_view(all.names[i]->data, all.names[i]->size) == name && all.kinds[i] == kind)
             return all.values[i];
+    return nullptr;
+}
+
+const void* attribute(const CallFrame& frame, const char* name, Kind kind) {
+    if (const void* found = find_attribute(frame, name, kind)) return found;
     throw ValueError(std::string("there is no attribute ") + name + ", or it is of another type");
 }
 
@@ -67,6 +73,10 @@ std::int64_t integer_attribute(const CallFrame& frame, const char* name) {
     std::int64_t value;
     std::memcpy(&value, scalar.value, sizeof value);
     return value;
+}
+
+std::int64_t integer_attribute(const CallFrame& frame, const char* name, std::int64_t otherwise) {
+    return find_attribute(frame, name, scalar_kind) ? integer_attribute(frame, name) : otherwise;
 }
 
 std::string text_attribute(const CallFrame& frame, const char* name) {

@@ -70,6 +70,8 @@ private:
 };
 
 std::int64_t integer_attribute(const CallFrame& frame, const char* name);
+// `otherwise` where a program traced by an older version lacks it.
+std::int64_t integer_attribute(const CallFrame& frame, const char* name, std::int64_t otherwise);
 std::string text_attribute(const CallFrame& frame, const char* name);
 
 // What every handler does around `body`: tells who asks which version this is, and turns exceptions into XLA's errors.

@@ -19,6 +19,15 @@ void with_program(const CallFrame& frame, Body body) {
     std::visit([&](const auto& one) { body(*one); }, *program);
 }
 
+// A tape of another layout would be of another size, or be read wrongly.
+void check_layout(const CallFrame& frame) {
+    const std::int64_t given = integer_attribute(frame, "tape_layout", 0);
+    if (given != tape_layout)
+        throw BuildFeatureError(
+            "the program was exported by a version of resnetcore whose tapes lie otherwise (layout " +
+            std::to_string(given) + ", here " + std::to_string(tape_layout) + "); export it again with this version");
+}
+
 template <class Element>
 Element* take(Buffers& from, const Parameter& p) {
     return p.is_matrix() ? from.take<Element>({p.rows, p.columns}) : from.take<Element>({p.columns});
@@ -57,7 +66,9 @@ void forward(const CallFrame& frame, StackProgram<T>& program) {
     Buffers given(frame.arguments, "argument"), results(frame.results, "result");
     VjpPass<T> pass = pass_of(vjp, given);
     Compute<T>* out = results.take<Compute<T>>({pass.rows, vjp.outputs()});
-    if (flag(frame, "taped")) pass.tape = results.take<std::uint8_t>({program.tape_bytes(pass.rows)});
+    const bool taped = flag(frame, "taped");
+    if (taped) check_layout(frame);
+    if (taped) pass.tape = results.take<std::uint8_t>({program.tape_bytes(pass.rows)});
     const bool moves = vjp.options().training;
     const auto statistics = results_of(vjp, results, [&](const Parameter& p) { return moves && is_running(p); });
     if (pass.rows > 0) return program.forward(pass, out, statistics);
@@ -67,6 +78,7 @@ void forward(const CallFrame& frame, StackProgram<T>& program) {
 
 template <class T>
 void backward(const CallFrame& frame, StackProgram<T>& program) {
+    check_layout(frame);
     const Vjp<T>& vjp = program.vjp();
     Buffers given(frame.arguments, "argument"), results(frame.results, "result");
     const Matrix<Compute<T>> d_out = given.take_matrix<Compute<T>>();

@@ -14,7 +14,7 @@ namespace {
 
 // So many rows' that packing the weights for them costs next to nothing.
 constexpr std::int64_t prediction_tape = 1 << 24;
-constexpr std::size_t most_kept = 4;
+constexpr std::size_t most_kept = 64;
 
 bool is_aligned(const void* tape) { return reinterpret_cast<std::uintptr_t>(tape) % 64 == 0; }
 
@@ -23,7 +23,7 @@ using Key = std::tuple<std::string, bool, bool>;
 struct Registry {
     ForkSafeMutex mutex;
     std::map<Key, std::weak_ptr<const AnyStackProgram>> all;
-    std::deque<std::shared_ptr<const AnyStackProgram>> kept;
+    std::deque<std::shared_ptr<const AnyStackProgram>> kept;  // the latest called last
 };
 
 // Never destroyed: XLA's threads may still be calling when the process ends.
@@ -95,7 +95,11 @@ std::shared_ptr<const AnyStackProgram> find_stack(std::string topology, bool tra
     const std::lock_guard<ForkSafeMutex> lock(known.mutex);
     Key key{std::move(topology), training, input_gradient};
     if (const auto found = known.all.find(key); found != known.all.end())
-        if (auto program = found->second.lock()) return program;
+        if (auto program = found->second.lock()) {
+            const auto at = std::find(known.kept.begin(), known.kept.end(), program);
+            if (at != known.kept.end()) std::rotate(at, at + 1, known.kept.end());
+            return program;
+        }
     for (auto at = known.all.begin(); at != known.all.end();)
         at = at->second.expired() ? known.all.erase(at) : std::next(at);
     auto program = std::make_shared<const AnyStackProgram>(make(std::get<std::string>(key), training, input_gradient));

@@ -472,6 +472,9 @@ class XlaStack:
     def tape_bytes(self) -> tuple[int, int]:
         """Of a tape: so many, and so many for each row."""
 
+def tape_layout() -> int:
+    """Number of the layout of a stack's tape; another one with each change."""
+
 def xla_handlers() -> dict[str, Any]:
     """Handlers for XLA's foreign function interface on the CPU, by target name."""
 

@@ -12,7 +12,7 @@
 #include <thread>
 #include <vector>
 
-#include "capi/resnetcore.h"
+#include "capi/resnetcore.hpp"
 #include "check.h"
 #include "files/safetensors.h"
 #include "matrices.h"
@@ -159,6 +159,26 @@ void network_memory() {
             }
 }
 
+// An array that ends where a page does, whatever its length is said to be.
+void class_weights() {
+    rc_network* network = load();
+    rc_trainer* trainer = nullptr;
+    Guarded<double> weights(outputs, Flush::end);
+    for (std::int64_t i = 0; i < outputs; ++i) weights[i] = 1;
+    rc_training settings = rc_training_defaults(RC_CROSS_ENTROPY, RC_SGD);
+    settings.class_weight = weights.data();
+    settings.classes = outputs + 1;
+    CHECK(rc_trainer_create(network, &settings, &trainer) == RC_SHAPE_ERROR, "one class too many");
+    settings.classes = outputs;
+    CHECK(rc_trainer_create(network, &settings, &trainer) == RC_OK, "%s", rc_last_error());
+    rc_trainer_free(trainer);
+    rc_network_free(network);
+    std::vector<double> none;
+    none.reserve(2);  // so that it points somewhere
+    rc::Network other = rc::Network::load(path);
+    CHECK(rc::Trainer(other, rc_training_defaults(RC_MSE, RC_SGD), none).steps() == 0, "no class weights");
+}
+
 std::string contents() {
     std::ifstream file(path, std::ios::binary);
     return {std::istreambuf_iterator<char>(file), {}};
@@ -249,6 +269,7 @@ int main() {
     write_network();
     blocks();
     network_memory();
+    class_weights();
     saved_again();
     damaged_files();
     threads();

@@ -88,7 +88,21 @@ def match(graph: Graph, output: Node) -> list[MatchedLayer]:
         layers.append(before)
     if len(layers) == 1:
         graph.fail("the output", "is the input itself; a network has at least one layer")
+    _check_weights_are_own(graph, layers)
     return layers[::-1]
+
+
+def _check_weights_are_own(graph: Graph, layers: list[MatchedLayer]) -> None:
+    """A constant added to a product makes another one of its weight: two layers would then train that apart."""
+    read: dict[int, Product] = {}
+    for layer in layers:
+        terms = [layer.normal, *layer.skips.values()]
+        for product in [layer.gate, *(term.product for term in terms if term is not None)]:
+            if product is None or not product.trained:
+                continue
+            other = read.setdefault(id(product.weight), product)
+            if other is not product:
+                graph.fail(product.where, f"shares its weight with {other.where}, and layers have their own")
 
 
 class _Matcher:

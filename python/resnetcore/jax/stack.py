@@ -46,7 +46,7 @@ class ResidualStack:
     """
 
     def __init__(self, inputs: int, layers: Iterable[Layer]) -> None:
-        net = Network(inputs, layers, seed=0)
+        net = Network(inputs, layers, seed=0, matmul_precision="highest")  # there is no other here
         self.inputs, self.layers = net.inputs, tuple(net.layers)
         described = decode(Topology.to_json(net))
         self._topologies = {name: encode({**described, "dtype": name}) for name in _DTYPES}
@@ -114,10 +114,15 @@ class ResidualStack:
         if not is_array(x) or x.ndim != 2 or x.shape[1] != self.inputs:
             got = tuple(x.shape) if is_array(x) else type(x).__name__
             raise ShapeError(f"ResidualStack: x must be an array of shape (batch, {self.inputs}), got {got}")
-        if str(x.dtype) not in _DTYPES:
+        if _dtype(x) not in _DTYPES:
             raise DTypeError(f"ResidualStack: x must be float32, float64 or bfloat16, got {x.dtype}; use x.astype()")
         for what, arrays, shapes in (("parameters", parameters, self._trained), ("buffers", buffers, self._kept)):
-            _check_arrays(what, arrays, shapes, str(x.dtype))
+            _check_arrays(what, arrays, shapes, _dtype(x))
+
+
+def _dtype(array: Array) -> str:
+    """As JAX takes the array: NumPy's float64 is float32 where JAX has no float64 enabled."""
+    return str(jax.dtypes.canonicalize_dtype(array.dtype))
 
 
 def _check_arrays(what: str, arrays: Any, shapes: dict[str, tuple[int, ...]], dtype: str) -> None:
@@ -130,7 +135,7 @@ def _check_arrays(what: str, arrays: Any, shapes: dict[str, tuple[int, ...]], dt
     taken = ("bfloat16", "float32") if dtype == "bfloat16" else (dtype,)
     for name, shape in shapes.items():
         value = arrays[name]
-        if not is_array(value) or str(value.dtype) not in taken:
+        if not is_array(value) or _dtype(value) not in taken:
             got = value.dtype if is_array(value) else type(value).__name__
             raise DTypeError(f"ResidualStack: {what}[{name!r}] must be {' or '.join(taken)} as x is {dtype}, got {got}")
         if value.shape != shape:
@@ -142,11 +147,12 @@ def _check_arrays(what: str, arrays: Any, shapes: dict[str, tuple[int, ...]], dt
 def _run(
     stack: ResidualStack, training: bool, x: Array, seed: Array, parameters: Arrays, buffers: Arrays
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    program = Program(stack._topologies[str(x.dtype)], training)
+    dtype = _dtype(x)
+    program = Program(stack._topologies[dtype], training)
     names = [name for name, _, _ in program.core.parameters]
-    wide = jnp.promote_types(x.dtype, jnp.float32)
+    wide = jnp.promote_types(dtype, jnp.float32)
     arrays = {**parameters, **jax.lax.stop_gradient(buffers)}
     values = [arrays[name].astype(wide) for name in names]
     out, *carried = stack_forward.bind(*varying_alike([x.astype(wide), seed, *values]), program=program, taped=False)
     moved = zip([names[i] for i in program.moved], carried, strict=True)
-    return out.astype(x.dtype), {name: value.astype(buffers[name].dtype) for name, value in moved}
+    return out.astype(dtype), {name: value.astype(_dtype(buffers[name])) for name, value in moved}

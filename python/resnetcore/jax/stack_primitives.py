@@ -55,6 +55,7 @@ def _attributes(program: Program, **others: bool) -> dict[str, Any]:
         "topology": program.topology,
         "training": program.training,
         "input_gradient": program.input_gradient,
+        "tape_layout": _core.tape_layout(),
         **others,
     }
 

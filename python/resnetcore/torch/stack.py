@@ -36,6 +36,13 @@ def _narrowed(own: list[Tensor], dtype: torch.dtype) -> bool:
     return dtype != torch.float64 and any(v.dtype == torch.float64 for v in own)
 
 
+def _checked_dtype(operation: str, dtype: Any) -> torch.dtype:
+    kind: torch.dtype = torch.get_default_dtype() if dtype is None else dtype
+    if kind not in DTYPE_NAMES:
+        raise DTypeError(f"{operation}: dtype must be torch.float32, torch.float64 or torch.bfloat16, got {kind}")
+    return kind
+
+
 class ResidualLayer(nn.Module):
     """`a = g(Σ A·Wᵀ + b + Σ identity)` with a weight for every source: `residual` with parameters.
 
@@ -69,7 +76,7 @@ class ResidualLayer(nn.Module):
                 f"ResidualLayer: unknown activation {activation!r}; known are {', '.join(activations())}, and None"
             )
         self.in_features, self.out_features, self.activation = tuple(widths), out_features, activation
-        empty = {"device": device, "dtype": dtype}
+        empty = {"device": device, "dtype": _checked_dtype("ResidualLayer", dtype)}
         self.weights = nn.ParameterList([nn.Parameter(torch.empty(out_features, k, **empty)) for k in widths])
         self.bias = nn.Parameter(torch.empty(out_features, **empty)) if bias else None
         self.reset_parameters()
@@ -122,8 +129,8 @@ class ResidualStack(nn.Module):
             raise DTypeError(f"ResidualStack.from_network: net must be a resnetcore.Network, got {type(net).__name__}")
         module = cls.__new__(cls)
         nn.Module.__init__(module)
-        dtype = dtype or {name: kind for kind, name in DTYPE_NAMES.items()}[net.precision]
-        module._fill(net, device, dtype)
+        kinds = {name: kind for kind, name in DTYPE_NAMES.items()}
+        module._fill(net, device, kinds[net.precision] if dtype is None else dtype)
         return module
 
     def to_network(self) -> Network:
@@ -140,7 +147,8 @@ class ResidualStack(nn.Module):
         self._drops = any(layer.dropout or layer.branch_dropout for layer in self.topology)
         self.layers = nn.ModuleList(nn.Module() for _ in self.topology)
         arrays = {**net.parameters(), **net.buffers()}
-        kind, device = dtype or torch.get_default_dtype(), device or torch.get_default_device()
+        kind = _checked_dtype("ResidualStack", dtype)
+        device = torch.get_default_device() if device is None else device
         self._described = {name: describe(self.inputs, self.topology, name) for name in DTYPE_NAMES.values()}
         self._rooms = [room(topology) for topology in self._described.values()]
         names = values_of(self._described["float32"])

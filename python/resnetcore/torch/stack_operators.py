@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from .. import _core
-from .._errors import ArrayDeviceError
+from .._errors import ArrayDeviceError, BuildFeatureError
 from .gpu import check_beside, order_of, view
 from .shared import Function, bound_once, is_direct, no_double_backward, refuse_second_derivative, torchs_threads
 
@@ -38,7 +38,7 @@ def describe(inputs: int, layers: Sequence[Any], dtype: str) -> str:
         fields = layer.to_dict()
         fields["skips"] = [[k, v if isinstance(v, str) else list(v.shape)] for k, v in fields["skips"].items()]
         described.append(fields)
-    return json.dumps({"inputs": inputs, "layers": described, "dtype": dtype, "tape": 2})
+    return json.dumps({"inputs": inputs, "layers": described, "dtype": dtype, "tape": _core.tape_layout()})
 
 
 class Room:
@@ -102,23 +102,33 @@ def _compiled(topology: str, training: bool, input_gradient: bool, device: str =
 
 def stack(x: Tensor, values: Sequence[Tensor], seed: Tensor, topology: str, training: bool) -> list[Tensor]:
     """The outputs, and of a training pass the running statistics carried on; differentiable by x and the values."""
-    input_gradient = x.requires_grad and torch.is_grad_enabled()
-    settings = seed, topology, training, input_gradient
+    recorded = torch.is_grad_enabled()
     if is_direct([x, *values]):
-        if not training and not (torch.is_grad_enabled() and any(t.requires_grad for t in (x, *values))):
-            run = program(topology, training, input_gradient, _Core(x).device)
-            parts = x.split(_rows_of_prediction(run))
-            outputs = [_Direct.apply(part, *settings, *values)[0] for part in parts]
-            return [outputs[0] if len(outputs) == 1 else torch.cat(outputs)]
-        out, _, *carried = _Direct.apply(x, *settings, *values)
+        input_gradient = recorded and x.requires_grad
+        taped = input_gradient or (recorded and any(v.requires_grad for v in values))
+        out, _, *carried = _Direct.apply(x, seed, topology, training, input_gradient, taped, *values)
     else:
-        out, _, *carried = torch.ops.resnetcore.residual_stack_forward(x, list(values), *settings)
+        # A traced program may be given an x that requires a gradient later, and these are constants in it.
+        operator = torch.ops.resnetcore.residual_stack_forward
+        out, _, *carried = operator(x, list(values), seed, topology, training, recorded, recorded)
     return [out, *carried]
 
 
-def _rows_of_prediction(run: _core.Vjp) -> int:
-    """Where nobody goes backward, a tape is forgotten at once: it may be a few rows', as rows do not see each other."""
-    return max(1, _PREDICTION_TAPE // max(1, run.tape_bytes(1) - run.tape_bytes(0)))
+def _rows_at_once(run: _core.Vjp, rows: int, whole: bool) -> int:
+    """Where nobody goes backward, a tape is forgotten at once: it may be a few rows', if rows do not see each other."""
+    row = run.tape_bytes(1) - run.tape_bytes(0)
+    return max(1, rows if whole else min(rows, _PREDICTION_TAPE // max(1, row)))
+
+
+@functools.lru_cache(maxsize=256)
+def _check_layout(topology: str) -> None:
+    """A tape of another layout would be of another size than the program has room for, or be read wrongly."""
+    given, ours = json.loads(topology)["tape"], _core.tape_layout()
+    if given != ours:
+        raise BuildFeatureError(
+            f"residual_stack: the program was exported by a version of resnetcore whose tapes lie otherwise (layout {given}, "
+            f"here {ours}); export it again with this version"
+        )
 
 
 class _Core:
@@ -149,19 +159,31 @@ class _Core:
 
 
 def _forward(
-    x: Tensor, values: Sequence[Tensor], seed: Tensor, topology: str, training: bool, input_gradient: bool
+    x: Tensor,
+    values: Sequence[Tensor],
+    seed: Tensor,
+    topology: str,
+    training: bool,
+    input_gradient: bool,
+    taped: bool,
 ) -> list[Tensor]:
+    """The outputs, the tape, empty if it is not wanted, and in training the running statistics carried on."""
     core = _Core(x)
     run = program(topology, training, input_gradient, core.device)
+    if taped:
+        _check_layout(topology)
     # The device is named wherever a tensor is made here: torch.set_default_device may have set another.
-    tape = torch.empty(run.tape_bytes(len(x)), dtype=torch.uint8, device=core.place)
+    part = _rows_at_once(run, len(x), taped or training)
+    tape = torch.empty(run.tape_bytes(min(part, len(x))), dtype=torch.uint8, device=core.place)
     out = torch.empty((len(x), run.outputs), dtype=x.dtype, device=core.place)
     dense = [core.dense(v) for v in values]
     carried = [dense[i].clone() for i in _running(topology)] if training else []
-    given, memory, result = core.shown((core.dense(x), tape, out))
+    shown, statistics = core.shown(dense), core.shown(carried)
     with torchs_threads():
-        run.forward(given, core.shown(dense), int(seed), memory, result, core.shown(carried), core.stream)
-    return [out, tape, *carried]
+        for rows, result in zip(core.dense(x).split(part), out.split(part), strict=True):
+            given, memory, to = core.shown((rows, tape[: run.tape_bytes(len(rows))], result))
+            run.forward(given, shown, int(seed), memory, to, statistics, core.stream)
+    return [out, tape if taped else torch.empty(0, dtype=torch.uint8, device=core.place), *carried]
 
 
 def _backward(
@@ -177,6 +199,7 @@ def _backward(
     """The gradient of x if it is asked for, then those of the trained values."""
     core = _Core(x)
     run = program(topology, training, input_gradient, core.device)
+    _check_layout(topology)
     if tape.data_ptr() % _TAPE_ALIGNMENT:  # whoever kept it for autograd, a hook, may have brought it back elsewhere
         tape = tape.clone()
     dense = [core.dense(v) for v in values]
@@ -201,16 +224,16 @@ class _Direct(Function):
     @staticmethod
     @bound_once
     def forward(
-        x: Tensor, seed: Tensor, topology: str, training: bool, input_gradient: bool, *values: Tensor
+        x: Tensor, seed: Tensor, topology: str, training: bool, input_gradient: bool, taped: bool, *values: Tensor
     ) -> tuple[Tensor, ...]:
-        return tuple(_forward(x, values, seed, topology, training, input_gradient))
+        return tuple(_forward(x, values, seed, topology, training, input_gradient, taped))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         x, seed, *ctx.settings = inputs[:5]
         _, tape, *carried = output
         # The tape too: PyTorch then frees it with the graph, and checkpointing may leave it out and make it again.
-        ctx.save_for_backward(x, seed, tape, *inputs[5:])
+        ctx.save_for_backward(x, seed, tape, *inputs[6:])
         ctx.mark_non_differentiable(tape, *carried)
         ctx.set_materialize_grads(False)
 
@@ -218,13 +241,13 @@ class _Direct(Function):
     def backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Any, ...]:
         x, seed, tape, *values = ctx.saved_tensors
         if grad is None:
-            return None, None, None, None, None, *[None] * len(values)
+            return None, None, None, None, None, None, *[None] * len(values)
         if torch.is_grad_enabled():  # create_graph: someone may ask for a second derivative
             gradients = _DirectGradient.apply(tuple(ctx.settings), tape, grad, x, seed, *values)
         else:
             gradients = _backward(grad, x, values, seed, tape, *ctx.settings)
         d_x, d_values = _arranged(ctx.settings[0], ctx.settings[2], gradients)
-        return d_x, None, None, None, None, *d_values
+        return d_x, None, None, None, None, None, *d_values
 
 
 class _DirectGradient(Function):
@@ -241,29 +264,35 @@ class _DirectGradient(Function):
         no_double_backward("residual_stack")
 
 
-_SETTINGS = "str topology, bool training, bool input_gradient) -> Tensor[]"
+_SETTINGS = "str topology, bool training, bool input_gradient"
 stack_forward = torch.library.custom_op(
     "resnetcore::residual_stack_forward",
     _forward,
     mutates_args=(),
-    schema=f"(Tensor x, Tensor[] values, Tensor seed, {_SETTINGS}",
+    schema=f"(Tensor x, Tensor[] values, Tensor seed, {_SETTINGS}, bool taped) -> Tensor[]",
 )
 stack_backward = torch.library.custom_op(
     "resnetcore::residual_stack_backward",
     _backward,
     mutates_args=(),
-    schema=f"(Tensor grad, Tensor x, Tensor[] values, Tensor seed, Tensor tape, {_SETTINGS}",
+    schema=f"(Tensor grad, Tensor x, Tensor[] values, Tensor seed, Tensor tape, {_SETTINGS}) -> Tensor[]",
 )
 
 
 @stack_forward.register_fake
 def _(
-    x: Tensor, values: Sequence[Tensor], seed: Tensor, topology: str, training: bool, input_gradient: bool
+    x: Tensor,
+    values: Sequence[Tensor],
+    seed: Tensor,
+    topology: str,
+    training: bool,
+    input_gradient: bool,
+    taped: bool,
 ) -> list[Tensor]:
     run = program(topology, training, input_gradient)
     whole, row = run.tape_bytes(0), run.tape_bytes(1) - run.tape_bytes(0)
     carried = [values_of(topology)[i][1] for i in _running(topology)] if training else []
-    tape = x.new_empty(whole + row * x.shape[0], dtype=torch.uint8)
+    tape = x.new_empty(whole + row * x.shape[0] if taped else 0, dtype=torch.uint8)
     return [x.new_empty((x.shape[0], run.outputs)), tape, *map(x.new_empty, carried)]
 
 
@@ -290,9 +319,17 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
 
 def _derive(ctx: Any, grads: Sequence[Tensor]) -> tuple[Any, ...]:
     x, seed, tape, *values = ctx.saved_tensors
-    gradients = torch.ops.resnetcore.residual_stack_backward(grads[0], x, values, seed, tape, *ctx.settings)
-    d_x, d_values = _arranged(ctx.settings[0], ctx.settings[2], gradients)
-    return d_x, d_values, None, None, None, None
+    topology, training, input_gradient, taped = ctx.settings
+    if not taped or (ctx.needs_input_grad[0] and not input_gradient):
+        raise RuntimeError(
+            "residual_stack: the program was traced where gradients were off, and has kept nothing to go backward by; trace, "
+            "export or call it with torch.enable_grad()"
+        )
+    gradients = torch.ops.resnetcore.residual_stack_backward(
+        grads[0], x, values, seed, tape, topology, training, input_gradient
+    )
+    d_x, d_values = _arranged(topology, input_gradient, gradients)
+    return d_x, d_values, None, None, None, None, None
 
 
 stack_forward.register_autograd(_derive, setup_context=_save)

@@ -17,6 +17,7 @@ from .shared import DTYPE_NAMES
 from .stack import ResidualStack
 
 _OPERATION = "torch.from_module"
+_CHANGED_BY_MODE = (nn.BatchNorm1d, nn.Dropout)
 _IN_PLACE = (operator.iadd, operator.isub, operator.imul, "add_")
 
 
@@ -40,11 +41,19 @@ def from_module(module: nn.Module) -> Network:
     """
     if not isinstance(module, nn.Module):
         raise DTypeError(f"{_OPERATION}: module must be a torch.nn.Module, got {type(module).__name__}")
+    _check_hooks("the module", module)
     if isinstance(module, ResidualStack):
+        if getattr(module.forward, "__func__", None) is not ResidualStack.forward:
+            raise ConversionError(
+                f"{_OPERATION}: {type(module).__name__} is a ResidualStack with a forward() of its own, which cannot be looked "
+                "into; convert the stack inside of it by ResidualStack.to_network()"
+            )
         return module.to_network()
     dtype = _dtype(module)
-    # A leaf by itself, as nn.Linear, has a forward() that the tracer would look into.
-    root = nn.Sequential(module) if type(module) in MODULES else module
+    root = module
+    if type(module) in MODULES:  # a leaf by itself, as nn.Linear, has a forward() that the tracer would look into
+        root = nn.Sequential(module)
+        root.training = module.training
     try:
         traced = fx.Tracer().trace(root)
     except Exception as error:  # whatever forward() makes of a value that is not there
@@ -58,6 +67,13 @@ def _dtype(module: nn.Module) -> str:
         got = ", ".join(sorted(map(str, dtypes))) or "no parameters"
         raise DTypeError(f"{_OPERATION}: parameters must be all float32, all float64 or all bfloat16, got {got}")
     return DTYPE_NAMES[dtypes.pop()]
+
+
+def _check_hooks(where: str, module: nn.Module) -> None:
+    if module._forward_hooks or module._forward_pre_hooks:
+        raise ConversionError(
+            f"{_OPERATION}: {where} has forward hooks, which torch.fx does not see; remove them, and what they do"
+        )
 
 
 class _Walk:
@@ -98,6 +114,12 @@ class _Walk:
         if node.op == "call_module":
             module = self._root.get_submodule(str(target))
             self._use_once(where, list(module.parameters()))
+            _check_hooks(where, module)
+            if isinstance(module, _CHANGED_BY_MODE) and module.training != self._root.training:
+                modes = [("evaluation", "training")[one.training] for one in (module, self._root)]
+                self._graph.fail(
+                    where, f"is in {modes[0]} mode in a module in {modes[1]} mode; a network has one mode: call train()"
+                )
             in_place = getattr(module, "inplace", False)
             value = self._call(where, MODULES.get(type(module)), (module, *args), named)
         else:
