@@ -19,7 +19,15 @@ import torch
 from .. import _core
 from .._errors import ArrayDeviceError, BuildFeatureError
 from .gpu import check_beside, order_of, view
-from .shared import Function, bound_once, is_direct, no_double_backward, refuse_second_derivative, torchs_threads
+from .shared import (
+    OUTSIDE_GRAPHS,
+    Function,
+    bound_once,
+    is_direct,
+    no_double_backward,
+    refuse_second_derivative,
+    torchs_threads,
+)
 
 Tensor = torch.Tensor
 _TAPE_ALIGNMENT = 64
@@ -269,12 +277,14 @@ stack_forward = torch.library.custom_op(
     "resnetcore::residual_stack_forward",
     _forward,
     mutates_args=(),
+    **OUTSIDE_GRAPHS,
     schema=f"(Tensor x, Tensor[] values, Tensor seed, {_SETTINGS}, bool taped) -> Tensor[]",
 )
 stack_backward = torch.library.custom_op(
     "resnetcore::residual_stack_backward",
     _backward,
     mutates_args=(),
+    **OUTSIDE_GRAPHS,
     schema=f"(Tensor grad, Tensor x, Tensor[] values, Tensor seed, Tensor tape, {_SETTINGS}) -> Tensor[]",
 )
 
