@@ -14,9 +14,9 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from .networks import DEVICES, MODES, OPTIMIZERS, PRECISIONS, VARIANTS, Case
+from .networks import DEVICES, MODES, OPTIMIZERS, PRECISIONS, PRODUCTS, VARIANTS, Case
 from .rivals import CUDA_NAMES, NAMES
-from .shapes import SHAPES
+from .shapes import SHAPES, shapes_of
 
 HERE = Path(__file__).parent
 # Without these glibc returns and faults in memory at every step, a fifth of PyTorch's time.
@@ -75,6 +75,8 @@ def machine(threads: int, device: str) -> dict:
 
 
 def commit() -> str:
+    if "RESNETCORE_COMMIT" in os.environ:  # of a copy without .git
+        return os.environ["RESNETCORE_COMMIT"]
     try:
         return subprocess.run(
             ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True, cwd=HERE
@@ -86,15 +88,18 @@ def commit() -> str:
 def run(arguments: argparse.Namespace) -> None:
     from resnetcore import _core
 
-    from .limits import limits
+    from .limits import gpu_limits, limits
     from .measure import measure
     from .memory import peak_memory
     from .report import line, picture, roofline, table
 
-    chosen = [SHAPES[i - 1] for i in arguments.shapes] if arguments.shapes else SHAPES
+    shapes = shapes_of(arguments.device)
+    chosen = [shapes[i - 1] for i in arguments.shapes] if arguments.shapes else shapes
     if arguments.batch:
         chosen = list(dict.fromkeys(replace(shape, batch=arguments.batch) for shape in chosen))
-    kind = {name: getattr(arguments, name) for name in ("variant", "mode", "optimizer", "precision", "device")}
+    kind = {
+        name: getattr(arguments, name) for name in ("variant", "mode", "optimizer", "precision", "device", "products")
+    }
     on_gpu = arguments.device == "cuda"
     rivals = tuple(arguments.rivals or (CUDA_NAMES if on_gpu else NAMES))
     result = {
@@ -103,7 +108,7 @@ def run(arguments: argparse.Namespace) -> None:
         "command": arguments.made_by,
         **kind,
         "machine": machine(arguments.threads, arguments.device),
-        "limits": {} if on_gpu else limits(arguments.threads, _core.cache_info()["last"]),
+        "limits": gpu_limits(arguments.precision) if on_gpu else limits(arguments.threads, _core.cache_info()["last"]),
         "rows": [],
     }
     print(", ".join(f"{key}: {value}" for key, value in {**result["machine"], **result["limits"]}.items()), flush=True)
@@ -119,7 +124,7 @@ def run(arguments: argparse.Namespace) -> None:
     stem = arguments.out / f"{result['date']}-{arguments.device}{suffix(kind, arguments)}"
     stem.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
     picture(result, stem.with_suffix(".png"))
-    if result["limits"] and arguments.precision == "float32":
+    if result["limits"] and (on_gpu or arguments.precision == "float32"):
         roofline(result, stem.with_name(f"{stem.name}-roofline.png"))
     print(f"\n{table(result)}\n\nWritten: {stem}.json and its pictures")
 
@@ -161,6 +166,12 @@ def main() -> None:
     parser.add_argument("--mode", choices=MODES, default="train", help="a training step, or all logits (train)")
     parser.add_argument("--optimizer", choices=tuple(OPTIMIZERS), default="sgd", help="of training (sgd)")
     parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="of activations (float32)")
+    parser.add_argument(
+        "--products",
+        choices=PRODUCTS,
+        default="highest",
+        help="the precision of resnetcore's float32 products (highest)",
+    )
     parser.add_argument("--device", choices=DEVICES, default="cpu", help="where the networks are (cpu)")
     sides = sorted({*NAMES, *CUDA_NAMES})
     parser.add_argument(

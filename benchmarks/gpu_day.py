@@ -21,7 +21,7 @@ ROWS = {
     "CUDA: build and gates": ("build", "gates"),
     "CUDA: tests on a GPU": ("tests",),
     "CUDA: compute-sanitizer": ("memcheck", "racecheck", "initcheck", "synccheck"),
-    "CUDA: speed": ("benchmark",),
+    "CUDA: speed": ("benchmark", "simple"),
     "CUDA: Hopper's path in bfloat16": ("hopper",),
 }
 # What is known where no GPU has been at hand.

@@ -24,7 +24,8 @@ OPTIMIZERS = {
 MODES = ("train", "infer")
 # bfloat16: activations and the operands of products; parameters are float32, and so are sums in the libraries' products.
 PRECISIONS = ("float32", "bfloat16")
-DEVICES = ("cpu", "cuda")  # where networks are; the batch comes from the host and results go back to it
+PRODUCTS = ("highest", "high", "medium")  # of float32, in resnetcore alone
+DEVICES = ("cpu", "cuda")  # where networks are, and their batches
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class Case:
     optimizer: str = "sgd"
     precision: str = "float32"
     device: str = "cpu"
+    products: str = "highest"
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Case:
@@ -70,7 +72,9 @@ class Case:
 
     @property
     def label(self) -> str:
-        return ", ".join([self.variant, self.mode, *([self.optimizer] if self.mode == "train" else []), self.precision])
+        optimizer = [self.optimizer] if self.mode == "train" else []
+        products = [f"{self.products} products"] if self.products != "highest" else []
+        return ", ".join([self.variant, self.mode, *optimizer, self.precision, *products])
 
     @property
     def layers(self) -> list[Layer]:

@@ -74,7 +74,7 @@ def table(run: dict) -> str:
 
 def place(machine: dict) -> str:
     if "gpu" in machine:
-        return f"{machine['gpu']}, driver {machine['driver']}, batches from the host's memory"
+        return f"{machine['gpu']}, driver {machine['driver']}, batches in its memory, path `{machine.get('path', 'simple')}`"
     return f"{machine['threads']} threads of {machine['cpu']}, {machine['isa']}"
 
 
@@ -105,6 +105,8 @@ def line(name: str, row: dict) -> str:
 
 def title(run: dict) -> str:
     network, precision = NETWORKS[run.get("variant", "identity")], run.get("precision", "float32")
+    if run.get("products", "highest") != "highest":
+        precision += f" with {run['products']} products"
     if run.get("mode", "train") == "infer":
         return f"{precision.capitalize()} inference, {network}"
     return f"One {precision} training step, {network}, {NAMES_OF_OPTIMIZERS[run.get('optimizer', 'sgd')]}"
@@ -179,6 +181,8 @@ def roofline(run: dict, path: Path) -> None:
     ends = min(intensities) / 2, max(intensities) * 2
     top = run["limits"]["gflops"]
     for name, label, style in (("memory_gb_s", "memory", "--"), ("cache_gb_s", "last cache", ":")):
+        if name not in run["limits"]:
+            continue
         bend = top / run["limits"][name]
         points = [ends[0], min(max(bend, ends[0]), ends[1]), ends[1]]
         roof = [min(top, x * run["limits"][name]) for x in points]

@@ -1,6 +1,7 @@
-"""Training on shapes small and odd enough for compute-sanitizer: `python -m benchmarks.small_shapes cuda [float32]`.
+"""Training on shapes small and odd enough for compute-sanitizer: `python -m benchmarks.small_shapes cuda [float32 [brief]]`.
 
-Networks with each kind of layer train some steps and predict, in every dtype and precision or in the one dtype named.
+Networks with each kind of layer train some steps and predict, in every dtype and precision or in the one dtype named;
+`brief`: with every kernel still, but fewer optimizers and batches.
 Then what other libraries call does the same with arrays that are on the device, in the order of a stream: a block, of
 every layout, and a stack, as PyTorch's is. Results are compared with the CPU's, so that a run that computes nothing is seen.
 """
@@ -15,7 +16,9 @@ import numpy as np
 import resnetcore as rc
 from resnetcore import _core
 
-BATCHES = (5, 33, 70)  # of two rows, a batch norm makes ±1 of any difference: no loss to compare
+# Of two rows, a batch norm makes ±1 of any difference: no loss to compare. Of the most, gradients are taken in parts.
+BATCHES = (5, 33, 70, 1100)
+BRIEF = BATCHES[1::2]
 # float32's "high" and "medium" products, and bfloat16, round more than sums of another order do.
 KINDS = {
     ("float32", "highest"): 1e-5,
@@ -50,6 +53,7 @@ def chain(classes: int) -> list[rc.Layer]:
 
 
 TRAININGS = (*((layers, optimizer) for optimizer in OPTIMIZERS), (chain, OPTIMIZERS[0]))
+BRIEF_TRAININGS = TRAININGS[2:]
 
 
 def final_loss(device: str, network, dtype: str, precision: str, optimizer, batch: int) -> float:
@@ -137,9 +141,9 @@ def stack(device: str, dtype: str, rows: int) -> list[np.ndarray]:
     return [arrays.back(r) for r in (out, *carried, d_x, *gradients)]
 
 
-def compare(device: str, dtype: str, bound: float) -> None:
+def compare(device: str, dtype: str, bound: float, batches: tuple[int, ...] = BATCHES) -> None:
     for results in (block, stack)[dtype == "bfloat16" :]:  # NumPy has no bfloat16
-        for rows in BATCHES:
+        for rows in batches:
             pairs = list(zip(results("cpu", dtype, rows), results(device, dtype, rows), strict=True))
             # Of all, as some are nothing but rounding: the gradient of a bias that a norm takes away again.
             largest = max(np.linalg.norm(here) for here, _ in pairs)
@@ -150,11 +154,12 @@ def compare(device: str, dtype: str, bound: float) -> None:
                 )
 
 
-def main(device: str, only: str | None = None) -> None:
+def main(device: str, only: str | None = None, extent: str = "") -> None:
+    trainings, batches = (BRIEF_TRAININGS, BRIEF) if extent == "brief" else (TRAININGS, BATCHES)
     chosen = {kind: bound for kind, bound in KINDS.items() if only in (None, kind[0])}
     for (dtype, precision), bound in chosen.items():
-        for network, optimizer in TRAININGS:
-            for batch in BATCHES:
+        for network, optimizer in trainings:
+            for batch in batches:
                 settings = network, dtype, precision, optimizer, batch
                 here, there = final_loss("cpu", *settings), final_loss(device, *settings)
                 if not abs(here - there) <= bound * abs(here):
@@ -162,8 +167,8 @@ def main(device: str, only: str | None = None) -> None:
                         f"{network.__name__}, {settings[1:]}: the loss is {there} on {device}, {here} on the CPU"
                     )
     for dtype in dict.fromkeys(dtype for dtype, _ in chosen):
-        compare(device, dtype, KINDS[dtype, "highest"])
-    print(f"small shapes: {len(chosen) * len(TRAININGS)} kinds of training agree on {device} and the CPU")
+        compare(device, dtype, KINDS[dtype, "highest"], batches)
+    print(f"small shapes: {len(chosen) * len(trainings)} kinds of training agree on {device} and the CPU")
 
 
 if __name__ == "__main__":

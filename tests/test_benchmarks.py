@@ -147,10 +147,12 @@ def test_folded_norms_give_the_same_logits():
 )
 def test_a_run_writes_json_and_fills_the_table(kind, tmp_path, monkeypatch, capsys):
     pytest.importorskip("matplotlib", reason="matplotlib is not installed")
-    monkeypatch.setattr(program, "SHAPES", [TINY])
+    monkeypatch.setattr(program, "shapes_of", lambda _: [TINY])
     monkeypatch.setattr(measure, "TURN", 0.01)
-    monkeypatch.setattr(measure, "PAUSE", 0.01)
-    names = dict(zip(("variant", "mode", "optimizer", "precision"), kind, strict=True), device="cpu")
+    monkeypatch.setattr(measure, "PAUSE", {"cpu": 0.01})
+    names = dict(
+        zip(("variant", "mode", "optimizer", "precision"), kind, strict=True), device="cpu", products="highest"
+    )
     rest = {"shapes": None, "rivals": ["resnetcore"], "threads": 1, "quick": False, "seconds": 0.0, "memory": True}
     rest |= {"batch": None, "name": None, "made_by": "python -m benchmarks --of-a-test"}
     program.run(argparse.Namespace(**names, **rest, out=tmp_path))
@@ -179,7 +181,7 @@ def test_a_run_writes_json_and_fills_the_table(kind, tmp_path, monkeypatch, caps
 def test_inside_a_framework_is_compared_with_the_frameworks_own(monkeypatch):
     require("torch_eager")
     monkeypatch.setattr(measure, "TURN", 0.01)
-    monkeypatch.setattr(measure, "PAUSE", 0.01)
+    monkeypatch.setattr(measure, "PAUSE", {"cpu": 0.01})
     row = measure.measure(Case(TINY), ("resnetcore", "resnetcore_torch", "torch_eager"), 1, 0.0)
     inside, eager = row["rivals"]["resnetcore_torch"], row["rivals"]["torch_eager"]
     assert list(inside["faster"]) == ["torch_eager"] and inside["faster"]["torch_eager"] > 0

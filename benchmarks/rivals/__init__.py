@@ -1,8 +1,9 @@
 """One library, one file. Each offers `build(case, problem, threads)`.
 
 It returns `(step, arrays)`. To train, `step()` updates once and returns the loss of before it as a float; to infer, it
-returns the logits. `arrays()` gives what training has changed, by name, as NumPy arrays shaped as in the problem; it is
-compared before any time is taken. ImportError means that the library is not there, `Unable` that it lacks this network.
+returns the logits, on a GPU as an array there that may be complete later. `arrays()` gives what training has changed, by
+name, as NumPy arrays shaped as in the problem; it is compared before any time is taken. ImportError means that the library
+is not there, `Unable` that it lacks this network.
 """
 
 NAMES = (
@@ -16,7 +17,7 @@ NAMES = (
     "onnxruntime",
     "sklearn_mlp",
 )
-CUDA_NAMES = ("resnetcore", "torch_eager", "torch_compile", "torch_graph", "torch_addmm")
+CUDA_NAMES = ("resnetcore", "resnetcore_torch", "torch_eager", "torch_compile", "torch_graph", "torch_addmm")
 # Ours inside a framework, no rivals: beside the framework's own ways, which they are compared with once more.
 INSIDE = {"resnetcore_torch": ("torch_eager", "torch_compile"), "resnetcore_jax": ("jax_jit",)}
 # Sides that do other work: nothing to compare results with, and never among the rivals that a ratio is taken to.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch.nn import functional
 
@@ -13,17 +15,17 @@ from .torch_eager import optimizer_of
 
 def build(case, problem, threads):
     torch.set_num_threads(threads)
-    module = ResidualStack.from_network(network(problem, "float32"))
-    inputs, target = torch.from_numpy(problem.x), torch.from_numpy(problem.labels)
+    module = ResidualStack.from_network(network(problem, "float32")).to(case.device)
+    inputs, target = (torch.from_numpy(array).to(case.device) for array in (problem.x, problem.labels))
     narrow = case.precision != "float32"
 
     def logits():
-        with torch.autocast("cpu", torch.bfloat16, enabled=narrow, cache_enabled=False):
+        with torch.autocast(case.device, torch.bfloat16, enabled=narrow, cache_enabled=False):
             return module(inputs).float()
 
     if case.mode == "infer":
         module.eval()
-        return torch.inference_mode()(lambda: logits().numpy()), dict
+        return torch.inference_mode()(logits), dict
     optimizer = optimizer_of(case, module.parameters())
 
     def step():
@@ -34,7 +36,7 @@ def build(case, problem, threads):
         return loss.item()
 
     def arrays():
-        net = module.to_network()
+        net = copy.deepcopy(module).cpu().to_network()
         return {**net.parameters(), **net.buffers()}
 
     return step, arrays

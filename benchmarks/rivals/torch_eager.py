@@ -61,12 +61,6 @@ def same(function, *_):
     return function
 
 
-def on_host(array, device):
-    """Where a batch waits. A GPU's copy engine reads pinned memory by itself."""
-    tensor = torch.from_numpy(array)
-    return tensor if device == "cpu" else tensor.pin_memory()
-
-
 def build(case, problem, threads, compiler=same, use=InPlace, record=same):
     """`record` is given the part of a step that is all the device's, and gives back what does the same."""
     torch.set_num_threads(threads)
@@ -78,25 +72,16 @@ def infer(case, problem, compiler, use, record):
     twin = Twin(problem.folded(), training=False, use=use, device=case.device).eval()
     kind = getattr(torch, case.precision)
     twin.tensors = {name: torch.nn.Parameter(tensor.to(kind), False) for name, tensor in twin.tensors.items()}
-    host = on_host(problem.x, case.device)
-    inputs = host.to(case.device)
+    inputs = torch.from_numpy(problem.x).to(case.device)
     run = compiler(twin)
     with torch.inference_mode():
         work = record(lambda: run(inputs.to(kind)).float())
-
-    @torch.inference_mode()
-    def step():
-        if inputs is not host:
-            inputs.copy_(host, non_blocking=True)
-        return work().cpu().numpy()
-
-    return step, dict
+    return torch.inference_mode()(work), dict
 
 
 def train(case, problem, compiler, use, record):
     twin = Twin(problem, training=True, use=use, device=case.device)
-    host = on_host(problem.x, case.device), on_host(problem.labels, case.device)
-    batch = [tensor.to(case.device) for tensor in host]
+    batch = [torch.from_numpy(array).to(case.device) for array in (problem.x, problem.labels)]
     settings = {"capturable": True} if record is not same and case.optimizer == "adamw" else {}
     optimizer = optimizer_of(case, twin.parameters(), **settings)
     narrow = case.precision != "float32"
@@ -117,11 +102,4 @@ def train(case, problem, compiler, use, record):
         return loss.detach()
 
     work = record(work, twin, optimizer)
-
-    def step():
-        if case.device != "cpu":
-            for tensor, source in zip(batch, host, strict=True):
-                tensor.copy_(source, non_blocking=True)
-        return work().item()
-
-    return step, twin.arrays
+    return lambda: work().item(), twin.arrays

@@ -33,6 +33,7 @@ def record(work, twin=None, optimizer=None):
         graph.replay()
         return result
 
+    play.reads = work  # what the graph reads in place, the batch too, lives as long as it does
     return play
 
 
