@@ -136,7 +136,7 @@ __global__ void __launch_bounds__(block_threads, 1) chain_kernel(const __grid_co
 
 template <int panels>
 void launch_chain(ChainProgram& program) {
-    const std::int64_t at_a_time = processors();
+    const std::int64_t at_a_time = processor_count();
     // Fewer rows are shared out among more blocks, of one warpgroup each.
     if (program.rows <= at_a_time * group_rows) program.groups = 1;
     const std::int64_t blocks = std::min(program.tiles(), at_a_time);
