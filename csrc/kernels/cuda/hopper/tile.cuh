@@ -30,7 +30,8 @@ constexpr std::uint32_t pitch = (tile_columns + 8) * sizeof(float);
 constexpr std::uint32_t left_bytes = tile_rows * pitch;
 
 // Dynamic shared memory begins on a boundary of 16 bytes; stages on one of 1024.
-constexpr std::uint32_t tile_shared_bytes = 1024 + stages * stage_bytes + left_bytes + barrier_bytes(stages);
+constexpr std::uint32_t tile_shared_bytes =
+    1024 + stages * stage_bytes + left_bytes + barrier_bytes(stages) + using_groups * Handover::bytes;
 static_assert(tile_shared_bytes <= 227 * 1024, "what a block may have");
 
 struct TileShared {
@@ -40,13 +41,20 @@ struct TileShared {
           left(stages + hopper::stages * stage_bytes),
           barriers(left + left_bytes) {}
     __device__ __forceinline__ TileRing ring() const { return {stages, barriers, hopper::stages}; }
+    // Of a group's rows in `left`.
+    __device__ __forceinline__ Handover handover(int of) const {
+        return Handover(barriers + barrier_bytes(hopper::stages) + static_cast<std::uint32_t>(of) * Handover::bytes);
+    }
 };
 
 __device__ __forceinline__ int lane() { return static_cast<int>(threadIdx.x) % 32; }
 __device__ __forceinline__ int group() { return static_cast<int>(threadIdx.x) / group_threads; }
+// Which of the tile's halves this warpgroup has, of those that multiply and of those that finish for them.
+__device__ __forceinline__ int half_of_group() { return (group() - 1) % using_groups; }
 // Of this warp, among the tile's.
 __device__ __forceinline__ int first_row_of_warp() {
-    return (static_cast<int>(threadIdx.x) - group_threads) / 32 * (group_rows / warps_of_group);
+    return half_of_group() * group_rows +
+           static_cast<int>(threadIdx.x) % group_threads / 32 * (group_rows / warps_of_group);
 }
 
 // Where this thread's sum i lies, among the warp's rows and the tile's columns (atoms.cuh, `multiply`).
@@ -92,27 +100,28 @@ __device__ __forceinline__ void load_stretch(Shared from, Stretch<float, 8>& x) 
     load(from + 16, x.at[4], x.at[5], x.at[6], x.at[7]);
 }
 
-// The warp's 16 rows of sums from registers to shared memory, and from there along the rows, as memory goes: visit(row,
-// column, address) for every eight sums.
-template <class Visit>
-__device__ __forceinline__ void visit_rows(const float (&total)[64], Shared left, Visit visit) {
-    constexpr int rows = group_rows / warps_of_group, width = 8, across = tile_columns / width;
-    const int first = first_row_of_warp();
-    const Shared mine = left + static_cast<std::uint32_t>(first) * pitch;
+// The warp's 16 rows of sums, from registers to shared memory.
+__device__ __forceinline__ void leave_rows(const float (&total)[64], Shared left) {
+    const Shared mine = left + static_cast<std::uint32_t>(first_row_of_warp()) * pitch;
 #pragma unroll
     for (int i = 0; i < 64; i += 2) {
         store(
             mine + static_cast<std::uint32_t>(row_of_sum(i)) * pitch + static_cast<std::uint32_t>(column_of_sum(i)) * 4,
             total[i], total[i + 1]);
     }
-    __syncwarp();
+}
+// From there along the rows, as memory goes: visit(row, column, address) for every eight sums.
+template <class Visit>
+__device__ __forceinline__ void visit_rows(Shared left, Visit visit) {
+    constexpr int rows = group_rows / warps_of_group, width = 8, across = tile_columns / width;
+    const int first = first_row_of_warp();
+    const Shared mine = left + static_cast<std::uint32_t>(first) * pitch;
 #pragma unroll 1
     for (int at = lane(); at < rows * across; at += 32) {
         const int row = at / across, column = at % across * width;
         visit(first + row, column,
               mine + static_cast<std::uint32_t>(row) * pitch + static_cast<std::uint32_t>(column) * 4);
     }
-    __syncwarp();  // before the next tile's
 }
 
 }  // namespace hopper

@@ -222,7 +222,10 @@ __device__ __forceinline__ void finish_tiles(const TileShared& shared, const Bac
             keep_part(tile, parts, tiles.part(), total);
             continue;
         }
-        visit_rows(total, shared.left, [&](int row, int column, Shared at) { finish_stretch(tile, row, column, at); });
+        leave_rows(total, shared.left);
+        __syncwarp();
+        visit_rows(shared.left, [&](int row, int column, Shared at) { finish_stretch(tile, row, column, at); });
+        __syncwarp();  // before the next tile's
         if (args.gradient) continue;
         meet_group(meeting);
         write_transposed(tile, shared.left);
