@@ -1,5 +1,5 @@
-// residual_backward_weights: dW = Aᵀ·δ, a tile of W at a time, and the optimizer on it while its sums are at hand; where
-// the batch is divided, after another kernel has added its parts.
+// residual_backward_weights: dW = Aᵀ·δ, a tile of W at a time, and the optimizer on it while its sums are at hand;
+// where the batch is divided, after another kernel has added its parts.
 //
 // Invariant: rows are cut into stretches of `gradient_stretch`, whose sums are added in order; a gradient that is
 // accumulated is where that order begins, or, where there are parts, what they are added to.

@@ -1,9 +1,9 @@
-// The end of a gradient that was taken in parts: their sum, and what becomes of it: it is kept, or the optimizer runs on
-// it.
+// The end of a gradient that was taken in parts: their sum, and what becomes of it: it is kept, or the optimizer runs
+// on it.
 //
 // Invariant: parts are added in order: lanes of threads have neighbouring parts each, and then the lanes' sums are. A
-// block owns eight rows of W in one panel, which are whole rows of 16 bytes of the transpose: no block writes what another
-// does.
+// block owns eight rows of W in one panel, which are whole rows of 16 bytes of the transpose: no block writes what
+// another does.
 #pragma once
 
 #include "kernels/cuda/gradient_parts.cuh"
@@ -60,12 +60,10 @@ __device__ __forceinline__ void finish_weight(const BackwardWeightsArgs<T>& args
             if (args.accumulate) each(x, Plus(), read<finish_width>(args.gradient + at));
             write(x, args.gradient + at);
         } else {
-            visit_type(args.optimizer, Optimizers{}, [&](auto rule) {
-                x = update_stretch<decltype(rule)>(args.weight, at, x, *args.weight_hyper);
-            });
+            visit_type(args.optimizer, Optimizers{},
+                       [&](auto rule) { x = update_stretch<decltype(rule)>(args.weight, at, x, *args.weight_hyper); });
             if constexpr (!computes_itself<T>)
-                write(x, args.operands.panels +
-                             (panel * operand_rows<T>(args.inner) + i) * panel_width + column);
+                write(x, args.operands.panels + (panel * operand_rows<T>(args.inner) + i) * panel_width + column);
         }
     }
     if (args.gradient) return;
@@ -89,8 +87,8 @@ __device__ __forceinline__ void finish_bias(const BackwardWeightsArgs<T>& args, 
     const int column = static_cast<int>(threadIdx.x) % panel_width, lane = static_cast<int>(threadIdx.x) / panel_width,
               lanes = static_cast<int>(blockDim.x) / panel_width;
     const std::int64_t panel = args.first_panel + blockIdx.y, j = panel * panel_width + column;
-    C total = add_parts<1>(parts.bias_at(0, panel, column), parts.panels * panel_width, parts.count, lane, lanes, memory,
-                           column)
+    C total = add_parts<1>(parts.bias_at(0, panel, column), parts.panels * panel_width, parts.count, lane, lanes,
+                           memory, column)
                   .at[0];
     if (lane > 0 || j >= args.columns) return;
     if (args.gradient) {

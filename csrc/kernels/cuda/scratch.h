@@ -12,8 +12,8 @@ namespace cuda {
 constexpr std::int64_t scratch_bytes = std::int64_t{40} << 20;
 
 std::int64_t processor_count();
-// Whoever writes there has read it again before another kernel that uses it is launched: the device's one stream of work
-// is the order.
+// Whoever writes there has read it again before another kernel that uses it is launched: the device's one stream of
+// work is the order.
 void* scratch();
 
 }  // namespace cuda

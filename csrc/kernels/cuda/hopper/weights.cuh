@@ -79,8 +79,7 @@ public:
             for (std::int64_t first = parts.first_row(tiles.part()); first < end; first += gradient_stretch)
                 add_stretch(end - first < gradient_stretch ? static_cast<int>(end - first) : int{gradient_stretch},
                             is_mine, total);
-            if (is_mine)
-                write(Stretch<float, 2>{{total[0], total[1]}}, parts.bias_at(tiles.part(), panel, 2 * lane()));
+            if (is_mine) write(Stretch<float, 2>{{total[0], total[1]}}, parts.bias_at(tiles.part(), panel, 2 * lane()));
         }
     }
 
