@@ -102,7 +102,7 @@ __device__ __forceinline__ void run_tiles(const ChainShared& shared, const Chain
                  column += panels * panel_width) {
                 float total[ChainEpilogue<panels>::count] = {};
                 const ChainOperands operands{tile, program.terms + operation.first_term};
-                add_stages(ring, place, operation.n_terms, operands, total);
+                add_stages<terms_in_part>(ring, place, operation.n_terms, operands, total);
                 ChainEpilogue<panels>(program, operation, tile, column).finish(total, most);
             }
             if (operation.is_a && most > most_a) most_a = most;

@@ -81,7 +81,7 @@ __device__ __forceinline__ void multiply_tiles(const TileShared& shared, std::in
     Place place, turn;
     for (; tiles.exists(); tiles.advance()) {
         float total[64] = {};
-        add_stages(shared.ring(), place, steps, operands, total);
+        add_stages<terms_in_part>(shared.ring(), place, steps, operands, total);
         left.begin_filling(turn);
         leave_rows(total, shared.left);
         left.end_filling(turn);

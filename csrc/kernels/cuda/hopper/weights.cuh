@@ -20,8 +20,6 @@ namespace resnetcore {
 namespace cuda {
 namespace hopper {
 
-static_assert(terms_in_part == gradient_stretch, "a stretch is one sum");
-
 // As in tile.cuh, but for warps that sum columns beside the one that copies.
 constexpr int summing_registers = 72, multiplying_registers = 216;
 constexpr int summing_warps = tile_columns / box_width;
@@ -216,7 +214,7 @@ __device__ __forceinline__ void finish_tiles(const TileShared& shared, const Bac
         const std::int64_t rows = parts.last_row(tiles.part()) - parts.first_row(tiles.part());
         float total[64] = {};
         if (args.gradient && args.accumulate && !parts.is_divided()) take_gradient(tile, total);
-        add_stages(shared.ring(), place, (rows + stage_terms - 1) / stage_terms, operands, total);
+        add_stages<gradient_stretch>(shared.ring(), place, (rows + stage_terms - 1) / stage_terms, operands, total);
         if (parts.is_divided()) {
             keep_part(tile, parts, tiles.part(), total);
             continue;
