@@ -67,25 +67,28 @@ void both_paths_agree() {
     CHECK(wide.same_bits(simple), "the paths add in different orders");
 }
 
-void both_paths_have_the_same_gradients() {
-    constexpr std::int64_t rows = 390, inner = 150, columns = 260;
+// The longer batch is divided: the emulated GPU has three multiprocessors.
+void both_paths_have_the_same_gradients(std::int64_t rows, std::int64_t inner, std::int64_t columns) {
     const std::int64_t packed = packed_size(inner, columns, device_kernels<bfloat16>().panel);
     DeviceMatrix<bfloat16> a(rows, inner, Fill::reals, to_boundaries(inner, 0)), delta(rows, columns, Fill::reals, 4);
     DeviceMatrix<float> wide(1, packed, Fill::reals), simple(1, packed);
-    simple.host = wide.host;
-    simple.upload();
+    DeviceMatrix<float> wide_bias(1, columns, Fill::reals), simple_bias(1, columns);
+    simple.host = wide.host, simple_bias.host = wide_bias.host;
+    simple.upload(), simple_bias.upload();
     BackwardWeightsArgs<bfloat16> args;
     args.rows = rows, args.inner = inner, args.columns = columns, args.first_panel = 1, args.last_panel = 4;
     args.a = a.view(), args.delta = delta.view(), args.gradient = wide.data(), args.accumulate = true;
+    args.has_bias = true, args.bias_gradient = wide_bias.data();
     device_kernels<bfloat16>().backward_weights(args);
     CHECK(ran_on_hopper(), "another path");
     choose("simple");
-    args.gradient = simple.data();
+    args.gradient = simple.data(), args.bias_gradient = simple_bias.data();
     device_kernels<bfloat16>().backward_weights(args);
     CHECK(!ran_on_hopper(), "another path");
     choose("hopper");
-    wide.download(), simple.download();
-    CHECK(wide.same_bits(simple), "the paths add in different orders, or touch other panels");
+    wide.download(), simple.download(), wide_bias.download(), simple_bias.download();
+    CHECK(wide.same_bits(simple), "%d rows: the paths add in different orders, or touch other panels", int(rows));
+    CHECK(wide_bias.same_bits(simple_bias), "%d rows: the paths sum columns in different orders", int(rows));
 }
 
 void rows_alone() {
@@ -150,7 +153,8 @@ int main() {
     choose("hopper");
     sums_of_every_shape();
     both_paths_agree();
-    both_paths_have_the_same_gradients();
+    for (std::int64_t rows : {1, 63, 100, 390, 1931}) both_paths_have_the_same_gradients(rows, 150, 260);
+    both_paths_have_the_same_gradients(1931, 40, 196);
     rows_alone();
     others_are_left_to_the_simple_path();
     return summary("cuda_hopper");

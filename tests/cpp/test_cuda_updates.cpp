@@ -89,6 +89,8 @@ struct Case {
     OnDevice<Hyper<C>> weight_hyper{hyper<C>(nesterov)}, bias_hyper{hyper<C>(!nesterov)};
     DeviceMatrix<C> gradient{1, packed_size(inner, columns, k.panel)}, bias_gradient{1, columns};
 
+    bool is_divided() const { return rows > 1000; }
+
     BackwardWeightsArgs<T> args(std::int64_t first_row, std::int64_t last_row) {
         BackwardWeightsArgs<T> args;
         args.rows = last_row - first_row, args.inner = inner, args.columns = columns;
@@ -111,8 +113,9 @@ struct Case {
             k.backward_weights(part);
         }
         other.download(), other_bias.download();
-        CHECK(gradient.same_bits(other) && bias_gradient.same_bits(other_bias), "%s: stretches change bits",
-              where.c_str());
+        // Where the batch is divided, parts are summed apart.
+        CHECK(is_divided() || (gradient.same_bits(other) && bias_gradient.same_bits(other_bias)),
+              "%s: stretches change bits", where.c_str());
         for (std::int64_t i = 0; i < inner; ++i)
             for (std::int64_t j = 0; j < panel_count(columns, k.panel) * k.panel; ++j) {
                 double exact = 0, size = 0;
@@ -127,7 +130,7 @@ struct Case {
         for (std::int64_t j = 0; j < columns; ++j) {
             double exact = 0, size = 0;
             for (std::int64_t r = 0; r < rows; ++r) exact += delta.at(r, j), size += std::fabs(delta.at(r, j));
-            CHECK(std::fabs(bias_gradient.at(0, j) - exact) <= (fill == Fill::integers ? 0 : 16 * 0x1p-24 * size),
+            CHECK(std::fabs(bias_gradient.at(0, j) - exact) <= (fill == Fill::integers ? 0 : 64 * 0x1p-24 * size),
                   "%s: bias gradient at %d is %g, not %g", where.c_str(), int(j), bias_gradient.at(0, j), exact);
         }
     }
@@ -185,7 +188,7 @@ struct Case {
         for (std::int64_t p = panels - 1; p >= 0; --p) fused(by_panels, p, p + 1, nullptr);
         from_kept(kept, permitted.data());
         weight.download(), by_panels.download(), kept.download();
-        CHECK(weight.same_bits(by_panels), "%s: panels change bits", where.c_str());
+        CHECK(is_divided() || weight.same_bits(by_panels), "%s: panels change bits", where.c_str());
         CHECK(weight.same_bits(kept), "%s: a kept gradient changes bits", where.c_str());
         weight.check_padding_and_operands(where.c_str());
         for (std::int64_t i = 0; i < inner; ++i)
@@ -203,9 +206,13 @@ struct Case {
 
 template <class T>
 void run(Gap gap) {
-    for (int turn = 0; turn < 28; ++turn) {
-        const std::int64_t rows = one_of({1, 5, 31, 127, 128, 129, 300}), inner = one_of({1, 3, 63, 64, 65, 100, 200});
-        const std::int64_t columns = one_of({1, 7, 64, 65, 129});
+    constexpr int turns = 28, divided = 8;
+    for (int turn = 0; turn < turns + divided; ++turn) {
+        // More rows than tiles: the emulated GPU has three multiprocessors.
+        const bool is_long = turn >= turns;
+        const std::int64_t rows = is_long ? one_of({1500, 1931}) : one_of({1, 5, 31, 127, 128, 129, 300}),
+                           inner = is_long ? one_of({1, 13, 100}) : one_of({1, 3, 63, 64, 65, 100, 200});
+        const std::int64_t columns = is_long ? one_of({1, 40, 129}) : one_of({1, 7, 64, 65, 129});
         const int optimizer = turn % optimizer_count();
         Case<T> one{std::string(type_of<T>()) + " " + std::to_string(rows) + " x " + std::to_string(inner) + " x " +
                         std::to_string(columns) + " " + optimizer_name(optimizer),

@@ -255,13 +255,14 @@ void run_grid(dim3 grid, dim3 size, std::size_t shared_bytes, const std::functio
     block.thread = &thread;
     block.backwards = !block.backwards;
     gridDim = grid, blockDim = size;
-    for (unsigned y = 0; y < grid.y; ++y)
-        for (unsigned x = 0; x < grid.x; ++x) {
-            blockIdx = dim3(x, y, 0);
-            hopper::begin_block(block.size, shared_bytes);
-            run_block();
-            hopper::end_block();
-        }
+    const std::uint64_t plane = std::uint64_t{grid.x} * grid.y;
+    for (std::uint64_t at = 0; at < plane * grid.z; ++at) {
+        blockIdx = dim3(static_cast<unsigned>(at % grid.x), static_cast<unsigned>(at % plane / grid.x),
+                        static_cast<unsigned>(at / plane));
+        hopper::begin_block(block.size, shared_bytes);
+        run_block();
+        hopper::end_block();
+    }
 }
 
 }  // namespace emulation

@@ -2,13 +2,18 @@
 #include "kernels/cuda/module.h"
 
 #include <atomic>
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <map>
+#include <mutex>
 #include <string>
+#include <vector>
 
 #include "cuda_runtime_api.h"
 #include "kernels/cuda/functions.h"
 #include "kernels/cuda/path.h"
+#include "kernels/cuda/scratch.h"
 #include "kernels/cuda/status.h"
 #include "kernels/cuda/tables.h"
 #include "memory.h"
@@ -172,6 +177,20 @@ namespace resnetcore {
 namespace cuda {
 
 Path current_path() { return path; }
+std::int64_t processor_count() {
+    int count = 0;
+    cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, current_device);
+    return count;
+}
+// NaNs, until something is written there.
+void* scratch() {
+    static std::mutex mutex;
+    static auto& of_devices = *new std::map<int, std::vector<unsigned char>>;
+    const std::lock_guard<std::mutex> lock(mutex);
+    std::vector<unsigned char>& memory = of_devices[current_device];
+    if (memory.empty()) memory.assign(static_cast<std::size_t>(scratch_bytes) + 64, 0xff);
+    return memory.data() + (64 - reinterpret_cast<std::uintptr_t>(memory.data()) % 64) % 64;
+}
 int report(cudaError_t error, const char*) { return error == cudaSuccess ? 0 : fail("a launch was refused"); }
 
 }  // namespace cuda

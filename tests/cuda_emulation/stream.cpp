@@ -41,8 +41,8 @@ thread_local cudaError_t last_error = cudaSuccess;
 // CUDA C++ Programming Guide, "Technical Specifications per Compute Capability".
 bool is_possible(dim3 grid, dim3 block) {
     constexpr unsigned most_across = 2147483647, most_along = 65535, most_threads = 1024;
-    return grid.x > 0 && grid.y > 0 && grid.x <= most_across && grid.y <= most_along && block.x > 0 &&
-           block.x <= most_threads;
+    return grid.x > 0 && grid.y > 0 && grid.z > 0 && grid.x <= most_across && grid.y <= most_along &&
+           grid.z <= most_along && block.x > 0 && block.x <= most_threads;
 }
 
 // Of dynamic shared memory: what every kernel may have, or has been set for this one.

@@ -1,8 +1,10 @@
-// residual_backward_weights: dW = Aᵀ·δ, a tile of W at a time, and the optimizer on it while its sums are at hand.
+// residual_backward_weights: dW = Aᵀ·δ, a tile of W at a time, and the optimizer on it while its sums are at hand;
+// where the batch is divided, after another kernel has added its parts.
 //
 // Invariant: rows are cut into stretches of `gradient_stretch`, whose sums are added in order; a gradient that is
-// accumulated is where that order begins.
+// accumulated is where that order begins, or, where there are parts, what they are added to.
 #include "kernels/cuda/column_sums.cuh"
+#include "kernels/cuda/finish_gradient.cuh"
 #include "kernels/cuda/hopper/weights.cuh"
 
 namespace resnetcore {
@@ -13,45 +15,55 @@ namespace {
 template <class T>
 class RowSteps {
 public:
-    __device__ __forceinline__ RowSteps(const BackwardWeightsArgs<T>& args, const WeightTile<T>& tile)
-        : args_(args), tile_(tile) {}
-    __device__ __forceinline__ bool exists() const { return first_ < args_.rows; }
+    __device__ __forceinline__ RowSteps(const BackwardWeightsArgs<T>& args, const WeightTile<T>& tile,
+                                        std::int64_t first, std::int64_t end)
+        : args_(args), tile_(tile), first_(first), end_(end) {}
+    __device__ __forceinline__ bool exists() const { return first_ < end_; }
     __device__ __forceinline__ void advance() { first_ += Multiply<T>::depth; }
     __device__ __forceinline__ T a(int row, int term) const {
         const std::int64_t i = first_ + term;
-        return i < args_.rows && tile_.has_row(row) ? args_.a.data[i * args_.a.stride + tile_.first_row + row] : T{};
+        return i < end_ && tile_.has_row(row) ? args_.a.data[i * args_.a.stride + tile_.first_row + row] : T{};
     }
     __device__ __forceinline__ T b(int term, int column) const {
         const std::int64_t i = first_ + term, j = tile_.panel * panel_width + column;
-        return i < args_.rows && j < args_.columns ? args_.delta.data[i * args_.delta.stride + j] : T{};
+        return i < end_ && j < args_.columns ? args_.delta.data[i * args_.delta.stride + j] : T{};
     }
 
 private:
     const BackwardWeightsArgs<T>& args_;
     WeightTile<T> tile_;
-    std::int64_t first_ = 0;
+    std::int64_t first_, end_;
 };
 
 template <class T>
-__global__ void __launch_bounds__(tile_threads) weights_kernel(const __grid_constant__ BackwardWeightsArgs<T> args) {
+__global__ void __launch_bounds__(tile_threads)
+    weights_kernel(const __grid_constant__ BackwardWeightsArgs<T> args,
+                   const __grid_constant__ GradientParts<Compute<T>> parts) {
     __shared__ TileMemory<T> memory;
     if (!args.gradient && !permits(args.permission)) return;
     const WeightTile<T> tile = weight_tile<T>(args.inner, args.columns, args.first_panel);
+    const int part = static_cast<int>(blockIdx.z);
     Compute<T> total[sums_of_thread] = {};
-    if (args.gradient && args.accumulate)
+    if (args.gradient && args.accumulate && !parts.is_divided())
 #pragma unroll
         for (int i = 0; i < sums_of_thread; ++i) {
             const Position p = Multiply<T>::position(i);
             if (tile.has_row(p.row)) total[i] = args.gradient[tile.at(p.row, p.column)];
         }
     static_assert(gradient_stretch <= Multiply<T>::longest_sum, "a stretch is one sum");
-    add_steps<T, false, gradient_stretch>(RowSteps<T>(args, tile), memory, total);
+    add_steps<T, false, gradient_stretch>(RowSteps<T>(args, tile, parts.first_row(part), parts.last_row(part)), memory,
+                                          total);
     // What A has of NaN and infinity makes NaN of a zero beside it.
 #pragma unroll
     for (int i = 0; i < sums_of_thread; ++i)
         if (!tile.has_column(Multiply<T>::position(i).column)) total[i] = 0;
     share_sums<T>(total, memory);
-    if (args.gradient)
+    if (parts.is_divided())
+        for_tile([&](int row, int column) {
+            if (tile.has_row(row))
+                *parts.weight_at(part, tile.panel, tile.first_row + row, column) = memory.sums[row][column];
+        });
+    else if (args.gradient)
         for_tile([&](int row, int column) {
             if (tile.has_row(row)) args.gradient[tile.at(row, column)] = memory.sums[row][column];
         });
@@ -61,24 +73,22 @@ __global__ void __launch_bounds__(tile_threads) weights_kernel(const __grid_cons
 
 template <class T>
 __global__ void __launch_bounds__(column_block* column_lanes)
-    bias_kernel(const __grid_constant__ BackwardWeightsArgs<T> args) {
+    bias_kernel(const __grid_constant__ BackwardWeightsArgs<T> args,
+                const __grid_constant__ GradientParts<Compute<T>> parts) {
     __shared__ ColumnMemory<Compute<T>> memory;
     if (!args.gradient && !permits(args.permission)) return;
-    const std::int64_t j = (args.first_panel + blockIdx.x) * column_block + column_of_thread();
+    const int part = static_cast<int>(blockIdx.y);
+    const std::int64_t panel = args.first_panel + blockIdx.x, j = panel * column_block + column_of_thread();
     const bool exists = j < args.columns;
-    Compute<T> total = exists && args.gradient && args.accumulate ? args.bias_gradient[j] : Compute<T>(0);
-    for (std::int64_t first = 0; first < args.rows; first += gradient_stretch) {
-        const std::int64_t rows = args.rows - first < gradient_stretch ? args.rows - first : gradient_stretch;
+    const std::int64_t end = parts.last_row(part);
+    Compute<T> total = 0;
+    for (std::int64_t first = parts.first_row(part); first < end; first += gradient_stretch) {
+        const std::int64_t rows = end - first < gradient_stretch ? end - first : gradient_stretch;
         total = total + sum_rows(rows, memory, [&](std::int64_t i) {
                     return exists ? read(args.delta, first + i, j) : Compute<T>(0);
                 });
     }
-    if (!exists || !leads_column()) return;
-    if (args.gradient)
-        args.bias_gradient[j] = total;
-    else
-        visit_type(args.optimizer, Optimizers{},
-                   [&](auto rule) { update_element<decltype(rule)>(args.bias, j, total, *args.bias_hyper); });
+    if (leads_column()) *parts.bias_at(part, panel, column_of_thread()) = total;
 }
 
 }  // namespace
@@ -86,9 +96,15 @@ __global__ void __launch_bounds__(column_block* column_lanes)
 template <class T>
 void backward_weights(const BackwardWeightsArgs<T>& args) {
     static_assert(column_block == panel_width, "a block of the bias has a panel's columns");
-    const dim3 grid = weight_grid(args.inner, args.first_panel, args.last_panel);
-    if (grid.x > 0 && grid.y > 0 && !hopper::launch_weights(args)) launch<weights_kernel<T>>(grid, tile_threads, args);
-    if (args.has_bias && grid.y > 0) launch<bias_kernel<T>>(dim3(grid.y), column_block * column_lanes, args);
+    const dim3 tiles = weight_grid(args.inner, args.first_panel, args.last_panel);
+    if (tiles.y == 0) return;
+    const GradientParts<Compute<T>> parts = divide(args);
+    const unsigned count = static_cast<unsigned>(parts.count);
+    if (!hopper::launch_weights(args, parts)) {
+        if (tiles.x > 0) launch<weights_kernel<T>>(dim3(tiles.x, tiles.y, count), tile_threads, args, parts);
+        if (args.has_bias) launch<bias_kernel<T>>(dim3(tiles.y, count), column_block * column_lanes, args, parts);
+    }
+    launch_finish(args, parts);
 }
 
 #define RC_INSTANTIATE(T) template void backward_weights(const BackwardWeightsArgs<T>&);

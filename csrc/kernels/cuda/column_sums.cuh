@@ -21,7 +21,9 @@ __device__ __forceinline__ C fold_rows(std::int64_t rows, C (&memory)[column_lan
     const int lane = static_cast<int>(threadIdx.x) / column_block, column = column_of_thread();
     const std::int64_t share = (rows + column_lanes - 1) / column_lanes, begin = lane * share;
     C sum = 0;
-    for (std::int64_t i = begin; i < begin + share && i < rows; ++i) sum = term(sum, i);
+    const std::int64_t end = begin + share < rows ? begin + share : rows;
+#pragma unroll 8
+    for (std::int64_t i = begin; i < end; ++i) sum = term(sum, i);
     memory[lane][column] = sum;
     __syncthreads();
     C total = 0;

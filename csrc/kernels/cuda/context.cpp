@@ -8,6 +8,7 @@
 #include <mutex>
 
 #include "kernels/cuda/driver.h"
+#include "kernels/cuda/scratch.h"
 #include "kernels/cuda/status.h"
 #include "kernels/cuda/stream.h"
 
@@ -41,6 +42,9 @@ int prepare(Context& context, int device) {
     if (!context.sent) RC_CUDA_TRY(cudaEventCreateWithFlags(&context.sent, cudaEventDisableTiming));
     if (!context.pool)
         if (const int status = make_pool(context.pool, device)) return status;
+    if (!context.scratch)
+        RC_CUDA_TRY(cudaMallocFromPoolAsync(&context.scratch, scratch_bytes, context.pool, context.stream));
+    RC_CUDA_TRY(cudaDeviceGetAttribute(&context.processors, cudaDevAttrMultiProcessorCount, device));
     return context.staging.prepare();
 }
 
@@ -95,6 +99,8 @@ Context* current_context() { return current; }
 void set_recording_stream(cudaStream_t stream) { recording = stream; }
 bool is_recording() { return recording != nullptr; }
 Path current_path() { return current->path; }
+std::int64_t processor_count() { return current->processors; }
+void* scratch() { return current->scratch; }
 cudaStream_t current_stream() { return recording ? recording : current->stream; }
 
 }  // namespace cuda

@@ -20,6 +20,8 @@ struct Context {
     cudaStream_t copies = nullptr;  // beside it: copies that do not wait for the work before them
     cudaEvent_t sent = nullptr;     // the last of them
     cudaMemPool_t pool = nullptr;   // its own: what other libraries set up for theirs is left alone
+    void* scratch = nullptr;        // of `scratch_bytes`
+    int processors = 0;
     Staging staging;
     Path path = Path::simple;
     bool is_ready = false;

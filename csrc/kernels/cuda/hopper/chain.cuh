@@ -102,7 +102,7 @@ __device__ __forceinline__ void run_tiles(const ChainShared& shared, const Chain
                  column += panels * panel_width) {
                 float total[ChainEpilogue<panels>::count] = {};
                 const ChainOperands operands{tile, program.terms + operation.first_term};
-                add_stages(ring, place, operation.n_terms, operands, total);
+                add_stages<terms_in_part>(ring, place, operation.n_terms, operands, total);
                 ChainEpilogue<panels>(program, operation, tile, column).finish(total, most);
             }
             if (operation.is_a && most > most_a) most_a = most;
@@ -136,7 +136,7 @@ __global__ void __launch_bounds__(block_threads, 1) chain_kernel(const __grid_co
 
 template <int panels>
 void launch_chain(ChainProgram& program) {
-    const std::int64_t at_a_time = processors();
+    const std::int64_t at_a_time = processor_count();
     // Fewer rows are shared out among more blocks, of one warpgroup each.
     if (program.rows <= at_a_time * group_rows) program.groups = 1;
     const std::int64_t blocks = std::min(program.tiles(), at_a_time);

@@ -70,6 +70,37 @@ private:
     std::uint32_t stages_;
 };
 
+// One room in shared memory that a warpgroup fills and another one empties, in turn: whoever fills waits until it is
+// empty, the other way round, and each of its warps says so when it is done.
+class Handover {
+public:
+    static constexpr std::uint32_t bytes = 16;
+
+    // `barriers` is on a boundary of 8 bytes.
+    __device__ __forceinline__ explicit Handover(Shared barriers) : full_(barriers), empty_(barriers + 8) {}
+
+    // By one thread, before all others meet it.
+    __device__ __forceinline__ void make(std::uint32_t warps) const {
+        barrier_init(full_, warps);
+        barrier_init(empty_, warps);
+        fence_barrier_init();
+    }
+    __device__ __forceinline__ void begin_filling(const Place& turn) const { wait(empty_, turn.parity() ^ 1); }
+    __device__ __forceinline__ void begin_emptying(const Place& turn) const { wait(full_, turn.parity()); }
+    // By all lanes of a warp.
+    __device__ __forceinline__ void end_filling(Place& turn) const { end(full_, turn); }
+    __device__ __forceinline__ void end_emptying(Place& turn) const { end(empty_, turn); }
+
+private:
+    __device__ __forceinline__ static void end(Shared barrier, Place& turn) {
+        __syncwarp();
+        if (threadIdx.x % 32 == 0) arrive(barrier);
+        turn.advance(1);
+    }
+
+    Shared full_, empty_;
+};
+
 }  // namespace hopper
 }  // namespace cuda
 }  // namespace resnetcore

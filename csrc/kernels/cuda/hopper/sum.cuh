@@ -1,6 +1,7 @@
 // Σ A·W over sources in bfloat16, on Hopper: what sources.cuh does, for the same epilogues, by bulk copies and
 // warpgroups' products. A block goes through tiles; one of its warpgroups has their terms copied, ahead of the two that
-// multiply.
+// multiply, and two more finish the sums while those go on with the next tile: an epilogue is nothing but waiting for
+// memory, which would be as long as the products of a thousand terms.
 //
 // Invariant: whether a sum is taken here is decided by the shapes, strides and places of its terms, never by the number
 // of rows: a row's result does not depend on its batch.
@@ -70,18 +71,33 @@ __device__ __forceinline__ void fill_stages(const TileRing& ring, const Maps<mos
     }
 }
 
+// As in tile.cuh, of five warpgroups: each thread has 96 at the start.
+constexpr int sum_threads = (1 + 2 * using_groups) * group_threads;
+constexpr int copying_registers = 24, multiplying_registers_of_sums = 144, finishing_registers = 80;
+
+__device__ __forceinline__ void multiply_tiles(const TileShared& shared, std::int64_t steps, Tiles tiles) {
+    const SourceOperands operands{static_cast<Shared>(half_of_group()) * group_rows * box_row};
+    const Handover left = shared.handover(half_of_group());
+    Place place, turn;
+    for (; tiles.exists(); tiles.advance()) {
+        float total[64] = {};
+        add_stages<terms_in_part>(shared.ring(), place, steps, operands, total);
+        left.begin_filling(turn);
+        leave_rows(total, shared.left);
+        left.end_filling(turn);
+    }
+}
+
 // `whole`: everything that the epilogue touches lies on boundaries of 16 bytes, and so do stretches of 8 columns.
 template <int most, class Epilogue>
 __device__ __forceinline__ void finish_tiles(const TileShared& shared, const Epilogue& epilogue,
-                                             const Terms<bfloat16, most>& terms, std::int64_t steps, bool whole,
-                                             Tiles tiles) {
+                                             const Terms<bfloat16, most>& terms, bool whole, Tiles tiles) {
     const std::int64_t rows = epilogue.args.rows, columns = epilogue.args.columns;
-    const SourceOperands operands{static_cast<Shared>(group() - 1) * group_rows * box_row};
-    for (Place place; tiles.exists(); tiles.advance()) {
+    const Handover left = shared.handover(half_of_group());
+    for (Place turn; tiles.exists(); tiles.advance()) {
         const std::int64_t first_row = tiles.first_row(), first_column = tiles.first_column();
-        float total[64] = {};
-        add_stages(shared.ring(), place, steps, operands, total);
-        visit_rows(total, shared.left, [&](int row, int column, Shared at) {
+        left.begin_emptying(turn);
+        visit_rows(shared.left, [&](int row, int column, Shared at) {
             const std::int64_t i = first_row + row, j = first_column + column;
             if (i >= rows) return;
             if (whole && j + 8 <= columns) {
@@ -94,24 +110,31 @@ __device__ __forceinline__ void finish_tiles(const TileShared& shared, const Epi
                     epilogue.finish(Stretch<float, 1>{{load(at + 4 * static_cast<std::uint32_t>(c))}}, terms, i, j + c);
             }
         });
+        left.end_emptying(turn);
     }
 }
 
 template <int most, class Epilogue>
-__global__ void __launch_bounds__(block_threads, 1)
+__global__ void __launch_bounds__(sum_threads, 1)
     wide_sum_kernel(const __grid_constant__ Epilogue epilogue, const __grid_constant__ Terms<bfloat16, most> terms,
                     const __grid_constant__ Maps<most> maps, bool whole) {
 #if defined(RC_HOPPER)
     const TileShared shared;
-    if (threadIdx.x == 0) shared.ring().make(using_groups * warps_of_group);
+    if (threadIdx.x == 0) {
+        shared.ring().make(using_groups * warps_of_group);
+        for (int half = 0; half < using_groups; ++half) shared.handover(half).make(warps_of_group);
+    }
     __syncthreads();
     const Tiles tiles(epilogue.args.rows, epilogue.args.columns);
     if (group() == 0) {
-        give_registers<filling_registers>();
+        give_registers<copying_registers>();
         if (threadIdx.x < 32 && elect_one()) fill_stages(shared.ring(), maps, tiles);
+    } else if (group() <= using_groups) {
+        take_registers<multiplying_registers_of_sums>();
+        multiply_tiles(shared, maps.all_steps, tiles);
     } else {
-        take_registers<using_registers>();
-        finish_tiles(shared, epilogue, terms, maps.all_steps, whole, tiles);
+        give_registers<finishing_registers>();
+        finish_tiles(shared, epilogue, terms, whole, tiles);
     }
 #endif
 }
@@ -123,7 +146,7 @@ bool launch_wide_sum(const Epilogue& epilogue) {
     const auto& args = epilogue.args;
     Maps<most> maps;
     if (!maps.encode_sources(args)) return false;
-    launch_with<wide_sum_kernel<most, Epilogue>>(tile_shared_bytes, Tiles::grid(args.rows, args.columns), block_threads,
+    launch_with<wide_sum_kernel<most, Epilogue>>(tile_shared_bytes, Tiles::grid(args.rows, args.columns), sum_threads,
                                                  epilogue, Terms<bfloat16, most>(args), maps,
                                                  epilogue.is_on_boundaries());
     return true;

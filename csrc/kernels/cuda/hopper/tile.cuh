@@ -1,12 +1,13 @@
 // A block's tile of 128 × 128 sums, by two warpgroups of 64 rows each: how it is summed, and how it is left.
 //
 // Invariant: as everywhere (product.cuh), the order in which a sum's terms are added depends on their number alone.
-// Parts of 128 terms are summed by the matrix units, which cut off what they add, and the parts in float.
+// Parts of it are summed by the matrix units, which cut off what they add, and the parts in float.
 #pragma once
 
 #include "kernels/cuda/elements.cuh"
 #include "kernels/cuda/hopper/descriptor.cuh"
 #include "kernels/cuda/hopper/ring.cuh"
+#include "kernels/cuda/product.cuh"
 
 namespace resnetcore {
 namespace cuda {
@@ -20,7 +21,9 @@ constexpr int block_threads = (1 + using_groups) * group_threads;  // one more h
 constexpr int filling_registers = 40, using_registers = 232;
 
 // A stage has 64 terms of the tile's rows, and of its columns: four boxes of 64 × 64.
-constexpr int stage_terms = 64, stages = 4, terms_in_part = 128;
+constexpr int stage_terms = 64, stages = 4;
+// In which sums are cut: as long as on the simple path.
+constexpr int terms_in_part = MatrixUnit<bfloat16>::longest_sum;
 constexpr std::uint32_t box_bytes = 64 * box_row;
 constexpr std::uint32_t stage_bytes = 4 * box_bytes;
 using TileRing = Ring<stage_bytes>;
@@ -30,7 +33,8 @@ constexpr std::uint32_t pitch = (tile_columns + 8) * sizeof(float);
 constexpr std::uint32_t left_bytes = tile_rows * pitch;
 
 // Dynamic shared memory begins on a boundary of 16 bytes; stages on one of 1024.
-constexpr std::uint32_t tile_shared_bytes = 1024 + stages * stage_bytes + left_bytes + barrier_bytes(stages);
+constexpr std::uint32_t tile_shared_bytes =
+    1024 + stages * stage_bytes + left_bytes + barrier_bytes(stages) + using_groups * Handover::bytes;
 static_assert(tile_shared_bytes <= 227 * 1024, "what a block may have");
 
 struct TileShared {
@@ -40,25 +44,36 @@ struct TileShared {
           left(stages + hopper::stages * stage_bytes),
           barriers(left + left_bytes) {}
     __device__ __forceinline__ TileRing ring() const { return {stages, barriers, hopper::stages}; }
+    // Of a group's rows in `left`.
+    __device__ __forceinline__ Handover handover(int of) const {
+        return Handover(barriers + barrier_bytes(hopper::stages) + static_cast<std::uint32_t>(of) * Handover::bytes);
+    }
 };
 
 __device__ __forceinline__ int lane() { return static_cast<int>(threadIdx.x) % 32; }
 __device__ __forceinline__ int group() { return static_cast<int>(threadIdx.x) / group_threads; }
+// Which of the tile's halves this warpgroup has, of those that multiply and of those that finish for them.
+__device__ __forceinline__ int half_of_group() { return (group() - 1) % using_groups; }
 // Of this warp, among the tile's.
 __device__ __forceinline__ int first_row_of_warp() {
-    return (static_cast<int>(threadIdx.x) - group_threads) / 32 * (group_rows / warps_of_group);
+    return half_of_group() * group_rows +
+           static_cast<int>(threadIdx.x) % group_threads / 32 * (group_rows / warps_of_group);
 }
 
 // Where this thread's sum i lies, among the warp's rows and the tile's columns (atoms.cuh, `multiply`).
 __device__ __forceinline__ int row_of_sum(int i) { return lane() / 4 + i % 4 / 2 * 8; }
 __device__ __forceinline__ int column_of_sum(int i) { return i / 4 * 8 + 2 * (lane() % 4) + i % 2; }
 
-// Adds to the sums of this thread those of the terms in the next `steps` stages. `Operands`: a(stage, step, product)
-// and b(stage, product) are descriptors, and how memory goes along them.
-template <class Ring, class Operands, int count>
+// Adds to the sums of this thread those of the terms in the next `steps` stages, in parts of so many terms. `Operands`:
+// a(stage, step, product) and b(stage, product) are descriptors, and how memory goes along them. A stage is let go of
+// while the next one is multiplied.
+template <int terms, class Ring, class Operands, int count>
 __device__ __forceinline__ void add_stages(const Ring& ring, Place& place, std::int64_t steps, const Operands& operands,
                                            float (&total)[count]) {
-    constexpr int steps_in_part = terms_in_part / stage_terms;
+    constexpr int steps_in_part = terms / stage_terms;
+    const auto let_go = [&ring](const Place& used) {
+        if (lane() == 0) ring.let_go(used);
+    };
     float part[count] = {};
     for (std::int64_t done = 0; done < steps; done += steps_in_part) {
         const int n = steps - done < steps_in_part ? static_cast<int>(steps - done) : steps_in_part;
@@ -73,15 +88,14 @@ __device__ __forceinline__ void add_stages(const Ring& ring, Place& place, std::
                 multiply<Operands::a_along_rows, Operands::b_along_columns>(part, operands.a(stage, done + step, k),
                                                                             operands.b(stage, k), step > 0 || k > 0);
             commit_products();
+            wait_for_products<1>();
+            if (step > 0) let_go(used);
+            used = place;
             ring.advance(place);
         }
         wait_for_products<0>();
         keep_in_place(part);
-#pragma unroll 1
-        for (int step = 0; step < n; ++step) {
-            if (lane() == 0) ring.let_go(used);
-            ring.advance(used);
-        }
+        let_go(used);
 #pragma unroll
         for (int i = 0; i < count; ++i) total[i] = total[i] + part[i];
     }
@@ -92,27 +106,28 @@ __device__ __forceinline__ void load_stretch(Shared from, Stretch<float, 8>& x) 
     load(from + 16, x.at[4], x.at[5], x.at[6], x.at[7]);
 }
 
-// The warp's 16 rows of sums from registers to shared memory, and from there along the rows, as memory goes: visit(row,
-// column, address) for every eight sums.
-template <class Visit>
-__device__ __forceinline__ void visit_rows(const float (&total)[64], Shared left, Visit visit) {
-    constexpr int rows = group_rows / warps_of_group, width = 8, across = tile_columns / width;
-    const int first = first_row_of_warp();
-    const Shared mine = left + static_cast<std::uint32_t>(first) * pitch;
+// The warp's 16 rows of sums, from registers to shared memory.
+__device__ __forceinline__ void leave_rows(const float (&total)[64], Shared left) {
+    const Shared mine = left + static_cast<std::uint32_t>(first_row_of_warp()) * pitch;
 #pragma unroll
     for (int i = 0; i < 64; i += 2) {
         store(
             mine + static_cast<std::uint32_t>(row_of_sum(i)) * pitch + static_cast<std::uint32_t>(column_of_sum(i)) * 4,
             total[i], total[i + 1]);
     }
-    __syncwarp();
+}
+// From there along the rows, as memory goes: visit(row, column, address) for every eight sums.
+template <class Visit>
+__device__ __forceinline__ void visit_rows(Shared left, Visit visit) {
+    constexpr int rows = group_rows / warps_of_group, width = 8, across = tile_columns / width;
+    const int first = first_row_of_warp();
+    const Shared mine = left + static_cast<std::uint32_t>(first) * pitch;
 #pragma unroll 1
     for (int at = lane(); at < rows * across; at += 32) {
         const int row = at / across, column = at % across * width;
         visit(first + row, column,
               mine + static_cast<std::uint32_t>(row) * pitch + static_cast<std::uint32_t>(column) * 4);
     }
-    __syncwarp();  // before the next tile's
 }
 
 }  // namespace hopper

@@ -1,5 +1,6 @@
-// dW = Aᵀ·δ in bfloat16, on Hopper, a tile of W at a time, and the optimizer on it: what backward_weights.cu does, by
-// bulk copies and warpgroups' products.
+// dW = Aᵀ·δ and db = Σ δ in bfloat16, on Hopper, a tile of W at a time, and the optimizer on it: what
+// backward_weights.cu does, by bulk copies and warpgroups' products. The columns of δ are summed where they lie for the
+// products, by warps that have nothing else to do.
 //
 // Invariant: as there, rows are cut into stretches of `gradient_stretch`, whose sums are added in order, and no block
 // writes what another does: a warpgroup has 64 rows of W, which are whole tiles of the transpose.
@@ -7,6 +8,8 @@
 
 #include <limits>
 
+#include "kernels/cuda/column_sums.cuh"
+#include "kernels/cuda/gradient_parts.cuh"
 #include "kernels/cuda/hopper/tensor_map.h"
 #include "kernels/cuda/hopper/tile.cuh"
 #include "kernels/cuda/hopper/tiles.cuh"
@@ -17,7 +20,9 @@ namespace resnetcore {
 namespace cuda {
 namespace hopper {
 
-static_assert(terms_in_part == gradient_stretch, "a stretch is one sum");
+// As in tile.cuh, but for warps that sum columns beside the one that copies.
+constexpr int summing_registers = 72, multiplying_registers = 216;
+constexpr int summing_warps = tile_columns / box_width;
 
 struct WeightMaps {
     CUtensorMap a, delta;
@@ -39,22 +44,85 @@ struct WeightOperands {
     }
 };
 
-__device__ __forceinline__ void fill_stages(const TileRing& ring, const WeightMaps& maps, std::int32_t steps,
-                                            std::int64_t first_panel, Tiles tiles) {
+__device__ __forceinline__ void fill_stages(const TileRing& ring, const WeightMaps& maps,
+                                            const GradientParts<float>& parts, Tiles tiles) {
     for (Place place; tiles.exists(); tiles.advance()) {
         const std::int32_t row = static_cast<std::int32_t>(tiles.first_row());
-        const std::int32_t column = static_cast<std::int32_t>(first_panel * panel_width + tiles.first_column());
-        for (std::int32_t step = 0; step < steps; ++step, ring.advance(place)) {
+        const std::int32_t column = static_cast<std::int32_t>(parts.first_panel * panel_width + tiles.first_column());
+        const std::int32_t end = static_cast<std::int32_t>(parts.last_row(tiles.part()));
+        for (std::int32_t term = static_cast<std::int32_t>(parts.first_row(tiles.part())); term < end;
+             term += stage_terms, ring.advance(place)) {
             const Shared stage = ring.begin_filling(place);
             for (int box = 0; box < 2; ++box) {
                 const Shared at = stage + static_cast<std::uint32_t>(box) * box_bytes;
-                copy_box(at, maps.a, row + box * box_width, step * stage_terms, ring.full(place));
-                copy_box(at + 2 * box_bytes, maps.delta, column + box * box_width, step * stage_terms,
-                         ring.full(place));
+                copy_box(at, maps.a, row + box * box_width, term, ring.full(place));
+                copy_box(at + 2 * box_bytes, maps.delta, column + box * box_width, term, ring.full(place));
             }
         }
     }
 }
+
+// Sums of a tile's columns, by a warp for each box of δ: a lane has two neighbours, and adds rows in the order in which
+// fold_rows has it. Of the tiles of the first rows of W alone; the others' stages pass by.
+class ColumnSummer {
+public:
+    __device__ __forceinline__ ColumnSummer(const TileRing& ring, int box) : ring_(ring), box_(box) {}
+
+    __device__ __forceinline__ void sum_tiles(const GradientParts<float>& parts, Tiles tiles) {
+        for (; tiles.exists(); tiles.advance()) {
+            const std::int64_t panel = parts.first_panel + tiles.first_column() / panel_width + box_;
+            const bool is_mine = tiles.first_row() == 0 && panel < parts.first_panel + parts.panels;
+            const std::int64_t end = parts.last_row(tiles.part());
+            float total[2] = {};
+            for (std::int64_t first = parts.first_row(tiles.part()); first < end; first += gradient_stretch)
+                add_stretch(end - first < gradient_stretch ? static_cast<int>(end - first) : int{gradient_stretch},
+                            is_mine, total);
+            if (is_mine) write(Stretch<float, 2>{{total[0], total[1]}}, parts.bias_at(tiles.part(), panel, 2 * lane()));
+        }
+    }
+
+private:
+    static constexpr int together = 8;  // rows that are read before the first is added
+
+    __device__ __forceinline__ void add_stretch(int rows, bool is_mine, float (&total)[2]) {
+        const int share = (rows + column_lanes - 1) / column_lanes;
+        float all[2] = {}, sum[2] = {};
+        int left = share;  // rows of this lane of fold_rows
+#pragma unroll 1
+        for (int begin = 0; begin < rows; begin += stage_terms) {
+            const Shared box = ring_.begin_using(place_) + static_cast<std::uint32_t>(2 + box_) * box_bytes;
+            const int end = rows - begin < stage_terms ? rows - begin : stage_terms;
+#pragma unroll 1
+            for (int row = 0; is_mine && row < end; row += together) {
+                std::uint32_t words[together];
+#pragma unroll
+                for (int r = 0; r < together; ++r) words[r] = load_word(place_of_pair(box, row + r));
+#pragma unroll
+                for (int r = 0; r < together; ++r) {
+                    if (row + r >= end) break;
+                    sum[0] = sum[0] + to_float(bfloat16{static_cast<std::uint16_t>(words[r])});
+                    sum[1] = sum[1] + to_float(bfloat16{static_cast<std::uint16_t>(words[r] >> 16)});
+                    if (--left > 0) continue;
+                    for (int c = 0; c < 2; ++c) all[c] = all[c] + sum[c], sum[c] = 0;
+                    left = share;
+                }
+            }
+            __syncwarp();
+            if (lane() == 0) ring_.let_go(place_);
+            ring_.advance(place_);
+        }
+        for (int c = 0; c < 2; ++c) total[c] = total[c] + (all[c] + sum[c]);
+    }
+    // As copies swizzle: 16 bytes, of eight numbers, change places within eight rows.
+    static __device__ __forceinline__ Shared place_of_pair(Shared box, int row) {
+        return box + static_cast<std::uint32_t>(row) * box_row +
+               static_cast<std::uint32_t>((lane() / 4 ^ row) & 7) * 16 + static_cast<std::uint32_t>(lane() % 4) * 4;
+    }
+
+    const TileRing ring_;
+    const int box_;
+    Place place_;
+};
 
 // A tile of W, and where its elements are in packed arrays.
 struct WideWeightTile {
@@ -126,16 +194,35 @@ __device__ __forceinline__ void write_transposed(const WideWeightTile& tile, Sha
     }
 }
 
+__device__ __forceinline__ void keep_part(const WideWeightTile& tile, const GradientParts<float>& parts, int part,
+                                          const float (&total)[64]) {
+#pragma unroll
+    for (int i = 0; i < 64; i += 2) {
+        const int row = first_row_of_warp() + row_of_sum(i), column = column_of_sum(i);
+        if (tile.has(row, column))
+            write(Stretch<float, 2>{{total[i], total[i + 1]}},
+                  parts.weight_at(part, tile.panel(column), tile.row(row), column % panel_width));
+    }
+}
+
 __device__ __forceinline__ void finish_tiles(const TileShared& shared, const BackwardWeightsArgs<bfloat16>& args,
-                                             std::int32_t steps, Tiles tiles) {
+                                             const GradientParts<float>& parts, Tiles tiles) {
     const std::uint32_t meeting = static_cast<std::uint32_t>(group());
     const WeightOperands operands{static_cast<Shared>(group() - 1) * box_bytes};
     for (Place place; tiles.exists(); tiles.advance()) {
         const WideWeightTile tile{args, tiles.first_row(), args.first_panel + tiles.first_column() / panel_width};
+        const std::int64_t rows = parts.last_row(tiles.part()) - parts.first_row(tiles.part());
         float total[64] = {};
-        if (args.gradient && args.accumulate) take_gradient(tile, total);
-        add_stages(shared.ring(), place, steps, operands, total);
-        visit_rows(total, shared.left, [&](int row, int column, Shared at) { finish_stretch(tile, row, column, at); });
+        if (args.gradient && args.accumulate && !parts.is_divided()) take_gradient(tile, total);
+        add_stages<gradient_stretch>(shared.ring(), place, (rows + stage_terms - 1) / stage_terms, operands, total);
+        if (parts.is_divided()) {
+            keep_part(tile, parts, tiles.part(), total);
+            continue;
+        }
+        leave_rows(total, shared.left);
+        __syncwarp();
+        visit_rows(shared.left, [&](int row, int column, Shared at) { finish_stretch(tile, row, column, at); });
+        __syncwarp();  // before the next tile's
         if (args.gradient) continue;
         meet_group(meeting);
         write_transposed(tile, shared.left);
@@ -145,27 +232,33 @@ __device__ __forceinline__ void finish_tiles(const TileShared& shared, const Bac
 
 template <class T>
 __global__ void __launch_bounds__(block_threads, 1)
-    wide_weights_kernel(const __grid_constant__ BackwardWeightsArgs<T> args, const __grid_constant__ WeightMaps maps) {
+    wide_weights_kernel(const __grid_constant__ BackwardWeightsArgs<T> args,
+                        const __grid_constant__ GradientParts<Compute<T>> parts,
+                        const __grid_constant__ WeightMaps maps) {
 #if defined(RC_HOPPER)
     if (!args.gradient && !permits(args.permission)) return;
     const TileShared shared;
-    if (threadIdx.x == 0) shared.ring().make(using_groups * warps_of_group);
+    if (threadIdx.x == 0) shared.ring().make(using_groups * warps_of_group + (args.has_bias ? summing_warps : 0));
     __syncthreads();
-    const Tiles tiles(args.inner, (args.last_panel - args.first_panel) * panel_width);
-    const std::int32_t steps = static_cast<std::int32_t>((args.rows + stage_terms - 1) / stage_terms);
+    const Tiles tiles(args.inner, parts.panels * panel_width, parts.count);
     if (group() == 0) {
-        give_registers<filling_registers>();
-        if (threadIdx.x < 32 && elect_one()) fill_stages(shared.ring(), maps, steps, args.first_panel, tiles);
+        give_registers<summing_registers>();
+        const int warp = static_cast<int>(threadIdx.x) / 32;
+        if (warp == 0) {
+            if (elect_one()) fill_stages(shared.ring(), maps, parts, tiles);
+        } else if (args.has_bias && warp <= summing_warps) {
+            ColumnSummer(shared.ring(), warp - 1).sum_tiles(parts, tiles);
+        }
     } else {
-        take_registers<using_registers>();
-        finish_tiles(shared, args, steps, tiles);
+        take_registers<multiplying_registers>();
+        finish_tiles(shared, args, parts, tiles);
     }
 #endif
 }
 
-// The weight's part, not the bias's. False where it is not for this path; then nothing was launched.
+// Sums of W's gradient, and parts of the bias's. False where it is not for this path; then nothing was launched.
 template <class T>
-bool launch_weights(const BackwardWeightsArgs<T>& args) {
+bool launch_weights(const BackwardWeightsArgs<T>& args, const GradientParts<Compute<T>>& parts) {
     if constexpr (std::is_same<T, bfloat16>::value) {
         constexpr std::int64_t most = std::numeric_limits<std::int32_t>::max() - tile_rows;
         if (current_path() == Path::simple || args.rows == 0 || args.inner == 0) return false;
@@ -175,11 +268,11 @@ bool launch_weights(const BackwardWeightsArgs<T>& args) {
             return false;
         WeightMaps maps;
         if (!maps.encode_rows(args)) return false;
-        const dim3 grid = Tiles::grid(args.inner, (args.last_panel - args.first_panel) * panel_width);
-        launch_with<wide_weights_kernel<T>>(tile_shared_bytes, grid, block_threads, args, maps);
+        const dim3 grid = Tiles::grid(args.inner, parts.panels * panel_width, parts.count);
+        launch_with<wide_weights_kernel<T>>(tile_shared_bytes, grid, block_threads, args, parts, maps);
         return true;
     } else {
-        (void)args;
+        (void)args, (void)parts;
         return false;
     }
 }
