@@ -355,8 +355,8 @@ BUGS = (
     Bug(
         "parameters are written to a C program as if its rows had no gaps",
         "csrc/capi/network.cpp",
-        "move_row(rows.data + i * rows.stride,",
-        "move_row(rows.data + i * m.columns,",
+        "rows_of<Element>(values[i]));",
+        "{rows_of<Element>(values[i]).data, values[i].columns});",
         "cpp:capi",
     ),
     Bug(
