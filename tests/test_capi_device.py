@@ -307,12 +307,12 @@ def test_work_comes_in_the_order_of_the_stream_that_is_named(device, rng, functi
     exact = formula(sources, weights, bias, identity, "relu")
     grad, a = c.OnGpu(np.ones((9, 7))), c.OnGpu(exact)
     gradients = formula(sources, weights, bias, identity, "relu", np.ones((9, 7)), exact)
+    out, results = c.OnGpu(np.zeros((9, 7))), [c.OnGpu(np.zeros(w.shape)) for w in weights]
     before = emulated("waits")
     if function == "forward":
-        result, truth = c.OnGpu(np.zeros((9, 7))), exact
+        result, truth = out, exact
         c.forward(result, *there, stream=other.handle)
     elif function == "backward":
-        results = [c.OnGpu(np.zeros(w.shape)) for w in weights]
         result, truth = results[0], gradients[1][0]
         c.backward(grad, a, *there, into=(None, results, None, None), stream=other.handle)
     else:
@@ -451,9 +451,9 @@ def test_the_other_gpus_memory_is_refused(device, second, path, rng):
     assert other.device == second == c.CUDA + 1
     np.testing.assert_array_equal(other.predict(x), net.predict(x))
     with pytest.raises(c.Failed, match=f"RC_DEVICE_ERROR: .*x is on {device}, and the work is done on cuda:1; copy it"):
-        other.predict(c.OnGpu(x))
+        other.predict(c.OnGpu(x), np.empty((4, 2), "f4"))
     with pytest.raises(c.Failed, match=f"RC_DEVICE_ERROR: .*x.data is memory of {device}, and x.device says cuda:1"):
-        other.predict(c.OnGpu(x, second))
+        other.predict(c.OnGpu(x, second), np.empty((4, 2), "f4"))
 
 
 def test_overlaps_and_layouts_are_refused_there_too(device, rng):
