@@ -353,6 +353,13 @@ BUGS = (
         "tests/test_capi.py -k column_blocks",
     ),
     Bug(
+        "what a C program says is a GPU's memory is read by the CPU",
+        "csrc/capi/arguments.cpp",
+        "if (where == home_->name() ||",
+        "if (home_->is_host() || where == home_->name() ||",
+        "tests/test_capi.py -k no_gpus_memory",
+    ),
+    Bug(
         "parameters are written to a C program as if its rows had no gaps",
         "csrc/capi/network.cpp",
         "rows_of<Element>(values[i]));",
