@@ -105,19 +105,19 @@ class Memory:
         base = values if values.base is None else values.base
         assert isinstance(base, np.ndarray)
         before = _current()
-        self._allocated = module().allocate(max(base.nbytes, 1))
+        self.allocated = module().allocate(max(base.nbytes, 1))
         module().restore(before)
-        self.pointer = self._allocated + values.ctypes.data - base.ctypes.data
+        self.pointer = self.allocated + values.ctypes.data - base.ctypes.data
         self.write(base)
 
     def write(self, base):
         before = _current()
-        assert module().upload(self._allocated, base.ctypes.data, base.nbytes) == 0
+        assert module().upload(self.allocated, base.ctypes.data, base.nbytes) == 0
         assert module().synchronize() == 0
         module().restore(before)
 
     def __del__(self):
-        module().release(self._allocated)
+        module().release(self.allocated)
 
 
 class OnGpu(Producer):

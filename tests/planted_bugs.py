@@ -353,10 +353,17 @@ BUGS = (
         "tests/test_capi.py -k column_blocks",
     ),
     Bug(
+        "what a C program says is a GPU's memory is read by the CPU",
+        "csrc/capi/arguments.cpp",
+        "if (where == home_->name() ||",
+        "if (home_->is_host() || where == home_->name() ||",
+        "tests/test_capi.py -k no_gpus_memory",
+    ),
+    Bug(
         "parameters are written to a C program as if its rows had no gaps",
         "csrc/capi/network.cpp",
-        "move_row(rows.data + i * rows.stride,",
-        "move_row(rows.data + i * m.columns,",
+        "rows_of<Element>(values[i]));",
+        "{rows_of<Element>(values[i]).data, values[i].columns});",
         "cpp:capi",
     ),
     Bug(

@@ -267,6 +267,76 @@ def test_names_are_those_of_the_library():
         c.check(c.lib.rc_set_num_threads(0))
 
 
+# ---- Devices and streams, as far as they go without a GPU -----------------------------------------------------------
+
+
+def test_a_device_that_is_not_there_is_pythons_error(monkeypatch):
+    """Of a build without CUDA, or of a computer without a GPU; tests/test_cuda_device.py has the other reasons."""
+    monkeypatch.delenv("RESNETCORE_CUDA_LIBRARY", raising=False)
+    code = f"""
+import sys
+sys.path[:0] = [{str(ROOT / "tests")!r}]
+import c_library as c, resnetcore as rc
+from resnetcore import _core
+try:
+    _core.check_device("cuda:5")
+except rc.DeviceError as error:
+    print(error)
+try:
+    c.find_device("cuda:5")
+except c.Failed as error:
+    print(error)
+"""
+    told = run([sys.executable, "-c", code]).splitlines()
+    if not told:
+        pytest.skip("there is a cuda:5")
+    told = [re.sub(r"there is no /\S+", "there is no file", line) for line in told]  # each library has its own folder
+    assert told == [told[0], f"RC_DEVICE_ERROR: {told[0]}"] and "is not available: " in told[0]
+
+
+def test_devices_and_their_names(path):
+    assert c.find_device("cpu") == c.CPU
+    names = {0: b"cpu", 1: b"cuda:0", 2: b"cuda:1", 1000: b"cuda:999", 1001: None, -1: None}
+    assert {number: c.lib.rc_device_name(number) for number in names} == names
+    for name in ("", "gpu", "cuda:", "cuda:-1", "cuda:1x"):
+        with pytest.raises(c.Failed, match=f'RC_VALUE_ERROR: device must be "cpu", "cuda" or .* got "{name}"'):
+            c.find_device(name)
+    make_network("one layer").save(path)
+    net = c.Network(path)
+    assert net.device == net.copied().device == net.copied(c.CPU).device == c.CPU
+    assert c.lib.rc_network_device(None) == -1
+    handle = ctypes.c_void_p()
+    for device, message in [(-1, "there is no device -1; RC_CPU is one"), (1001, "there is no device 1001")]:
+        with pytest.raises(c.Failed, match=f"RC_VALUE_ERROR: rc_network_copy_to: device: {message}"):
+            c.check(c.lib.rc_network_copy_to(net.handle, device, ctypes.byref(handle)))
+    assert not handle
+
+
+def test_the_cpus_work_takes_no_stream_and_no_gpus_memory(path, rng):
+    make_network("one layer").save(path)
+    net, x, out = c.Network(path), rng.random((4, 5)).astype("f4"), np.full((4, 3), 7, "f4")
+    trainer, weight = c.Trainer(net, "mse", c.SGD), rng.random((5, 3)).astype("f4")
+    for call in (
+        lambda: net.predict(x, out, stream=1),
+        lambda: trainer.step(x, out, 0.1, stream=1),
+        lambda: c.forward(out, [x], [weight], stream=1),
+        lambda: c.backward(out, out, [x], [weight], into=(None, [weight + 0], None, None), stream=1),
+        lambda: c.update(out, out, [x], [weight], lr=0.1, stream=1),
+    ):
+        with pytest.raises(c.Failed, match=r"RC_VALUE_ERROR: .*stream orders work on a GPU, and this is the CPU's"):
+            call()
+    elsewhere = c.matrix(x)
+    elsewhere.device = c.CUDA
+    with pytest.raises(
+        c.Failed, match=r"RC_DEVICE_ERROR: .*x is on cuda:0, and the work is done on cpu; copy it there"
+    ):
+        c.check(c.lib.rc_network_predict(net.handle, ctypes.byref(elsewhere), c.pointer(out)))
+    elsewhere.device = -5
+    with pytest.raises(c.Failed, match=r"RC_VALUE_ERROR: .*sources\[0\]: there is no device -5"):
+        c.check(c.lib.rc_residual_forward(1, elsewhere, c.pointer(weight), None, 0, None, 1, c.pointer(out)))
+    assert (out == 7).all() and trainer.steps == 0
+
+
 # ---- Networks ----------------------------------------------------------------------------------------------------
 
 
@@ -680,6 +750,23 @@ def test_the_examples_need_a_wheel_cmake_and_a_compiler_alone(tmp_path):
     assert len(losses) == 100 and float(losses[-1]) < float(losses[0])
     assert rc.load(tmp_path / "result").outputs == 2
     assert str(package) in run(["ldd", tmp_path / "cpp" / "train"], env=clean)
+
+
+@pytest.mark.gpu
+def test_the_examples_train_on_a_gpu(device, examples, tmp_path):
+    rc.models.resnet(2, 2, width=16, depth=6, seed=1).save(tmp_path / "start")
+    x, trained = grid(), rc.load(tmp_path / "start", device=device)
+    trainer = rc.Trainer(trained, "cross_entropy", rc.SGD(lr=0.05, momentum=0.9))
+    losses = [trainer.step(x, (x[:, 0] * x[:, 1] > 0).astype(int)) for _ in range(100)]
+    printed = run([examples["c"] / "train", tmp_path / "start", tmp_path / "result", device])
+    assert [float(line) for line in printed.split()] == losses
+    np.testing.assert_array_equal(rc.load(tmp_path / "result").predict(x), trained.to("cpu").predict(x))
+    rc.models.plain(2, 1, width=16, depth=3, activation="tanh", seed=1).save(tmp_path / "start")
+    numbers = [
+        float(line) for line in run([examples["cpp"] / "train", tmp_path / "start", tmp_path / "x", device]).split()
+    ]
+    found = rc.load(tmp_path / "x", device=device).predict(x)
+    np.testing.assert_array_equal(np.array(numbers[100:], "f4")[:, None], found)
 
 
 def test_an_example_reports_what_is_wrong(examples, tmp_path):

@@ -22,6 +22,17 @@ except Exception as error:
 """
 
 
+# The C interface's words.
+ASK_IN_C = """
+import ctypes, sys
+import resnetcore as rc
+lib, device = ctypes.CDLL(rc.get_library()), ctypes.c_int32()
+lib.rc_last_error.restype = lib.rc_status_name.restype = ctypes.c_char_p
+status = lib.rc_find_device(sys.argv[1].encode(), ctypes.byref(device))
+print(lib.rc_status_name(status).decode(), lib.rc_last_error().decode() or device.value)
+"""
+
+
 def run(code, *arguments, **environment):
     environment = {**os.environ, **{name: str(value) for name, value in environment.items()}}
     command = [sys.executable, "-c", code, *arguments]
@@ -61,9 +72,12 @@ def stand_in(tmp_path_factory):
 )
 def test_the_reason_is_told(stand_in, device, settings, expected):
     variables = {f"STAND_IN_{name}": value for name, value in settings.items()}
-    told = run(ASK, device, RESNETCORE_CUDA_LIBRARY=stand_in, CUDA_VISIBLE_DEVICES="7", **variables)
+    told, told_in_c = (
+        run(code, device, RESNETCORE_CUDA_LIBRARY=stand_in, CUDA_VISIBLE_DEVICES="7", **variables)
+        for code in (ASK, ASK_IN_C)
+    )
     assert told.startswith(f'DeviceError device "{device}" is not available: ')
-    assert expected in told
+    assert expected in told and told_in_c == told.replace("DeviceError", "RC_DEVICE_ERROR", 1)
 
 
 def test_a_path_that_is_not_there_is_refused(stand_in):
@@ -73,7 +87,9 @@ def test_a_path_that_is_not_there_is_refused(stand_in):
 
 
 def test_a_gpu_without_memory_for_the_kernels(stand_in):
-    told = run(ASK, "cuda", RESNETCORE_CUDA_LIBRARY=stand_in, STAND_IN_DRIVER=13000, STAND_IN_GPUS=1, STAND_IN_STATUS=2)
+    full = {"STAND_IN_DRIVER": 13000, "STAND_IN_GPUS": 1, "STAND_IN_STATUS": 2}
+    told, told_in_c = (run(code, "cuda", RESNETCORE_CUDA_LIBRARY=stand_in, **full) for code in (ASK, ASK_IN_C))
+    assert told_in_c == told.replace("MemoryError", "RC_MEMORY_ERROR", 1)
     assert told.startswith("MemoryError cuda:0 has too little memory left to load resnetcore's kernels (the stand-in's")
     assert "end what else uses it" in told and "another GPU or the CPU" in told
 

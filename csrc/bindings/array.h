@@ -52,7 +52,7 @@ InputMatrix<T> input_matrix(pybind11::handle value, const char* operation, const
                             const Device& device = host_device());
 
 // As `input_matrix` of an array that `device_matrix` has checked, but that nobody has waited for the copy, where there
-// is one: for a call whose work is waited for or ordered in any case, be it refused (bindings/stream_order.h).
+// is one: for a call whose work is waited for or ordered in any case, be it refused (runtime/stream_order.h).
 template <class T>
 InputMatrix<T> pending_matrix(const DeviceArray& array);
 

@@ -2,7 +2,7 @@
 //
 // Invariant: what it shows is there for work that is put on its device's stream from now on; no work of this library's
 // that reads or writes it is under way while Python runs, but for a fit's on its X, which it keeps for as long, and for
-// a call's that was given a stream, by which the caller orders what becomes of the memory (bindings/stream_order.h). So
+// a call's that was given a stream, by which the caller orders what becomes of the memory (runtime/stream_order.h). So
 // its memory may be given back at any time, and by any thread.
 #pragma once
 

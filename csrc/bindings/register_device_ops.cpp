@@ -4,7 +4,6 @@
 #include <pybind11/stl.h>
 
 #include <cmath>
-#include <deque>
 
 #include "base/error.h"
 #include "base/text.h"
@@ -12,7 +11,7 @@
 #include "bindings/register.h"
 #include "bindings/stream_order.h"
 #include "bindings/without_gil.h"
-#include "functional/device_descent.h"
+#include "functional/stored_gradients.h"
 
 namespace py = pybind11;
 
@@ -35,7 +34,7 @@ void forward(const py::list& sources, const py::list& weights, const py::object&
     constexpr const char* operation = "residual_forward";
     const DeviceArray& result = out.cast<const DeviceArray&>();
     CudaDevice& device = *result.device;
-    StreamOrder order(device, stream, operation);
+    StreamOrder order(device, named_stream(stream, operation));
     const auto in = block_inputs<T>(operation, sources, weights, bias, identity, activation, device);
     check_fits(in.arguments, operation);
     const std::int64_t rows = in.arguments.rows, columns = in.arguments.columns;
@@ -50,71 +49,30 @@ void forward(const py::list& sources, const py::list& weights, const py::object&
     order.finish();
 }
 
-// Gradients of weights, as they are summed until `finish`, which stores them: at once where that is the same.
-template <class T>
-class StoredSums {
-public:
-    explicit StoredSums(Device& device) : device_(device) {}
-    MutableRows<Compute<T>> begin(MutableRows<T> to, std::int64_t rows, std::int64_t columns) {
-        if constexpr (computes_itself<T>) return to;
-        sums_.push_back({AlignedArray<Compute<T>>(device_, rows * columns), to, rows, columns});
-        return {sums_.back().memory.data(), columns};
-    }
-    void finish() {
-        for (const Sum& s : sums_) device_.kernels<T>().narrow(s.rows, s.columns, {s.memory.data(), s.columns}, s.to);
-    }
-
-private:
-    struct Sum {
-        AlignedArray<Compute<T>> memory;
-        MutableRows<T> to;
-        std::int64_t rows, columns;
-    };
-    Device& device_;
-    std::deque<Sum> sums_;
-};
-
 // Where a block's δ are to be: at least one of them.
 CudaDevice& device_of(const py::list& deltas, const char* operation) {
     if (deltas.empty()) throw ShapeError(std::string(operation) + ": there must be room for δ");
     return *deltas[0].cast<const DeviceArray&>().device;
 }
 
+// Room for δ, and for the gradients of the sources.
 template <class T>
-struct Results {
-    ResidualGradients<T> gradients;
-    std::vector<T*> deltas;  // every identity term's after the first
-};
-
-// Room for δ, dense, and for the gradients of the sources.
-template <class T>
-Results<T> results(const ResidualArguments<T>& arguments, const py::list& d_sources, const py::list& deltas,
-                   const char* operation) {
-    Results<T> out;
+StoredGradients<T> results(const ResidualArguments<T>& arguments, const py::list& d_sources, const py::list& deltas,
+                           const char* operation) {
+    StoredGradients<T> out;
     if (d_sources.size() != arguments.sources.size())
         throw ShapeError(std::string(operation) + ": there must be as many gradients as sources");
     for (std::size_t s = 0; s < d_sources.size(); ++s)
-        out.gradients.sources.push_back(
+        out.sources.push_back(
             written<T>(d_sources[s], arguments.rows, arguments.sources[s].columns, *arguments.device, operation));
-    for (std::size_t i = 0; i < deltas.size(); ++i) {
-        const auto rows = written<T>(deltas[i], arguments.rows, arguments.columns, *arguments.device, operation);
-        if (!deltas[i].cast<const DeviceArray&>().is_dense())
-            throw ShapeError(std::string(operation) + ": room for δ must be dense");
-        if (i == 0)
-            out.gradients.delta = rows;
-        else
-            out.deltas.push_back(rows.data);
-    }
+    for (const py::handle delta : deltas)
+        out.deltas.push_back(written<T>(delta, arguments.rows, arguments.columns, *arguments.device, operation));
     return out;
 }
 
-// All of a backward pass, δ copied for every term included.
 template <class T>
-void differentiate(const ResidualArguments<T>& arguments, const Matrix<T>& grad, const Matrix<T>& a,
-                   const Results<T>& out) {
-    residual_backward(arguments, Rows<T>{grad.data, grad.stride}, Rows<T>{a.data, a.stride}, out.gradients);
-    const auto bytes = static_cast<std::size_t>(arguments.rows * arguments.columns) * sizeof(T);
-    for (T* copy : out.deltas) arguments.device->copy(copy, out.gradients.delta.data, bytes);
+Rows<T> rows_of(const Matrix<T>& matrix) {
+    return {matrix.data, matrix.stride};
 }
 
 template <class T>
@@ -124,27 +82,22 @@ void backward(const py::object& grad, const py::object& a, const py::list& sourc
               const py::object& stream) {
     constexpr const char* operation = "residual_backward";
     CudaDevice& device = device_of(deltas, operation);
-    StreamOrder order(device, stream, operation);
+    StreamOrder order(device, named_stream(stream, operation));
     auto in = block_inputs<T>(operation, sources, weights, bias, identity, activation, device);
     check_fits(in.arguments, operation);
     const std::int64_t columns = in.arguments.columns;
     const Matrix<T> g = in.matrix(grad, operation, "grad"), output = in.matrix(a, operation, "a");
-    Results<T> out = results(in.arguments, d_sources, deltas, operation);
-    StoredSums<T> sums(device);
+    StoredGradients<T> out = results(in.arguments, d_sources, deltas, operation);
     if (d_weights.size() != in.arguments.weights.size())
         throw ShapeError("residual_backward: there must be as many gradients as weights");
-    for (std::size_t s = 0; s < d_weights.size(); ++s) {
-        const std::int64_t inner = in.arguments.weights[s].rows;
-        out.gradients.weights.push_back(
-            sums.begin(written<T>(d_weights[s], inner, columns, device, operation), inner, columns));
-    }
+    for (std::size_t s = 0; s < d_weights.size(); ++s)
+        out.weights.push_back({written<T>(d_weights[s], in.arguments.weights[s].rows, columns, device, operation), {}});
     if (!d_bias.is_none()) {
         const py::object row = py::cast(d_bias.cast<const DeviceArray&>().as_row());
-        out.gradients.bias = sums.begin(written<T>(row, 1, columns, device, operation), 1, columns).data;
+        out.bias.rounded = written<T>(row, 1, columns, device, operation);
     }
     const WithoutGil release;
-    differentiate(in.arguments, g, output, out);
-    sums.finish();
+    residual_backward(in.arguments, rows_of(g), rows_of(output), out);
     order.finish();
 }
 
@@ -167,23 +120,16 @@ void update(const py::object& grad, const py::object& a, const py::list& sources
     if (!(lr > 0 && std::isfinite(lr)))
         throw ValueError("residual_update: lr must be positive and finite, got " + number_text(lr));
     CudaDevice& device = device_of(deltas, operation);
-    StreamOrder order(device, stream, operation);
+    StreamOrder order(device, named_stream(stream, operation));
     auto in = block_inputs<T>(operation, sources, weights, bias, identity, activation, device);
     check_fits(in.arguments, operation);
     const Matrix<T> g = in.matrix(grad, operation, "grad"), output = in.matrix(a, operation, "a");
-    Results<T> out = results(in.arguments, d_sources, deltas, operation);
-    std::deque<DeviceDescent<T>> trained;
-    for (const py::handle w : weights) {
-        trained.emplace_back(device, in_place<T>(w, device), lr);
-        out.gradients.weights.push_back(trained.back().gradient());
-    }
-    if (!bias.is_none()) {
-        trained.emplace_back(device, in_place<T>(bias, device), lr);
-        out.gradients.bias = trained.back().gradient().data;
-    }
+    const StoredGradients<T> out = results(in.arguments, d_sources, deltas, operation);
+    TrainedMatrices<T> trained;
+    for (const py::handle w : weights) trained.weights.push_back(in_place<T>(w, device));
+    if (!bias.is_none()) trained.bias = in_place<T>(bias, device);
     const WithoutGil release;
-    differentiate(in.arguments, g, output, out);
-    for (DeviceDescent<T>& one : trained) one.step();
+    residual_update(in.arguments, rows_of(g), rows_of(output), trained, lr, out);
     order.finish();
 }
 

@@ -99,11 +99,11 @@ void set(Model<T>& model, const py::dict& given) {
     model.write(values);
 }
 
-// Part after part, as activations need memory.
+// Part after part, as what is converted needs memory, too.
 template <class T>
 py::object predict_on_device(Model<T>& model, const DeviceArray& x) {
     using C = Compute<T>;
-    constexpr std::int64_t most = 16384;
+    constexpr std::int64_t most = Model<T>::most_rows_on_device;
     auto out = DeviceArray::zeros(*x.device, py::dtype::of<C>(), {x.shape[0], model.outputs()});
     for (std::int64_t begin = 0; begin < x.shape[0]; begin += most) {
         const std::int64_t end = std::min(begin + most, x.shape[0]);

@@ -112,7 +112,7 @@ std::vector<Compute<T>*> written(const Vjp<T>& vjp, DenseViews& views, const py:
 // None on the host, whose work is done when it returns.
 std::unique_ptr<StreamOrder> order_of(Device& device, const py::object& stream) {
     auto* const gpu = dynamic_cast<CudaDevice*>(&device);
-    return gpu ? std::make_unique<StreamOrder>(*gpu, stream, operation) : nullptr;
+    return gpu ? std::make_unique<StreamOrder>(*gpu, named_stream(stream, operation)) : nullptr;
 }
 
 void forward(const VjpObject& object, py::handle x, const py::list& values, std::uint64_t seed, py::handle tape,

@@ -6,7 +6,9 @@
 
 #include "base/error.h"
 #include "base/text.h"
+#include "capi/devices.h"
 #include "capi/guarded.h"
+#include "runtime/cuda_device.h"
 
 namespace resnetcore::capi {
 namespace {
@@ -52,14 +54,35 @@ void Arguments::check(const rc_matrix* matrix, const std::string& name, std::int
     if (use == Use::written && rows > 1 && m.stride < columns)
         throw ShapeError(what + " is written and must have a stride of at least " + std::to_string(columns) + ", got " +
                          std::to_string(m.stride));
+    check_place(m, name);
     if (rows == 0) return;
     require(m.data, operation_, (name + ".data").c_str());
     const std::int64_t item = item_sizes[m.dtype];
     if (reinterpret_cast<std::uintptr_t>(m.data) % static_cast<std::uintptr_t>(item) != 0)
         throw ShapeError(what + ".data must lie at a multiple of " + std::to_string(item) + " bytes");
+    check_memory(m, name);
     const std::int64_t stride = rows > 1 ? m.stride * item : 0;
     const char* first = static_cast<const char*>(m.data) + (stride < 0 ? (rows - 1) * stride : 0);
     regions_.push_back({name, use, first, stride == 0 ? 1 : rows, columns * item, std::abs(stride)});
+}
+
+void Arguments::check_place(const rc_matrix& m, const std::string& name) {
+    const std::string where = device_text(m.device, operation_, name);
+    if (m.device != RC_CPU) any_on_gpu_ = true;
+    if (where == home_->name() || (m.device == RC_CPU && host_too_)) return;
+    throw DeviceError(std::string(operation_) + ": " + name + " is on " + where + ", and the work is done on " +
+                      home_->name() + "; copy it there");
+}
+
+// A kernel that reads what is not its GPU's ends the process's work there. Where no GPU is at work none is asked.
+void Arguments::check_memory(const rc_matrix& m, const std::string& name) const {
+    if (home_->is_host()) return;
+    const CudaDevice* const owner = find_cuda_device_of(m.data);
+    const std::string& is = owner ? owner->name() : host_device().name();
+    const std::string said = device_text(m.device, operation_, name);
+    if (is != said)
+        throw DeviceError(std::string(operation_) + ": " + name + ".data is memory of " + is + ", and " + name +
+                          ".device says " + said);
 }
 
 // Whether `bytes` from `begin` on touch one of `rows` rows, of the length and stride of `of`, from `first` on.

@@ -42,6 +42,8 @@ rc_status report() noexcept {
         return keep(RC_VALUE_ERROR, e.what());
     } catch (const NonFiniteError& e) {
         return keep(RC_NON_FINITE, e.what());
+    } catch (const OutOfMemoryError& e) {
+        return keep(RC_MEMORY_ERROR, e.what());
     } catch (const std::bad_alloc&) {
         return keep(RC_MEMORY_ERROR, "resnetcore: not enough memory; a smaller network or a smaller batch needs less");
     } catch (const std::length_error&) {

@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "capi/arguments.h"
+#include "capi/devices.h"
 #include "capi/guarded.h"
 #include "capi/handles.h"
 
@@ -13,16 +14,18 @@ namespace resnetcore::capi {
 namespace {
 
 template <class T>
-void predict(Model<T>& model, const rc_matrix* x, const rc_matrix* out) {
+void predict(Model<T>& model, const rc_matrix* x, const rc_matrix* out, rc_stream stream) {
     const char* operation = "rc_network_predict";
     require(x, operation, "x");
     if (x->rows < 0)
         throw ShapeError(std::string(operation) + ": x must have 0 rows or more, got " + std::to_string(x->rows));
-    Arguments arguments(operation);
+    Arguments arguments(operation, model.device(), true);
     arguments.check(x, "x", x->rows, model.topology().inputs, dtype_of<Compute<T>>, Use::read);
     arguments.check(out, "out", x->rows, model.outputs(), dtype_of<Compute<T>>, Use::written);
     arguments.check_overlaps();
-    model.predict(rows_of<Compute<T>>(*x), x->rows, rows_of<Compute<T>>(*out));
+    CallOrder order(arguments, stream);
+    model.predict(rows_of<Compute<T>>(*x), x->rows, rows_of<Compute<T>>(*out), memory_of(*x), memory_of(*out), !stream);
+    order.finish();
 }
 
 void check_lists(const char* operation, const rc_network* network, int n, const char* const* names,
@@ -37,9 +40,9 @@ void check_lists(const char* operation, const rc_network* network, int n, const 
 // The parameters that are named, each matrix checked.
 template <class T>
 std::vector<int> find_all(const Model<T>& model, int n, const char* const* names, const rc_matrix* values, Use use,
-                          const char* operation) {
+                          Arguments& arguments) {
+    const char* const operation = arguments.operation();
     std::vector<int> ids;
-    Arguments arguments(operation);
     for (int i = 0; i < n; ++i) {
         require(names[i], operation, ("names[" + std::to_string(i) + "]").c_str());
         ids.push_back(find_parameter(model.parameters(), names[i], operation));
@@ -51,14 +54,14 @@ std::vector<int> find_all(const Model<T>& model, int n, const char* const* names
     return ids;
 }
 
-// Dense arrays for these parameters, and where they are.
+// Dense arrays for these parameters, in memory of one device, and where they are.
 template <class T>
 struct DenseArrays {
-    std::vector<std::vector<T>> arrays;
+    std::vector<AlignedArray<T>> arrays;
 
-    DenseArrays(const ParameterList& list, const std::vector<int>& ids) {
+    DenseArrays(const ParameterList& list, const std::vector<int>& ids, Device& device = host_device()) {
         arrays.reserve(ids.size());
-        for (const int id : ids) arrays.emplace_back(static_cast<std::size_t>(list.all[id].size()));
+        for (const int id : ids) arrays.emplace_back(device, list.all[id].size());
     }
     template <class Pointer>
     std::vector<std::pair<int, Pointer>> pairs(const std::vector<int>& ids) {
@@ -69,35 +72,54 @@ struct DenseArrays {
     }
 };
 
-// move_row(of the caller's, of the dense array, columns)
-template <class T, class MoveRow>
-void for_rows(const rc_matrix& m, std::vector<T>& dense, MoveRow move_row) {
-    const MutableRows<T> rows = rows_of<T>(m);
-    for (std::int64_t i = 0; i < m.rows; ++i)
-        move_row(rows.data + i * rows.stride, dense.data() + i * m.columns, m.columns);
-}
-
 template <class T>
 void get_parameters(const Model<T>& model, int n, const char* const* names, const rc_matrix* values) {
-    const std::vector<int> ids = find_all(model, n, names, values, Use::written, "rc_network_get_parameters");
-    DenseArrays<Compute<T>> dense(model.parameters(), ids);
-    model.read(dense.template pairs<Compute<T>*>(ids));
+    const char* operation = "rc_network_get_parameters";
+    Arguments arguments(operation, model.device(), true);
+    const std::vector<int> ids = find_all(model, n, names, values, Use::written, arguments);
+    for (int i = 1; i < n; ++i)
+        if (values[i].device != values[0].device)
+            throw DeviceError(std::string(operation) + ": values must be on one device, got " +
+                              device_text(values[0].device, operation, "values[0]") + " and " +
+                              device_text(values[i].device, operation, "values[" + std::to_string(i) + "]"));
+    CallOrder order(arguments, nullptr);
+    using Element = Compute<T>;
+    Device& device = arguments.any_on_gpu() ? model.device() : host_device();
+    DenseArrays<Element> dense(model.parameters(), ids, device);
+    model.read(dense.template pairs<Element*>(ids), arguments.any_on_gpu() ? Memory::device : Memory::host);
     for (int i = 0; i < n; ++i)
-        for_rows(values[i], dense.arrays[i],
-                 [](auto* theirs, auto* ours, auto count) { std::copy_n(ours, count, theirs); });
+        device.kernels<Element>().narrow(values[i].rows, values[i].columns, {dense.arrays[i].data(), values[i].columns},
+                                         rows_of<Element>(values[i]));
+    order.finish();
 }
 
 template <class T>
 void set_parameters(Model<T>& model, int n, const char* const* names, const rc_matrix* values) {
     const char* operation = "rc_network_set_parameters";
-    const std::vector<int> ids = find_all(model, n, names, values, Use::read, operation);
+    Arguments arguments(operation, model.device(), true);
+    const std::vector<int> ids = find_all(model, n, names, values, Use::read, arguments);
+    const CallOrder order(arguments, nullptr);
     DenseArrays<Compute<T>> dense(model.parameters(), ids);
     for (int i = 0; i < n; ++i) {
-        for_rows(values[i], dense.arrays[i],
-                 [](auto* theirs, auto* ours, auto count) { std::copy_n(theirs, count, ours); });
+        const HostRows<Compute<T>> given(values[i], model.device());
+        const Rows<Compute<T>> rows = given.get();
+        for (std::int64_t row = 0; row < values[i].rows; ++row)
+            std::copy_n(rows.data + row * rows.stride, values[i].columns,
+                        dense.arrays[i].data() + row * values[i].columns);
         check_values(model.parameters().all[ids[i]], dense.arrays[i].data(), operation);
     }
-    model.write(dense.template pairs<const Compute<T>*>(ids));
+    model.write(dense.template pairs<const Compute<T>*>(ids));  // which waits
+}
+
+Device& device_of(const rc_network& network) {
+    return network.with([](const auto& model) -> Device& { return model.device(); });
+}
+
+void copy_to(const rc_network& network, Device& device, rc_network** copy, const char* operation) {
+    require(copy, operation, "copy");
+    auto result = std::make_unique<rc_network>(network);
+    result->stored.network = clone_to(network.stored.network, device);
+    *copy = result.release();
 }
 
 // A number about a network, or −1.
@@ -134,10 +156,14 @@ rc_status rc_network_save(const rc_network* network, const char* path) {
 rc_status rc_network_copy(const rc_network* network, rc_network** copy) {
     return guarded([&] {
         require(network, "rc_network_copy", "network");
-        require(copy, "rc_network_copy", "copy");
-        auto result = std::make_unique<rc_network>(*network);
-        result->stored.network = clone_to(network->stored.network, host_device());
-        *copy = result.release();
+        copy_to(*network, device_of(*network), copy, "rc_network_copy");
+    });
+}
+
+rc_status rc_network_copy_to(const rc_network* network, rc_device device, rc_network** copy) {
+    return guarded([&] {
+        require(network, "rc_network_copy_to", "network");
+        copy_to(*network, device_of(device, "rc_network_copy_to", "device"), copy, "rc_network_copy_to");
     });
 }
 
@@ -161,11 +187,20 @@ rc_dtype rc_network_dtype(const rc_network* network) {
     }));
 }
 
-rc_status rc_network_predict(const rc_network* network, const rc_matrix* x, rc_matrix* out) {
+rc_device rc_network_device(const rc_network* network) {
+    return static_cast<rc_device>(
+        query(network, "rc_network_device", [](const auto& model) { return number_of(model.device()); }));
+}
+
+rc_status rc_network_predict_on(const rc_network* network, const rc_matrix* x, rc_matrix* out, rc_stream stream) {
     return guarded([&] {
         require(network, "rc_network_predict", "network");
-        network->with([&](auto& model) { predict(model, x, out); });
+        network->with([&](auto& model) { predict(model, x, out, stream); });
     });
+}
+
+rc_status rc_network_predict(const rc_network* network, const rc_matrix* x, rc_matrix* out) {
+    return rc_network_predict_on(network, x, out, nullptr);
 }
 
 int64_t rc_network_parameter_count(const rc_network* network) {

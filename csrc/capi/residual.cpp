@@ -1,17 +1,14 @@
-// rc_residual_*: every matrix is checked, the block's dtype chosen, and csrc/functional called.
-#include "functional/residual.h"
-
-#include <algorithm>
+// rc_residual_*: every matrix is checked, the block's dtype and device chosen, and csrc/functional called.
 #include <cmath>
 #include <string>
 
 #include "base/error.h"
 #include "base/text.h"
 #include "capi/arguments.h"
+#include "capi/devices.h"
 #include "capi/guarded.h"
 #include "capi/names.h"
-#include "kernels/select.h"
-#include "runtime/aligned.h"
+#include "functional/stored_gradients.h"
 
 namespace resnetcore::capi {
 namespace {
@@ -30,7 +27,8 @@ struct Block {
     std::int64_t columns() const { return weights[0].columns; }
     rc_dtype dtype() const { return sources[0].dtype; }
 
-    void check(Arguments& arguments) const;
+    // All of them; the work is done where the first source is.
+    Arguments checked() const;
 };
 
 std::string indexed(const char* name, int i) { return std::string(name) + "[" + std::to_string(i) + "]"; }
@@ -40,7 +38,7 @@ void check_count(bool good, const char* operation, const char* name, const char*
         throw ShapeError(std::string(operation) + ": " + name + " must be " + range + ", got " + std::to_string(count));
 }
 
-void Block::check(Arguments& arguments) const {
+Arguments Block::checked() const {
     check_count(n >= 1, operation, "n", "at least 1", n);
     check_count(n_identity >= 0, operation, "n_identity", "at least 0", n_identity);
     require(sources, operation, "sources");
@@ -53,6 +51,7 @@ void Block::check(Arguments& arguments) const {
     if (rows() < 0 || columns() < 1)
         throw ShapeError(what + ": sources[0] must have 0 rows or more, and weights[0] 1 column or more, got " +
                          shape_text({rows(), sources[0].columns}) + " and " + shape_text({weights[0].rows, columns()}));
+    Arguments arguments(operation, device_of(sources[0].device, operation, "sources[0]"));
     for (int s = 0; s < n; ++s) {
         const std::int64_t inner = sources[s].columns;
         if (inner < 1)
@@ -64,6 +63,7 @@ void Block::check(Arguments& arguments) const {
     if (bias) arguments.check(bias, "bias", 1, columns(), dtype(), trained);
     for (int i = 0; i < n_identity; ++i)
         arguments.check(&identity[i], indexed("identity", i), rows(), columns(), dtype(), Use::read);
+    return arguments;
 }
 
 template <class T>
@@ -73,8 +73,9 @@ Matrix<T> matrix_of(const rc_matrix& m) {
 }
 
 template <class T>
-ResidualArguments<T> arguments_of(const Block& block) {
+ResidualArguments<T> arguments_of(const Block& block, Device& home) {
     ResidualArguments<T> arguments;
+    arguments.device = &home;
     for (int s = 0; s < block.n; ++s) {
         arguments.sources.push_back(matrix_of<T>(block.sources[s]));
         arguments.weights.push_back(matrix_of<T>(block.weights[s]));
@@ -84,6 +85,7 @@ ResidualArguments<T> arguments_of(const Block& block) {
     arguments.rows = block.rows();
     arguments.columns = block.columns();
     arguments.activation = activation_index(block.activation, block.operation);
+    check_fits(arguments, block.operation);
     return arguments;
 }
 
@@ -99,15 +101,14 @@ void with_dtype(rc_dtype dtype, Visit visit) {
 }
 
 template <class T>
-void forward(const Block& block, const rc_matrix& out) {
-    const ResidualArguments<T> arguments = arguments_of<T>(block);
+void forward(const ResidualArguments<T>& arguments, const rc_matrix& out) {
     if (out.dtype == dtype_of<T>)
         residual_forward(arguments, rows_of<T>(out));
     else
         residual_forward(arguments, {}, rows_of<Compute<T>>(out));
 }
 
-// The gradients that are wanted, and room for those that are only needed on the way.
+// The gradients that are wanted.
 struct Wanted {
     const rc_matrix *d_sources = nullptr, *d_weights = nullptr, *d_bias = nullptr, *d_identity = nullptr;
 };
@@ -132,63 +133,27 @@ void check_wanted(const Block& block, const Wanted& wanted, Arguments& arguments
                         Use::written);
 }
 
-// Results that the kernels do not write to the caller: gradients of weights in bfloat16, as they are computed, and what
-// nobody wants.
 template <class T>
-class Gradients {
-public:
-    Gradients(const Block& block, const Wanted& wanted, bool updates) : block_(block), wanted_(wanted) {
-        for (int s = 0; wanted.d_sources && s < block.n; ++s) views_.sources.push_back(rows_of<T>(wanted.d_sources[s]));
-        if (wanted.d_weights || updates)
-            for (int s = 0; s < block.n; ++s)
-                views_.weights.push_back(
-                    weight_rows(wanted.d_weights ? &wanted.d_weights[s] : nullptr, block.weights[s]));
-        if (wanted.d_bias || (updates && block.bias)) views_.bias = weight_rows(wanted.d_bias, *block.bias).data;
-        if (wanted.d_identity && block.n_identity > 0) {
-            views_.delta = rows_of<T>(wanted.d_identity[0]);
-        } else {
-            delta_ = AlignedArray<T>(block.rows() * block.columns());
-            views_.delta = {delta_.data(), block.columns()};
-        }
-    }
-
-    const ResidualGradients<T>& views() const { return views_; }
-
-    // Once they are computed: what the caller wants otherwise, or again.
-    void deliver() const {
-        for (int s = 0; wanted_.d_weights && s < block_.n; ++s) round(views_.weights[s], wanted_.d_weights[s]);
-        if (wanted_.d_bias) round({views_.bias, block_.columns()}, *wanted_.d_bias);
-        for (int i = 1; wanted_.d_identity && i < block_.n_identity; ++i) {
-            const MutableRows<T> copy = rows_of<T>(wanted_.d_identity[i]);
-            for (std::int64_t row = 0; row < block_.rows(); ++row)
-                std::copy_n(views_.delta.data + row * views_.delta.stride, block_.columns(),
-                            copy.data + row * copy.stride);
-        }
-    }
-
-private:
-    MutableRows<Compute<T>> weight_rows(const rc_matrix* wanted, const rc_matrix& shape) {
-        if (wanted && wanted->dtype == dtype_of<Compute<T>>) return rows_of<Compute<T>>(*wanted);
-        rooms_.emplace_back(shape.rows * shape.columns);
-        return {rooms_.back().data(), shape.columns};
-    }
-    static void round(MutableRows<Compute<T>> from, const rc_matrix& to) {
-        if constexpr (!computes_itself<T>)
-            if (to.dtype == dtype_of<T>) kernels<T>().narrow(to.rows, to.columns, from, rows_of<T>(to));
-    }
-
-    const Block& block_;
-    const Wanted& wanted_;
-    ResidualGradients<T> views_;
-    std::vector<AlignedArray<Compute<T>>> rooms_;
-    AlignedArray<T> delta_;
-};
+StoredSum<T> sum_of(const rc_matrix& m) {
+    StoredSum<T> sum;
+    if (m.dtype == dtype_of<T>)
+        sum.rounded = rows_of<T>(m);
+    else
+        sum.wide = rows_of<Compute<T>>(m);
+    return sum;
+}
 
 template <class T>
-void backward(const Block& block, const rc_matrix& grad, const rc_matrix& a, const Wanted& wanted) {
-    const Gradients<T> gradients(block, wanted, false);
-    residual_backward<T>(arguments_of<T>(block), rows_of<T>(grad), rows_of<T>(a), gradients.views());
-    gradients.deliver();
+StoredGradients<T> gradients_of(const Block& block, const Wanted& wanted) {
+    StoredGradients<T> out;
+    for (int s = 0; s < block.n; ++s) {
+        if (wanted.d_sources) out.sources.push_back(rows_of<T>(wanted.d_sources[s]));
+        if (wanted.d_weights) out.weights.push_back(sum_of<T>(wanted.d_weights[s]));
+    }
+    if (wanted.d_bias) out.bias = sum_of<T>(*wanted.d_bias);
+    for (int i = 0; wanted.d_identity && i < block.n_identity; ++i)
+        out.deltas.push_back(rows_of<T>(wanted.d_identity[i]));
+    return out;
 }
 
 template <class T>
@@ -198,66 +163,105 @@ Strided<T> in_place(const rc_matrix& m) {
 }
 
 template <class T>
-void update(const Block& block, const rc_matrix& grad, const rc_matrix& a, double lr, const Wanted& wanted) {
-    const auto rate = static_cast<Compute<T>>(lr);
-    if (!(rate > 0 && std::isfinite(rate)))
-        throw ValueError(std::string(block.operation) + ": lr must be positive and finite in its dtype, got " +
-                         number_text(lr));
-    const Gradients<T> gradients(block, wanted, true);
-    const ResidualGradients<T>& views = gradients.views();
-    residual_backward<T>(arguments_of<T>(block), rows_of<T>(grad), rows_of<T>(a), views);
-    gradients.deliver();
-    for (int s = 0; s < block.n; ++s) descend(in_place<T>(block.weights[s]), views.weights[s].data, lr);
-    if (block.bias) descend(in_place<T>(*block.bias), views.bias, lr);
+TrainedMatrices<T> trained_of(const Block& block) {
+    TrainedMatrices<T> trained;
+    for (int s = 0; s < block.n; ++s) trained.weights.push_back(in_place<T>(block.weights[s]));
+    if (block.bias) trained.bias = in_place<T>(*block.bias);
+    return trained;
 }
 
-void check_all(const Block& block, const rc_matrix* grad, const rc_matrix* a, const Wanted& wanted) {
-    Arguments arguments(block.operation);
-    block.check(arguments);
+template <class T>
+void check_rate(double lr, const char* operation) {
+    const auto rate = static_cast<Compute<T>>(lr);
+    if (!(rate > 0 && std::isfinite(rate)))
+        throw ValueError(std::string(operation) + ": lr must be positive and finite in its dtype, got " +
+                         number_text(lr));
+}
+
+Arguments check_all(const Block& block, const rc_matrix* grad, const rc_matrix* a, const Wanted& wanted) {
+    Arguments arguments = block.checked();
     arguments.check(grad, "grad", block.rows(), block.columns(), block.dtype(), Use::read);
     arguments.check(a, "a", block.rows(), block.columns(), block.dtype(), Use::read);
     check_wanted(block, wanted, arguments);
     arguments.check_overlaps();
+    return arguments;
 }
 
 }  // namespace
 }  // namespace resnetcore::capi
 
+using namespace resnetcore;
 using namespace resnetcore::capi;
+
+rc_status rc_residual_forward_on(int n, const rc_matrix* sources, const rc_matrix* weights, const rc_matrix* bias,
+                                 int n_identity, const rc_matrix* identity, rc_activation activation, rc_matrix* out,
+                                 rc_stream stream) {
+    return guarded([&] {
+        const Block block{"rc_residual_forward", n, sources, weights, bias, n_identity, identity, activation};
+        Arguments checked = block.checked();
+        checked.check(out, "out", block.rows(), block.columns(), block.dtype(), Use::written, unrounded(block.dtype()));
+        checked.check_overlaps();
+        CallOrder order(checked, stream);
+        with_dtype(block.dtype(),
+                   [&](auto element) { forward(arguments_of<decltype(element)>(block, checked.home()), *out); });
+        order.finish();
+    });
+}
+
+rc_status rc_residual_backward_on(const rc_matrix* grad, const rc_matrix* a, int n, const rc_matrix* sources,
+                                  const rc_matrix* weights, const rc_matrix* bias, int n_identity,
+                                  const rc_matrix* identity, rc_activation activation, rc_matrix* d_sources,
+                                  rc_matrix* d_weights, rc_matrix* d_bias, rc_matrix* d_identity, rc_stream stream) {
+    return guarded([&] {
+        const Block block{"rc_residual_backward", n, sources, weights, bias, n_identity, identity, activation};
+        const Wanted wanted{d_sources, d_weights, d_bias, d_identity};
+        const Arguments checked = check_all(block, grad, a, wanted);
+        CallOrder order(checked, stream);
+        with_dtype(block.dtype(), [&](auto element) {
+            using T = decltype(element);
+            residual_backward<T>(arguments_of<T>(block, checked.home()), rows_of<T>(*grad), rows_of<T>(*a),
+                                 gradients_of<T>(block, wanted));
+        });
+        order.finish();
+    });
+}
+
+rc_status rc_residual_update_on(const rc_matrix* grad, const rc_matrix* a, int n, const rc_matrix* sources,
+                                rc_matrix* weights, rc_matrix* bias, int n_identity, const rc_matrix* identity,
+                                rc_activation activation, double lr, rc_matrix* d_sources, rc_matrix* d_identity,
+                                rc_stream stream) {
+    return guarded([&] {
+        const Block block{"rc_residual_update", n,        sources,    weights,     bias,
+                          n_identity,           identity, activation, Use::written};
+        const Wanted wanted{d_sources, nullptr, nullptr, d_identity};
+        const Arguments checked = check_all(block, grad, a, wanted);
+        with_dtype(block.dtype(), [&](auto element) { check_rate<decltype(element)>(lr, block.operation); });
+        CallOrder order(checked, stream);
+        with_dtype(block.dtype(), [&](auto element) {
+            using T = decltype(element);
+            residual_update<T>(arguments_of<T>(block, checked.home()), rows_of<T>(*grad), rows_of<T>(*a),
+                               trained_of<T>(block), lr, gradients_of<T>(block, wanted));
+        });
+        order.finish();
+    });
+}
 
 rc_status rc_residual_forward(int n, const rc_matrix* sources, const rc_matrix* weights, const rc_matrix* bias,
                               int n_identity, const rc_matrix* identity, rc_activation activation, rc_matrix* out) {
-    return guarded([&] {
-        const Block block{"rc_residual_forward", n, sources, weights, bias, n_identity, identity, activation};
-        Arguments arguments(block.operation);
-        block.check(arguments);
-        arguments.check(out, "out", block.rows(), block.columns(), block.dtype(), Use::written,
-                        unrounded(block.dtype()));
-        arguments.check_overlaps();
-        with_dtype(block.dtype(), [&](auto element) { forward<decltype(element)>(block, *out); });
-    });
+    return rc_residual_forward_on(n, sources, weights, bias, n_identity, identity, activation, out, nullptr);
 }
 
 rc_status rc_residual_backward(const rc_matrix* grad, const rc_matrix* a, int n, const rc_matrix* sources,
                                const rc_matrix* weights, const rc_matrix* bias, int n_identity,
                                const rc_matrix* identity, rc_activation activation, rc_matrix* d_sources,
                                rc_matrix* d_weights, rc_matrix* d_bias, rc_matrix* d_identity) {
-    return guarded([&] {
-        const Block block{"rc_residual_backward", n, sources, weights, bias, n_identity, identity, activation};
-        const Wanted wanted{d_sources, d_weights, d_bias, d_identity};
-        check_all(block, grad, a, wanted);
-        with_dtype(block.dtype(), [&](auto element) { backward<decltype(element)>(block, *grad, *a, wanted); });
-    });
+    return rc_residual_backward_on(grad, a, n, sources, weights, bias, n_identity, identity, activation, d_sources,
+                                   d_weights, d_bias, d_identity, nullptr);
 }
 
 rc_status rc_residual_update(const rc_matrix* grad, const rc_matrix* a, int n, const rc_matrix* sources,
                              rc_matrix* weights, rc_matrix* bias, int n_identity, const rc_matrix* identity,
                              rc_activation activation, double lr, rc_matrix* d_sources, rc_matrix* d_identity) {
-    return guarded([&] {
-        const Block block{"rc_residual_update", n,        sources,    weights,     bias,
-                          n_identity,           identity, activation, Use::written};
-        const Wanted wanted{d_sources, nullptr, nullptr, d_identity};
-        check_all(block, grad, a, wanted);
-        with_dtype(block.dtype(), [&](auto element) { update<decltype(element)>(block, *grad, *a, lr, wanted); });
-    });
+    return rc_residual_update_on(grad, a, n, sources, weights, bias, n_identity, identity, activation, lr, d_sources,
+                                 d_identity, nullptr);
 }

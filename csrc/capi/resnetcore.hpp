@@ -38,10 +38,17 @@ constexpr rc_dtype dtype_of() {
     return std::is_same_v<Element, float> ? RC_FLOAT32 : std::is_same_v<Element, double> ? RC_FLOAT64 : RC_INT64;
 }
 
+// "cpu", "cuda" or "cuda:1".
+inline rc_device find_device(const std::string& name) {
+    rc_device device = RC_CPU;
+    check(rc_find_device(name.c_str(), &device));
+    return device;
+}
+
 // Somebody else's rows, `stride` elements apart.
 template <class T>
-rc_matrix view(T* data, std::int64_t rows, std::int64_t columns, std::int64_t stride) {
-    return {const_cast<std::remove_const_t<T>*>(data), rows, columns, stride, dtype_of<T>()};
+rc_matrix view(T* data, std::int64_t rows, std::int64_t columns, std::int64_t stride, rc_device device = RC_CPU) {
+    return {const_cast<std::remove_const_t<T>*>(data), rows, columns, stride, dtype_of<T>(), device};
 }
 template <class T>
 rc_matrix view(T* data, std::int64_t rows, std::int64_t columns) {
@@ -88,19 +95,31 @@ public:
         check(rc_network_copy(get(), &copy));
         return Network(copy);
     }
+    // A copy on that device.
+    Network to(rc_device device) const {
+        rc_network* copy = nullptr;
+        check(rc_network_copy_to(get(), device, &copy));
+        return Network(copy);
+    }
 
     std::int64_t inputs() const { return rc_network_inputs(get()); }
     std::int64_t outputs() const { return rc_network_outputs(get()); }
     std::int64_t layers() const { return rc_network_layers(get()); }
     rc_dtype dtype() const { return rc_network_dtype(get()); }
+    rc_device device() const { return rc_network_device(get()); }
 
-    // Outputs (logits); T is double for a network of float64.
+    // Outputs (logits), on the CPU; T is double for a network of float64.
     template <class T = float>
     Matrix<T> predict(const rc_matrix& x) const {
         Matrix<T> out(x.rows > 0 ? x.rows : 0, outputs());
         rc_matrix view = out;
         check(rc_network_predict(get(), &x, &view));
         return out;
+    }
+
+    // To where `out` is, in the order of a stream.
+    void predict(const rc_matrix& x, rc_matrix out, rc_stream stream = nullptr) const {
+        check(rc_network_predict_on(get(), &x, &out, stream));
     }
 
     std::vector<rc_parameter> parameters() const {
@@ -146,9 +165,12 @@ public:
         : Trainer(network, weighted(settings, class_weight)) {}
 
     // One update; the loss of before it.
-    double step(const rc_matrix& x, const rc_matrix& y, double lr) { return step(x, y, nullptr, lr); }
-    double step(const rc_matrix& x, const rc_matrix& y, const rc_matrix& sample_weight, double lr) {
-        return step(x, y, &sample_weight, lr);
+    double step(const rc_matrix& x, const rc_matrix& y, double lr, rc_stream stream = nullptr) {
+        return step(x, y, nullptr, lr, stream);
+    }
+    double step(const rc_matrix& x, const rc_matrix& y, const rc_matrix& sample_weight, double lr,
+                rc_stream stream = nullptr) {
+        return step(x, y, &sample_weight, lr, stream);
     }
     std::int64_t steps() const { return rc_trainer_steps(trainer_.get()); }
 
@@ -161,9 +183,9 @@ private:
         settings.classes = static_cast<std::int64_t>(class_weight.size());
         return settings;
     }
-    double step(const rc_matrix& x, const rc_matrix& y, const rc_matrix* sample_weight, double lr) {
+    double step(const rc_matrix& x, const rc_matrix& y, const rc_matrix* sample_weight, double lr, rc_stream stream) {
         double loss = 0;
-        check(rc_trainer_step(trainer_.get(), &x, &y, sample_weight, lr, &loss));
+        check(rc_trainer_step_on(trainer_.get(), &x, &y, sample_weight, lr, &loss, stream));
         return loss;
     }
 

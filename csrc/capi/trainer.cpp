@@ -1,10 +1,12 @@
 // rc_trainer_*: settings as the training code takes them, and one step.
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "base/error.h"
 #include "capi/arguments.h"
+#include "capi/devices.h"
 #include "capi/guarded.h"
 #include "capi/handles.h"
 #include "capi/names.h"
@@ -60,7 +62,8 @@ TrainingSettings checked_settings(const rc_training& given, std::int64_t outputs
 }
 
 template <class T>
-double step(Training<T>& training, const rc_matrix* x, const rc_matrix* y, const rc_matrix* sample_weight, double lr) {
+double step(Training<T>& training, const rc_matrix* x, const rc_matrix* y, const rc_matrix* sample_weight, double lr,
+            rc_stream stream) {
     using Element = Compute<T>;
     const char* operation = "rc_trainer_step";
     check_lr<T>(lr, operation);
@@ -72,7 +75,8 @@ double step(Training<T>& training, const rc_matrix* x, const rc_matrix* y, const
         throw ShapeError(std::string(operation) + ": x must have at least 1 row, got " + std::to_string(rows));
     check_training_rows(topology, rows, training.settings.accumulate, operation);
     const bool labels = training.settings.loss.takes_labels() && y->dtype == RC_INT64;
-    Arguments arguments(operation);
+    Device& device = training.model->device();
+    Arguments arguments(operation, device, true);
     arguments.check(x, "x", rows, topology.inputs, dtype_of<Element>, Use::read);
     if (labels)
         arguments.check(y, "y", rows, 1, RC_INT64, Use::read);
@@ -80,22 +84,33 @@ double step(Training<T>& training, const rc_matrix* x, const rc_matrix* y, const
         arguments.check(y, "y", rows, outputs, dtype_of<Element>, Use::read);
     if (sample_weight) arguments.check(sample_weight, "sample_weight", rows, 1, dtype_of<Element>, Use::read);
 
+    const CallOrder order(arguments, stream);
+    // What is checked is copied to the CPU, and the copy is what is used.
     GivenTargets<T> given;
     std::vector<std::int64_t> label_column;
     std::vector<Element> weight_column;
+    std::optional<HostRows<Element>> probabilities;
     if (labels) {
-        label_column = column_of<std::int64_t>(*y);
+        label_column = column_of<std::int64_t>(*y, device);
         given.labels = label_column.data();
+    } else if (training.settings.loss.takes_probabilities()) {
+        probabilities.emplace(*y, device);
+        given.values = probabilities->get();
     } else {
         given.values = rows_of<Element>(*y);
+        given.values_in = memory_of(*y);
     }
     if (sample_weight) {
-        weight_column = column_of<Element>(*sample_weight);
+        weight_column = column_of<Element>(*sample_weight, device);
         given.sample_weight = weight_column.data();
     }
     const CheckedTargets<T> targets(given, training.settings.loss, rows, outputs, operation);
+    BatchRows<T> batch;
+    batch.x = rows_of<Element>(*x);
+    batch.rows = rows;
+    batch.x_in = memory_of(*x);
     const auto held = training.model->hold();
-    return training.step({rows_of<Element>(*x), rows}, targets, lr, operation);
+    return training.step(batch, targets, lr, operation);  // which waits, and nothing that comes after may fail
 }
 
 }  // namespace
@@ -127,6 +142,7 @@ rc_status rc_trainer_create(rc_network* network, const rc_training* settings, rc
             [&](const auto& model) {
                 const TrainingSettings checked = checked_settings(*settings, model->outputs(), operation);
                 using T = typename std::decay_t<decltype(*model)>::Scalar;
+                const auto held = model->hold();  // its device is where the optimizer's arrays are made
                 return std::make_unique<rc_trainer>(
                     rc_trainer{std::make_unique<Training<T>>(model, checked, operation)});
             },
@@ -137,14 +153,19 @@ rc_status rc_trainer_create(rc_network* network, const rc_training* settings, rc
 
 void rc_trainer_free(rc_trainer* trainer) { delete trainer; }
 
-rc_status rc_trainer_step(rc_trainer* trainer, const rc_matrix* x, const rc_matrix* y, const rc_matrix* sample_weight,
-                          double lr, double* loss) {
+rc_status rc_trainer_step_on(rc_trainer* trainer, const rc_matrix* x, const rc_matrix* y,
+                             const rc_matrix* sample_weight, double lr, double* loss, rc_stream stream) {
     return guarded([&] {
         require(trainer, "rc_trainer_step", "trainer");
-        const double before = std::visit([&](const auto& training) { return step(*training, x, y, sample_weight, lr); },
-                                         trainer->training);
+        const double before = std::visit(
+            [&](const auto& training) { return step(*training, x, y, sample_weight, lr, stream); }, trainer->training);
         if (loss) *loss = before;
     });
+}
+
+rc_status rc_trainer_step(rc_trainer* trainer, const rc_matrix* x, const rc_matrix* y, const rc_matrix* sample_weight,
+                          double lr, double* loss) {
+    return rc_trainer_step_on(trainer, x, y, sample_weight, lr, loss, nullptr);
 }
 
 int64_t rc_trainer_steps(const rc_trainer* trainer) {

@@ -14,15 +14,19 @@ namespace {
 
 constexpr const char* rebuild = "`RESNETCORE_CUDA=ON pip install` builds it with CUDA";
 
-// Beside the library that this function is in; RESNETCORE_CUDA_LIBRARY names another.
+// Beside the library that this function is in, or in the folder above, where a wheel has it: libresnetcore.so is in one
+// of its own. RESNETCORE_CUDA_LIBRARY names another.
 std::string path_of_module() {
+    constexpr const char* name = "libresnetcore_cuda.so";
     const char* named = std::getenv("RESNETCORE_CUDA_LIBRARY");
     if (named && *named) return named;
     Dl_info self = {};
     dladdr(reinterpret_cast<void*>(&path_of_module), &self);
     const std::string path = self.dli_fname ? self.dli_fname : "";
-    const std::size_t folder = path.rfind('/');
-    return (folder == std::string::npos ? "" : path.substr(0, folder + 1)) + "libresnetcore_cuda.so";
+    const std::size_t slash = path.rfind('/');
+    const std::string folder = slash == std::string::npos ? "" : path.substr(0, slash + 1);
+    const std::string above = folder + "../" + name;
+    return access((folder + name).c_str(), F_OK) != 0 && access(above.c_str(), F_OK) == 0 ? above : folder + name;
 }
 
 const CudaModule& load() {

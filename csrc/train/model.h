@@ -2,7 +2,8 @@
 // unless they say that it is in memory of the device.
 // One caller at a time: functions lock, but for the few at the end, for whoever trains it and holds it meanwhile. Who
 // lets go of it has waited for the device; or has left an Unsettled, which is settled before anyone else gets it; or is
-// a Vjp (train/vjp.h), whose work only the device's next work has to come after.
+// a Vjp (train/vjp.h) or a prediction in the order of a stream, whose work only the device's next work has to come
+// after.
 #pragma once
 
 #include <memory>
@@ -53,9 +54,12 @@ public:
     // Likewise; nothing can fail once it begins.
     void write(const std::vector<std::pair<int, const Compute<T>*>>& values);
 
-    // out: (rows, outputs).
+    // out: (rows, outputs). A device takes so many rows at once, as activations need memory there. Where `out` is in
+    // its memory, it need not have `waited` for the work at return: then the caller orders what follows
+    // (runtime/stream_order.h).
+    static constexpr std::int64_t most_rows_on_device = 16384;
     void predict(Rows<Compute<T>> x, std::int64_t rows, MutableRows<Compute<T>> out, Memory x_in = Memory::host,
-                 Memory out_in = Memory::host);
+                 Memory out_in = Memory::host, bool waited = true);
     // The loss in inference mode; `out` gets the outputs, (rows, outputs). Both it and `target` are the host's.
     double loss(Rows<Compute<T>> x, std::int64_t rows, const LossTarget<T>& target, Compute<T>* out,
                 Memory x_in = Memory::host);
@@ -98,6 +102,8 @@ private:
     Model(const CurrentDevice&, Device& device, Topology topology, std::uint64_t seed);
     void check_terms() const;
     void fold();
+    void predict_part(Rows<Compute<T>> x, std::int64_t rows, MutableRows<Compute<T>> out, Memory x_in, Memory out_in,
+                      bool waited);
     // A forward pass that keeps every activation.
     std::unique_ptr<BatchExecutor<T>> forward(const Frame<T>& frame, bool training);
 

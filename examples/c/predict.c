@@ -11,7 +11,7 @@ static int fail(const char* message) {
 
 int main(int argc, char** argv) {
     rc_network* network;
-    rc_matrix x = {NULL, 1, 0, 0, RC_FLOAT32}, out = x;
+    rc_matrix x = {NULL, 1, 0, 0, RC_FLOAT32, RC_CPU}, out = x;
     int64_t i, read = 0;
     int failed = 0;
 

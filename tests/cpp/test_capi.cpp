@@ -68,7 +68,7 @@ rc_network* load() {
 
 template <class T>
 rc_matrix matrix(MatrixOf<T>& m) {
-    return {m.data(), m.rows, m.columns, m.stride, sizeof(T) == 4 ? RC_FLOAT32 : RC_FLOAT64};
+    return {m.data(), m.rows, m.columns, m.stride, sizeof(T) == 4 ? RC_FLOAT32 : RC_FLOAT64, RC_CPU};
 }
 
 template <class T>
@@ -149,7 +149,7 @@ void network_memory() {
                 CHECK(rc_trainer_create(network, &settings, &trainer) == RC_OK, "%s", rc_last_error());
                 Guarded<std::int64_t> labels(rows, flush);
                 for (std::int64_t i = 0; i < rows; ++i) labels[i] = i % outputs;
-                const rc_matrix y = {labels.data(), rows, 1, 1, RC_INT64};
+                const rc_matrix y = {labels.data(), rows, 1, 1, RC_INT64, RC_CPU};
                 double loss = -1;
                 CHECK(rc_trainer_step(trainer, &from, &y, nullptr, 0.01, &loss) == RC_OK, "%s", rc_last_error());
                 CHECK(loss > 0 && rc_trainer_steps(trainer) == 1, "loss %g", loss);
@@ -194,8 +194,8 @@ bool loads() {
     if (status != RC_OK) return false;
     std::vector<float> x(static_cast<std::size_t>(rc_network_inputs(network)), 0.5f);
     std::vector<float> out(static_cast<std::size_t>(rc_network_outputs(network)));
-    const rc_matrix from = {x.data(), 1, static_cast<std::int64_t>(x.size()), 0, RC_FLOAT32};
-    rc_matrix to = {out.data(), 1, static_cast<std::int64_t>(out.size()), 0, RC_FLOAT32};
+    const rc_matrix from = {x.data(), 1, static_cast<std::int64_t>(x.size()), 0, RC_FLOAT32, RC_CPU};
+    rc_matrix to = {out.data(), 1, static_cast<std::int64_t>(out.size()), 0, RC_FLOAT32, RC_CPU};
     CHECK(rc_network_predict(network, &from, &to) == RC_OK, "%s", rc_last_error());
     rc_network_free(network);
     return true;
@@ -228,9 +228,9 @@ void threads() {
     CHECK(rc_trainer_create(trained, &settings, &trainer) == RC_OK, "%s", rc_last_error());
     std::vector<float> x(40 * inputs), y(40 * outputs, 0.25f), serial(40 * outputs);
     for (float& value : x) value = static_cast<float>(real());
-    const rc_matrix from = {x.data(), 40, inputs, inputs, RC_FLOAT32},
-                    target = {y.data(), 40, outputs, outputs, RC_FLOAT32};
-    rc_matrix to = {serial.data(), 40, outputs, outputs, RC_FLOAT32};
+    const rc_matrix from = {x.data(), 40, inputs, inputs, RC_FLOAT32, RC_CPU},
+                    target = {y.data(), 40, outputs, outputs, RC_FLOAT32, RC_CPU};
+    rc_matrix to = {serial.data(), 40, outputs, outputs, RC_FLOAT32, RC_CPU};
     CHECK(rc_network_predict(shared, &from, &to) == RC_OK, "%s", rc_last_error());
     std::vector<int> bad(4);
     std::vector<std::thread> all;
@@ -239,7 +239,7 @@ void threads() {
             const std::string mine = "n must be at least 1, got " + std::to_string(-number);
             for (int i = 0; i < 50; ++i) {
                 std::vector<float> own(40 * outputs);
-                rc_matrix out = {own.data(), 40, outputs, outputs, RC_FLOAT32};
+                rc_matrix out = {own.data(), 40, outputs, outputs, RC_FLOAT32, RC_CPU};
                 bad[number] += rc_network_predict(shared, &from, &out) != RC_OK || own != serial;
                 bad[number] += rc_trainer_step(trainer, &from, &target, nullptr, 0.01, nullptr) != RC_OK;
                 rc_residual_forward(-number, &from, &from, nullptr, 0, nullptr, RC_RELU, &out);

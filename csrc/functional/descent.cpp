@@ -1,24 +1,30 @@
-#include "functional/device_descent.h"
+#include "functional/descent.h"
 
 #include "runtime/gathered.h"
 
 namespace resnetcore {
 
 template <class T>
-DeviceDescent<T>::DeviceDescent(Device& device, const Strided<T>& w, double lr)
+Descent<T>::Descent(Device& device, const Strided<T>& w, double lr)
     : device_(device),
       w_(w),
+      lr_(lr),
       gradient_(device, w.rows * w.columns),
-      dense_(device, w.rows * w.columns),
-      transposed_(device, has_contiguous_rows() ? 0 : w.rows * w.columns),
-      hyper_(device, 1) {
+      dense_(device),
+      transposed_(device),
+      hyper_(device) {
+    if (device.is_host()) return;
+    dense_.reserve(w.rows * w.columns);
+    if (!has_contiguous_rows()) transposed_.reserve(w.rows * w.columns);
+    hyper_.reserve(1);
     Hyper<Compute<T>> hyper;
     hyper.lr = static_cast<Compute<T>>(lr);
     device_.upload(hyper_.data(), &hyper, sizeof hyper);
 }
 
 template <class T>
-void DeviceDescent<T>::step() {
+void Descent<T>::step() {
+    if (device_.is_host()) return descend(w_, gradient_.data(), lr_);
     gather_strided(device_, w_.rows, w_.columns, w_.data, w_.row_stride, w_.column_stride, dense_.data());
     UpdateVectorArgs<Compute<T>> args;
     args.size = w_.rows * w_.columns;
@@ -33,8 +39,8 @@ void DeviceDescent<T>::step() {
     store(w_.columns, w_.rows, {transposed_.data(), w_.rows}, {w_.data, w_.column_stride});
 }
 
-template class DeviceDescent<float>;
-template class DeviceDescent<double>;
-template class DeviceDescent<bfloat16>;
+template class Descent<float>;
+template class Descent<double>;
+template class Descent<bfloat16>;
 
 }  // namespace resnetcore

@@ -1,4 +1,5 @@
-// The article's rule of update on a device that is not the host: what `descend` (functional/residual.h) does there.
+// The article's rule of update of one weight or bias, on any device: on the host `descend` (functional/residual.h), on
+// another what it does there.
 #pragma once
 
 #include "functional/residual.h"
@@ -7,12 +8,12 @@
 
 namespace resnetcore {
 
-// Of one weight or bias, whose rows or columns are contiguous.
+// On a device that is not the host, its rows or columns are contiguous.
 template <class T>
-class DeviceDescent {
+class Descent {
 public:
     // Makes room: everything that can fail for lack of memory is done here.
-    DeviceDescent(Device& device, const Strided<T>& w, double lr);
+    Descent(Device& device, const Strided<T>& w, double lr);
 
     // To be filled: (rows, columns), dense.
     MutableRows<Compute<T>> gradient() { return {gradient_.data(), w_.columns}; }
@@ -24,12 +25,13 @@ private:
 
     Device& device_;
     const Strided<T> w_;
-    AlignedArray<Compute<T>> gradient_, dense_, transposed_;
+    const double lr_;
+    AlignedArray<Compute<T>> gradient_, dense_, transposed_;  // the host needs the first alone
     AlignedArray<Hyper<Compute<T>>> hyper_;
 };
 
-extern template class DeviceDescent<float>;
-extern template class DeviceDescent<double>;
-extern template class DeviceDescent<bfloat16>;
+extern template class Descent<float>;
+extern template class Descent<double>;
+extern template class Descent<bfloat16>;
 
 }  // namespace resnetcore
