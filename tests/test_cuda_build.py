@@ -35,8 +35,8 @@ MATRIX_INSTRUCTIONS = {"8bfloat16": 8, "10bfloat16x2": 24, "If": 0, "Id": 0}
 HOPPER = {"wide_sum_kernel": (4, 2), "wide_weights_kernel": (4, 4), "chain_kernel": (4, 1)}
 # What their launch bounds leave a thread before its warpgroup gives registers back or takes more, and how many kinds of
 # warpgroups do so.
-HOPPER_REGISTERS = {"wide_sum_kernel": (96, 3), "wide_weights_kernel": (168, 2), "chain_kernel": (168, 2)}
-# Of a chain whose layers are all up to 64 wide, of half the columns.
+HOPPER_REGISTERS = {"wide_sum_kernel": (96, 3), "wide_weights_kernel": (168, 2), "chain_kernel": (96, 2)}
+# A chain's is of half the columns: its sums leave registers for four warpgroups.
 HOPPER_PRODUCT = r"HGMMA\.64x(128|64)x16\.F32\.BF16"
 # ptxas remarks on wgmma that it serialises or waits for early, and on setmaxnreg that it ignores: C7508, C7510, C7517, …
 REMARK = r"\(C75\d\d\).*"

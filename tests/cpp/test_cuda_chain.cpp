@@ -198,7 +198,7 @@ void chains_of_every_kind() {
     int whole = 0;  // others need more room on the chip at a time
     for (int turn = 0; turn < 36; ++turn) {
         const bool integers = turn % 4 == 0, goes_back = turn % 3 == 1;
-        const std::int64_t rows = one_of({1, 17, 64, 65, 128, 190, 200, 330}), inputs = one_of({5, 20, 64, 130});
+        const std::int64_t rows = one_of({1, 17, 64, 65, 128, 190, 200, 330, 450}), inputs = one_of({5, 20, 64, 130});
         // Integers stay small enough to be exact only where sums are short.
         const int depth = integers ? 2 : static_cast<int>(one_of({2, 3, 4, 6}));
         Steps steps(rows, inputs, random_layers(inputs, depth), goes_back, integers ? Fill::integers : Fill::reals,

@@ -165,6 +165,21 @@ struct Ring {
     }
 };
 
+void several_groups_meet() {
+    run(5 * warpgroup, [] {
+        const std::uint32_t group = threadIdx.x / warpgroup;
+        if (group == 0) return;
+        const int pair = static_cast<int>(group + 1) / 2;
+        for (int round = 0; round < 3; ++round) {
+            store(shared_memory() + 16 * threadIdx.x, static_cast<float>(threadIdx.x), static_cast<float>(round));
+            meet_groups(pair, 2);
+            const Shared other = shared_memory() + 16 * (threadIdx.x + (group % 2 != 0 ? warpgroup : 0u - warpgroup));
+            CHECK(load(other + 4) == static_cast<float>(round), "thread %u", threadIdx.x);
+            meet_groups(pair, 2);
+        }
+    });
+}
+
 void groups_meet() {
     for (int turn = 0; turn < 2; ++turn)
         run(3 * warpgroup, [] {
@@ -395,6 +410,8 @@ void meetings_are_checked() {
     block_is_refused({"waits in barrier.sync 1"}, [] {
         if (threadIdx.x >= 32) meet_group(1);
     });
+    block_is_refused({"barrier 1 is one of 128 threads", "barrier 1 is one of 256 threads"},
+                     [] { meet_groups(1, threadIdx.x < 32 ? 1 : 2); });
     block_is_refused({"a thread may still be reading it", "it was written, and not waited for"}, [] {
         for (int round = 0; round < 2; ++round) {
             store(shared_memory() + 16 * threadIdx.x, 1, 2);
@@ -433,6 +450,7 @@ int main() {
     for (int steps : {1, 2, 3, 9})
         for (int turn = 0; turn < 2; ++turn) Ring{steps}();
     groups_meet();
+    several_groups_meet();
     products_are_ordered();
     rings_are_ordered();
     copies_and_barriers_are_checked();

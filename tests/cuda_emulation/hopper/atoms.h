@@ -3,6 +3,7 @@
 
 #include <cuda.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 
@@ -65,12 +66,21 @@ inline void load_words(Shared from, std::uint32_t (&x)[4]) {
     if (from % sizeof x != 0) emulation::fail("a load from shared address %u", from);
     for (int i = 0; i < 4; ++i) x[i] = load_word(from + 4 * static_cast<std::uint32_t>(i));
 }
+inline void write_words(void* to, const std::uint32_t (&x)[4]) {
+    if (reinterpret_cast<std::uintptr_t>(to) % sizeof x != 0) emulation::fail("a store to global address %p", to);
+    std::memcpy(to, x, sizeof x);
+}
 inline std::uint32_t pair_of(float x, float y) {
     return static_cast<std::uint32_t>(to_bfloat16(y).bits) << 16 | to_bfloat16(x).bits;
+}
+inline std::uint32_t larger_of_each(std::uint32_t x, std::uint32_t y) {
+    const std::uint32_t lower = 0xffff;
+    return std::max(x & lower, y & lower) | std::max(x & ~lower, y & ~lower);
 }
 inline void fence_stores() { emulated::fence_stores(); }
 
 inline void meet_group(std::uint32_t number) { emulated::meet(number, 128); }
+inline void meet_groups(int number, int groups) { emulated::meet(static_cast<std::uint32_t>(number), 128 * groups); }
 
 inline bool elect_one() {
     emulation::wait_for_warp("elect.sync", "", 0, nullptr);
@@ -112,6 +122,7 @@ void wait_for_products() {
 }
 template <int count>
 void keep_in_place(float (&)[count]) {}
+inline std::uint32_t only_here(std::uint32_t x) { return x; }
 template <bool a_along_rows, bool b_along_columns, int count>
 void multiply(float (&d)[count], std::uint64_t a, std::uint64_t b, bool add) {
     static_assert(count == 64 || count == 32, "as many as there are instructions of");

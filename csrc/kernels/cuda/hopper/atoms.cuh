@@ -63,11 +63,24 @@ __device__ __forceinline__ void load_words(Shared from, std::uint32_t (&x)[4]) {
                  : "r"(from)
                  : "memory");
 }
+// To global memory, in one access: of what a structure has, the compiler makes four where it sees fit.
+__device__ __forceinline__ void write_words(void* to, const std::uint32_t (&x)[4]) {
+    asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(to)), "r"(x[0]), "r"(x[1]),
+                 "r"(x[2]), "r"(x[3])
+                 : "memory");
+}
 // Two numbers in bfloat16, the first in the lower half; to nearest, ties to even.
 __device__ __forceinline__ std::uint32_t pair_of(float x, float y) {
     std::uint32_t pair;
     asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(y), "f"(x));
     return pair;
+}
+
+// Of two pairs of numbers of 16 bits, without signs: the larger lower ones and the larger upper ones.
+__device__ __forceinline__ std::uint32_t larger_of_each(std::uint32_t x, std::uint32_t y) {
+    std::uint32_t larger;
+    asm("max.u16x2 %0, %1, %2;" : "=r"(larger) : "r"(x), "r"(y));
+    return larger;
 }
 
 // By who stored to shared memory, before others hear of it: products and copies are to find it, too.
@@ -76,6 +89,11 @@ __device__ __forceinline__ void fence_stores() { asm volatile("fence.proxy.async
 // By all warps of a warpgroup: until all have come. Number 0 is __syncthreads'.
 __device__ __forceinline__ void meet_group(std::uint32_t number) {
     asm volatile("barrier.sync.aligned %0, 128;" ::"r"(number) : "memory");
+}
+
+// By all warps of so many warpgroups.
+__device__ __forceinline__ void meet_groups(int number, int groups) {
+    asm volatile("barrier.sync.aligned %0, %1;" ::"r"(number), "r"(128 * groups) : "memory");
 }
 
 // Whether this lane is the one that is chosen, of a whole warp.
@@ -153,6 +171,12 @@ template <int count>
 __device__ __forceinline__ void keep_in_place(float (&d)[count]) {
 #pragma unroll
     for (int i = 0; i < count; ++i) asm volatile("" : "+f"(d[i])::"memory");
+}
+
+// Keeps the compiler from working out ahead what depends on this one, and from holding it in registers until then.
+__device__ __forceinline__ std::uint32_t only_here(std::uint32_t x) {
+    asm volatile("" : "+r"(x));
+    return x;
 }
 
 // d = a·b, or d += a·b: 64 × 16 by 16 × 128, or 16 × 64. `a_along_rows`: memory goes along the rows' index m, not k;

@@ -5,7 +5,10 @@
 // steps'. Beyond a matrix's columns the chip holds zeros, which weights' rows of zeros meet.
 #pragma once
 
+#include <cstring>
+
 #include "kernels/cuda/hopper/chain_program.cuh"
+#include "kernels/cuda/hopper/chain_rows.cuh"
 #include "math/activation.h"
 
 namespace resnetcore {
@@ -14,30 +17,13 @@ namespace hopper {
 
 // A warpgroup's rows, and where boxes lie.
 struct ChainTile {
-    Shared boxes;            // of this warpgroup's rows: box i is i · chain_box_bytes on
-    std::int64_t first_row;  // of 64
-    std::int64_t rows;       // of the batch
+    Shared boxes;  // of this warpgroup's rows: box i is i · box_bytes on
+    std::uint32_t box_bytes;
+    int first_row, rows;  // from there on
 
-    __device__ __forceinline__ Shared box(int i) const {
-        return boxes + static_cast<std::uint32_t>(i) * chain_box_bytes;
-    }
-    __device__ __forceinline__ bool has(int row) const { return first_row + row < rows; }
+    __device__ __forceinline__ Shared box(int i) const { return boxes + static_cast<std::uint32_t>(i) * box_bytes; }
+    __device__ __forceinline__ bool has(int row) const { return row < rows; }
 };
-
-// Eight neighbours, as they are stored.
-struct alignas(16) Words {
-    std::uint32_t at[4];
-};
-
-// Of 16 bytes in a box: column 8 · eighth of a row, as a copy would have swizzled it.
-__device__ __forceinline__ Shared place_of(Shared box, int row, int eighth) {
-    return box + static_cast<std::uint32_t>(row) * box_row + static_cast<std::uint32_t>((eighth ^ row) & 7) * 16;
-}
-
-__device__ __forceinline__ int warp_of_group() { return static_cast<int>(threadIdx.x) % group_threads / 32; }
-
-__device__ __forceinline__ bfloat16 lower(std::uint32_t pair) { return {static_cast<std::uint16_t>(pair)}; }
-__device__ __forceinline__ bfloat16 upper(std::uint32_t pair) { return {static_cast<std::uint16_t>(pair >> 16)}; }
 
 // visit(eighth, half, x, y): two neighbours of the thread's sums, at columns 8 · eighth + 2t and the next, and row g
 // or, in the second half, g + 8 of the warp's 16 (atoms.cuh, `multiply`).
@@ -64,43 +50,90 @@ __device__ __forceinline__ void each_pair_in_turn(float (&sums)[count], Visit vi
     }
 }
 
-// Of one operation, for the columns from `first_column` on.
-template <int panels>
+// Of one operation, for the 64 columns from `first_column` on. A few warps are all that a multiprocessor has: so what
+// comes from global memory is asked for when the epilogue is made, before its sums are waited for, and nothing is asked
+// of a pair that can be asked of all of them.
 class ChainEpilogue {
 public:
-    static constexpr int count = panels * panel_width / 2;  // sums of a thread
+    static constexpr int count = box_width / 2;  // sums of a thread
     using Sums = float[count];
 
     __device__ __forceinline__ ChainEpilogue(const ChainProgram& program, const ChainOperation& operation,
                                              const ChainTile& tile, int first_column)
-        : program_(program), op_(operation), tile_(tile), first_column_(first_column) {}
+        : program_(program), op_(operation), tile_(tile), first_column_(first_column) {
+        if (op_.in.data) {
+            BoxWords words;
+            rows_of_box().read(op_.in, words);
+#pragma unroll
+            for (int i = 0; i < count / 2; ++i) ahead_[i] = words[i / 4].at[i % 4];
+        } else if (op_.bias) {
+            const float* const bias = op_.bias + column(0);
+            const int left = op_.columns - column(0);
+#pragma unroll
+            for (int i = 0; i < count / 2; ++i) {
+                const int j = i / 2 * 8 + i % 2;
+                const float x = is_whole() || j < left ? bias[j] : 0;
+                std::memcpy(&ahead_[i], &x, sizeof x);
+            }
+        }
+    }
 
-    // `most`: the largest magnitude of an output so far, as the bits of a bfloat16.
-    __device__ __forceinline__ void finish(Sums& sums, std::uint32_t& most) const {
+    // Of rows that the chain has not made itself: they are there, with zeros where there are none.
+    __device__ __forceinline__ void load_rows() const {
+        store_ahead();
+        fence_stores();
+    }
+    // The largest magnitudes of this output, at even columns and at odd ones, as the bits of bfloat16.
+    __device__ __forceinline__ std::uint32_t finish(Sums& sums) {
+        thread_ = {};  // nothing that was worked out of it is kept while products are waited for
         if (op_.bias)
             each_pair(sums, [&](int eighth, int, float& x, float& y) {
-                const int j = column(eighth);
-                if (j < op_.columns) x = x + op_.bias[j];
-                if (j + 1 < op_.columns) y = y + op_.bias[j + 1];
+                float of_x, of_y;
+                std::memcpy(&of_x, &ahead_[2 * eighth], sizeof of_x);
+                std::memcpy(&of_y, &ahead_[2 * eighth + 1], sizeof of_y);
+                x = x + of_x, y = y + of_y;
             });
         add_identities(sums);
         if (op_.kind == ChainOperation::Kind::forward)
             activate(sums);
-        else
+        else if (op_.in.data)
             differentiate(sums);
         __syncwarp();  // an output may lie where the warp has just read a skip
-        leave(sums, most);
-        __syncwarp();
-        if (op_.out.data) write_rows();
+        const std::uint32_t most = leave(sums);
+        if (op_.out.data) {
+            __syncwarp();
+            BoxWords words;
+            const BoxRows rows = rows_of_box();
+            rows.load(box(), words);
+            rows.write(words, op_.out);
+        }
+        return most;
     }
 
 private:
-    __device__ __forceinline__ int row(int half) const { return 16 * warp_of_group() + lane() / 4 + 8 * half; }
-    __device__ __forceinline__ int column(int eighth) const { return first_column_ + 8 * eighth + 2 * (lane() % 4); }
-    // Of a pair, among boxes that begin with that one.
-    __device__ __forceinline__ Shared place(int first_box, int eighth, int half) const {
-        const Shared box = tile_.box(first_box + first_column_ / box_width + eighth / 8);
-        return place_of(box, row(half), eighth) + static_cast<std::uint32_t>(lane() % 4) * 4;
+    __device__ __forceinline__ void store_ahead() const {
+        BoxWords words;
+#pragma unroll
+        for (int i = 0; i < count / 2; ++i) words[i / 4].at[i % 4] = ahead_[i];
+        rows_of_box().store(box(), words);
+    }
+    __device__ __forceinline__ bool is_whole() const { return first_column_ + box_width <= op_.columns; }
+    __device__ __forceinline__ int row(int half) const {
+        return thread_.first_row() + static_cast<int>(thread_.number % 32 / 4) + 8 * half;
+    }
+    __device__ __forceinline__ int column(int eighth) const {
+        return first_column_ + 8 * eighth + 2 * static_cast<int>(thread_.number % 4);
+    }
+    __device__ __forceinline__ BoxRows rows_of_box() const {
+        return {tile_.first_row, tile_.rows, first_column_, op_.columns};
+    }
+    __device__ __forceinline__ Shared box() const { return tile_.box(op_.first_box + first_column_ / box_width); }
+    // Of the thread's first pair in a box, and of others from there: eight rows on is the same place of the pattern.
+    __device__ __forceinline__ Shared first_place(Shared box) const {
+        return place_of(box, row(0), 0) + thread_.number % 4 * 4;
+    }
+    static __device__ __forceinline__ Shared place(Shared first, int eighth, int half) {
+        return (first ^ static_cast<std::uint32_t>(eighth) * 16) + static_cast<std::uint32_t>(half) * atom_bytes;
     }
     // Zeros where there are none.
     template <class T>
@@ -125,22 +158,23 @@ private:
 #pragma unroll 1
         for (int s = 0; s < op_.n_identities; ++s) {
             const ChainIdentity& skip = program_.identities[op_.first_identity + s];
-            if (skip.box >= 0)
-                each_pair(sums, [&](int eighth, int half, float& x, float& y) {
-                    if (!is_there(eighth)) return;
-                    const std::uint32_t stored = load_word(place(skip.box, eighth, half));
-                    x = x + to_float(lower(stored)), y = y + to_float(upper(stored));
+            if (skip.box >= 0) {
+                const Shared first = first_place(tile_.box(skip.box + first_column_ / box_width));
+                std::uint32_t stored[count / 2];
+                each_pair(sums, [&](int eighth, int half, float&, float&) {
+                    stored[2 * eighth + half] = load_word(place(first, eighth, half));
                 });
-            else
                 each_pair(sums, [&](int eighth, int half, float& x, float& y) {
+                    const std::uint32_t two = stored[2 * eighth + half];
+                    x = x + to_float(lower(two)), y = y + to_float(upper(two));
+                });
+            } else {
+                each_pair_in_turn(sums, [&](int eighth, int half, float& x, float& y) {
                     const Stretch<float, 2> stored = pair(skip.rows, eighth, half);
                     x = x + stored.at[0], y = y + stored.at[1];
                 });
+            }
         }
-    }
-    // Whether the output has a box there.
-    __device__ __forceinline__ bool is_there(int eighth) const {
-        return first_column_ + eighth / 8 * box_width < op_.columns;
     }
 
     __device__ __forceinline__ void activate(Sums& sums) const {
@@ -161,58 +195,49 @@ private:
     }
     template <class G>
     __device__ __forceinline__ auto times_derivative() const {
-        return [this](int eighth, int half, float& x, float& y) {
-            const Stretch<float, 2> saved = pair(op_.in, eighth, half);
-            x = x * derivative<G>(saved.at[0], op_.saved_is_argument);
-            y = y * derivative<G>(saved.at[1], op_.saved_is_argument);
+        return [this, first = first_place(box())](int eighth, int half, float& x, float& y) {
+            const std::uint32_t saved = load_word(place(first, eighth, half));
+            x = x * derivative<G>(to_float(lower(saved)), op_.saved_is_argument);
+            y = y * derivative<G>(to_float(upper(saved)), op_.saved_is_argument);
         };
     }
+    // What was saved came along the rows, and goes to where the sums are by way of the output's room.
     __device__ __forceinline__ void differentiate(Sums& sums) const {
+        __syncwarp();  // the warp has just read a skip there
+        store_ahead();
+        __syncwarp();
         if (op_.is_relu)
             each_pair(sums, times_derivative<Relu>());
         else
-            visit_type(op_.activation, Activations{}, [&](auto g) {
-                using G = decltype(g);
-                if constexpr (!std::is_same<G, Identity>::value) each_pair_in_turn(sums, times_derivative<G>());
-            });
+            visit_type(op_.activation, Activations{},
+                       [&](auto g) { each_pair_in_turn(sums, times_derivative<decltype(g)>()); });
     }
 
     // As the next step's operand.
-    __device__ __forceinline__ void leave(Sums& sums, std::uint32_t& most) const {
+    __device__ __forceinline__ std::uint32_t leave(Sums& sums) const {
+        if (!is_whole())
+            each_pair(sums, [&](int eighth, int, float& x, float& y) {
+                const int j = column(eighth);
+                if (j >= op_.columns) x = 0;
+                if (j + 1 >= op_.columns) y = 0;
+            });
+        const Shared first = first_place(box());
+        std::uint32_t most_of_half[2] = {};
         each_pair(sums, [&](int eighth, int half, float& x, float& y) {
-            if (!is_there(eighth)) return;
-            const int j = column(eighth);
-            const std::uint32_t stored = pair_of(j < op_.columns ? x : 0, j + 1 < op_.columns ? y : 0);
-            store_word(place(op_.first_box, eighth, half), stored);
-            const std::uint32_t low = stored & 0x7fff, high = stored >> 16 & 0x7fff, larger = low > high ? low : high;
-            if (larger > most && tile_.has(row(half))) most = larger;
+            const std::uint32_t stored = pair_of(x, y);
+            store_word(place(first, eighth, half), stored);
+            most_of_half[half] = larger_of_each(most_of_half[half], stored & 0x7fff7fff);
         });
         fence_stores();
-    }
-    // The warp's rows, 16 bytes at a time.
-    __device__ __forceinline__ void write_rows() const {
-        constexpr int eighths = panels * panel_width / 8;
-#pragma unroll 1
-        for (int at = lane(); at < 16 * eighths; at += 32) {
-            const int row = 16 * warp_of_group() + at / eighths, eighth = at % eighths;
-            const int j = first_column_ + 8 * eighth;
-            if (!tile_.has(row) || j >= op_.columns) continue;
-            Words words;
-            load_words(place_of(tile_.box(op_.first_box + j / box_width), row, eighth), words.at);
-            bfloat16* const to = op_.out.data + (tile_.first_row + row) * op_.out.stride + j;
-            if (j + 8 <= op_.columns)
-                *reinterpret_cast<Words*>(to) = words;
-            else
-#pragma unroll
-                for (int c = 0; c < 8; ++c)
-                    if (j + c < op_.columns) to[c] = c % 2 == 0 ? lower(words.at[c / 2]) : upper(words.at[c / 2]);
-        }
+        return larger_of_each(tile_.has(row(0)) ? most_of_half[0] : 0, tile_.has(row(1)) ? most_of_half[1] : 0);
     }
 
     const ChainProgram& program_;
     const ChainOperation& op_;
     const ChainTile& tile_;
-    int first_column_;
+    const int first_column_;
+    GroupThread thread_;
+    std::uint32_t ahead_[count / 2];  // a thread's words of what g′ is taken of, or its columns' bias
 };
 
 }  // namespace hopper

@@ -36,18 +36,26 @@ public:
     ChainPlanner(const ChainArgs<bfloat16>& args, ChainProgram& program) : args_(args), program_(program) {}
 
     // Makes a program of the first steps; of how many, or 0.
-    std::int64_t plan() {
+    // A block has as many rows as there are for each of so many processors, or fewer where their activations have no
+    // room; then warpgroups share rows.
+    std::int64_t plan(std::int64_t processors) {
         std::int64_t n = 0;
         while (n < args_.n_steps && takes(args_.steps[n])) ++n;
         while (n > 1) {
-            const std::int64_t fitting = add_steps(n);
-            if (fitting == n) return n;
-            n = fitting;
+            std::int64_t most = 0;
+            int row_groups = chain_groups;
+            while (row_groups > 1 && link_of(args_.steps[0]).rows <= row_groups / 2 * group_rows * processors)
+                row_groups /= 2;
+            for (; row_groups > 0; row_groups /= 2) {
+                program_.row_groups = row_groups;
+                const std::int64_t fitting = add_steps(n);
+                if (fitting == n) return n;
+                most = std::max(most, fitting);
+            }
+            n = most;
         }
         return 0;
     }
-    // A stage's, and so of the columns that are summed at a time.
-    int panels() const { return panels_; }
 
 private:
     // Rows of an array in global memory, which some operation reads or writes.
@@ -102,12 +110,10 @@ private:
         n_ = n, n_slots_ = n_regions_ = n_maps_ = n_terms_ = n_identities_ = 0, stages_ = 0;
         program_.n_operations = 0;
         std::int64_t widest = 0;
-        panels_ = 1;
         for (std::int64_t step = 0; step < n; ++step) {
             const ChainLink link = link_of(args_.steps[step]);
             widest = std::max(widest, link.columns);
             for (int s = 0; s < link.n_sources; ++s) widest = std::max(widest, link.sources[s].inner);
-            if (link.columns > panel_width) panels_ = 2;
         }
         slot_boxes_ = boxes_of(widest);
         for (Slot& slot : slots_) slot = {};
@@ -115,11 +121,11 @@ private:
             if (!add_step(step)) return step;
         const std::uint32_t boxes = static_cast<std::uint32_t>(n_slots_ * slot_boxes_);
         std::uint32_t room = most_stages;
-        while (chain_bytes(boxes, room, panels_) > most_shared_bytes) --room;
+        while (chain_bytes(program_, boxes, room) > most_shared_bytes) --room;
         program_.resident = stages_ <= room;
-        program_.stages = program_.resident ? std::max(stages_, least_stages) : std::min(room, streamed_stages);
+        program_.stages = program_.resident ? std::max(stages_, least_stages) : room;
         program_.boxes = boxes;
-        program_.rows = link_of(args_.steps[0]).rows;
+        program_.rows = static_cast<std::int32_t>(link_of(args_.steps[0]).rows);
         program_.largest_a = args_.largest_a, program_.largest_delta = args_.largest_delta;
         return n;
     }
@@ -154,6 +160,7 @@ private:
     bool finish(const BackwardDataArgs<bfloat16>& args, ChainOperation& made) {
         made.kind = ChainOperation::Kind::backward;
         set_activation(args.activation, made);
+        if (args.activation == find_type(Identity::name, Activations{})) return true;
         made.in = args.saved, made.saved_is_argument = args.saved_is_argument;
         return touch(args.saved, false);
     }
@@ -175,7 +182,7 @@ private:
             const std::int64_t steps = boxes_of(source.inner);
             if (slot < 0 || n_maps_ == ChainProgram::most_maps || n_terms_ + steps > ChainProgram::most_terms)
                 return false;
-            if (!encode_panels(program_.maps[n_maps_], source.panels, source.inner, link.columns, stage_terms, panels_))
+            if (!encode_panels(program_.maps[n_maps_], source.panels, source.inner, link.columns, stage_terms, 1))
                 return false;
             for (std::int64_t step = 0; step < steps; ++step)
                 program_.terms[n_terms_++] = {static_cast<std::uint8_t>(n_maps_), static_cast<std::uint8_t>(step),
@@ -183,8 +190,8 @@ private:
             ++n_maps_;
         }
         made.n_terms = static_cast<std::int16_t>(n_terms_ - made.first_term);
-        const std::int64_t wide = panels_ * panel_width;
-        stages_ += static_cast<std::uint32_t>(made.n_terms * ((link.columns + wide - 1) / wide));
+        const std::int64_t at_a_time = program_.column_groups();
+        stages_ += static_cast<std::uint32_t>(made.n_terms * ((boxes_of(link.columns) + at_a_time - 1) / at_a_time));
         return true;
     }
     bool add_identities(const ChainLink& link, ChainOperation& made) {
@@ -210,7 +217,7 @@ private:
         for (int slot = 0; slot < n_slots_; ++slot)
             if (slots_[slot].last < number) return slot;
         const std::uint32_t boxes = static_cast<std::uint32_t>((n_slots_ + 1) * slot_boxes_);
-        if (n_slots_ == most_slots || chain_bytes(boxes, least_stages, panels_) > most_shared_bytes) return -1;
+        if (n_slots_ == most_slots || chain_bytes(program_, boxes, least_stages) > most_shared_bytes) return -1;
         return n_slots_++;
     }
     // What the chain has not made itself is loaded.
@@ -282,7 +289,6 @@ private:
     const ChainArgs<bfloat16>& args_;
     ChainProgram& program_;
     std::int64_t n_ = 0, slot_boxes_ = 1;
-    int panels_ = 1;
     Slot slots_[most_slots];
     Region regions_[most_regions];
     int n_slots_ = 0, n_regions_ = 0, n_maps_ = 0, n_terms_ = 0, n_identities_ = 0;

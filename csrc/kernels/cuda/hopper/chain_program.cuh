@@ -16,10 +16,14 @@ namespace resnetcore {
 namespace cuda {
 namespace hopper {
 
-// What is in shared memory is counted in boxes of 64 columns, of both warpgroups' rows.
-constexpr std::uint32_t chain_box_bytes = using_groups * box_bytes;
 constexpr std::int64_t chain_width = 256;  // the widest layer
-constexpr std::uint32_t least_stages = 2, most_stages = 24, streamed_stages = 8;
+
+// Warpgroups that multiply, of which some share rows, and have columns of their own there.
+constexpr int chain_groups = 4, chain_threads = (1 + chain_groups) * group_threads;
+// A thread's registers: each of 640 threads starts with 96.
+constexpr int chain_filling_registers = 32, chain_using_registers = 112;
+// Of weights, 64 terms of 64 columns, for each of the warpgroups that share rows.
+constexpr std::uint32_t least_stages = 2, most_stages = 24;
 
 // 64 terms of a sum: where their weights are, and in which box the rows' numbers.
 struct ChainTerm {
@@ -42,7 +46,7 @@ struct ChainOperation {
     std::int16_t first_box = 0;  // of what is loaded, or of the output
     std::int16_t first_term = 0, n_terms = 0, first_identity = 0, n_identities = 0;
     const float* bias = nullptr;
-    Rows<bfloat16> in;  // what is loaded; of backward, what g′ is taken of
+    Rows<bfloat16> in;  // what is loaded; of backward, what g′ is taken of, if it is of something
     MutableRows<bfloat16> argument, out;
     MutableRows<float> wide;
 };
@@ -56,22 +60,25 @@ struct ChainProgram {
     ChainIdentity identities[most_identities];
     ChainTerm terms[most_terms];
     int n_operations = 0;
-    int groups = using_groups;  // warpgroups that have rows
-    std::uint32_t boxes = 0, stages = 0;
-    bool resident = false;  // every weight has a stage of its own, and is copied once
-    std::int64_t rows = 0;
+    int row_groups = chain_groups;  // warpgroups that have rows of their own: 1, 2 or 4
+    std::uint32_t boxes = 0;        // of 64 columns, of all rows of the block
+    std::uint32_t stages = 0;       // of each of the warpgroups that share rows
+    bool resident = false;          // every weight has a stage of its own, and is copied once
+    std::int32_t rows = 0;
     double* largest_a = nullptr;
     double* largest_delta = nullptr;
 
-    RC_HD std::int64_t tile_rows() const { return groups * group_rows; }
-    RC_HD std::int64_t tiles() const { return (rows + tile_rows() - 1) / tile_rows(); }
+    RC_HD int column_groups() const { return chain_groups / row_groups; }
+    RC_HD std::uint32_t box_bytes() const { return static_cast<std::uint32_t>(row_groups) * hopper::box_bytes; }
+    RC_HD int tile_rows() const { return row_groups * group_rows; }
+    RC_HD std::uint32_t tiles() const { return static_cast<std::uint32_t>((rows + tile_rows() - 1) / tile_rows()); }
 };
 static_assert(sizeof(ChainProgram) <= 32764, "what a kernel's parameters may take");
 
 // Dynamic shared memory: boxes, stages, barriers.
-inline std::uint32_t chain_bytes(std::uint32_t boxes, std::uint32_t stages, int panels) {
-    return atom_bytes + boxes * chain_box_bytes + stages * static_cast<std::uint32_t>(panels) * box_bytes +
-           barrier_bytes(stages);
+inline std::uint32_t chain_bytes(const ChainProgram& program, std::uint32_t boxes, std::uint32_t stages) {
+    const std::uint32_t all_stages = static_cast<std::uint32_t>(program.column_groups()) * stages;
+    return atom_bytes + boxes * program.box_bytes() + all_stages * box_bytes + barrier_bytes(all_stages);
 }
 constexpr std::uint32_t most_shared_bytes = 227 * 1024;  // what a block may have
 
