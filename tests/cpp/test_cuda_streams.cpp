@@ -344,6 +344,7 @@ int main() {
     an_error_after_which_nothing_works_says_what_to_do();
     every_kernel_is_loaded_or_the_device_is_not_used();
     synchronize();
-    CHECK(late_cuda::blocks == 0, "%d blocks are left", late_cuda::blocks);
+    constexpr int devices = 3;  // whose scratch memory stays
+    CHECK(late_cuda::blocks == devices, "%d blocks are left", late_cuda::blocks);
     return summary("cuda_streams");
 }

@@ -112,6 +112,7 @@ __device__ __forceinline__ void write_both(const Stretch<Compute<T>, n>& x, cons
 
 template <class Operation>
 __global__ void each_element(std::int64_t rows, std::int64_t columns, const __grid_constant__ Operation operation) {
+    begin_kernel();
     const std::int64_t all = rows * columns, step = static_cast<std::int64_t>(gridDim.x) * blockDim.x;
     for (std::int64_t at = static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; at < all; at += step)
         operation(at / columns, at % columns);

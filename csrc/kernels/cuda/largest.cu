@@ -12,6 +12,7 @@ constexpr int threads = 256;
 
 template <class T>
 __global__ void __launch_bounds__(threads) largest_kernel(const __grid_constant__ LargestArgs<T> args) {
+    begin_kernel();
     const std::int64_t all = args.rows * args.columns, step = static_cast<std::int64_t>(gridDim.x) * threads;
     unsigned long long most = 0;
     for (std::int64_t at = static_cast<std::int64_t>(blockIdx.x) * threads + threadIdx.x; at < all; at += step) {

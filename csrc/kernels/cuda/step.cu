@@ -26,6 +26,7 @@ __device__ __forceinline__ double sum_block(double value, double (&memory)[threa
 
 template <class T>
 __global__ void __launch_bounds__(threads) conclude_kernel(const __grid_constant__ ConcludeArgs<T> args) {
+    begin_kernel();
     __shared__ double memory[threads];
     double loss = 0;
     for (std::int64_t first = 0; first < args.rows; first += threads) {
@@ -41,6 +42,7 @@ __global__ void __launch_bounds__(threads) conclude_kernel(const __grid_constant
 
 template <class T>
 __global__ void __launch_bounds__(threads) squares_kernel(const __grid_constant__ SquaresArgs<T> args) {
+    begin_kernel();
     __shared__ double memory[threads];
     double total = 0;
     for (std::int64_t first = 0; first < args.size; first += square_stretch) {

@@ -236,6 +236,7 @@ __global__ void __launch_bounds__(block_threads, 1)
                         const __grid_constant__ GradientParts<Compute<T>> parts,
                         const __grid_constant__ WeightMaps maps) {
 #if defined(RC_HOPPER)
+    begin_kernel();
     if (!args.gradient && !permits(args.permission)) return;
     const TileShared shared;
     if (threadIdx.x == 0) shared.ring().make(using_groups * warps_of_group + (args.has_bias ? summing_warps : 0));
