@@ -1,6 +1,7 @@
-"""What gpu_day.sh found, as one JSON file, and the README's rows on CUDA, made from the newest such file.
+"""What gpu_day.sh found, as one JSON file, and what documents say of it, made from the newest such file.
 
-`python -m benchmarks.gpu_day FOLDER RESULTS "PIECE …"` gathers; `python -m benchmarks.gpu_day status` writes the rows.
+`python -m benchmarks.gpu_day FOLDER RESULTS "PIECE …"` gathers; `python -m benchmarks.gpu_day status` writes the README's
+rows on CUDA, and the aims and measurements on a GPU in docs/performance.md.
 """
 
 from __future__ import annotations
@@ -13,9 +14,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+from . import gpu_aims
 from .__main__ import HERE, gpu, machine
+from .report import put, table
 
 README = HERE.parent / "README.md"
+PERFORMANCE = HERE.parent / "docs" / "performance.md"
+MARKERS = "<!-- gpu: begin -->", "<!-- gpu: end -->"
 # The pieces that a row of the README speaks of, by the beginning of their names.
 ROWS = {
     "CUDA: build and gates": ("build", "gates"),
@@ -126,9 +131,22 @@ def put_rows(document: Path, day: dict | None) -> None:
     document.write_text(text)
 
 
+def measurements(day: dict | None) -> str:
+    """The aims on the fastest path, and a table for every run."""
+    if day is None:
+        return "Nothing was measured yet."
+    runs = day["benchmarks"]
+    aims = gpu_aims.table(runs, "hopper_narrow")
+    path = "bfloat16 by `RESNETCORE_CUDA_PATH=hopper_narrow`"
+    text = f"{path}, {place_and_time(day)}; `reached of aim`, bold where it was:\n\n{aims}"
+    return "\n\n".join([text, *(table(run) for run in runs)])
+
+
 def main(arguments: list[str]) -> int:
     if arguments == ["status"]:
-        put_rows(README, newest(HERE / "results"))
+        day = newest(HERE / "results")
+        put_rows(README, day)
+        put(measurements(day), MARKERS, PERFORMANCE)
         return 0
     folder, results, names = Path(arguments[0]), Path(arguments[1]), arguments[2].split()
     try:

@@ -1,5 +1,6 @@
 """gpu_day.sh without a GPU: pieces that are done are not done again, and the README says what the newest results say."""
 
+import dataclasses
 import json
 import os
 import re
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import gpu_day, small_shapes
+from benchmarks import gpu_aims, gpu_day, small_shapes
 
 ROOT = Path(__file__).parent.parent
 SCRIPT = ROOT / "benchmarks" / "gpu_day.sh"
@@ -90,6 +91,7 @@ def test_the_readme_says_what_the_newest_results_say():
     lines = gpu_day.README.read_text().splitlines()
     assert [row for row in lines if row.startswith("| CUDA")] == gpu_day.rows(day)
     assert all(lines.count(row) == 1 for row in gpu_day.rows_beside(day))
+    assert gpu_day.measurements(day) in gpu_day.PERFORMANCE.read_text()
 
 
 def results(states):
@@ -125,6 +127,23 @@ def test_the_newest_results_replace_the_rows(tmp_path):
         assert [before, *rows, after] == ["| before | x |", *gpu_day.rows(day), "| after | y |"]
         rest = document.read_text().splitlines()[-len(names) :]
         assert rest == gpu_day.rows_beside(day) and all(("never run on a GPU" in row) == (day is None) for row in rest)
+
+
+def test_aims_of_a_gpu():
+    shape = gpu_aims.GPU_SHAPES[4]
+    rivals = {"resnetcore": {"ms": 1.0}, "torch_eager": {"ratio": 1.5}, "torch_graph": {"ratio": 1.19}}
+    row = {"shape": dataclasses.asdict(shape), "gflops": 250e3, "rivals": rivals | {"torch_compile": {"missing": "it"}}}
+    run = {
+        "mode": "infer",
+        "variant": "identity",
+        "precision": "bfloat16",
+        "machine": {"path": "hopper"},
+        "rows": [row],
+    }
+    *_, line = gpu_aims.table([run | {"machine": {}}, run], "hopper").splitlines()
+    assert line == "| 8192, 1024, 16 | infer | 1.000 | 250 | **1.50** of 1.4 | 1.19 of 1.2 | – |"
+    assert len(gpu_aims.table([run], "simple").splitlines()) == 2
+    assert gpu_aims.cell({"torch_eager": {"ratio": 2.0}}, ("torch_eager",), None) == "2.00"
 
 
 def test_gathered_results_hold_the_benchmarks(tmp_path):
