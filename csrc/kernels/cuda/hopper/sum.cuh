@@ -76,6 +76,7 @@ __device__ __forceinline__ void finish_tiles(const TileShared& shared, const Epi
                                              const Terms<bfloat16, most>& terms, std::int64_t steps, bool whole,
                                              Tiles tiles) {
     const std::int64_t rows = epilogue.args.rows, columns = epilogue.args.columns;
+    LargestResult<bfloat16> largest;
     const SourceOperands operands{static_cast<Shared>(group() - 1) * group_rows * box_row};
     for (Place place; tiles.exists(); tiles.advance()) {
         const std::int64_t first_row = tiles.first_row(), first_column = tiles.first_column();
@@ -87,14 +88,16 @@ __device__ __forceinline__ void finish_tiles(const TileShared& shared, const Epi
             if (whole && j + 8 <= columns) {
                 Stretch<float, 8> sums;
                 load_stretch(at, sums);
-                epilogue.finish(sums, terms, i, j);
+                epilogue.finish(sums, terms, i, j, largest);
             } else {
 #pragma unroll 1
                 for (int c = 0; c < 8 && j + c < columns; ++c)
-                    epilogue.finish(Stretch<float, 1>{{load(at + 4 * static_cast<std::uint32_t>(c))}}, terms, i, j + c);
+                    epilogue.finish(Stretch<float, 1>{{load(at + 4 * static_cast<std::uint32_t>(c))}}, terms, i, j + c,
+                                    largest);
             }
         });
     }
+    largest.keep(epilogue.args.largest);
 }
 
 template <int most, class Epilogue>
