@@ -125,6 +125,7 @@ struct ForwardArgs {
     MutableRows<T> argument;  // where to keep the argument of g, or null
     MutableRows<T> out;
     MutableRows<Compute<T>> wide;
+    double* largest = nullptr;  // as that of LargestArgs, of the results as T holds them; null: nobody asks
     // On the host, the panels of columns that are to be computed; all where nothing is said.
     std::int64_t first_panel = 0, last_panel = std::numeric_limits<std::int64_t>::max();
 };
@@ -142,6 +143,7 @@ struct BackwardDataArgs {
     Rows<T> saved;  // the output of g, or its argument; not read where g is the identity
     bool saved_is_argument = false;
     MutableRows<T> out;
+    double* largest = nullptr;  // as in ForwardArgs
 };
 
 // One of several steps on the same rows, in their order.
@@ -505,6 +507,8 @@ struct KernelTable {
     std::int64_t (*chain)(const ChainArgs<T>&) = nullptr;
     // How many it may be at most, on the device as it is; null likewise.
     std::int64_t (*longest_chain)() = nullptr;
+    // Whether `forward` and `backward_data` keep `largest` where they are asked to; else they leave it alone.
+    bool products_keep_largest = false;
 };
 
 }  // namespace resnetcore

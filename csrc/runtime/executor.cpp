@@ -88,11 +88,9 @@ void BatchExecutor<T>::run_phases(Team& team, const Frame<T>& batch, GradientSin
                     add_share(team, step, frame, begin, end, tile, *sink);
                     continue;
                 }
-                runner.run(step, frame, begin, end, &sums);
+                runner.run(step, frame, begin, end, measured, &sums);
                 if (!computes_itself<T> && frame.output >= 0 && step.out == frame.output)
                     runner.copy(frame.output, frame, begin, end, frame.output_rows);
-                if (!measured) continue;
-                for (BufferId id : {step.out, step.d_h, step.d_t, step.d_x}) runner.measure(id, frame, begin, end);
             }
             if (frame.outputs.data && p + 1 == last) runner.copy(plan_.output, frame, begin, end, frame.outputs);
         }

@@ -70,34 +70,55 @@ MutableRows<Compute<T>> StepRunner<T>::wide(const Step& step, const Frame<T>& fr
 }
 
 template <class T>
-void StepRunner<T>::run(const Step& step, const Frame<T>& frame, std::int64_t begin, std::int64_t end,
+void StepRunner<T>::run(const Step& step, const Frame<T>& frame, std::int64_t begin, std::int64_t end, bool measured,
                         const PartialSums<T>* sums) {
+    if (run_kernel(step, frame, begin, end, measured, sums) || !measured) return;
+    for (BufferId id : {step.out, step.d_h, step.d_t, step.d_x}) measure(id, frame, begin, end);
+}
+
+template <class T>
+bool StepRunner<T>::run_kernel(const Step& step, const Frame<T>& frame, std::int64_t begin, std::int64_t end,
+                               bool measured, const PartialSums<T>* sums) {
+    const auto run_product = [&](auto kernel, auto args) {
+        if (measured) args.largest = largest(step.out);
+        kernel(args);
+        return kernels_.products_keep_largest;
+    };
     switch (step.kind) {
         case StepKind::input:
-            return kernels_.narrow(end - begin, step.width, from(frame.input, begin), write(step.out, frame, begin));
+            kernels_.narrow(end - begin, step.width, from(frame.input, begin), write(step.out, frame, begin));
+            break;
         case StepKind::given:
-            return kernels_.narrow(end - begin, step.width, from(frame.given, begin), write(step.out, frame, begin));
+            kernels_.narrow(end - begin, step.width, from(frame.given, begin), write(step.out, frame, begin));
+            break;
         case StepKind::forward:
             forget_terms();
-            return kernels_.forward(forward(step, frame, begin, end));
+            return run_product(kernels_.forward, forward(step, frame, begin, end));
         case StepKind::backward_data:
             forget_terms();
-            return kernels_.backward_data(backward_data(step, frame, begin, end));
+            return run_product(kernels_.backward_data, backward_data(step, frame, begin, end));
         case StepKind::moments:
-            return moments(step, frame, begin, end, *sums);
+            moments(step, frame, begin, end, *sums);
+            break;
         case StepKind::norm_sums:
-            return norm_sums(step, frame, begin, end, *sums);
+            norm_sums(step, frame, begin, end, *sums);
+            break;
         case StepKind::norm_backward:
-            return norm_backward(step, frame, begin, end);
+            norm_backward(step, frame, begin, end);
+            break;
         case StepKind::gate:
-            return gate(step, frame, begin, end);
+            gate(step, frame, begin, end);
+            break;
         case StepKind::gate_backward:
-            return gate_backward(step, frame, begin, end);
+            gate_backward(step, frame, begin, end);
+            break;
         case StepKind::loss:
-            return loss(step, frame, begin, end);
+            loss(step, frame, begin, end);
+            break;
         case StepKind::weights:
-            return;  // the executor's, which knows whose turn it is
+            break;  // the executor's, which knows whose turn it is
     }
+    return false;
 }
 
 template <class T>
@@ -116,14 +137,18 @@ void StepRunner<T>::copy(BufferId id, const Frame<T>& frame, std::int64_t begin,
     kernels_.widen(end - begin, plan_.buffers[id].width, read(id, frame, begin), from(to, begin));
 }
 
+// Where that of a buffer is kept; null: no gradient is made of it.
+template <class T>
+double* StepRunner<T>::largest(BufferId id) {
+    if (id < 0) return nullptr;
+    const BufferInfo& buffer = plan_.buffers[id];
+    return buffer.is_a ? magnitudes() : buffer.is_delta ? magnitudes() + 1 : nullptr;
+}
+
 template <class T>
 void StepRunner<T>::measure(BufferId id, const Frame<T>& frame, std::int64_t begin, std::int64_t end) {
-    if (id < 0) return;
-    const BufferInfo& buffer = plan_.buffers[id];
-    if (!buffer.is_a && !buffer.is_delta) return;
-    const Rows<T> rows = read(id, frame, begin);
-    if (buffer.is_a) kernels_.largest({end - begin, buffer.width, rows, magnitudes()});
-    if (buffer.is_delta) kernels_.largest({end - begin, buffer.width, rows, magnitudes() + 1});
+    if (double* into = largest(id))
+        kernels_.largest({end - begin, plan_.buffers[id].width, read(id, frame, begin), into});
 }
 
 // For one step; or, where the device takes chains, for all steps of a phase.

@@ -58,19 +58,19 @@ public:
     StepRunner(const Plan& plan, Device& device, const ParameterStore<T>& store, Norms<T>& norms,
                const std::vector<Folded<T>>* folded, std::int64_t tile);
 
-    // Rows [begin, end) of the frame.
-    void run(const Step& step, const Frame<T>& frame, std::int64_t begin, std::int64_t end,
+    // Rows [begin, end) of the frame. Where they are `measured`, what gradients are made of counts for the magnitudes.
+    void run(const Step& step, const Frame<T>& frame, std::int64_t begin, std::int64_t end, bool measured = false,
              const PartialSums<T>* sums = nullptr);
 
     // A forward step on rows [0, end), by one of `threads` that share the arena: its share of the columns.
     void run_columns(const Step& step, const Frame<T>& frame, std::int64_t end, int thread, int threads);
 
     // The steps of a phase from one on, as many as the device takes in one call: how many, 0 where they are to be run
-    // one by one. Their outputs count for the magnitudes, if these are `measured`.
+    // one by one. `measured` as above.
     std::size_t run_chain(std::size_t phase, std::size_t first, const Frame<T>& frame, std::int64_t begin,
                           std::int64_t end, bool measured);
 
-    // Takes the tile's rows of a buffer into account for the magnitudes, if gradients are made of it.
+    // Takes the tile's rows of a buffer that no step has made into account for the magnitudes, likewise.
     void measure(BufferId id, const Frame<T>& frame, std::int64_t begin, std::int64_t end);
     // The tile's rows of a buffer, into the caller's.
     void copy(BufferId id, const Frame<T>& frame, std::int64_t begin, std::int64_t end,
@@ -83,6 +83,10 @@ public:
     MutableRows<T> write(BufferId id, const Frame<T>& frame, std::int64_t row) const;
 
 private:
+    // Whether the step's own kernel has measured its outputs.
+    bool run_kernel(const Step&, const Frame<T>&, std::int64_t begin, std::int64_t end, bool measured,
+                    const PartialSums<T>*);
+    double* largest(BufferId);
     MutableRows<Compute<T>> wide(const Step&, const Frame<T>&, std::int64_t row) const;
     ForwardArgs<T> forward(const Step&, const Frame<T>&, std::int64_t begin, std::int64_t end);
     BackwardDataArgs<T> backward_data(const Step&, const Frame<T>&, std::int64_t begin, std::int64_t end);

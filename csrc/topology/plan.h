@@ -20,7 +20,7 @@ struct BufferInfo {
     std::int64_t width = 0;
     int activation_of = -1;               // the layer whose output this is; 0 is the input
     bool branch = false;                  // a normal path stored before its norm or dropout
-    bool is_a = false, is_delta = false;  // A or δ of a weight gradient, Aᵀ·δ
+    bool is_a = false, is_delta = false;  // A or δ of a weight gradient, Aᵀ·δ; never both, as A is no gradient
     int first_use = 0, last_use = 0;      // phases, or steps where an arena is one tile's
     std::int64_t offset = 0;              // in elements per row of the batch
 };

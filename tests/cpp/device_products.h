@@ -6,6 +6,7 @@
 
 #include "device_matrix.h"
 #include "math/activation.h"
+#include "math/step.h"
 
 namespace resnetcore {
 
@@ -51,6 +52,25 @@ struct Sum {
         for (auto& one : identity) sum += one->at(i, j), size += std::fabs(one->at(i, j));
         return sum;
     }
+};
+
+// A magnitude that a kernel keeps, beside one that was there before.
+class KeptLargest {
+public:
+    double* data() const { return kept_.data(); }
+    // Of results as T holds them; NaN is larger than any.
+    template <class T>
+    void check(const char* where, DeviceMatrix<T>& results) const {
+        double most = before_;
+        for (std::int64_t i = 0; i < results.rows; ++i)
+            for (std::int64_t j = 0; j < results.columns; ++j) most = larger(most, std::fabs(results.at(i, j)));
+        const double got = kept_.get();
+        CHECK(most != most ? got != got : got == most, "%s: the largest is %.17g, not %.17g", where, got, most);
+    }
+
+private:
+    const double before_ = one_of({0, 0, 0, 1000});
+    OnDevice<double> kept_{before_};
 };
 
 template <class T>
@@ -101,8 +121,14 @@ struct Case {
         if (widens) args.wide = wide.mutable_view();
         const bool writes = !widens || either();
         if (writes) args.out = out.mutable_view();
+        const KeptLargest largest;
+        args.largest = largest.data();
         device_kernels<T>().forward(args);
         out.download(), argument.download(), wide.download();
+        if (!writes)
+            for (std::int64_t i = 0; i < rows(); ++i)
+                for (std::int64_t j = 0; j < columns(); ++j) out(i, j) = stored<T>(wide.at(i, j));
+        largest.check(where.c_str(), out);
         for (std::int64_t i = 0; i < rows(); ++i)
             for (std::int64_t j = 0; j < columns(); ++j) {
                 double size = 2, value = sum.at(i, j, size);
@@ -130,8 +156,11 @@ struct Case {
         if (has_mask) args.mask = mask.view();
         args.saved = saved.view(), args.saved_is_argument = argument_kept;
         args.out = out.mutable_view();
+        const KeptLargest largest;
+        args.largest = largest.data();
         device_kernels<T>().backward_data(args);
         out.download();
+        largest.check(where.c_str(), out);
         for (std::int64_t i = 0; i < rows(); ++i)
             for (std::int64_t j = 0; j < columns(); ++j) {
                 double size = 2, value = sum.at(i, j, size), slope = 0;
@@ -142,5 +171,35 @@ struct Case {
             }
     }
 };
+
+// Among zeros, one result that is the largest, wherever it lies.
+template <class T>
+void check_largest_places(std::initializer_list<std::int64_t> heights, std::initializer_list<std::int64_t> widths,
+                          Gap gap = as_wanted) {
+    for (std::int64_t rows : heights)
+        for (std::int64_t columns : widths)
+            for (double value : {-3.25, 1e-39, -1e308, double(-INFINITY), double(NAN)}) {
+                DeviceMatrix<T> in(rows, columns, Fill::zeros, gap(columns, 1)),
+                    out(rows, columns, Fill::zeros, gap(columns, 1));
+                const std::int64_t i = one_of({0, rows / 2, rows - 1}), j = one_of({0, columns / 2, columns - 1});
+                in(i, j) = stored<T>(value);
+                in.upload();
+                const Rows<T> skip = in.view();
+                const std::string where = std::string(type_of<T>()) + ", " + std::to_string(value) + " at " +
+                                          std::to_string(i) + " " + std::to_string(j) + " of " + std::to_string(rows) +
+                                          " x " + std::to_string(columns);
+                const auto check = [&](auto args, auto kernel) {
+                    const KeptLargest largest;
+                    args.rows = rows, args.columns = columns, args.identity = &skip, args.n_identity = 1;
+                    args.activation = find_activation("identity");
+                    args.out = out.mutable_view(), args.largest = largest.data();
+                    kernel(args);
+                    out.download();
+                    largest.check(where.c_str(), out);
+                };
+                check(ForwardArgs<T>(), device_kernels<T>().forward);
+                check(BackwardDataArgs<T>(), device_kernels<T>().backward_data);
+            }
+}
 
 }  // namespace resnetcore

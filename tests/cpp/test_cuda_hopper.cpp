@@ -152,6 +152,8 @@ int main() {
     paths_are_named();
     choose("hopper");
     sums_of_every_shape();
+    check_largest_places<bfloat16>({1, 65, 300}, {1, 7, 72, 264}, to_boundaries);
+    CHECK(ran_on_hopper(), "another path");
     both_paths_agree();
     for (std::int64_t rows : {1, 63, 100, 390, 1931}) both_paths_have_the_same_gradients(rows, 150, 260);
     both_paths_have_the_same_gradients(1931, 40, 196);

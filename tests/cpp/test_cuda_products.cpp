@@ -79,6 +79,7 @@ int main() {
         using T = decltype(type);
         run<T>();
         special_values<T>();
+        check_largest_places<T>({1, 63, 130}, {1, 7, 65});
         rows_alone<T>();
     });
     return summary("cuda_products");

@@ -18,7 +18,7 @@ struct BackwardData {
     // n neighbours of row i, from column j on.
     template <int n, int most>
     __device__ __forceinline__ void finish(Stretch<Compute<T>, n> g, const Terms<T, most>& terms, std::int64_t i,
-                                           std::int64_t j) const {
+                                           std::int64_t j, LargestResult<T>& largest) const {
         terms.add_identities(g, i, j);
         if (args.mask.data) each(g, Times(), read<n>(args.mask, i, j));
         visit_type(args.activation, Activations{}, [&](auto activation) {
@@ -32,6 +32,7 @@ struct BackwardData {
                     read<n>(args.saved, i, j));
         });
         write<n>(g, args.out, i, j);
+        largest.add(g);
     }
 };
 

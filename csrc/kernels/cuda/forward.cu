@@ -21,7 +21,7 @@ struct Forward {
     // n neighbours of row i, from column j on.
     template <int n, int most>
     __device__ __forceinline__ void finish(Stretch<Compute<T>, n> z, const Terms<T, most>& terms, std::int64_t i,
-                                           std::int64_t j) const {
+                                           std::int64_t j, LargestResult<T>& largest) const {
         if (args.bias) each(z, Plus(), read<n>(args.bias + j));
         terms.add_identities(z, i, j);
         if (args.branch.z.data) each(z, Plus(), branch<n>(i, j));
@@ -30,6 +30,7 @@ struct Forward {
                    [&](auto g) { each(z, [](Compute<T> x) { return decltype(g)::forward(x); }); });
         if (args.mask.data) each(z, Times(), read<n>(args.mask, i, j));
         write_both<n>(z, args.out, args.wide, i, j);
+        largest.add(z);
     }
 
     template <int n>

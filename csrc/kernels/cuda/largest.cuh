@@ -4,9 +4,9 @@
 // NaN is the largest of all: no comparison of floats would keep it.
 #pragma once
 
-#include <cuda_runtime.h>
-
 #include <cstring>
+
+#include "kernels/cuda/elements.cuh"
 
 namespace resnetcore {
 namespace cuda {
@@ -26,6 +26,37 @@ __device__ __forceinline__ void keep_largest(unsigned long long most, double* in
     }
     if (threadIdx.x % warp == 0) atomicMax(reinterpret_cast<unsigned long long*>(into), most);
 }
+
+// Of a thread's results, as T holds them. Rounding to T keeps the order of magnitudes, so that the largest alone is
+// rounded, at the end.
+template <class T>
+class LargestResult {
+public:
+    template <int n>
+    __device__ __forceinline__ void add(const Stretch<Compute<T>, n>& x) {
+        constexpr Bits sign = Bits{1} << (8 * sizeof(Bits) - 1);
+#pragma unroll
+        for (int c = 0; c < n; ++c) {
+            Bits bits;
+            std::memcpy(&bits, &x.at[c], sizeof bits);
+            bits &= ~sign;
+            most_ = bits > most_ ? bits : most_;
+        }
+    }
+    // By whole warps; null: nobody asks.
+    __device__ __forceinline__ void keep(double* into) const {
+        if (!into) return;
+        Compute<T> x;
+        std::memcpy(&x, &most_, sizeof x);
+        T stored;
+        write(x, stored);
+        keep_largest(magnitude_bits(static_cast<double>(read(stored))), into);
+    }
+
+private:
+    using Bits = std::conditional_t<sizeof(Compute<T>) == 8, std::uint64_t, std::uint32_t>;
+    Bits most_ = 0;
+};
 
 }  // namespace cuda
 }  // namespace resnetcore

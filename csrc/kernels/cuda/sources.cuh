@@ -1,6 +1,7 @@
 // A sum over sources: the lists that a kernel takes as parameters, and the steps through them.
 #pragma once
 
+#include "kernels/cuda/largest.cuh"
 #include "kernels/cuda/product.cuh"
 
 namespace resnetcore {
@@ -73,8 +74,8 @@ private:
     const T* panel_at_ = nullptr;
 };
 
-// Σ A·W for one tile a block, and then `Epilogue`, which has the operation's `args` and: finish(sums, terms, i, j),
-// what becomes of the sums at row i from column j on.
+// Σ A·W for one tile a block, and then `Epilogue`, which has the operation's `args` and: finish(sums, terms, i, j,
+// largest), what becomes of the sums at row i from column j on, and of the thread's largest result.
 template <class T, int most, class Epilogue>
 __global__ void __launch_bounds__(tile_threads)
     sum_kernel(const __grid_constant__ Epilogue epilogue, const __grid_constant__ Terms<T, most> terms) {
@@ -85,10 +86,13 @@ __global__ void __launch_bounds__(tile_threads)
     Compute<T> total[sums_of_thread] = {};
     add_steps<T, true, Multiply<T>::longest_sum>(SourceSteps<T, most>(terms, first_row, rows, panel), memory, total);
     share_sums<T>(total, memory);
+    LargestResult<T> largest;
     for_tile([&](int row, int column) {
         const std::int64_t i = first_row + row, j = panel * panel_width + column;
-        if (i < rows && j < columns) epilogue.finish(Stretch<Compute<T>, 1>{{memory.sums[row][column]}}, terms, i, j);
+        if (i < rows && j < columns)
+            epilogue.finish(Stretch<Compute<T>, 1>{{memory.sums[row][column]}}, terms, i, j, largest);
     });
+    largest.keep(epilogue.args.largest);
 }
 
 template <class T, class Epilogue>

@@ -7,6 +7,7 @@ namespace cuda {
 namespace {
 
 constexpr int row_block = 64;  // rows of a block's tile
+constexpr bool products_keep_largest = true;
 
 template <class T>
 constexpr KernelTable<T> table = {
@@ -15,7 +16,7 @@ constexpr KernelTable<T> table = {
     gate_backward<T>, dropout<T>,       loss<T>,     combine_moments<T>, combine_norm_sums<T>, running_coefficients<T>,
     fold<T>,          largest<T>,       conclude<T>, commit<T>,          squares<T>,           clip<T>,
     scale<T>,         overflowed<T>,    pack<T>,     unpack<T>,          pack_operand<T>,      pack_transposed<T>,
-    narrow<T>,        widen<T>,         chain<T>,    longest_chain<T>};
+    narrow<T>,        widen<T>,         chain<T>,    longest_chain<T>,   products_keep_largest};
 
 }  // namespace
 

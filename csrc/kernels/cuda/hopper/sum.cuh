@@ -94,6 +94,7 @@ __device__ __forceinline__ void finish_tiles(const TileShared& shared, const Epi
                                              const Terms<bfloat16, most>& terms, bool whole, Tiles tiles) {
     const std::int64_t rows = epilogue.args.rows, columns = epilogue.args.columns;
     const Handover left = shared.handover(half_of_group());
+    LargestResult<bfloat16> largest;
     for (Place turn; tiles.exists(); tiles.advance()) {
         const std::int64_t first_row = tiles.first_row(), first_column = tiles.first_column();
         left.begin_emptying(turn);
@@ -103,15 +104,17 @@ __device__ __forceinline__ void finish_tiles(const TileShared& shared, const Epi
             if (whole && j + 8 <= columns) {
                 Stretch<float, 8> sums;
                 load_stretch(at, sums);
-                epilogue.finish(sums, terms, i, j);
+                epilogue.finish(sums, terms, i, j, largest);
             } else {
 #pragma unroll 1
                 for (int c = 0; c < 8 && j + c < columns; ++c)
-                    epilogue.finish(Stretch<float, 1>{{load(at + 4 * static_cast<std::uint32_t>(c))}}, terms, i, j + c);
+                    epilogue.finish(Stretch<float, 1>{{load(at + 4 * static_cast<std::uint32_t>(c))}}, terms, i, j + c,
+                                    largest);
             }
         });
         left.end_emptying(turn);
     }
+    largest.keep(epilogue.args.largest);
 }
 
 template <int most, class Epilogue>
