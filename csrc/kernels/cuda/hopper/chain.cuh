@@ -41,7 +41,7 @@ struct ChainOperands {
     static constexpr bool a_along_rows = false, b_along_columns = true;
     const ChainTile& tile;
     const ChainTerm* terms;
-    __device__ __forceinline__ std::uint64_t a(Shared, std::int64_t step, int product) const {
+    __device__ __forceinline__ std::uint64_t a(Shared, int step, int product) const {
         return along_terms(tile.box(terms[step].box), product);
     }
     __device__ __forceinline__ std::uint64_t b(Shared stage, int product) const {
@@ -87,7 +87,7 @@ __device__ __forceinline__ void run_tiles(const ChainShared& shared) {
                 } else {
                     float total[ChainEpilogue::count] = {};
                     const ChainOperands operands{tile, program.terms + operation.first_term};
-                    add_stages<terms_in_part>(ring, place, operation.n_terms, operands, total);
+                    add_stages<terms_in_part>(ring, place, static_cast<int>(operation.n_terms), operands, total);
                     const std::uint32_t most = epilogue.finish(total);
                     if (operation.is_a) most_a = larger_of_each(most_a, most);
                     if (operation.is_delta) most_delta = larger_of_each(most_delta, most);

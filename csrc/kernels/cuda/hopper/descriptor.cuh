@@ -22,16 +22,21 @@ __device__ __forceinline__ std::uint64_t descriptor(Shared start, std::uint32_t 
            (start & 0x3ffff) >> 4;
 }
 
+// A descriptor of what is so many bytes on. Addresses are in its lower half, and leave no carry.
+__device__ __forceinline__ std::uint64_t moved(std::uint64_t descriptor, std::uint32_t bytes) {
+    return descriptor >> 32 << 32 | (static_cast<std::uint32_t>(descriptor) + (bytes >> 4));
+}
+
 // Rows of the box are rows of the operand, and go along the sum's terms: 16 of them are 32 bytes of each row.
 __device__ __forceinline__ std::uint64_t along_terms(Shared box, int product) {
     const std::uint32_t unused = 16;
-    return descriptor(box + static_cast<std::uint32_t>(product) * product_depth * 2, unused, atom_bytes);
+    return moved(descriptor(box, unused, atom_bytes), static_cast<std::uint32_t>(product) * product_depth * 2);
 }
 
 // Rows of the box are terms of the sum: 16 of them are two atoms. Of the operand, the next 64 rows or columns are in
 // the next box, `next_box` bytes on.
 __device__ __forceinline__ std::uint64_t across_terms(Shared box, int product, std::uint32_t next_box) {
-    return descriptor(box + static_cast<std::uint32_t>(product) * product_depth * box_row, next_box, atom_bytes);
+    return moved(descriptor(box, next_box, atom_bytes), static_cast<std::uint32_t>(product) * product_depth * box_row);
 }
 
 }  // namespace hopper

@@ -67,15 +67,15 @@ __device__ __forceinline__ int column_of_sum(int i) { return i / 4 * 8 + 2 * (la
 // Adds to the sums of this thread those of the terms in the next `steps` stages, in parts of so many terms. `Operands`:
 // a(stage, step, product) and b(stage, product) are descriptors, and how memory goes along them. A stage is let go of
 // while the next one is multiplied.
-template <int terms, class Ring, class Operands, int count>
-__device__ __forceinline__ void add_stages(const Ring& ring, Place& place, std::int64_t steps, const Operands& operands,
+template <int terms, class Ring, class Steps, class Operands, int count>
+__device__ __forceinline__ void add_stages(const Ring& ring, Place& place, Steps steps, const Operands& operands,
                                            float (&total)[count]) {
     constexpr int steps_in_part = terms / stage_terms;
     const auto let_go = [&ring](const Place& used) {
         if (lane() == 0) ring.let_go(used);
     };
     float part[count] = {};
-    for (std::int64_t done = 0; done < steps; done += steps_in_part) {
+    for (Steps done = 0; done < steps; done += steps_in_part) {
         const int n = steps - done < steps_in_part ? static_cast<int>(steps - done) : steps_in_part;
         Place used = place;
 #pragma unroll 1
