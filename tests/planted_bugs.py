@@ -227,7 +227,7 @@ BUGS = (
     Bug(
         "clipping leaves the norms' gradients out",
         "csrc/train/weight_gradients.cpp",
-        "    if (team.rank() == 0) visit_norms(sum_to(squares_.data() + 2 * units_.size()));\n",
+        "    if (team.rank() == 0) visit_norms(sum_to(squares_.data() + pair * units_.size()));\n",
         "",
         "tests/test_trainer.py -k clip",
     ),

@@ -405,8 +405,8 @@ struct LargestArgs {
     double* into = nullptr;
 };
 
-// The loss of a batch, row by row in order, and whether its update is safe: no gradient is larger than the number of
-// rows times the largest A times the largest δ.
+// The loss of a batch, its rows' added in an order that their number decides, and whether its update is safe: no
+// gradient is larger than the number of rows times the largest A times the largest δ.
 template <class T>
 struct ConcludeArgs {
     std::int64_t rows = 0;
@@ -428,13 +428,12 @@ struct CommitArgs {
     const Outcome* permission = nullptr;
 };
 
-// out = Σ g², in stretches of `square_stretch` that are added in order.
-constexpr std::int64_t square_stretch = 4096;
+// Σ out = Σ g²: shares of the sum, which `size` alone decides.
 template <class T>
 struct SquaresArgs {
     std::int64_t size = 0;
     const Compute<T>* gradient = nullptr;
-    double* out = nullptr;
+    double* out = nullptr;  // (KernelTable::square_parts)
 };
 
 // norm = √Σ squares; factor = largest / (norm + 1e-6), at most 1, as torch.nn.utils.clip_grad_norm_ has it; `largest` 0
@@ -505,6 +504,7 @@ struct KernelTable {
     std::int64_t (*chain)(const ChainArgs<T>&) = nullptr;
     // How many it may be at most, on the device as it is; null likewise.
     std::int64_t (*longest_chain)() = nullptr;
+    int square_parts = 1;  // numbers that `squares` leaves of an array
 };
 
 }  // namespace resnetcore
