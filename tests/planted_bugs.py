@@ -598,6 +598,13 @@ BUGS = (
         "cpp:cuda_norms",
     ),
     Bug(
+        "a CUDA kernel takes rows off boundaries for rows on them",
+        "csrc/kernels/cuda/elements.cuh",
+        "    return is_on_boundary(rows.data) && is_on_boundary(rows.data + rows.stride);",
+        "    return is_on_boundary(rows.data);",
+        "cpp:cuda_elementwise",
+    ),
+    Bug(
         "a CUDA warp's largest is that of half its lanes",
         "csrc/kernels/cuda/largest.cuh",
         "apart > 0; apart /= 2) {\n        const",

@@ -87,9 +87,14 @@ struct Commit {
 template <class T>
 struct Scale {
     ScaleArgs<T> args;
-    __device__ void operator()(std::int64_t, std::int64_t j) const {
+    template <int n>
+    __device__ void operator()(Columns<n>, std::int64_t, std::int64_t j) const {
+        using C = Compute<T>;
         const double factor = *args.factor;
-        if (factor != 1) args.gradient[j] = static_cast<Compute<T>>(static_cast<double>(args.gradient[j]) * factor);
+        if (factor == 1) return;
+        Stretch<C, n> g = read<n>(args.gradient + j);
+        each(g, [&](C x) { return static_cast<C>(static_cast<double>(x) * factor); });
+        write<n>(g, args.gradient + j);
     }
 };
 
@@ -124,7 +129,7 @@ void commit(const CommitArgs<T>& args) {
 }
 template <class T>
 void scale(const ScaleArgs<T>& args) {
-    for_elements(1, args.size, Scale<T>{args});
+    for_stretches(1, args.size, on_boundary(args.gradient), Scale<T>{args});
 }
 template <class T>
 void overflowed(const OverflowedArgs<T>& args) {
