@@ -605,6 +605,13 @@ BUGS = (
         "cpp:cuda_elementwise",
     ),
     Bug(
+        "a label on a GPU that is no class has a loss",
+        "csrc/kernels/columns.h",
+        "is_class ? scale * loss : std::numeric_limits<double>::quiet_NaN()",
+        "is_class ? scale * loss : 0",
+        "cpp:cuda_elementwise",
+    ),
+    Bug(
         "a CUDA warp's largest is that of half its lanes",
         "csrc/kernels/cuda/largest.cuh",
         "apart > 0; apart /= 2) {\n        const",

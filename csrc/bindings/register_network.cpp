@@ -174,7 +174,7 @@ py::tuple gradients(Model<T>& model, py::handle x, py::handle y, const py::dict&
     Batch<T> batch;
     batch.x = {input.data, input.stride};
     batch.x_in = batch.d_x_in = input.in;
-    batch.targets_in = targets.checked().values_in();
+    batch.targets_in = targets.checked().in();
     batch.rows = input.rows;
     batch.target = targets.checked().get();
     batch.step = step;

@@ -31,10 +31,10 @@
 
 namespace resnetcore {
 
-// Rows of a matrix that another library may have made, dense and in what a network computes with. Not in the table of
-// kernels: the host has NumPy for it.
+// Rows of a matrix that another library may have made, dense and in what a network computes with, or in the integers
+// that labels are. Not in the table of kernels: the host has NumPy for it.
 struct GatherArgs {
-    enum Type : int { f32, f64, bf16 };
+    enum Type : int { f32, f64, bf16, i32, i64 };
 
     std::int64_t rows = 0, columns = 0;
     const void* from = nullptr;
@@ -42,7 +42,7 @@ struct GatherArgs {
     std::int64_t row_stride = 0, column_stride = 0;  // in elements
     const std::int64_t* chosen = nullptr;            // numbers of the rows; null: the first ones
     void* to = nullptr;
-    Type to_type = f32;  // or f64
+    Type to_type = f32;  // or f64; i64 from integers
 };
 
 inline std::int64_t panel_count(std::int64_t columns, std::int64_t panel) { return (columns + panel - 1) / panel; }
@@ -377,7 +377,8 @@ struct DropoutArgs {
     MutableRows<Compute<T>> out;
 };
 
-// Per row: loss (already weighted, times `normaliser`) and ∂E/∂logits. Exactly one of labels and targets is given.
+// Per row: loss (already weighted, times `normaliser`) and ∂E/∂logits. Exactly one of labels and targets is given. The
+// loss of a label that is no class is NaN.
 template <class T>
 struct LossArgs {
     std::int64_t rows = 0, columns = 0;

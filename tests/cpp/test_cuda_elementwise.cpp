@@ -139,6 +139,24 @@ struct Case {
         device().release(device_labels);
     }
 
+    // Nobody has looked at labels that were on the device.
+    void label_that_is_no_class() {
+        DeviceMatrix<C> logits(1, columns, Fill::reals), unrounded(1, columns);
+        DeviceMatrix<T> gradient(1, columns);
+        const OnDevice<double> normaliser(1.0), loss(0.0);
+        for (std::int64_t label : {std::int64_t{0}, columns - 1, columns, std::int64_t{-1}, INT64_MIN, INT64_MAX}) {
+            const OnDevice<std::int64_t> given(label);
+            LossArgs<T> args;
+            args.rows = 1, args.columns = columns, args.loss = find_loss("cross_entropy");
+            args.logits = logits.view(), args.labels = given.data(), args.normaliser = normaliser.data();
+            args.gradient = gradient.mutable_view(), args.unrounded = unrounded.mutable_view();
+            args.row_loss = loss.data();
+            k.loss(args);
+            CHECK(std::isnan(loss.get()) == (label < 0 || label >= columns), "%s: the loss of label %lld is %g",
+                  where.c_str(), static_cast<long long>(label), loss.get());
+        }
+    }
+
     // Every element can be the one; a NaN is larger than infinity; what is larger already stays.
     void largest() {
         double most = 0;
@@ -326,6 +344,7 @@ void run(Gap gap) {
             one.gate();
             one.gate_backward(static_cast<int>(next_noise() % static_cast<std::uint32_t>(activation_count())));
             one.dropout();
+            one.label_that_is_no_class();
             one.largest();
             one.packing();
             one.shifted();

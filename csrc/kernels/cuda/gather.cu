@@ -21,6 +21,16 @@ struct Gather {
     }
 };
 
+template <class From>
+struct GatherLabel {
+    GatherArgs args;
+    __device__ void operator()(std::int64_t i, std::int64_t j) const {
+        const std::int64_t row = args.chosen ? args.chosen[i] : i;
+        static_cast<std::int64_t*>(args.to)[i * args.columns + j] =
+            static_cast<const From*>(args.from)[row * args.row_stride + j * args.column_stride];
+    }
+};
+
 template <class From, class To>
 void gather_from(const GatherArgs& args) {
     const Rows<From> from{static_cast<const From*>(args.from), args.row_stride};
@@ -36,13 +46,25 @@ void gather_as(const GatherArgs& args) {
             return gather_from<double, To>(args);
         case GatherArgs::bf16:
             return gather_from<bfloat16, To>(args);
+        case GatherArgs::i32:
+        case GatherArgs::i64:
+            return;  // labels
     }
+}
+
+void gather_labels(const GatherArgs& args) {
+    if (args.from_type == GatherArgs::i32)
+        for_elements(args.rows, args.columns, GatherLabel<std::int32_t>{args});
+    else
+        for_elements(args.rows, args.columns, GatherLabel<std::int64_t>{args});
 }
 
 }  // namespace
 
 int gather(const GatherArgs* args) {
-    if (args->to_type == GatherArgs::f64)
+    if (args->to_type == GatherArgs::i64)
+        gather_labels(*args);
+    else if (args->to_type == GatherArgs::f64)
         gather_as<double>(*args);
     else
         gather_as<float>(*args);
