@@ -96,9 +96,23 @@ def test_any_float_becomes_the_networks_on_the_gpu(device, dtype):
 def test_no_rows_and_many(device):
     net = network(device)
     assert net.predict(OnGpu(rows(count=0))).shape == (0, OUTPUTS)
-    net = rc.Network(1, [rc.Layer(1, activation=None)], device=device)
-    x = np.random.default_rng(0).standard_normal((16384 + 5, 1)).astype("float32")  # more than one part
+    x = rows(count=16384 + 5)  # more than NumPy's are taken at a time
     np.testing.assert_array_equal(net.predict(OnGpu(x)).numpy(), net.predict(x))
+
+
+@gpu
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_rows_are_predicted_as_many_at_a_time_as_memory_has_room_for(device, dtype):
+    net, x = network(device, dtype), rows(count=70)
+    whole = net.predict(OnGpu(x)).numpy()
+    before = emulated("waits")
+    net.predict(OnGpu(x))
+    at_once = emulated("waits") - before
+    for memory in (1, 1000, 5000):
+        before = emulated("waits")
+        parts = net._core.predict(_core.device_array(OnGpu(x), "test"), memory=memory)
+        assert emulated("waits") - before > at_once
+        np.testing.assert_array_equal(parts.numpy(), whole)
 
 
 @gpu

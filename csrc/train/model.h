@@ -56,6 +56,9 @@ public:
     // out: (rows, outputs).
     void predict(Rows<Compute<T>> x, std::int64_t rows, MutableRows<Compute<T>> out, Memory x_in = Memory::host,
                  Memory out_in = Memory::host);
+    // How many rows' activations `predict` keeps in so many bytes, on a device that works on all rows at once; at least
+    // one.
+    std::int64_t rows_within(std::int64_t bytes);
     // The loss in inference mode; `out` gets the outputs, (rows, outputs). Both it and `target` are the host's.
     double loss(Rows<Compute<T>> x, std::int64_t rows, const LossTarget<T>& target, Compute<T>* out,
                 Memory x_in = Memory::host);
@@ -98,6 +101,7 @@ private:
     Model(const CurrentDevice&, Device& device, Topology topology, std::uint64_t seed);
     void check_terms() const;
     void fold();
+    InferenceExecutor<T>& inference();
     // A forward pass that keeps every activation.
     std::unique_ptr<BatchExecutor<T>> forward(const Frame<T>& frame, bool training);
 
