@@ -227,7 +227,7 @@ BUGS = (
     Bug(
         "clipping leaves the norms' gradients out",
         "csrc/train/weight_gradients.cpp",
-        "    if (team.rank() == 0) visit_norms(sum_to(squares_.data() + 2 * units_.size()));\n",
+        "    if (team.rank() == 0) visit_norms(sum_to(squares_.data() + pair * units_.size()));\n",
         "",
         "tests/test_trainer.py -k clip",
     ),
@@ -603,6 +603,20 @@ BUGS = (
         "    memory[lane][column] = sum;\n    __syncthreads();",
         "    memory[lane][column] = sum;",
         "cpp:cuda_norms",
+    ),
+    Bug(
+        "a CUDA kernel takes rows off boundaries for rows on them",
+        "csrc/kernels/cuda/elements.cuh",
+        "    return is_on_boundary(rows.data) && is_on_boundary(rows.data + rows.stride);",
+        "    return is_on_boundary(rows.data);",
+        "cpp:cuda_elementwise",
+    ),
+    Bug(
+        "a label on a GPU that is no class has a loss",
+        "csrc/kernels/columns.h",
+        "is_class ? scale * loss : std::numeric_limits<double>::quiet_NaN()",
+        "is_class ? scale * loss : 0",
+        "cpp:cuda_elementwise",
     ),
     Bug(
         "a CUDA warp's largest is that of half its lanes",

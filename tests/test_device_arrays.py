@@ -9,7 +9,7 @@ import pytest
 
 import resnetcore as rc
 from capsules import BFLOAT, Consumed, Producer
-from gpu_memory import OnGpu, OtherStream, WithInterface, stream
+from gpu_memory import OnGpu, OtherStream, WithInterface, emulated, stream
 from resnetcore import _core
 
 gpu = pytest.mark.gpu
@@ -96,9 +96,72 @@ def test_any_float_becomes_the_networks_on_the_gpu(device, dtype):
 def test_no_rows_and_many(device):
     net = network(device)
     assert net.predict(OnGpu(rows(count=0))).shape == (0, OUTPUTS)
-    net = rc.Network(1, [rc.Layer(1, activation=None)], device=device)
-    x = np.random.default_rng(0).standard_normal((16384 + 5, 1)).astype("float32")  # more than one part
+    x = rows(count=16384 + 5)  # more than NumPy's are taken at a time
     np.testing.assert_array_equal(net.predict(OnGpu(x)).numpy(), net.predict(x))
+
+
+@gpu
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_rows_are_predicted_as_many_at_a_time_as_memory_has_room_for(device, dtype):
+    net, x = network(device, dtype), rows(count=70)
+    whole = net.predict(OnGpu(x)).numpy()
+    before = emulated("waits")
+    net.predict(OnGpu(x))
+    at_once = emulated("waits") - before
+    for memory in (1, 1000, 5000):
+        before = emulated("waits")
+        parts = net._core.predict(_core.device_array(OnGpu(x), "test"), memory=memory)
+        assert emulated("waits") - before > at_once
+        np.testing.assert_array_equal(parts.numpy(), whole)
+
+
+@gpu
+@pytest.mark.parametrize("dtype", ["int32", "int64"])
+@pytest.mark.parametrize("settings", [{}, {"accumulate": 2}, {"clip_norm": 0.1}, {"label_smoothing": 0.1}], ids=str)
+def test_a_label_on_the_gpu_that_is_no_class_is_named_and_changes_nothing(device, dtype, settings):
+    here, there = (rc.Trainer(network(device), optimizer="adam", **settings) for _ in range(2))
+    x, y = rows(), labels(dtype)
+    for value in (-1, OUTPUTS, np.iinfo(dtype).min, np.iinfo(dtype).max):
+        assert here.step(x, y) == there.step(OnGpu(x), OnGpu(y))
+        before, steps, bad = weights(there), there.steps, y.copy()
+        bad[7] = value
+        for offered in (OnGpu(bad), OnGpu(np.repeat(bad, 2)[::2])):
+            with pytest.raises(
+                ValueError, match=rf"^step: y must hold labels from 0 to {OUTPUTS - 1}, got {value} in row 7$"
+            ):
+                there.step(OnGpu(x), offered)
+        assert there.steps == steps
+        assert_same(weights(there), before)
+    nan = x.copy()
+    nan[2, 0] = np.nan
+    with pytest.raises(FloatingPointError, match="layer 0, the input"):
+        there.step(OnGpu(nan), OnGpu(y))
+    with pytest.raises(rc.ShapeError, match=rf"one label a row, shape \({ROWS},\), got"):
+        there.step(OnGpu(x), OnGpu(y[1:]))
+    for layout in (np.repeat(y, 2)[::2], y[::-1].copy()[::-1]):
+        assert here.step(x, y) == there.step(OnGpu(x), OnGpu(layout))
+    assert_same(weights(here), weights(there))
+
+
+@gpu
+def test_labels_that_class_weights_go_by_are_looked_at_first(device):
+    here, there = (rc.Trainer(network(device), class_weight=[1, 2, 3]) for _ in range(2))
+    assert here.step(rows(), labels()) == there.step(OnGpu(rows()), OnGpu(labels()))
+    with pytest.raises(ValueError, match="got 3 in row 0"):
+        there.step(OnGpu(rows()), OnGpu(labels() * 0 + 3))
+    assert here.step(rows(), labels()) == there.step(OnGpu(rows()), OnGpu(labels()))
+
+
+@gpu
+def test_nobody_waits_for_labels_on_the_gpu(device):
+    def waits(loss, y):
+        trainer, x, y = rc.Trainer(network(device), loss=loss), OnGpu(rows()), OnGpu(y)
+        for _ in range(3):
+            before = emulated("waits")
+            trainer.step(x, y)
+        return emulated("waits") - before
+
+    assert waits("cross_entropy", labels()) == waits("mse", values())
 
 
 @gpu

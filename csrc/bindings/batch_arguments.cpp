@@ -1,7 +1,9 @@
 #include "bindings/batch_arguments.h"
 
 #include "base/error.h"
+#include "base/text.h"
 #include "bindings/device_array.h"
+#include "bindings/without_gil.h"
 #include "math/loss.h"
 
 namespace py = pybind11;
@@ -28,10 +30,12 @@ std::string rows_text(std::int64_t rows, std::int64_t columns) {
     return "(" + std::to_string(rows) + ", " + std::to_string(columns) + ")";
 }
 
+ShapeError not_labels(std::int64_t rows, const std::string& shape, const std::string& what) {
+    return ShapeError(what + " must hold one label a row, shape (" + std::to_string(rows) + ",), got " + shape);
+}
+
 Dense<std::int64_t> label_array(const py::array& y, std::int64_t rows, std::int64_t classes, const std::string& what) {
-    if (y.ndim() != 1 || y.shape(0) != rows)
-        throw ShapeError(what + " must hold one label a row, shape (" + std::to_string(rows) + ",), got " +
-                         shape_of(y));
+    if (y.ndim() != 1 || y.shape(0) != rows) throw not_labels(rows, shape_of(y), what);
     const Dense<std::int64_t> labels = dense<std::int64_t>(y);
     // Beyond the int64s, an unsigned label would be reported as a negative one.
     for (std::int64_t i = 0; i < rows && y.dtype().kind() == 'u'; ++i)
@@ -48,6 +52,16 @@ Dense<T> value_array(const py::array& y, std::int64_t rows, std::int64_t outputs
         throw ShapeError(what + " must have shape " + rows_text(rows, outputs) +
                          " (targets are never broadcast), got " + shape_of(y));
     return dense<T>(y);
+}
+
+bool holds(const DeviceArray& array, GatherArgs::Type type) {
+    return array.dtype.kind() == 'i' && array.dtype.itemsize() == (type == GatherArgs::i64 ? 8 : 4);
+}
+
+// Whether they can be read where they are, or made int64 there.
+bool are_labels_of(const DeviceArray& y, const LossSettings& settings, const Device& device) {
+    return settings.takes_labels() && settings.class_weight.empty() && y.device == &device &&
+           (holds(y, GatherArgs::i32) || holds(y, GatherArgs::i64));
 }
 
 // As `value_array`, of values on the device.
@@ -78,12 +92,15 @@ LossSettings loss_settings(const py::dict& description) {
 
 template <class T>
 Targets<T>::Targets(py::handle y, py::handle sample_weight, const LossSettings& settings, std::int64_t rows,
-                    std::int64_t outputs, const char* operation, const Device& device) {
+                    std::int64_t outputs, const char* operation, const Device& device, LabelsThere labels) {
     GivenTargets<T> given;
-    if (py::isinstance<DeviceArray>(y) && !settings.takes_probabilities()) {
-        values_on_device_ = device_values<Compute<T>>(y.cast<DeviceArray&>(), rows, outputs, operation, device);
+    const auto* const there = py::isinstance<DeviceArray>(y) ? &y.cast<const DeviceArray&>() : nullptr;
+    if (there && labels == LabelsThere::are_looked_at_later && are_labels_of(*there, settings, device)) {
+        take_labels(*there, rows, operation, given);
+    } else if (there && !settings.takes_probabilities()) {
+        values_on_device_ = device_values<Compute<T>>(*there, rows, outputs, operation, device);
         given.values = {values_on_device_.data, values_on_device_.stride};
-        given.values_in = Memory::device;
+        given.in = Memory::device;
     } else {
         take_from_host(y, settings, rows, outputs, operation, given);
     }
@@ -96,6 +113,29 @@ Targets<T>::Targets(py::handle y, py::handle sample_weight, const LossSettings& 
         given.sample_weight = sample_weight_.data();
     }
     checked_ = std::make_unique<const CheckedTargets<T>>(given, settings, rows, outputs, operation);
+}
+
+template <class T>
+void Targets<T>::take_labels(const DeviceArray& y, std::int64_t rows, const char* operation, GivenTargets<T>& given) {
+    if (y.shape.size() != 1 || y.shape[0] != rows)
+        throw not_labels(rows, shape_text(y.shape), std::string(operation) + ": y");
+    DeviceArray read = y;
+    if (!holds(y, GatherArgs::i64) || !y.is_dense()) {
+        read = DeviceArray::zeros(*y.device, py::dtype::of<std::int64_t>(), y.shape);
+        GatherArgs args;
+        args.rows = 1, args.columns = rows;
+        args.from = y.data, args.from_type = holds(y, GatherArgs::i64) ? GatherArgs::i64 : GatherArgs::i32;
+        args.column_stride = y.strides[0];
+        args.to = read.data, args.to_type = GatherArgs::i64;
+        const CurrentDevice current(*y.device);
+        const WithoutGil release;
+        y.device->gather(args);
+        y.device
+            ->synchronize();  // also where another argument is found to be wrong, the caller's memory is the caller's
+    }
+    labels_on_device_ = read.owner;
+    given.labels = reinterpret_cast<const std::int64_t*>(read.data);
+    given.in = Memory::device;
 }
 
 template <class T>

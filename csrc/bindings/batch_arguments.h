@@ -16,22 +16,28 @@ LossSettings loss_settings(const pybind11::dict& description);
 
 // Targets as Python gives them, checked; keeps alive what it reads, a copy where the caller's array is not of its kind.
 // Labels where the loss takes them, else values (rows, outputs). Of arrays in a GPU's memory, values that need no check
-// are read in place on `device`; all else is copied to the host, and what was checked there is what the kernels read.
+// are read in place on `device`, and so are labels (int32 or int64, without class weights) where the caller looks at
+// them when they have made the loss NaN; all else is copied to the host, and what was checked there is what the kernels
+// read.
+enum class LabelsThere { are_copied, are_looked_at_later };
 template <class T>
 class Targets {
 public:
     Targets(pybind11::handle y, pybind11::handle sample_weight, const LossSettings& settings, std::int64_t rows,
-            std::int64_t outputs, const char* operation, const Device& device);
+            std::int64_t outputs, const char* operation, const Device& device,
+            LabelsThere labels = LabelsThere::are_copied);
 
     const CheckedTargets<T>& checked() const { return *checked_; }
 
 private:
+    void take_labels(const DeviceArray& y, std::int64_t rows, const char* operation, GivenTargets<T>& given);
     void take_from_host(pybind11::handle y, const LossSettings& settings, std::int64_t rows, std::int64_t outputs,
                         const char* operation, GivenTargets<T>& given);
 
     Dense<std::int64_t> labels_;
     Dense<Compute<T>> values_, sample_weight_;
     InputMatrix<Compute<T>> values_on_device_;
+    pybind11::object labels_on_device_;  // what keeps them alive
     std::unique_ptr<const CheckedTargets<T>> checked_;
 };
 

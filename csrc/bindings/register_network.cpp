@@ -101,9 +101,12 @@ void set(Model<T>& model, const py::dict& given) {
 
 // Part after part, as what is converted needs memory, too.
 template <class T>
-py::object predict_on_device(Model<T>& model, const DeviceArray& x) {
+py::object predict_on_device(Model<T>& model, const DeviceArray& x, std::int64_t memory) {
     using C = Compute<T>;
-    constexpr std::int64_t most = Model<T>::most_rows_on_device;
+    const std::int64_t most = [&] {
+        const WithoutGil release;
+        return model.rows_within(memory);
+    }();
     auto out = DeviceArray::zeros(*x.device, py::dtype::of<C>(), {x.shape[0], model.outputs()});
     for (std::int64_t begin = 0; begin < x.shape[0]; begin += most) {
         const std::int64_t end = std::min(begin + most, x.shape[0]);
@@ -116,10 +119,10 @@ py::object predict_on_device(Model<T>& model, const DeviceArray& x) {
 }
 
 template <class T>
-py::object predict(Model<T>& model, py::handle x) {
+py::object predict(Model<T>& model, py::handle x, std::int64_t memory) {
     const std::int64_t width = model.topology().inputs;
     if (py::isinstance<DeviceArray>(x))
-        return predict_on_device(model, device_matrix(x, "predict", "X", width, model.device()));
+        return predict_on_device(model, device_matrix(x, "predict", "X", width, model.device()), memory);
     const InputMatrix<Compute<T>> input = input_matrix<Compute<T>>(x, "predict", "X", width);
     py::array_t<Compute<T>> out({input.rows, model.outputs()});
     const MutableRows<Compute<T>> rows{out.mutable_data(), model.outputs()};
@@ -174,7 +177,7 @@ py::tuple gradients(Model<T>& model, py::handle x, py::handle y, const py::dict&
     Batch<T> batch;
     batch.x = {input.data, input.stride};
     batch.x_in = batch.d_x_in = input.in;
-    batch.targets_in = targets.checked().values_in();
+    batch.targets_in = targets.checked().in();
     batch.rows = input.rows;
     batch.target = targets.checked().get();
     batch.step = step;
@@ -334,8 +337,12 @@ void register_network(py::module_& m) {
             py::arg("values"), "Several parameters or buffers, all or nothing.")
         .def(
             "predict",
-            [](const NetworkObject& n, py::handle x) { return n.with([&](auto& model) { return predict(model, x); }); },
-            py::arg("x"), "Outputs in inference mode, (n, outputs).")
+            [](const NetworkObject& n, py::handle x, std::int64_t memory) {
+                return n.with([&](auto& model) { return predict(model, x, memory); });
+            },
+            py::arg("x"), py::arg("memory") = Model<float>::memory_on_device,
+            "Outputs in inference mode, (n, outputs). A GPU's rows are predicted so many at a time that their "
+            "activations take no more memory than this, in bytes.")
         .def(
             "activations",
             [](const NetworkObject& n, py::handle x, bool training) {

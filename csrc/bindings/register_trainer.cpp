@@ -72,14 +72,15 @@ TrainerObject make_trainer(const NetworkObject& network, const py::dict& loss, c
 
 // Calls take(batch, checked targets), with what they point to alive, on a batch as Python gives it: checked.
 template <class T, class Take>
-auto with_batch(Training<T>& trainer, py::handle x, py::handle y, double lr, py::handle sample_weight, Take take) {
+auto with_batch(Training<T>& trainer, py::handle x, py::handle y, double lr, py::handle sample_weight,
+                LabelsThere labels, Take take) {
     check_lr<T>(lr, "step");
     const Model<T>& model = *trainer.model;
     const InputMatrix<Compute<T>> input =
         input_matrix<Compute<T>>(x, "step", "x", model.topology().inputs, model.device());
     check_training_rows(model.topology(), input.rows, trainer.settings.accumulate, "step");
     const Targets<T> targets(y, sample_weight, trainer.settings.loss, input.rows, model.outputs(), "step",
-                             model.device());
+                             model.device(), labels);
     BatchRows<T> batch;
     batch.x = {input.data, input.stride};
     batch.rows = input.rows;
@@ -89,7 +90,7 @@ auto with_batch(Training<T>& trainer, py::handle x, py::handle y, double lr, py:
 
 template <class T>
 double step(Training<T>& trainer, py::handle x, py::handle y, double lr, py::handle sample_weight) {
-    return with_batch(trainer, x, y, lr, sample_weight,
+    return with_batch(trainer, x, y, lr, sample_weight, LabelsThere::are_looked_at_later,
                       [&](const BatchRows<T>& batch, const CheckedTargets<T>& targets) {
                           const WithoutGil release;
                           const auto held = trainer.model->hold();
@@ -99,10 +100,12 @@ double step(Training<T>& trainer, py::handle x, py::handle y, double lr, py::han
 
 template <class T>
 void begin_step(Training<T>& trainer, py::handle x, py::handle y, double lr, py::handle sample_weight) {
-    with_batch(trainer, x, y, lr, sample_weight, [&](const BatchRows<T>& batch, const CheckedTargets<T>& targets) {
-        const WithoutGil release;
-        trainer.begin(batch, targets, lr);
-    });
+    // What `finish` finds is told of when the targets may be gone.
+    with_batch(trainer, x, y, lr, sample_weight, LabelsThere::are_copied,
+               [&](const BatchRows<T>& batch, const CheckedTargets<T>& targets) {
+                   const WithoutGil release;
+                   trainer.begin(batch, targets, lr);
+               });
 }
 
 // A matrix whose rows are chosen from, and its number of rows; `owner` keeps it alive.

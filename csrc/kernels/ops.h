@@ -31,10 +31,10 @@
 
 namespace resnetcore {
 
-// Rows of a matrix that another library may have made, dense and in what a network computes with. Not in the table of
-// kernels: the host has NumPy for it.
+// Rows of a matrix that another library may have made, dense and in what a network computes with, or in the integers
+// that labels are. Not in the table of kernels: the host has NumPy for it.
 struct GatherArgs {
-    enum Type : int { f32, f64, bf16 };
+    enum Type : int { f32, f64, bf16, i32, i64 };
 
     std::int64_t rows = 0, columns = 0;
     const void* from = nullptr;
@@ -42,7 +42,7 @@ struct GatherArgs {
     std::int64_t row_stride = 0, column_stride = 0;  // in elements
     const std::int64_t* chosen = nullptr;            // numbers of the rows; null: the first ones
     void* to = nullptr;
-    Type to_type = f32;  // or f64
+    Type to_type = f32;  // or f64; i64 from integers
 };
 
 inline std::int64_t panel_count(std::int64_t columns, std::int64_t panel) { return (columns + panel - 1) / panel; }
@@ -379,7 +379,8 @@ struct DropoutArgs {
     MutableRows<Compute<T>> out;
 };
 
-// Per row: loss (already weighted, times `normaliser`) and ∂E/∂logits. Exactly one of labels and targets is given.
+// Per row: loss (already weighted, times `normaliser`) and ∂E/∂logits. Exactly one of labels and targets is given. The
+// loss of a label that is no class is NaN.
 template <class T>
 struct LossArgs {
     std::int64_t rows = 0, columns = 0;
@@ -407,8 +408,8 @@ struct LargestArgs {
     double* into = nullptr;
 };
 
-// The loss of a batch, row by row in order, and whether its update is safe: no gradient is larger than the number of
-// rows times the largest A times the largest δ.
+// The loss of a batch, its rows' added in an order that their number decides, and whether its update is safe: no
+// gradient is larger than the number of rows times the largest A times the largest δ.
 template <class T>
 struct ConcludeArgs {
     std::int64_t rows = 0;
@@ -430,13 +431,12 @@ struct CommitArgs {
     const Outcome* permission = nullptr;
 };
 
-// out = Σ g², in stretches of `square_stretch` that are added in order.
-constexpr std::int64_t square_stretch = 4096;
+// Σ out = Σ g²: shares of the sum, which `size` alone decides.
 template <class T>
 struct SquaresArgs {
     std::int64_t size = 0;
     const Compute<T>* gradient = nullptr;
-    double* out = nullptr;
+    double* out = nullptr;  // (KernelTable::square_parts)
 };
 
 // norm = √Σ squares; factor = largest / (norm + 1e-6), at most 1, as torch.nn.utils.clip_grad_norm_ has it; `largest` 0
@@ -509,6 +509,7 @@ struct KernelTable {
     std::int64_t (*longest_chain)() = nullptr;
     // Whether `forward` and `backward_data` keep `largest` where they are asked to; else they leave it alone.
     bool products_keep_largest = false;
+    int square_parts = 1;  // numbers that `squares` leaves of an array
 };
 
 }  // namespace resnetcore

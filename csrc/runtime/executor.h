@@ -90,6 +90,8 @@ public:
                       const std::vector<Folded<T>>& folded, std::int64_t weight_bytes);
     void prepare(std::int64_t rows, int threads);
     void run(Team& team, Rows<Compute<T>> input, std::int64_t rows, MutableRows<Compute<T>> out);
+    // That the activations of a row take while they are needed.
+    std::int64_t row_bytes() const { return plan_.row_elements * static_cast<std::int64_t>(sizeof(T)); }
 
 private:
     void run_by_columns(Team& team, Frame<T> frame);

@@ -160,15 +160,26 @@ void Model<T>::fold() {
 }
 
 template <class T>
+InferenceExecutor<T>& Model<T>::inference() {
+    if (!inference_)
+        inference_ = std::make_unique<InferenceExecutor<T>>(inference_plan(), device_, store_, running_norms_, folded_,
+                                                            weight_bytes());
+    return *inference_;
+}
+
+template <class T>
+std::int64_t Model<T>::rows_within(std::int64_t bytes) {
+    const auto held = hold();
+    return std::max<std::int64_t>(bytes / inference().row_bytes(), 1);
+}
+
+template <class T>
 void Model<T>::predict(Rows<Compute<T>> x, std::int64_t rows, MutableRows<Compute<T>> out, Memory x_in, Memory out_in,
                        bool waited) {
     if (rows == 0) return;
     const auto held = hold();
     fold();
-    if (!inference_)
-        inference_ = std::make_unique<InferenceExecutor<T>>(inference_plan(), device_, store_, running_norms_, folded_,
-                                                            weight_bytes());
-    const std::int64_t most = device_.is_host() ? rows : most_rows_on_device;
+    const std::int64_t most = device_.is_host() ? rows : rows_within(memory_on_device);
     for (std::int64_t begin = 0; begin < rows; begin += most)
         predict_part({x.data + begin * x.stride, x.stride}, std::min(most, rows - begin),
                      {out.data + begin * out.stride, out.stride}, x_in, out_in, waited);
@@ -177,11 +188,12 @@ void Model<T>::predict(Rows<Compute<T>> x, std::int64_t rows, MutableRows<Comput
 template <class T>
 void Model<T>::predict_part(Rows<Compute<T>> x, std::int64_t rows, MutableRows<Compute<T>> out, Memory x_in,
                             Memory out_in, bool waited) {
+    InferenceExecutor<T>& executor = inference();
     const int threads = inference_threads(rows);
-    inference_->prepare(rows, threads);
+    executor.prepare(rows, threads);
     const Rows<Compute<T>> input = input_.rows(x, rows, topology_.inputs, x_in);
     const MutableRows<Compute<T>> output = output_.begin(out, rows, outputs(), out_in);
-    run_on_team([&](Team& team) { inference_->run(team, input, rows, output); }, threads);
+    run_on_team([&](Team& team) { executor.run(team, input, rows, output); }, threads);
     if (waited || out_in == Memory::host) output_.finish();
 }
 

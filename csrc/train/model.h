@@ -54,12 +54,14 @@ public:
     // Likewise; nothing can fail once it begins.
     void write(const std::vector<std::pair<int, const Compute<T>*>>& values);
 
-    // out: (rows, outputs). A device takes so many rows at once, as activations need memory there. Where `out` is in
-    // its memory, it need not have `waited` for the work at return: then the caller orders what follows
+    // out: (rows, outputs). A device takes as many rows at once as so much memory has room for their activations. Where
+    // `out` is in its memory, it need not have `waited` for the work at return: then the caller orders what follows
     // (runtime/stream_order.h).
-    static constexpr std::int64_t most_rows_on_device = 16384;
+    static constexpr std::int64_t memory_on_device = std::int64_t{512} << 20;
     void predict(Rows<Compute<T>> x, std::int64_t rows, MutableRows<Compute<T>> out, Memory x_in = Memory::host,
                  Memory out_in = Memory::host, bool waited = true);
+    // How many rows' activations a device that works on all rows at once keeps in so many bytes; at least one.
+    std::int64_t rows_within(std::int64_t bytes);
     // The loss in inference mode; `out` gets the outputs, (rows, outputs). Both it and `target` are the host's.
     double loss(Rows<Compute<T>> x, std::int64_t rows, const LossTarget<T>& target, Compute<T>* out,
                 Memory x_in = Memory::host);
@@ -104,6 +106,7 @@ private:
     void fold();
     void predict_part(Rows<Compute<T>> x, std::int64_t rows, MutableRows<Compute<T>> out, Memory x_in, Memory out_in,
                       bool waited);
+    InferenceExecutor<T>& inference();
     // A forward pass that keeps every activation.
     std::unique_ptr<BatchExecutor<T>> forward(const Frame<T>& frame, bool training);
 

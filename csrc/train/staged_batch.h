@@ -29,9 +29,8 @@ struct Batch : BatchRows<T> {
     double lr = 0;           // of a pass that updates
     std::uint32_t step = 0;  // of the dropout's random numbers
     std::uint64_t seed = 0;
-    MutableRows<Compute<T>> d_x;  // where ∂E/∂x goes, of a pass that takes it
-    // Labels and weights are the host's, which has checked them.
-    Memory targets_in = Memory::host, d_x_in = Memory::host;
+    MutableRows<Compute<T>> d_x;                              // where ∂E/∂x goes, of a pass that takes it
+    Memory targets_in = Memory::host, d_x_in = Memory::host;  // labels or values; weights are the host's
 
     // Whether the pass reads the caller's memory, and not a copy that was made while it was asked for.
     bool is_read_in_place() const {
@@ -95,7 +94,7 @@ private:
         const bool has_x = batch.x_in == Memory::host, has_targets = batch.targets_in == Memory::host;
         const auto x = parcel_.template add<C>(has_x ? batch.rows * inputs_ : 0);
         const auto chosen = parcel_.template add<std::int64_t>(has_x || !batch.chosen ? 0 : batch.rows);
-        const auto labels = parcel_.template add<std::int64_t>(given.labels ? batch.rows : 0);
+        const auto labels = parcel_.template add<std::int64_t>(given.labels && has_targets ? batch.rows : 0);
         const auto targets = parcel_.template add<C>(given.targets.data && has_targets ? batch.rows * outputs_ : 0);
         const auto class_weight = parcel_.template add<C>(given.class_weight ? given.class_weights : 0);
         const auto sample_weight = parcel_.template add<C>(given.sample_weight ? batch.rows : 0);
@@ -111,8 +110,10 @@ private:
         there_ = parcel_.there(numbers);
         frame.input = has_x ? Rows<C>{parcel_.there(x), inputs_} : batch.x;
         if (chosen.size) frame.input = gathered(batch, parcel_.there(chosen));
-        frame.target.labels = parcel_.there(labels);
-        if (has_targets) frame.target.targets = {parcel_.there(targets), outputs_};
+        if (has_targets) {
+            frame.target.labels = parcel_.there(labels);
+            frame.target.targets = {parcel_.there(targets), outputs_};
+        }
         frame.target.class_weight = parcel_.there(class_weight);
         frame.target.sample_weight = parcel_.there(sample_weight);
     }

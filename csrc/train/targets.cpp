@@ -82,19 +82,22 @@ void check_class_weight(const LossSettings& settings, std::int64_t outputs, cons
 template <class T>
 CheckedTargets<T>::CheckedTargets(const GivenTargets<T>& given, const LossSettings& settings, std::int64_t rows,
                                   std::int64_t outputs, const std::string& operation)
-    : class_weight_(settings.class_weight.begin(), settings.class_weight.end()) {
+    : rows_(rows),
+      outputs_(outputs),
+      operation_(operation),
+      class_weight_(settings.class_weight.begin(), settings.class_weight.end()) {
     if (settings.takes_labels() && outputs == 1)
         throw ShapeError(operation +
                          ": y: cross_entropy needs two outputs or more, the network has 1; use binary_cross_entropy");
-    if (given.labels)
+    if (given.labels && given.in == Memory::host)
         check_labels(given.labels, rows, outputs, operation);
-    else if (settings.takes_probabilities())
+    else if (!given.labels && settings.takes_probabilities())
         check_probabilities(given.values, rows, outputs, operation);
     if (given.sample_weight) check_sample_weight(given.sample_weight, rows, operation);
     target_.loss = settings.loss;
     target_.labels = given.labels;
     target_.targets = given.values;
-    values_in_ = given.values_in;
+    in_ = given.in;
     target_.sample_weight = given.sample_weight;
     target_.label_smoothing = settings.label_smoothing;
     target_.delta = settings.delta;
@@ -102,6 +105,14 @@ CheckedTargets<T>::CheckedTargets(const GivenTargets<T>& given, const LossSettin
     if (!class_weight_.empty()) target_.class_weight = class_weight_.data();
     target_.normaliser = &normaliser_;
     set_normaliser(rows, outputs, settings.takes_labels(), operation);
+}
+
+template <class T>
+void CheckedTargets<T>::check_labels_on(Device& device) const {
+    if (!target_.labels || in_ == Memory::host) return;
+    std::vector<std::int64_t> labels(static_cast<std::size_t>(rows_));
+    device.download(labels.data(), target_.labels, labels.size() * sizeof labels[0]);
+    check_labels(labels.data(), rows_, outputs_, operation_);
 }
 
 // PyTorch's means: over rows, weighted by class for labels; over all elements for everything but cross_entropy. Where

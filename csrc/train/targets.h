@@ -33,7 +33,9 @@ template <class T>
 struct GivenTargets {
     const std::int64_t* labels = nullptr;
     Rows<Compute<T>> values;
-    Memory values_in = Memory::host;  // else not looked at: of a loss that takes any numbers
+    // Labels or values, the weights being the host's. What is a device's is not looked at: values of a loss that takes
+    // any numbers, labels without class weights, whose loss is NaN where they are no classes.
+    Memory in = Memory::host;
     const Compute<T>* sample_weight = nullptr;
 };
 
@@ -46,9 +48,12 @@ public:
                    const std::string& operation);
     CheckedTargets(const CheckedTargets&) = delete;
 
-    // In the host's memory, but for values that are not. Points into this object; `normaliser` is 1 / Σ weights.
+    // Points into this object; `normaliser` is 1 / Σ weights.
     const LossTarget<T>& get() const { return target_; }
-    Memory values_in() const { return values_in_; }
+    Memory in() const { return in_; }  // labels or values
+    // For a pass whose loss was NaN: throws the ValueError that labels in the memory of `device`, which is the calling
+    // thread's, have not been given yet.
+    void check_labels_on(Device& device) const;
     // What the mean over the rows is divided by: Σ weights, or their number.
     double weight() const { return weight_; }
 
@@ -56,7 +61,9 @@ private:
     void set_normaliser(std::int64_t rows, std::int64_t outputs, bool by_rows, const std::string& operation);
 
     LossTarget<T> target_;
-    Memory values_in_ = Memory::host;
+    Memory in_ = Memory::host;
+    const std::int64_t rows_, outputs_;
+    const std::string operation_;
     double weight_ = 0, normaliser_ = 1;
     std::vector<Compute<T>> class_weight_;
 };

@@ -52,7 +52,7 @@ Batch<T> Training<T>::described(const BatchRows<T>& given, const CheckedTargets<
     Batch<T> batch;
     static_cast<BatchRows<T>&>(batch) = given;
     batch.target = targets.get();
-    batch.targets_in = targets.values_in();
+    batch.targets_in = targets.in();
     batch.lr = lr;
     batch.step = static_cast<std::uint32_t>(state.steps() + pass_.in_flight());
     batch.seed = settings.seed;
@@ -71,7 +71,10 @@ template <class T>
 double Training<T>::step(const BatchRows<T>& batch, const CheckedTargets<T>& targets, double lr,
                          const std::string& operation) {
     const PassResult result = pass_.run(described(batch, targets, lr), options(), &state);
-    if (!result.finite) throw non_finite(result, operation, state.steps() + 1);
+    if (!result.finite) {
+        targets.check_labels_on(model->device());
+        throw non_finite(result, operation, state.steps() + 1);
+    }
     last_gradient_norm = result.gradient_norm;
     last_weight = targets.weight();
     ++steps_, ++steps_begun_;

@@ -58,7 +58,7 @@ void WeightGradients<T>::prepare(int threads, bool arrays) {
     for (const WeightUnit& unit : units_)
         for (int id : {unit.weight, unit.bias})
             if (id >= 0) arrays_[id].reserve(model_.store().packed_elements(id));
-    squares_.reserve(2 * static_cast<std::int64_t>(units_.size() + model_.norms().all().size()));
+    squares_.reserve(squares_of_pair() * static_cast<std::int64_t>(units_.size() + model_.norms().all().size()));
 }
 
 template <class T>
@@ -122,10 +122,14 @@ void WeightGradients<T>::clip(Team& team, double largest, double* norm, double* 
     const KernelTable<T>& kernels = model_.kernels();
     std::int64_t index;
     const auto sum_to = [&](double* to) {
-        return [&kernels, to](const Compute<T>* g, std::int64_t n) mutable { kernels.squares({n, g, to++}); };
+        return [&kernels, to](const Compute<T>* g, std::int64_t n) mutable {
+            kernels.squares({n, g, to});
+            to += kernels.square_parts;
+        };
     };
-    while (squares_queue_.take(team.rank(), index)) visit(units_[index], sum_to(squares_.data() + 2 * index));
-    if (team.rank() == 0) visit_norms(sum_to(squares_.data() + 2 * units_.size()));
+    const std::int64_t pair = squares_of_pair();
+    while (squares_queue_.take(team.rank(), index)) visit(units_[index], sum_to(squares_.data() + pair * index));
+    if (team.rank() == 0) visit_norms(sum_to(squares_.data() + pair * units_.size()));
     team.barrier();
     if (team.rank() == 0) kernels.clip({squares_.size(), squares_.data(), largest, norm, factor});
     team.barrier();

@@ -53,6 +53,8 @@ private:
     void visit(const WeightUnit& unit, Visit visit);
     template <class Visit>
     void visit_norms(Visit visit);
+    // A weight's and its bias's, or a norm's two.
+    std::int64_t squares_of_pair() const { return 2 * model_.kernels().square_parts; }
     void update_unit(const WeightUnit& unit, OptimizerState<T>& state, const Outcome* permission);
 
     Model<T>& model_;
@@ -64,7 +66,7 @@ private:
     };
     std::int64_t most_panels_ = 1;  // of a unit
     std::vector<Room> rooms_;       // by thread
-    AlignedArray<double> squares_;  // two of each unit, and of each norm
+    AlignedArray<double> squares_;  // a pair's for each unit, and for each norm
     WorkQueue squares_queue_, scale_queue_, update_queue_;
 };
 

@@ -107,8 +107,11 @@ class Network:
     def step_shape(self, batch: int) -> dict[str, int]:
         """What the way to do a step on so many rows is chosen and remembered by."""
 
-    def predict(self, x: _Rows) -> Any:
-        """Outputs in inference mode, (n, outputs)."""
+    def predict(self, x: _Rows, memory: int = 536870912) -> Any:
+        """Outputs in inference mode, (n, outputs).
+
+        A GPU's rows are predicted so many at a time that their activations take no more memory than this, in bytes.
+        """
 
     def set(self, values: dict[str, _Array]) -> None:
         """Several parameters or buffers, all or nothing."""

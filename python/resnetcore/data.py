@@ -151,13 +151,20 @@ class IterableData:
 
 
 def check_batch(
-    operation: str, net: Network, loss: Loss, x: Any, y: Any, sample_weight: Any = None, check_finite: bool = False
+    operation: str,
+    net: Network,
+    loss: Loss,
+    x: Any,
+    y: Any,
+    sample_weight: Any = None,
+    check_finite: bool = False,
+    labels_in_place: bool = False,
 ) -> Batch:
-    """A batch as the core takes it; ShapeError without rows, and the errors of `as_rows` and `check_targets`."""
+    """A batch as the core takes it; ShapeError without rows, and the errors of `as_rows` and `check_targets_in_place`."""
     rows = as_rows(operation, "x", x, net.inputs, net.device)
     if len(rows) == 0:
         raise ShapeError(f"{operation}: x must have at least one row, got 0")
-    targets = check_targets_in_place(operation, y, loss, len(rows), net.outputs, net.dtype, net.device)
+    targets = check_targets_in_place(operation, y, loss, len(rows), net.outputs, net.dtype, net.device, labels_in_place)
     weight = check_sample_weight(operation, sample_weight, len(rows), net.dtype, net.device)
     x = as_dense(rows, net.dtype)
     if check_finite:

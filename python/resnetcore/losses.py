@@ -12,7 +12,7 @@ from ._core import losses as _known_losses
 from ._errors import DTypeError, ShapeError
 from .arrays import Rows, as_array, as_dense, as_host_array, is_floating, is_memory_map
 from .checks import as_number
-from .device_arrays import is_on_gpu, on_device
+from .device_arrays import DeviceArray, is_on_gpu, on_device
 
 __all__ = ["Loss"]
 
@@ -158,7 +158,7 @@ def check_targets(
     return _values(what, array, rows, outputs, dtype, loss.takes_classes)
 
 
-def _labels(what: str, y: np.ndarray, rows: int, classes: int) -> np.ndarray:
+def _check_label_count(what: str, y: np.ndarray | DeviceArray, rows: int, classes: int) -> None:
     if y.shape != (rows,):
         raise ShapeError(f"{what} must hold one label a row, shape ({rows},), got {y.shape}")
     if classes < 2:
@@ -166,6 +166,10 @@ def _labels(what: str, y: np.ndarray, rows: int, classes: int) -> np.ndarray:
             f"{what}: cross_entropy needs two outputs or more, the network has {classes}; use "
             "loss='binary_cross_entropy'"
         )
+
+
+def _labels(what: str, y: np.ndarray, rows: int, classes: int) -> np.ndarray:
+    _check_label_count(what, y, rows, classes)
     if rows and not 0 <= int(y.min()) <= int(y.max()) < classes:
         bad = int(np.flatnonzero((y < 0) | (y >= classes))[0])
         raise ValueError(f"{what} must hold labels from 0 to {classes - 1}, got {y[bad]} in row {bad}")
@@ -185,13 +189,19 @@ def _values(what: str, y: np.ndarray, rows: int, outputs: int, dtype: np.dtype, 
 
 
 def check_targets_in_place(
-    operation: str, y: Any, loss: Loss, rows: int, outputs: int, dtype: np.dtype, device: str
+    operation: str, y: Any, loss: Loss, rows: int, outputs: int, dtype: np.dtype, device: str, labels: bool = False
 ) -> Rows:
-    """`check_targets`, but floats on the GPU `device` stay there where the loss takes any: (rows, outputs), or (rows,)."""
-    if loss.takes_classes or not is_on_gpu(y):
+    """`check_targets`, but floats on the GPU `device` stay there where the loss takes any: (rows, outputs), or (rows,).
+
+    So do the labels that the core can read there, for a caller whose core looks at them when they make a loss NaN.
+    """
+    if not is_on_gpu(y) or (loss.takes_classes and not (labels and loss.class_weight is None)):
         return check_targets(operation, y, loss, rows, outputs, dtype, device)
     values = on_device(operation, "y", y, device)
-    if not is_floating(values):
+    if loss.name == "cross_entropy" and values.dtype in (np.int32, np.int64):
+        _check_label_count(f"{operation}: y", values, rows, outputs)
+        return values
+    if loss.takes_classes or not is_floating(values):
         return check_targets(operation, values, loss, rows, outputs, dtype, device)
     if values.shape != (rows, outputs) and (outputs != 1 or values.shape != (rows,)):
         raise ShapeError(

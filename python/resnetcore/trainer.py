@@ -200,7 +200,7 @@ class Trainer:
         weight = None
         # The core checks y as well, and small networks feel every check.
         if sample_weight is not None or check_finite or type(y) is not np.ndarray or not self._is_batch(x):
-            x, y, weight = check_batch("step", self._net, self._loss, x, y, sample_weight, check_finite)
+            x, y, weight = check_batch("step", self._net, self._loss, x, y, sample_weight, check_finite, True)
         turns = self._turns
         if turns.waiting:
             turns.let_others()

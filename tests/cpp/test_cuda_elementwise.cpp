@@ -1,5 +1,6 @@
 // Gates, dropout masks, losses, packing, and numbers of whole arrays on a CUDA device, against plain loops in double.
 #include <algorithm>
+#include <utility>
 
 #include "device_matrix.h"
 #include "math/activation.h"
@@ -15,10 +16,11 @@ struct Case {
     using C = Compute<T>;
     std::string where;
     std::int64_t rows, columns;
+    Gap gap = as_wanted;
     const KernelTable<T>& k = device_kernels<T>();
-    DeviceMatrix<T> h{rows, columns, Fill::reals, 1}, t{rows, columns, Fill::reals, 2},
-        x{rows, columns, Fill::reals, 3}, g{rows, columns, Fill::reals, 4};
-    DeviceMatrix<C> mask{rows, columns, Fill::reals, 1};
+    DeviceMatrix<T> h{rows, columns, Fill::reals, gap(columns, 1)}, t{rows, columns, Fill::reals, gap(columns, 2)},
+        x{rows, columns, Fill::reals, gap(columns, 3)}, g{rows, columns, Fill::reals, gap(columns, 4)};
+    DeviceMatrix<C> mask{rows, columns, Fill::reals, gap(columns, 1)};
 
     template <class U>
     void check(const char* what, DeviceMatrix<U>& got, std::int64_t i, std::int64_t j, double exact) {
@@ -28,8 +30,8 @@ struct Case {
     }
 
     void gate() {
-        DeviceMatrix<T> out(rows, columns, Fill::zeros, 1);
-        DeviceMatrix<C> wide(rows, columns, Fill::zeros, 2);
+        DeviceMatrix<T> out(rows, columns, Fill::zeros, gap(columns, 1));
+        DeviceMatrix<C> wide(rows, columns, Fill::zeros, gap(columns, 2));
         for (bool masked : {false, true}) {
             GateArgs<T> args{rows, columns, h.view(), t.view(), x.view(), {}, out.mutable_view(), wide.mutable_view()};
             if (masked) args.mask = mask.view();
@@ -47,8 +49,8 @@ struct Case {
 
     void gate_backward(int activation) {
         const bool argument = either() || activation_needs_argument(activation);
-        DeviceMatrix<T> d_h(rows, columns, Fill::zeros, 1), d_t(rows, columns, Fill::zeros, 2),
-            d_x(rows, columns, Fill::zeros, 3);
+        DeviceMatrix<T> d_h(rows, columns, Fill::zeros, gap(columns, 1)),
+            d_t(rows, columns, Fill::zeros, gap(columns, 2)), d_x(rows, columns, Fill::zeros, gap(columns, 3));
         GateBackwardArgs<T> args;
         args.rows = rows, args.columns = columns;
         args.gradient = g.view(), args.h = h.view(), args.t = t.view(), args.x = x.view();
@@ -70,7 +72,7 @@ struct Case {
 
     void dropout() {
         const OnDevice<PhiloxKey> key(PhiloxKey{12345678901ull, 99, 7});
-        DeviceMatrix<C> out(rows, columns, Fill::zeros, 3);
+        DeviceMatrix<C> out(rows, columns, Fill::zeros, gap(columns, 3));
         for (double p : {0.0, 0.3, 0.5}) {
             k.dropout({rows, columns, 11, key.data(), 3, p, out.mutable_view()});
             out.download();
@@ -87,11 +89,12 @@ struct Case {
     void loss(int kind) {
         const bool labelled = std::string(loss_name(kind)) == "cross_entropy" && either();
         const bool weighted = either(), samples = either();
-        DeviceMatrix<C> logits(rows, columns, Fill::reals, 2), targets(rows, columns, Fill::reals, 1);
+        DeviceMatrix<C> logits(rows, columns, Fill::reals, gap(columns, 2)),
+            targets(rows, columns, Fill::reals, gap(columns, 1));
         DeviceMatrix<C> classes(1, std::max<std::int64_t>(columns, 2), Fill::reals), sample(1, rows, Fill::reals);
-        DeviceMatrix<C> unrounded(rows, columns, Fill::zeros, 1);
+        DeviceMatrix<C> unrounded(rows, columns, Fill::zeros, gap(columns, 1));
         DeviceMatrix<double> row_loss(1, rows);
-        DeviceMatrix<T> gradient(rows, columns, Fill::zeros, 3);
+        DeviceMatrix<T> gradient(rows, columns, Fill::zeros, gap(columns, 3));
         std::vector<std::int64_t> labels(static_cast<std::size_t>(rows));
         for (std::int64_t& label : labels) label = next_noise() % static_cast<std::uint32_t>(columns);
         auto* device_labels = static_cast<std::int64_t*>(device().allocate(labels.size() * sizeof labels[0]));
@@ -136,6 +139,24 @@ struct Case {
         device().release(device_labels);
     }
 
+    // Nobody has looked at labels that were on the device.
+    void label_that_is_no_class() {
+        DeviceMatrix<C> logits(1, columns, Fill::reals), unrounded(1, columns);
+        DeviceMatrix<T> gradient(1, columns);
+        const OnDevice<double> normaliser(1.0), loss(0.0);
+        for (std::int64_t label : {std::int64_t{0}, columns - 1, columns, std::int64_t{-1}, INT64_MIN, INT64_MAX}) {
+            const OnDevice<std::int64_t> given(label);
+            LossArgs<T> args;
+            args.rows = 1, args.columns = columns, args.loss = find_loss("cross_entropy");
+            args.logits = logits.view(), args.labels = given.data(), args.normaliser = normaliser.data();
+            args.gradient = gradient.mutable_view(), args.unrounded = unrounded.mutable_view();
+            args.row_loss = loss.data();
+            k.loss(args);
+            CHECK(std::isnan(loss.get()) == (label < 0 || label >= columns), "%s: the loss of label %lld is %g",
+                  where.c_str(), static_cast<long long>(label), loss.get());
+        }
+    }
+
     // Every element can be the one; a NaN is larger than infinity; what is larger already stays.
     void largest() {
         double most = 0;
@@ -162,7 +183,8 @@ struct Case {
     }
 
     void packing() {
-        DeviceMatrix<C> w(rows, columns, Fill::reals, 2), back(rows, columns, Fill::zeros, 3);
+        DeviceMatrix<C> w(rows, columns, Fill::reals, gap(columns, 2)),
+            back(rows, columns, Fill::zeros, gap(columns, 3));
         DeviceMatrix<C> panels(1, packed_size(rows, columns, k.panel), Fill::reals);
         DeviceMatrix<T> operand(1, operand_size<T>(rows, columns, k.panel), Fill::reals);
         DeviceMatrix<T> transposed(1, operand_size<T>(columns, rows, k.panel), Fill::reals);
@@ -186,8 +208,8 @@ struct Case {
         same("parameter", panels, rows, rows, columns, false);
         same("operand", operand, operand_rows<T>(rows), rows, columns, false);
         same("transpose", transposed, operand_rows<T>(columns), columns, rows, true);
-        DeviceMatrix<T> narrowed(rows, columns, Fill::zeros, 1);
-        DeviceMatrix<C> widened(rows, columns, Fill::zeros, 2);
+        DeviceMatrix<T> narrowed(rows, columns, Fill::zeros, gap(columns, 1));
+        DeviceMatrix<C> widened(rows, columns, Fill::zeros, gap(columns, 2));
         k.narrow(rows, columns, w.view(), narrowed.mutable_view());
         k.widen(rows, columns, narrowed.view(), widened.mutable_view());
         narrowed.download(), widened.download();
@@ -197,6 +219,26 @@ struct Case {
                 CHECK(narrowed.at(i, j) == value_of(stored<T>(w.at(i, j))), "%s: narrowed", where.c_str());
                 CHECK(widened.at(i, j) == narrowed.at(i, j), "%s: widened", where.c_str());
             }
+    }
+
+    // Rows that begin between boundaries.
+    void shifted() {
+        DeviceMatrix<C> to(rows, columns, Fill::zeros, gap(columns, 0));
+        for (const auto& [from_shift, to_shift] : {std::pair{1, 0}, std::pair{0, 1}, std::pair{1, 1}}) {
+            const std::int64_t width = columns - 1;
+            k.widen(rows, width, {h.data() + from_shift, h.stride}, {to.data() + to_shift, to.stride});
+            const OnDevice<double> into(0.0);
+            k.largest({rows, width, {h.data() + from_shift, h.stride}, into.data()});
+            to.download();
+            double most = 0;
+            for (std::int64_t i = 0; i < rows; ++i)
+                for (std::int64_t j = 0; j < width; ++j) {
+                    const double exact = h.at(i, j + from_shift);
+                    most = std::max(most, std::fabs(exact));
+                    CHECK(to.at(i, j + to_shift) == exact, "%s: shifted at %d %d", where.c_str(), int(i), int(j));
+                }
+            CHECK(into.get() == most, "%s: largest of what is shifted is %g", where.c_str(), into.get());
+        }
     }
 };
 
@@ -209,16 +251,16 @@ struct Arrays {
     DeviceMatrix<C> gradient{1, size, Fill::reals}, other{1, size, Fill::reals};
 
     void clip() {
-        DeviceMatrix<double> squares(1, 2);
+        DeviceMatrix<double> squares(1, 2 * k.square_parts, Fill::reals);
         k.squares({size, gradient.data(), squares.data()});
-        k.squares({size, other.data(), squares.data() + 1});
+        k.squares({size, other.data(), squares.data() + k.square_parts});
         double exact = 0;
         for (std::int64_t i = 0; i < size; ++i)
             exact += gradient.at(0, i) * gradient.at(0, i) + other.at(0, i) * other.at(0, i);
         const std::vector<C> before = gradient.host;
         for (double largest : {0.0, 1e9, 0.25}) {
             const OnDevice<double> norm(0.0), factor(0.0);
-            k.clip({2, squares.data(), largest, norm.data(), factor.data()});
+            k.clip({squares.columns, squares.data(), largest, norm.data(), factor.data()});
             CHECK(std::fabs(norm.get() - std::sqrt(exact)) <= 1e-12 * std::sqrt(exact), "norm is %g", norm.get());
             const double expected = largest == 0.25 ? std::min(1.0, 0.25 / (norm.get() + 1e-6)) : 1;
             CHECK(factor.get() == expected, "factor is %g, not %g", factor.get(), expected);
@@ -231,7 +273,7 @@ struct Arrays {
         squares(0, 0) = NAN;
         squares.upload();
         const OnDevice<double> norm(0.0), factor(0.0);
-        k.clip({2, squares.data(), 1, norm.data(), factor.data()});
+        k.clip({squares.columns, squares.data(), 1, norm.data(), factor.data()});
         CHECK(std::isnan(norm.get()) && std::isnan(factor.get()), "a norm that is NaN is clipped to %g", factor.get());
     }
 
@@ -262,8 +304,8 @@ struct Arrays {
 
     void conclude() {
         DeviceMatrix<double> row_loss(1, size, Fill::reals);
-        double exact = 0;
-        for (std::int64_t i = 0; i < size; ++i) exact += row_loss.at(0, i);
+        double exact = 0, magnitude = 0;
+        for (double loss : row_loss.host) exact += loss, magnitude += std::fabs(loss);
         Hyper<C> hyper;
         hyper.lr = C(2);
         const OnDevice<Hyper<C>> rate(hyper);
@@ -275,7 +317,8 @@ struct Arrays {
                 k.conclude({size, row_loss.data(), largest_a.data(), largest_delta.data(),
                             updates ? rate.data() : nullptr, outcome.data()});
                 const Outcome got = outcome.get();
-                CHECK(got.loss == exact && got.finite, "loss is %.17g, not %.17g", got.loss, exact);
+                CHECK(std::fabs(got.loss - exact) <= 16 * 0x1p-53 * magnitude && got.finite, "loss is %.17g, not %.17g",
+                      got.loss, exact);
                 CHECK(got.may_overflow == (updates && std::isnan(a)), "largest %g: %d", a, got.may_overflow);
             }
             const OnDevice<double> twice(2.0);
@@ -290,23 +333,31 @@ struct Arrays {
     }
 };
 
+std::int64_t no_gap(std::int64_t, std::int64_t) { return 0; }
+
 template <class T>
-void run() {
+void run(Gap gap) {
     for (std::int64_t rows : {1, 3, 64, 70})
-        for (std::int64_t columns : {1, 5, 64, 67}) {
-            Case<T> one{std::string(type_of<T>()) + " " + std::to_string(rows) + " x " + std::to_string(columns), rows,
-                        columns};
+        for (std::int64_t columns : {1, 5, 64, 67, 68}) {
+            const std::string where = std::string(type_of<T>()) + " " + std::to_string(rows) + " x ";
+            Case<T> one{where + std::to_string(columns), rows, columns, gap};
             one.gate();
             one.gate_backward(static_cast<int>(next_noise() % static_cast<std::uint32_t>(activation_count())));
             one.dropout();
+            one.label_that_is_no_class();
             one.largest();
             one.packing();
+            one.shifted();
             for (int kind = 0; kind < loss_count(); ++kind) one.loss(kind);
         }
     for (int activation = 0; activation < activation_count(); ++activation) {
-        Case<T> one{std::string(type_of<T>()) + " " + activation_name(activation), 5, 67};
+        Case<T> one{std::string(type_of<T>()) + " " + activation_name(activation), 5, 67, gap};
         one.gate_backward(activation);
     }
+}
+
+template <class T>
+void run_arrays() {
     for (std::int64_t size : {1, 255, 257, 4096, 9000}) {
         Arrays<T> one{size};
         one.clip();
@@ -314,6 +365,10 @@ void run() {
         one.overflowed();
         one.conclude();
     }
+    // More than the blocks take in one turn.
+    Arrays<T> many{600001};
+    many.clip();
+    many.conclude();
 }
 
 // More columns than a grid has panels: no GPU launches that.
@@ -332,6 +387,42 @@ void nothing_runs_after_a_launch_that_failed() {
     CHECK(device().synchronize() == 0, "%s", device().last_error());
     to.download();
     for (std::int64_t j = 0; j < 7; ++j) CHECK(to.at(0, j) == from.at(0, j), "nothing runs any more");
+}
+
+// Chosen rows, of matrices whose elements are neighbours, in rows on boundaries and off them, and of others.
+template <class From>
+void gather_as(GatherArgs::Type type) {
+    constexpr std::int64_t rows = 5, columns = 27;
+    for (const auto& [stride, shift] : {std::pair{32, 0}, std::pair{32, 1}, std::pair{29, 0}}) {
+        DeviceMatrix<From> from(rows, columns + shift, Fill::reals, stride - columns - shift);
+        for (bool transposed : {false, true}) {
+            const std::int64_t depth = transposed ? columns : rows, width = transposed ? rows : columns;
+            const std::vector<std::int64_t> chosen{depth - 1, 0, 3};
+            const auto count = static_cast<std::int64_t>(chosen.size());
+            DeviceMatrix<double> to(count, width);
+            DeviceMatrix<float> to_float(count, width);
+            auto* numbers = static_cast<std::int64_t*>(device().allocate(chosen.size() * sizeof chosen[0]));
+            device().upload(numbers, chosen.data(), chosen.size() * sizeof chosen[0]);
+            GatherArgs args;
+            args.rows = count, args.columns = width, args.from = from.data() + shift, args.from_type = type;
+            args.row_stride = transposed ? 1 : stride, args.column_stride = transposed ? stride : 1;
+            args.chosen = numbers;
+            args.to = to.data(), args.to_type = GatherArgs::f64;
+            CHECK(device().gather(&args) == 0, "%s", device().last_error());
+            args.to = to_float.data(), args.to_type = GatherArgs::f32;
+            CHECK(device().gather(&args) == 0, "%s", device().last_error());
+            to.download(), to_float.download();
+            for (std::int64_t i = 0; i < count; ++i)
+                for (std::int64_t j = 0; j < width; ++j) {
+                    const std::int64_t row = chosen[static_cast<std::size_t>(i)];
+                    const double exact = transposed ? from.at(j, row + shift) : from.at(row, j + shift);
+                    CHECK(to.at(i, j) == exact && to_float(i, j) == static_cast<float>(exact),
+                          "gathered from %s, stride %d: %g and %g, not %g", type_of<From>(), stride, to.at(i, j),
+                          to_float.at(i, j), exact);
+                }
+            device().release(numbers);
+        }
+    }
 }
 
 // A recording that begins next would take the error for its own, and the step would be made of what was there before.
@@ -353,7 +444,9 @@ void gather_tells_of_its_launch() {
 }  // namespace
 
 int main() {
-    each_type([](auto type) { run<decltype(type)>(); });
+    for (Gap gap : {as_wanted, to_boundaries, no_gap}) each_type([gap](auto type) { run<decltype(type)>(gap); });
+    each_type([](auto type) { run_arrays<decltype(type)>(); });
+    gather_as<float>(GatherArgs::f32), gather_as<double>(GatherArgs::f64), gather_as<bfloat16>(GatherArgs::bf16);
     nothing_runs_after_a_launch_that_failed();
     gather_tells_of_its_launch();
     return summary("cuda_elementwise");

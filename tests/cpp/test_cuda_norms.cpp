@@ -13,10 +13,11 @@ struct Case {
     std::string where;
     std::int64_t rows, columns, chunk;
     bool masked;
+    Gap gap;
     const KernelTable<T>& k = device_kernels<T>();
     std::int64_t chunks = (rows + chunk - 1) / chunk;
-    DeviceMatrix<T> z{rows, columns, Fill::reals, 3}, delta{rows, columns, Fill::reals, 2};
-    DeviceMatrix<C> mask{rows, columns, Fill::reals, 1}, partial{2 * chunks, columns, Fill::reals};
+    DeviceMatrix<T> z{rows, columns, Fill::reals, gap(columns, 3)}, delta{rows, columns, Fill::reals, gap(columns, 2)};
+    DeviceMatrix<C> mask{rows, columns, Fill::reals, gap(columns, 1)}, partial{2 * chunks, columns, Fill::reals};
     DeviceMatrix<C> mean{1, columns, Fill::reals}, inverse{1, columns, Fill::reals}, scale{1, columns, Fill::reals},
         shift{1, columns, Fill::reals};
     DeviceMatrix<C> weight{1, columns, Fill::reals}, bias{1, columns, Fill::reals};
@@ -103,7 +104,7 @@ struct Case {
         }
     }
     void backward(bool normalised) {
-        DeviceMatrix<T> out(rows, columns, Fill::zeros, 5);
+        DeviceMatrix<T> out(rows, columns, Fill::zeros, gap(columns, 5));
         NormBackwardArgs<T> args;
         args.rows = rows, args.columns = columns, args.delta = delta.view(), args.out = out.mutable_view();
         if (masked) args.mask = mask.view();
@@ -154,12 +155,16 @@ struct Case {
 };
 
 template <class T>
-void run() {
+void run(Gap gap) {
     for (std::int64_t rows : {1, 7, 64, 100})
         for (std::int64_t columns : {1, 63, 64, 130})
             for (std::int64_t chunk : {8, 64}) {
                 Case<T> one{std::string(type_of<T>()) + " " + std::to_string(rows) + " x " + std::to_string(columns),
-                            rows, columns, chunk, either()};
+                            rows,
+                            columns,
+                            chunk,
+                            either(),
+                            gap};
                 one.moments();
                 one.combine();
                 one.norm_sums(either());
@@ -172,6 +177,6 @@ void run() {
 }  // namespace
 
 int main() {
-    each_type([](auto type) { run<decltype(type)>(); });
+    for (Gap gap : {as_wanted, to_boundaries}) each_type([gap](auto type) { run<decltype(type)>(gap); });
     return summary("cuda_norms");
 }

@@ -13,8 +13,10 @@ void commit(const CommitArgs<T>& args) {
         std::memcpy(args.to, args.from, static_cast<std::size_t>(args.size) * sizeof *args.to);
 }
 
+// In stretches that are added in order.
 template <class T>
 void squares(const SquaresArgs<T>& args) {
+    constexpr std::int64_t square_stretch = 4096;
     double total = 0;
     for (std::int64_t begin = 0; begin < args.size; begin += square_stretch) {
         const std::int64_t end = args.size - begin < square_stretch ? args.size : begin + square_stretch;

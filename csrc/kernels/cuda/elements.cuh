@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 #include "kernels/cuda/functions.h"
 #include "kernels/cuda/launch.cuh"
@@ -110,21 +111,81 @@ __device__ __forceinline__ void write_both(const Stretch<Compute<T>, n>& x, cons
     if (!computes_itself<T> && wide.data) write<n>(x, wide, i, j);
 }
 
+// Where the element lies that is number `at` of all, which are counted row by row.
+struct Place {
+    std::int64_t i, j;
+};
+__device__ __forceinline__ Place place_of(std::int64_t at, std::int64_t all, std::int64_t columns) {
+    if (all == columns) return {0, at};
+    if (all > 0xffffffff) return {at / columns, at % columns};
+    // A GPU divides 32 bits several times faster.
+    const auto number = static_cast<std::uint32_t>(at), width = static_cast<std::uint32_t>(columns);
+    return {number / width, number % width};
+}
+
 template <class Operation>
 __global__ void each_element(std::int64_t rows, std::int64_t columns, const __grid_constant__ Operation operation) {
     begin_kernel();
     const std::int64_t all = rows * columns, step = static_cast<std::int64_t>(gridDim.x) * blockDim.x;
-    for (std::int64_t at = static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; at < all; at += step)
-        operation(at / columns, at % columns);
+    for (std::int64_t at = static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; at < all; at += step) {
+        const Place place = place_of(at, all, columns);
+        operation(place.i, place.j);
+    }
 }
 
+// Columns that a thread takes together where everything that it touches lies on boundaries.
+constexpr int stretch_columns = 8;
+template <int n>
+using Columns = std::integral_constant<int, n>;
+RC_HD std::int64_t stretch_count(std::int64_t rows, std::int64_t columns, bool whole) {
+    return rows * (whole ? (columns + stretch_columns - 1) / stretch_columns : columns);
+}
+
+// visit(Columns<n>(), i, j) for columns j to j + n of row i: this thread's share of all. `whole`: whether stretches of
+// 8 columns are visited together; what a row has beyond them, and without it all, goes one by one.
+template <class Visit>
+__device__ __forceinline__ void visit_stretches(std::int64_t rows, std::int64_t columns, bool whole, Visit visit) {
+    const std::int64_t width = whole ? stretch_columns : 1;
+    const std::int64_t of_row = stretch_count(1, columns, whole), all = rows * of_row;
+    const std::int64_t step = static_cast<std::int64_t>(gridDim.x) * blockDim.x;
+    for (std::int64_t at = static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; at < all; at += step) {
+        const Place place = place_of(at, all, of_row);
+        const std::int64_t first = place.j * width, end = first + width < columns ? first + width : columns;
+        if (end - first == stretch_columns) {
+            visit(Columns<stretch_columns>(), place.i, first);
+        } else {
+#pragma unroll 1
+            for (std::int64_t j = first; j < end; ++j) visit(Columns<1>(), place.i, j);
+        }
+    }
+}
+template <class Operation>
+__global__ void each_stretch(std::int64_t rows, std::int64_t columns, bool whole,
+                             const __grid_constant__ Operation operation) {
+    begin_kernel();
+    visit_stretches(rows, columns, whole, operation);
+}
+
+constexpr int element_threads = 256;
+// That so many threads need; no more than `most`, the rest is looped over.
+inline std::int64_t blocks_for(std::int64_t all, int threads, std::int64_t most) {
+    const std::int64_t blocks = (all + threads - 1) / threads;
+    return blocks < most ? blocks : most;
+}
+constexpr std::int64_t most_blocks = 1 << 20;
 // operation(i, j), once for each element, in any order.
 template <class Operation>
-void for_elements(std::int64_t rows, std::int64_t columns, const Operation& operation, int threads = 256) {
-    constexpr std::int64_t most = 1 << 20;  // blocks; the rest is looped over
-    const std::int64_t blocks = (rows * columns + threads - 1) / threads;
+void for_elements(std::int64_t rows, std::int64_t columns, const Operation& operation, int threads = element_threads) {
+    const std::int64_t blocks = blocks_for(rows * columns, threads, most_blocks);
     if (blocks == 0) return;
-    launch<each_element<Operation>>(dim3(static_cast<unsigned>(blocks < most ? blocks : most)), threads, rows, columns,
+    launch<each_element<Operation>>(dim3(static_cast<unsigned>(blocks)), threads, rows, columns, operation);
+}
+// operation(Columns<n>(), i, j), as `visit_stretches` has it, for all elements.
+template <class Operation>
+void for_stretches(std::int64_t rows, std::int64_t columns, bool whole, const Operation& operation) {
+    const std::int64_t blocks = blocks_for(stretch_count(rows, columns, whole), element_threads, most_blocks);
+    if (blocks == 0) return;
+    launch<each_stretch<Operation>>(dim3(static_cast<unsigned>(blocks)), element_threads, rows, columns, whole,
                                     operation);
 }
 

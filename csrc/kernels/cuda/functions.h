@@ -13,6 +13,8 @@ constexpr int panel_width = 64;
 constexpr std::int64_t max_columns = std::int64_t{65535} * panel_width;
 // Lists of sources and of identities travel as parameters of a kernel, which may be 32,764 bytes.
 constexpr int max_terms = 512;
+// Blocks that go through a gradient: enough for its memory to be read as fast as it can be.
+constexpr int square_parts = 64;
 
 template <class T>
 void forward(const ForwardArgs<T>& args);

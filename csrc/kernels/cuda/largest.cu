@@ -8,19 +8,41 @@ namespace resnetcore {
 namespace cuda {
 namespace {
 
-constexpr int threads = 256;
+constexpr int threads = 256, warp = 32;
 
+// Magnitudes of the width that they have, which compare as numbers do; and the same as double's.
+__device__ __forceinline__ std::uint32_t bits_of_magnitude(float x) {
+    std::uint32_t bits;
+    std::memcpy(&bits, &x, sizeof bits);
+    return bits & ~(1u << 31);
+}
+__device__ __forceinline__ unsigned long long bits_of_magnitude(double x) { return magnitude_bits(x); }
+__device__ __forceinline__ unsigned long long widened(std::uint32_t magnitude) {
+    float x;
+    std::memcpy(&x, &magnitude, sizeof x);
+    return magnitude_bits(static_cast<double>(x));
+}
+__device__ __forceinline__ unsigned long long widened(unsigned long long magnitude) { return magnitude; }
+
+// `whole` as in `visit_stretches`.
 template <class T>
-__global__ void __launch_bounds__(threads) largest_kernel(const __grid_constant__ LargestArgs<T> args) {
+__global__ void __launch_bounds__(threads) largest_kernel(const __grid_constant__ LargestArgs<T> args, bool whole) {
     begin_kernel();
-    const std::int64_t all = args.rows * args.columns, step = static_cast<std::int64_t>(gridDim.x) * threads;
-    unsigned long long most = 0;
-    for (std::int64_t at = static_cast<std::int64_t>(blockIdx.x) * threads + threadIdx.x; at < all; at += step) {
-        const unsigned long long bits =
-            magnitude_bits(static_cast<double>(read(args.x, at / args.columns, at % args.columns)));
-        most = bits > most ? bits : most;
-    }
-    keep_largest(most, args.into);
+    __shared__ unsigned long long of_warps[threads / warp];
+    auto most = bits_of_magnitude(Compute<T>(0));
+    visit_stretches(args.rows, args.columns, whole, [&](auto n, std::int64_t i, std::int64_t j) {
+        const Stretch<Compute<T>, n> x = read<n>(args.x, i, j);
+#pragma unroll
+        for (int c = 0; c < n; ++c) {
+            const auto bits = bits_of_magnitude(x.at[c]);
+            most = bits > most ? bits : most;
+        }
+    });
+    // Of the whole block at once: all blocks wait for the same memory.
+    const unsigned long long of_warp = largest_of_warp(widened(most));
+    if (threadIdx.x % warp == 0) of_warps[threadIdx.x / warp] = of_warp;
+    __syncthreads();
+    if (threadIdx.x < warp) keep_largest(threadIdx.x < threads / warp ? of_warps[threadIdx.x] : 0, args.into);
 }
 
 }  // namespace
@@ -28,9 +50,9 @@ __global__ void __launch_bounds__(threads) largest_kernel(const __grid_constant_
 template <class T>
 void largest(const LargestArgs<T>& args) {
     constexpr std::int64_t most = 1024;  // blocks: enough for a GPU to be full
-    const std::int64_t blocks = (args.rows * args.columns + threads - 1) / threads;
-    if (blocks > 0)
-        launch<largest_kernel<T>>(dim3(static_cast<unsigned>(blocks < most ? blocks : most)), threads, args);
+    const bool whole = on_boundary(args.x);
+    const std::int64_t blocks = blocks_for(stretch_count(args.rows, args.columns, whole), threads, most);
+    if (blocks > 0) launch<largest_kernel<T>>(dim3(static_cast<unsigned>(blocks)), threads, args, whole);
 }
 
 #define RC_INSTANTIATE(T) template void largest(const LargestArgs<T>&);

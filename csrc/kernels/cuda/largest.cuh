@@ -17,13 +17,18 @@ __device__ __forceinline__ unsigned long long magnitude_bits(double x) {
     return bits & ~(1ull << 63);
 }
 
-// By whole warps.
-__device__ __forceinline__ void keep_largest(unsigned long long most, double* into) {
+// By whole warps, both.
+__device__ __forceinline__ unsigned long long largest_of_warp(unsigned long long most) {
     constexpr int warp = 32;
     for (int apart = warp / 2; apart > 0; apart /= 2) {
         const unsigned long long other = __shfl_xor_sync(0xffffffffu, most, apart);
         most = other > most ? other : most;
     }
+    return most;
+}
+__device__ __forceinline__ void keep_largest(unsigned long long most, double* into) {
+    constexpr int warp = 32;
+    most = largest_of_warp(most);
     if (threadIdx.x % warp == 0) atomicMax(reinterpret_cast<unsigned long long*>(into), most);
 }
 

@@ -71,13 +71,20 @@ __global__ void __launch_bounds__(column_threads) norm_sums_kernel(const __grid_
 template <class T>
 struct NormBackward {
     NormBackwardArgs<T> args;
-    __device__ void operator()(std::int64_t i, std::int64_t j) const {
-        Compute<T> d = read(args.delta, i, j);
-        if (args.mask.data) d = d * read(args.mask, i, j);
+    template <int n>
+    __device__ void operator()(Columns<n>, std::int64_t i, std::int64_t j) const {
+        using C = Compute<T>;
+        Stretch<C, n> d = read<n>(args.delta, i, j);
+        if (args.mask.data) each(d, Times(), read<n>(args.mask, i, j));
         if (args.z.data)
-            d = norm_slope(args.mean[j], args.inverse_deviation[j], args.scale[j], args.mean_d[j], args.mean_dx[j])(
-                d, read(args.z, i, j));
-        write(d, args.out, i, j);
+            each(
+                d,
+                [](C x, C z, C mean, C inverse, C scale, C mean_d, C mean_dx) {
+                    return norm_slope(mean, inverse, scale, mean_d, mean_dx)(x, z);
+                },
+                read<n>(args.z, i, j), read<n>(args.mean + j), read<n>(args.inverse_deviation + j),
+                read<n>(args.scale + j), read<n>(args.mean_d + j), read<n>(args.mean_dx + j));
+        write<n>(d, args.out, i, j);
     }
 };
 
@@ -113,7 +120,10 @@ void norm_sums(const NormSumsArgs<T>& args) {
 }
 template <class T>
 void norm_backward(const NormBackwardArgs<T>& args) {
-    for_elements(args.rows, args.columns, NormBackward<T>{args});
+    for_stretches(args.rows, args.columns,
+                  on_boundaries(args.delta, args.mask, args.z, args.out, args.mean, args.inverse_deviation, args.scale,
+                                args.mean_d, args.mean_dx),
+                  NormBackward<T>{args});
 }
 template <class T>
 void combine_moments(const CombineMomentsArgs<T>& args) {

@@ -62,11 +62,21 @@ template <class From, class To>
 struct Convert {
     Rows<From> in;
     MutableRows<To> out;
-    __device__ void operator()(std::int64_t i, std::int64_t j) const {
-        const Compute<To> x = read(in, i, j);
-        write(x, out, i, j);
+    template <int n>
+    __device__ void operator()(Columns<n>, std::int64_t i, std::int64_t j) const {
+        const Stretch<Compute<To>, n> x = read<n>(in, i, j);
+        write<n>(x, out, i, j);
     }
 };
+
+template <class From, class To>
+void convert(std::int64_t rows, std::int64_t columns, Rows<From> in, MutableRows<To> out) {
+    if (in.stride == columns && out.stride == columns) {  // one long row
+        columns *= rows, rows = 1;
+        in.stride = out.stride = 0;
+    }
+    for_stretches(rows, columns, on_boundaries(in, out), Convert<From, To>{in, out});
+}
 
 }  // namespace
 
@@ -94,11 +104,11 @@ void fold(const FoldArgs<T>& args) {
 }
 template <class T>
 void narrow(std::int64_t rows, std::int64_t columns, Rows<Compute<T>> in, MutableRows<T> out) {
-    for_elements(rows, columns, Convert<Compute<T>, T>{in, out});
+    convert(rows, columns, in, out);
 }
 template <class T>
 void widen(std::int64_t rows, std::int64_t columns, Rows<T> in, MutableRows<Compute<T>> out) {
-    for_elements(rows, columns, Convert<T, Compute<T>>{in, out});
+    convert(rows, columns, in, out);
 }
 
 #define RC_INSTANTIATE(T)                                                                            \

@@ -1,7 +1,9 @@
 // What is decided of a whole batch, and what follows for what is trained.
 //
-// Invariant: the result does not depend on the order in which blocks run: floats are added by one block, in a fixed
-// order.
+// Invariant: the result does not depend on the order in which blocks run: what is added to what follows from the number
+// of terms alone, and blocks leave their sums side by side.
+#include <algorithm>
+
 #include "kernels/columns.h"
 #include "kernels/cuda/elements.cuh"
 #include "math/step.h"
@@ -10,10 +12,11 @@ namespace resnetcore {
 namespace cuda {
 namespace {
 
-constexpr int threads = 256;
+constexpr int threads = 1024;
+constexpr int sums_of_thread = 8;  // as many terms are on their way at a time
 
-// The sum of the threads' values, in the first thread. Pairs that lie the same way apart are added each time, so the
-// order is fixed. Called by the whole block.
+// The sum of the threads' values, in each of them. Pairs that lie the same way apart are added each time, so the order
+// is fixed. Called by the whole block.
 __device__ __forceinline__ double sum_block(double value, double (&memory)[threads]) {
     memory[threadIdx.x] = value;
     for (unsigned apart = threads / 2; apart > 0; apart /= 2) {
@@ -24,49 +27,57 @@ __device__ __forceinline__ double sum_block(double value, double (&memory)[threa
     return memory[0];
 }
 
+// Σ term(i) of the block's share of i < size, which the grid's threads take in turns.
+template <class Term>
+__device__ __forceinline__ double sum_terms(std::int64_t size, double (&memory)[threads], Term term) {
+    const std::int64_t step = static_cast<std::int64_t>(gridDim.x) * threads;
+    double sums[sums_of_thread] = {};
+#pragma unroll 1
+    for (std::int64_t first = static_cast<std::int64_t>(blockIdx.x) * threads + threadIdx.x; first < size;
+         first += sums_of_thread * step) {
+        double terms[sums_of_thread];  // all are read before the first is added
+#pragma unroll
+        for (int s = 0; s < sums_of_thread; ++s) terms[s] = first + s * step < size ? term(first + s * step) : 0;
+#pragma unroll
+        for (int s = 0; s < sums_of_thread; ++s) sums[s] = sums[s] + terms[s];
+    }
+#pragma unroll
+    for (int apart = sums_of_thread / 2; apart > 0; apart /= 2)
+#pragma unroll
+        for (int s = 0; s < apart; ++s) sums[s] = sums[s] + sums[s + apart];
+    return sum_block(sums[0], memory);
+}
+
 template <class T>
-__global__ void __launch_bounds__(threads) conclude_kernel(const __grid_constant__ ConcludeArgs<T> args) {
+__global__ void __launch_bounds__(threads, 1) conclude_kernel(const __grid_constant__ ConcludeArgs<T> args) {
     begin_kernel();
     __shared__ double memory[threads];
-    double loss = 0;
-    for (std::int64_t first = 0; first < args.rows; first += threads) {
-        const std::int64_t i = first + threadIdx.x;
-        if (i < args.rows) memory[threadIdx.x] = args.row_loss[i];
-        __syncthreads();
-        if (threadIdx.x == 0)
-            for (int k = 0; k < threads && first + k < args.rows; ++k) loss = loss + memory[k];
-        __syncthreads();
-    }
+    const double loss = sum_terms(args.rows, memory, [&](std::int64_t i) { return args.row_loss[i]; });
     if (threadIdx.x == 0) conclude_batch(args, loss);
 }
 
 template <class T>
-__global__ void __launch_bounds__(threads) squares_kernel(const __grid_constant__ SquaresArgs<T> args) {
+__global__ void __launch_bounds__(threads, 1) squares_kernel(const __grid_constant__ SquaresArgs<T> args) {
     begin_kernel();
     __shared__ double memory[threads];
-    double total = 0;
-    for (std::int64_t first = 0; first < args.size; first += square_stretch) {
-        double sum = 0;
-        for (std::int64_t at = first + threadIdx.x; at < first + square_stretch && at < args.size; at += threads) {
-            const double g = static_cast<double>(args.gradient[at]);
-            sum = multiply_add(g, g, sum);
-        }
-        total = total + sum_block(sum, memory);
-        __syncthreads();
-    }
-    if (threadIdx.x == 0) *args.out = total;
+    const double sum = sum_terms(args.size, memory, [&](std::int64_t i) {
+        const double g = static_cast<double>(args.gradient[i]);
+        return g * g;
+    });
+    if (threadIdx.x == 0) args.out[blockIdx.x] = sum;
+    const unsigned part = blockIdx.x * threads + threadIdx.x;
+    if (part >= gridDim.x && part < square_parts) args.out[part] = 0;
 }
 
 template <class T>
-struct Clip {
-    ClipArgs<T> args;
-    __device__ void operator()(std::int64_t, std::int64_t) const {
-        double sum = 0;
-        for (std::int64_t i = 0; i < args.count; ++i) sum = sum + args.squares[i];
-        *args.norm = ::sqrt(sum);
-        *args.factor = clip_factor(*args.norm, args.largest);
-    }
-};
+__global__ void __launch_bounds__(threads, 1) clip_kernel(const __grid_constant__ ClipArgs<T> args) {
+    begin_kernel();
+    __shared__ double memory[threads];
+    const double sum = sum_terms(args.count, memory, [&](std::int64_t i) { return args.squares[i]; });
+    if (threadIdx.x > 0) return;
+    *args.norm = ::sqrt(sum);
+    *args.factor = clip_factor(*args.norm, args.largest);
+}
 
 template <class T>
 struct Commit {
@@ -79,9 +90,14 @@ struct Commit {
 template <class T>
 struct Scale {
     ScaleArgs<T> args;
-    __device__ void operator()(std::int64_t, std::int64_t j) const {
+    template <int n>
+    __device__ void operator()(Columns<n>, std::int64_t, std::int64_t j) const {
+        using C = Compute<T>;
         const double factor = *args.factor;
-        if (factor != 1) args.gradient[j] = static_cast<Compute<T>>(static_cast<double>(args.gradient[j]) * factor);
+        if (factor == 1) return;
+        Stretch<C, n> g = read<n>(args.gradient + j);
+        each(g, [&](C x) { return static_cast<C>(static_cast<double>(x) * factor); });
+        write<n>(g, args.gradient + j);
     }
 };
 
@@ -101,11 +117,14 @@ void conclude(const ConcludeArgs<T>& args) {
 }
 template <class T>
 void squares(const SquaresArgs<T>& args) {
-    launch<squares_kernel<T>>(dim3(1), threads, args);
+    constexpr std::int64_t worth_a_block = threads * sums_of_thread;
+    const std::int64_t blocks = (args.size + worth_a_block - 1) / worth_a_block;
+    launch<squares_kernel<T>>(dim3(static_cast<unsigned>(std::clamp<std::int64_t>(blocks, 1, square_parts))), threads,
+                              args);
 }
 template <class T>
 void clip(const ClipArgs<T>& args) {
-    for_elements(1, 1, Clip<T>{args}, 1);
+    launch<clip_kernel<T>>(dim3(1), threads, args);
 }
 template <class T>
 void commit(const CommitArgs<T>& args) {
@@ -113,7 +132,7 @@ void commit(const CommitArgs<T>& args) {
 }
 template <class T>
 void scale(const ScaleArgs<T>& args) {
-    for_elements(1, args.size, Scale<T>{args});
+    for_stretches(1, args.size, on_boundary(args.gradient), Scale<T>{args});
 }
 template <class T>
 void overflowed(const OverflowedArgs<T>& args) {

@@ -16,7 +16,7 @@ constexpr KernelTable<T> table = {
     gate_backward<T>, dropout<T>,       loss<T>,     combine_moments<T>, combine_norm_sums<T>, running_coefficients<T>,
     fold<T>,          largest<T>,       conclude<T>, commit<T>,          squares<T>,           clip<T>,
     scale<T>,         overflowed<T>,    pack<T>,     unpack<T>,          pack_operand<T>,      pack_transposed<T>,
-    narrow<T>,        widen<T>,         chain<T>,    longest_chain<T>,   products_keep_largest};
+    narrow<T>,        widen<T>,         chain<T>,    longest_chain<T>,   products_keep_largest, square_parts};
 
 }  // namespace
 
