@@ -233,7 +233,7 @@ std::vector<Layer> residual(std::int64_t width, int depth) {
 // Weights that stay, and weights that come again for every tile; more tiles than blocks.
 void several_tiles() {
     for (const auto& [width, depth] : {std::pair<std::int64_t, int>{64, 6}, {128, 5}, {256, 4}})
-        for (const std::int64_t rows : {100, 700}) {
+        for (const std::int64_t rows : {100, 900}) {
             Steps steps(rows, width, residual(width, depth), false, Fill::reals, 1);
             const auto links = steps.links();
             steps.clear();
