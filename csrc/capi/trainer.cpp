@@ -98,7 +98,7 @@ double step(Training<T>& training, const rc_matrix* x, const rc_matrix* y, const
         given.values = probabilities->get();
     } else {
         given.values = rows_of<Element>(*y);
-        given.values_in = memory_of(*y);
+        given.in = memory_of(*y);
     }
     if (sample_weight) {
         weight_column = column_of<Element>(*sample_weight, device);
