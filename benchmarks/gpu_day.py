@@ -29,6 +29,7 @@ ROWS = {
     "CUDA: speed": ("benchmark", "simple"),
     "CUDA: Hopper's path in bfloat16": ("hopper",),
 }
+STATES = {"passed": "passed", "failed": "failed", "stopped": "stopped by its time limit", "left": "not run"}
 # What is known where no GPU has been at hand.
 WITHOUT_A_GPU = {
     "CUDA: build and gates": "compiled with CUDA from PyPI for sm_80, sm_90a, sm_100 and as PTX; gates on registers, local "
@@ -60,7 +61,7 @@ BESIDE = {
 
 
 def read_pieces(folder: Path, names: list[str]) -> dict[str, dict]:
-    """{name: {"state": "passed", "failed" or "left", "seconds", "summary": the last line of its output}}."""
+    """{name: {"state": "passed", "failed", "stopped" or "left", "seconds", "summary": the last line of its output}}."""
     found = {}
     for name in names:
         file = folder / f"{name}.state"
@@ -109,17 +110,24 @@ def rows_beside(day: dict | None) -> list[str]:
 
 def place_and_time(day: dict) -> str:
     where = day["machine"]
-    return f"{where['gpu']}, driver {where['driver']}, {day['date']}, commit {day['commit']}"
+    note = f"; {day['note']}" if "note" in day else ""
+    return f"{where['gpu']}, driver {where['driver']}, {day['date']}, commit {day['commit']}{note}"
 
 
 def describe(pieces: dict[str, dict], of: tuple[str, ...]) -> str:
     chosen = {name: piece for name, piece in pieces.items() if name.startswith(of)}
-    by_state = {state: [n for n, p in chosen.items() if p["state"] == state] for state in ("passed", "failed", "left")}
-    if not by_state["failed"] and not by_state["left"]:
+    by_state = {state: [n for n, p in chosen.items() if p["state"] == state] for state in STATES}
+    if by_state["passed"] == list(chosen):
         summaries = [piece["summary"].strip("= ") for piece in chosen.values()]
         return f"passed ({summaries[0]})" if len(chosen) == 1 else f"passed, all {len(chosen)} pieces"
-    words = {"passed": "passed", "failed": "failed", "left": "not run"}
-    return "; ".join(f"{words[state]}: {', '.join(names)}" for state, names in by_state.items() if names)
+    said = {
+        name: f"{name} ({p['summary'].strip('= ')})" for name, p in chosen.items() if " passed" in p.get("summary", "")
+    }
+    return "; ".join(
+        f"{STATES[state]}: {', '.join(said.get(name, name) for name in names)}"
+        for state, names in by_state.items()
+        if names
+    )
 
 
 def put_rows(document: Path, day: dict | None) -> None:
@@ -136,6 +144,8 @@ def measurements(day: dict | None) -> str:
     if day is None:
         return "Nothing was measured yet."
     runs = day["benchmarks"]
+    if not runs:
+        return "No benchmark of the last day with a GPU came to its end."
     aims = gpu_aims.table(runs, "hopper_narrow")
     path = "bfloat16 by `RESNETCORE_CUDA_PATH=hopper_narrow`"
     text = f"{path}, {place_and_time(day)}; `reached of aim`, bold where it was:\n\n{aims}"
@@ -163,7 +173,7 @@ def main(arguments: list[str]) -> int:
     path = results / f"{day['date']}-gpu-day-{re.sub('[^a-z0-9]+', '-', name.lower()).strip('-')}.json"
     path.write_text(json.dumps(day, indent=1) + "\n")
     states = [piece["state"] for piece in day["pieces"].values()]
-    print(f"Written: {path}; " + ", ".join(f"{states.count(s)} {s}" for s in ("passed", "failed", "left")))
+    print(f"Written: {path}; " + ", ".join(f"{states.count(s)} {s}" for s in STATES))
     return 0
 
 

@@ -77,7 +77,8 @@ build() {
     "$python" -c "import resnetcore as rc; rc.show_config(); from resnetcore import _core; print(_core.check_device('cuda'))"
 }
 
-# Its output goes to NAME.log, and its state to NAME.state: passed or failed, seconds, and the output's last line.
+# Its output goes to NAME.log, and its state to NAME.state: passed, failed or, by its limit, stopped; seconds, and the
+# output's last line.
 run_piece() {
     local name="$1" limit="$2" command="$3" began=$SECONDS state=passed
     printf '== %s\n' "$name"
@@ -85,7 +86,12 @@ run_piece() {
         export -f build
         export work wheels python
     fi
-    timeout -k 15 "$limit" bash -c "$command" > "$work/$name.log" 2>&1 || state="failed"
+    timeout -k 15 "$limit" bash -c "$command" > "$work/$name.log" 2>&1
+    case $? in
+        0) ;;
+        124 | 137) state=stopped ;;
+        *) state=failed ;;
+    esac
     tail -n 3 "$work/$name.log"
     printf '%s\n%s\n%s\n' "$state" "$((SECONDS - began))" "$(grep -v '^$' "$work/$name.log" | tail -n 1)" > "$work/$name.state"
     printf '== %s: %s, %d s\n' "$name" "$state" "$((SECONDS - began))"

@@ -109,8 +109,15 @@ def test_rows_of_results(tmp_path):
         f"| CUDA: Hopper's path in bfloat16 | passed, all 18 pieces; {on} |",
     ]
     _, tests, sanitizer, *_ = gpu_day.rows(results({"tests": "failed", "racecheck-float32": "left"}))
-    assert tests == f"| CUDA: tests on a GPU | failed: tests; {on} |"
+    assert tests == f"| CUDA: tests on a GPU | failed: tests (12 passed); {on} |"
     assert "not run: racecheck-float32" in sanitizer and "passed: memcheck-float32" in sanitizer
+    pieces = {"tests": {"state": "failed", "summary": "== 1 failed, 3 passed =="}, "tests-more": {"state": "stopped"}}
+    assert (
+        gpu_day.describe(pieces, ("tests",))
+        == "failed: tests (1 failed, 3 passed); stopped by its time limit: tests-more"
+    )
+    day = results({}) | {"note": "so"}
+    assert gpu_day.rows(day)[1] == f"| CUDA: tests on a GPU | passed (12 passed); {on}; so |"
 
 
 def test_the_newest_results_replace_the_rows(tmp_path):

@@ -209,15 +209,3 @@ def test_the_readme_example_runs(tmp_path, monkeypatch, capsys):
     exec(compile(code, "README.md", "exec"), {})
     assert float(capsys.readouterr().out.split()[0]) > 0.6
     assert (tmp_path / "net.safetensors").exists()
-
-
-def test_every_kernel_waits_for_the_one_before():
-    """It may have been launched ahead (csrc/kernels/cuda/launch.cuh); the probe reads nothing."""
-    found = {}
-    for path in (ROOT / "csrc" / "kernels" / "cuda").rglob("*.cu*"):
-        for text in path.read_text().split("__global__ void")[1:]:
-            header, _, body = text.partition("{")
-            name = re.search(r"(\w+_kernel|each_element|probe)\(", header)[1]
-            found[name] = body.lstrip().removeprefix("#if defined(RC_HOPPER)").lstrip().startswith("begin_kernel();")
-    assert len(found) > 10
-    assert [name for name, begins in found.items() if not begins] == ["probe"]

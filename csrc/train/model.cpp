@@ -170,6 +170,11 @@ InferenceExecutor<T>& Model<T>::inference() {
 template <class T>
 std::int64_t Model<T>::rows_within(std::int64_t bytes) {
     const auto held = hold();
+    return rows_of_inference(bytes);
+}
+
+template <class T>
+std::int64_t Model<T>::rows_of_inference(std::int64_t bytes) {
     return std::max<std::int64_t>(bytes / inference().row_bytes(), 1);
 }
 
@@ -179,7 +184,7 @@ void Model<T>::predict(Rows<Compute<T>> x, std::int64_t rows, MutableRows<Comput
     if (rows == 0) return;
     const auto held = hold();
     fold();
-    const std::int64_t most = device_.is_host() ? rows : rows_within(memory_on_device);
+    const std::int64_t most = device_.is_host() ? rows : rows_of_inference(memory_on_device);
     for (std::int64_t begin = 0; begin < rows; begin += most)
         predict_part({x.data + begin * x.stride, x.stride}, std::min(most, rows - begin),
                      {out.data + begin * out.stride, out.stride}, x_in, out_in, waited);

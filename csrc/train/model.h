@@ -107,6 +107,7 @@ private:
     void predict_part(Rows<Compute<T>> x, std::int64_t rows, MutableRows<Compute<T>> out, Memory x_in, Memory out_in,
                       bool waited);
     InferenceExecutor<T>& inference();
+    std::int64_t rows_of_inference(std::int64_t bytes);
     // A forward pass that keeps every activation.
     std::unique_ptr<BatchExecutor<T>> forward(const Frame<T>& frame, bool training);
 

@@ -39,7 +39,6 @@ template <class T>
 __global__ void __launch_bounds__(tile_threads)
     weights_kernel(const __grid_constant__ BackwardWeightsArgs<T> args,
                    const __grid_constant__ GradientParts<Compute<T>> parts) {
-    begin_kernel();
     __shared__ TileMemory<T> memory;
     if (!args.gradient && !permits(args.permission)) return;
     const WeightTile<T> tile = weight_tile<T>(args.inner, args.columns, args.first_panel);
@@ -76,7 +75,6 @@ template <class T>
 __global__ void __launch_bounds__(column_block* column_lanes)
     bias_kernel(const __grid_constant__ BackwardWeightsArgs<T> args,
                 const __grid_constant__ GradientParts<Compute<T>> parts) {
-    begin_kernel();
     __shared__ ColumnMemory<Compute<T>> memory;
     if (!args.gradient && !permits(args.permission)) return;
     const int part = static_cast<int>(blockIdx.y);

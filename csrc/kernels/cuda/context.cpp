@@ -45,12 +45,6 @@ int prepare(Context& context, int device) {
     if (!context.scratch)
         RC_CUDA_TRY(cudaMallocFromPoolAsync(&context.scratch, scratch_bytes, context.pool, context.stream));
     RC_CUDA_TRY(cudaDeviceGetAttribute(&context.processors, cudaDevAttrMultiProcessorCount, device));
-    // A CUDA graph can hold such launches since 12.3.
-    constexpr int hopper = 9, driver_of_graphs = 12030;
-    int generation = 0, driver = 0;
-    RC_CUDA_TRY(cudaDeviceGetAttribute(&generation, cudaDevAttrComputeCapabilityMajor, device));
-    RC_CUDA_TRY(cudaDriverGetVersion(&driver));
-    context.can_launch_ahead = generation >= hopper && driver >= driver_of_graphs;
     return context.staging.prepare();
 }
 
@@ -105,7 +99,6 @@ Context* current_context() { return current; }
 void set_recording_stream(cudaStream_t stream) { recording = stream; }
 bool is_recording() { return recording != nullptr; }
 Path current_path() { return current->path; }
-bool launches_ahead() { return current->can_launch_ahead && current->path != Path::simple; }
 std::int64_t processor_count() { return current->processors; }
 void* scratch() { return current->scratch; }
 cudaStream_t current_stream() { return recording ? recording : current->stream; }

@@ -22,7 +22,6 @@ struct Context {
     cudaMemPool_t pool = nullptr;   // its own: what other libraries set up for theirs is left alone
     void* scratch = nullptr;        // of `scratch_bytes`
     int processors = 0;
-    bool can_launch_ahead = false;
     Staging staging;
     Path path = Path::simple;
     bool is_ready = false;

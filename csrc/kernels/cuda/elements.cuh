@@ -125,7 +125,6 @@ __device__ __forceinline__ Place place_of(std::int64_t at, std::int64_t all, std
 
 template <class Operation>
 __global__ void each_element(std::int64_t rows, std::int64_t columns, const __grid_constant__ Operation operation) {
-    begin_kernel();
     const std::int64_t all = rows * columns, step = static_cast<std::int64_t>(gridDim.x) * blockDim.x;
     for (std::int64_t at = static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; at < all; at += step) {
         const Place place = place_of(at, all, columns);
@@ -162,7 +161,6 @@ __device__ __forceinline__ void visit_stretches(std::int64_t rows, std::int64_t 
 template <class Operation>
 __global__ void each_stretch(std::int64_t rows, std::int64_t columns, bool whole,
                              const __grid_constant__ Operation operation) {
-    begin_kernel();
     visit_stretches(rows, columns, whole, operation);
 }
 

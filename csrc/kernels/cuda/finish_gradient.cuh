@@ -104,7 +104,6 @@ template <class T>
 __global__ void __launch_bounds__(finish_lanes* finish_threads)
     finish_kernel(const __grid_constant__ BackwardWeightsArgs<T> args,
                   const __grid_constant__ GradientParts<Compute<T>> parts, int weight_blocks) {
-    begin_kernel();
     __shared__ Compute<T> memory[finish_lanes * finish_threads * finish_width + finish_rows];
     if (!args.gradient && !permits(args.permission)) return;
     if (static_cast<int>(blockIdx.x) < weight_blocks)

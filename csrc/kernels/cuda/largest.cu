@@ -27,7 +27,6 @@ __device__ __forceinline__ unsigned long long widened(unsigned long long magnitu
 // `whole` as in `visit_stretches`.
 template <class T>
 __global__ void __launch_bounds__(threads) largest_kernel(const __grid_constant__ LargestArgs<T> args, bool whole) {
-    begin_kernel();
     __shared__ unsigned long long of_warps[threads / warp];
     auto most = bits_of_magnitude(Compute<T>(0));
     visit_stretches(args.rows, args.columns, whole, [&](auto n, std::int64_t i, std::int64_t j) {

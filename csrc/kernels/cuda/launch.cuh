@@ -1,8 +1,7 @@
 // How a kernel is started: on the calling thread's stream, and without the `<<<>>>` that nvcc alone can read, so that
 // any C++ compiler builds the same files for the emulation (tests/cuda_emulation).
 //
-// Invariant: what can be launched is listed (kernels/cuda/kernel_list.h), because naming it here lists it; and it calls
-// `begin_kernel` before anything else, as it may have been launched ahead.
+// Invariant: what can be launched is listed (kernels/cuda/kernel_list.h), because naming it here lists it.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -14,32 +13,6 @@
 
 namespace resnetcore {
 namespace cuda {
-
-// Launched ahead, a kernel's blocks come to a multiprocessor while the last ones of the kernel before it still run, and
-// wait here, all threads, until that one is complete and what it wrote is seen (PTX ISA, "griddepcontrol"). So nothing
-// of launching lies between them.
-__device__ __forceinline__ void begin_kernel() {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-    asm volatile("griddepcontrol.wait;" ::: "memory");
-    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
-#endif
-}
-
-template <class... Parameters>
-void start(void (*kernel)(Parameters...), dim3 grid, int threads, std::size_t shared_bytes, void** arguments) {
-#if defined(RESNETCORE_CUDA_EMULATION)
-    (void)cudaLaunchKernel(kernel, grid, dim3(threads), arguments, shared_bytes, current_stream());
-#else
-    cudaLaunchAttribute ahead = {};
-    ahead.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    ahead.val.programmaticStreamSerializationAllowed = 1;
-    cudaLaunchConfig_t config = {};
-    config.gridDim = grid, config.blockDim = dim3(threads), config.dynamicSmemBytes = shared_bytes;
-    config.stream = current_stream();
-    config.attrs = &ahead, config.numAttrs = launches_ahead() ? 1 : 0;
-    (void)cudaLaunchKernelExC(&config, reinterpret_cast<const void*>(kernel), arguments);
-#endif
-}
 
 template <auto kernel>
 struct Launch;
@@ -60,7 +33,7 @@ struct Launch<kernel> {
                                  static_cast<int>(most)) != cudaSuccess)
             return;
         void* pointers[] = {const_cast<void*>(static_cast<const void*>(&arguments))...};
-        start(kernel, grid, threads, shared_bytes, pointers);
+        (void)cudaLaunchKernel(kernel, grid, dim3(threads), pointers, shared_bytes, current_stream());
     }
 };
 

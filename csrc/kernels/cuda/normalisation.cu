@@ -27,7 +27,6 @@ __device__ __forceinline__ Chunk chunk_of_block(const Args& args) {
 // Two passes: squares are of deviations, so a large mean costs no digits.
 template <class T>
 __global__ void __launch_bounds__(column_threads, 1) moments_kernel(const __grid_constant__ MomentsArgs<T> args) {
-    begin_kernel();
     using C = Compute<T>;
     __shared__ ColumnMemory<C> memory;
     const Chunk chunk = chunk_of_block(args);
@@ -46,7 +45,6 @@ __global__ void __launch_bounds__(column_threads, 1) moments_kernel(const __grid
 
 template <class T>
 __global__ void __launch_bounds__(column_threads) norm_sums_kernel(const __grid_constant__ NormSumsArgs<T> args) {
-    begin_kernel();
     using C = Compute<T>;
     __shared__ ColumnMemory<C> memory;
     const Chunk chunk = chunk_of_block(args);

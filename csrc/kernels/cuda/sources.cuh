@@ -79,7 +79,6 @@ private:
 template <class T, int most, class Epilogue>
 __global__ void __launch_bounds__(tile_threads)
     sum_kernel(const __grid_constant__ Epilogue epilogue, const __grid_constant__ Terms<T, most> terms) {
-    begin_kernel();
     __shared__ TileMemory<T> memory;
     const std::int64_t rows = epilogue.args.rows, columns = epilogue.args.columns;
     const std::int64_t first_row = static_cast<std::int64_t>(blockIdx.x) * tile_size, panel = blockIdx.y;

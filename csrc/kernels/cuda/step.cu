@@ -50,7 +50,6 @@ __device__ __forceinline__ double sum_terms(std::int64_t size, double (&memory)[
 
 template <class T>
 __global__ void __launch_bounds__(threads, 1) conclude_kernel(const __grid_constant__ ConcludeArgs<T> args) {
-    begin_kernel();
     __shared__ double memory[threads];
     const double loss = sum_terms(args.rows, memory, [&](std::int64_t i) { return args.row_loss[i]; });
     if (threadIdx.x == 0) conclude_batch(args, loss);
@@ -58,7 +57,6 @@ __global__ void __launch_bounds__(threads, 1) conclude_kernel(const __grid_const
 
 template <class T>
 __global__ void __launch_bounds__(threads, 1) squares_kernel(const __grid_constant__ SquaresArgs<T> args) {
-    begin_kernel();
     __shared__ double memory[threads];
     const double sum = sum_terms(args.size, memory, [&](std::int64_t i) {
         const double g = static_cast<double>(args.gradient[i]);
@@ -71,7 +69,6 @@ __global__ void __launch_bounds__(threads, 1) squares_kernel(const __grid_consta
 
 template <class T>
 __global__ void __launch_bounds__(threads, 1) clip_kernel(const __grid_constant__ ClipArgs<T> args) {
-    begin_kernel();
     __shared__ double memory[threads];
     const double sum = sum_terms(args.count, memory, [&](std::int64_t i) { return args.squares[i]; });
     if (threadIdx.x > 0) return;

@@ -10,8 +10,6 @@ namespace resnetcore {
 namespace cuda {
 
 cudaStream_t current_stream();
-// Whether kernels are launched ahead (launch.cuh): where the GPU and the driver can, on the paths that are Hopper's.
-bool launches_ahead();
 
 }  // namespace cuda
 }  // namespace resnetcore

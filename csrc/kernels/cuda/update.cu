@@ -7,7 +7,6 @@ namespace {
 
 template <class T>
 __global__ void __launch_bounds__(tile_threads) update_kernel(const __grid_constant__ UpdateArgs<T> args) {
-    begin_kernel();
     __shared__ TileMemory<T> memory;
     if (!permits(args.permission)) return;
     const WeightTile<T> tile = weight_tile<T>(args.inner, args.columns, args.first_panel);

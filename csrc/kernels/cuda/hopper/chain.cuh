@@ -105,7 +105,6 @@ __device__ __forceinline__ void run_tiles(const ChainShared& shared) {
 
 __global__ void __launch_bounds__(chain_threads, 1) chain_kernel(const __grid_constant__ ChainProgram program) {
 #if defined(RC_HOPPER)
-    begin_kernel();
     const ChainShared shared(program);
     if (threadIdx.x == 0)
         for (int c = 0; c < program.column_groups(); ++c)

@@ -122,7 +122,6 @@ __global__ void __launch_bounds__(sum_threads, 1)
     wide_sum_kernel(const __grid_constant__ Epilogue epilogue, const __grid_constant__ Terms<bfloat16, most> terms,
                     const __grid_constant__ Maps<most> maps, bool whole) {
 #if defined(RC_HOPPER)
-    begin_kernel();
     const TileShared shared;
     if (threadIdx.x == 0) {
         shared.ring().make(using_groups * warps_of_group);

@@ -82,36 +82,74 @@ public:
     }
 
 private:
-    static constexpr int together = 8;  // rows that are read before the first is added
+    static constexpr int together = 8;  // rows of a lane of fold_rows that are read before the first is added
 
     __device__ __forceinline__ void add_stretch(int rows, bool is_mine, float (&total)[2]) {
+        float all[2] = {};
+        if (rows == gradient_stretch)
+            add_whole(is_mine, all);
+        else
+            add_rest(rows, is_mine, all);
+        for (int c = 0; c < 2; ++c) total[c] = total[c] + all[c];
+    }
+    // Two lanes of fold_rows lie in a stage, and are added side by side: the warp's time is that of its instructions,
+    // and it must not be longer than the products'.
+    __device__ __forceinline__ void add_whole(bool is_mine, float (&all)[2]) {
+        constexpr int share = gradient_stretch / column_lanes, lanes = stage_terms / share;
+#pragma unroll 1
+        for (int begin = 0; begin < gradient_stretch; begin += stage_terms) {
+            const Shared box = begin_box();
+            float sum[lanes][2] = {};
+            if (is_mine)
+#pragma unroll 1
+                for (int row = 0; row < share; row += together) {
+                    std::uint32_t words[lanes][together];
+#pragma unroll
+                    for (int l = 0; l < lanes; ++l)
+#pragma unroll
+                        for (int r = 0; r < together; ++r)
+                            words[l][r] = load_word(place_of_pair(box, l * share + row + r));
+#pragma unroll
+                    for (int r = 0; r < together; ++r)
+#pragma unroll
+                        for (int l = 0; l < lanes; ++l) add_pair(words[l][r], sum[l]);
+                }
+            end_box();
+#pragma unroll
+            for (int l = 0; l < lanes; ++l)
+                for (int c = 0; c < 2; ++c) all[c] = all[c] + sum[l][c];
+        }
+    }
+    // The batch's last rows, fewer than a stretch.
+    __device__ __forceinline__ void add_rest(int rows, bool is_mine, float (&all)[2]) {
         const int share = (rows + column_lanes - 1) / column_lanes;
-        float all[2] = {}, sum[2] = {};
-        int left = share;  // rows of this lane of fold_rows
+        float sum[2] = {};
+        int left = share;
 #pragma unroll 1
         for (int begin = 0; begin < rows; begin += stage_terms) {
-            const Shared box = ring_.begin_using(place_) + static_cast<std::uint32_t>(2 + box_) * box_bytes;
-            const int end = rows - begin < stage_terms ? rows - begin : stage_terms;
+            const Shared box = begin_box();
 #pragma unroll 1
-            for (int row = 0; is_mine && row < end; row += together) {
-                std::uint32_t words[together];
-#pragma unroll
-                for (int r = 0; r < together; ++r) words[r] = load_word(place_of_pair(box, row + r));
-#pragma unroll
-                for (int r = 0; r < together; ++r) {
-                    if (row + r >= end) break;
-                    sum[0] = sum[0] + to_float(bfloat16{static_cast<std::uint16_t>(words[r])});
-                    sum[1] = sum[1] + to_float(bfloat16{static_cast<std::uint16_t>(words[r] >> 16)});
-                    if (--left > 0) continue;
-                    for (int c = 0; c < 2; ++c) all[c] = all[c] + sum[c], sum[c] = 0;
-                    left = share;
-                }
+            for (int row = 0; is_mine && row < stage_terms && begin + row < rows; ++row) {
+                add_pair(load_word(place_of_pair(box, row)), sum);
+                if (--left > 0) continue;
+                for (int c = 0; c < 2; ++c) all[c] = all[c] + sum[c], sum[c] = 0;
+                left = share;
             }
-            __syncwarp();
-            if (lane() == 0) ring_.let_go(place_);
-            ring_.advance(place_);
+            end_box();
         }
-        for (int c = 0; c < 2; ++c) total[c] = total[c] + (all[c] + sum[c]);
+        for (int c = 0; c < 2; ++c) all[c] = all[c] + sum[c];
+    }
+    static __device__ __forceinline__ void add_pair(std::uint32_t word, float (&sum)[2]) {
+        sum[0] = sum[0] + to_float(bfloat16{static_cast<std::uint16_t>(word)});
+        sum[1] = sum[1] + to_float(bfloat16{static_cast<std::uint16_t>(word >> 16)});
+    }
+    __device__ __forceinline__ Shared begin_box() const {
+        return ring_.begin_using(place_) + static_cast<std::uint32_t>(2 + box_) * box_bytes;
+    }
+    __device__ __forceinline__ void end_box() {
+        __syncwarp();
+        if (lane() == 0) ring_.let_go(place_);
+        ring_.advance(place_);
     }
     // As copies swizzle: 16 bytes, of eight numbers, change places within eight rows.
     static __device__ __forceinline__ Shared place_of_pair(Shared box, int row) {
@@ -236,7 +274,6 @@ __global__ void __launch_bounds__(block_threads, 1)
                         const __grid_constant__ GradientParts<Compute<T>> parts,
                         const __grid_constant__ WeightMaps maps) {
 #if defined(RC_HOPPER)
-    begin_kernel();
     if (!args.gradient && !permits(args.permission)) return;
     const TileShared shared;
     if (threadIdx.x == 0) shared.ring().make(using_groups * warps_of_group + (args.has_bias ? summing_warps : 0));
