@@ -585,7 +585,7 @@ BUGS = (
     ),
     Bug(
         "a CUDA bias is updated without permission",
-        "csrc/kernels/cuda/backward_weights.cu",
+        "csrc/kernels/cuda/finish_gradient.cuh",
         "    if (!args.gradient && !permits(args.permission)) return;\n    if (static_cast<int>(blockIdx.x) < weight_blocks)",
         "    if (static_cast<int>(blockIdx.x) < weight_blocks)",
         "cpp:cuda_updates",
@@ -761,8 +761,8 @@ BUGS = (
     Bug(
         "a Hopper descriptor goes too slowly along the terms",
         "csrc/kernels/cuda/hopper/descriptor.cuh",
-        "product_depth * 2, unused",
-        "product_depth, unused",
+        "* product_depth * 2);",
+        "* product_depth);",
         "cpp:cuda_hopper",
     ),
     Bug(
