@@ -23,22 +23,26 @@ PERFORMANCE = HERE.parent / "docs" / "performance.md"
 MARKERS = "<!-- gpu: begin -->", "<!-- gpu: end -->"
 # The pieces that a row of the README speaks of, by the beginning of their names.
 ROWS = {
-    "CUDA: build and gates": ("build", "gates"),
+    "CUDA: build and gates": ("build", "smoke", "gates"),
     "CUDA: tests on a GPU": ("tests",),
     "CUDA: compute-sanitizer": ("memcheck", "racecheck", "initcheck", "synccheck"),
     "CUDA: speed": ("benchmark", "simple"),
     "CUDA: Hopper's path in bfloat16": ("hopper",),
 }
 STATES = {"passed": "passed", "failed": "failed", "stopped": "stopped by its time limit", "left": "not run"}
-# What is known where no GPU has been at hand.
-WITHOUT_A_GPU = {
+# What is so in any case, and what is known where no GPU has been at hand.
+ALWAYS = {
     "CUDA: build and gates": "compiled with CUDA from PyPI for sm_80, sm_90a, sm_100 and as PTX; gates on registers, local "
-    "memory and matrix units pass; its kernels run on an emulation on the host",
+    "memory and matrix units pass; its kernels run on an emulation on the host; ",
+    "CUDA: Hopper's path in bfloat16": "`RESNETCORE_CUDA_PATH=hopper`, or `hopper_narrow` with chains of narrow layers in one "
+    "launch; never by itself; run on an emulation on the host that checks Hopper's rules; ",
+}
+WITHOUT_A_GPU = {
+    "CUDA: build and gates": "never tried with a GPU",
     "CUDA: tests on a GPU": "compiled, never run on a GPU",
     "CUDA: compute-sanitizer": "never run",
     "CUDA: speed": "never measured",
-    "CUDA: Hopper's path in bfloat16": "`RESNETCORE_CUDA_PATH=hopper`, or `hopper_narrow` with chains of narrow layers in one "
-    "launch; never by itself; compiled, and run on an emulation on the host that checks Hopper's rules; never run on a GPU",
+    "CUDA: Hopper's path in bfloat16": "never run on a GPU",
 }
 
 # Rows elsewhere in the table of what the tests on a GPU run, too: what is so in any case, and what is known without one.
@@ -92,8 +96,9 @@ def newest(folder: Path) -> dict | None:
 def rows(day: dict | None) -> list[str]:
     """The lines of the README's table of states."""
     if day is None:
-        return [f"| {name} | {state} |" for name, state in WITHOUT_A_GPU.items()]
-    return [f"| {name} | {describe(day['pieces'], of)}; {place_and_time(day)} |" for name, of in ROWS.items()]
+        return [f"| {name} | {ALWAYS.get(name, '')}{state} |" for name, state in WITHOUT_A_GPU.items()]
+    where = place_and_time(day)
+    return [f"| {name} | {ALWAYS.get(name, '')}{describe(day['pieces'], of)}; {where} |" for name, of in ROWS.items()]
 
 
 def rows_beside(day: dict | None) -> list[str]:

@@ -29,6 +29,7 @@ narrow="--device cuda --precision bfloat16"
 # A name, the seconds it may take, and the command. Names of pieces that look at the clock, and run alone, end in "speed".
 pieces=(
     "build|590|build"
+    "smoke|60|$python -m benchmarks.small_shapes cuda"
     "gates|300|RESNETCORE_CUDA=ON $python -m pytest -q tests/test_cuda_build.py tests/test_cuda_device.py"
     "tests|590|$tests -m gpu"
 )
@@ -125,9 +126,9 @@ for piece in "${pieces[@]}"; do
         late=2
         continue
     fi
-    if [ "$name" = build ]; then
+    if [ "$name" = build ] || [ "$name" = smoke ]; then  # without which nothing else is worth its time
         run_piece "$name" "$limit" "$command"
-        passed build || break
+        passed "$name" || break
     elif [[ "$name" == *speed ]] || [ "$jobs" -eq 1 ]; then
         wait
         run_piece "$name" "$limit" "$command"

@@ -55,6 +55,8 @@ def test_a_piece_that_passed_is_not_done_again_and_one_that_failed_is(day):
 def test_nothing_is_tried_without_a_build(day):
     code, asked = day(fail="pip install")
     assert code == 1 and len(asked) == 1
+    code, asked = day(fail="benchmarks.small_shapes cuda")  # nor without a smoke test
+    assert code == 1 and len(asked) == 3 and "small_shapes" in asked[-1]
 
 
 def test_no_piece_begins_that_might_not_end_in_time(day):
@@ -80,7 +82,7 @@ def test_resnetcores_own_wheel_is_installed_instead_of_built(day, tmp_path):
 
 def test_every_piece_fits_into_ten_minutes_and_has_its_row():
     limits = [int(limit) for limit in re.findall(r'"[\w$-]+\|(\d+)\|', SCRIPT.read_text())]
-    assert len(limits) == 11 and max(limits) < 600
+    assert len(limits) == 12 and max(limits) < 600
     assert len(NAMES) == len(set(NAMES))
     for name in NAMES:
         assert sum(name.startswith(of) for of in gpu_day.ROWS.values()) == 1, name
@@ -101,12 +103,13 @@ def results(states):
 
 def test_rows_of_results(tmp_path):
     on = "NVIDIA H100 80GB HBM3, driver 580.159.04, 2026-12-01, commit abc1234"
+    hopper = "CUDA: Hopper's path in bfloat16"
     assert gpu_day.rows(results({})) == [
-        f"| CUDA: build and gates | passed, all 2 pieces; {on} |",
+        f"| CUDA: build and gates | {gpu_day.ALWAYS['CUDA: build and gates']}passed, all 3 pieces; {on} |",
         f"| CUDA: tests on a GPU | passed (12 passed); {on} |",
         f"| CUDA: compute-sanitizer | passed, all 12 pieces; {on} |",
         f"| CUDA: speed | passed, all 9 pieces; {on} |",
-        f"| CUDA: Hopper's path in bfloat16 | passed, all 18 pieces; {on} |",
+        f"| {hopper} | {gpu_day.ALWAYS[hopper]}passed, all 18 pieces; {on} |",
     ]
     _, tests, sanitizer, *_ = gpu_day.rows(results({"tests": "failed", "racecheck-float32": "left"}))
     assert tests == f"| CUDA: tests on a GPU | failed: tests (12 passed); {on} |"
