@@ -8,7 +8,7 @@
 #include "base/text.h"
 #include "capi/devices.h"
 #include "capi/guarded.h"
-#include "runtime/cuda_device.h"
+#include "runtime/cuda_module.h"
 
 namespace resnetcore::capi {
 namespace {
@@ -77,8 +77,8 @@ void Arguments::check_place(const rc_matrix& m, const std::string& name) {
 // A kernel that reads what is not its GPU's ends the process's work there. Where no GPU is at work none is asked.
 void Arguments::check_memory(const rc_matrix& m, const std::string& name) const {
     if (home_->is_host()) return;
-    const CudaDevice* const owner = find_cuda_device_of(m.data);
-    const std::string& is = owner ? owner->name() : host_device().name();
+    const int owner = cuda_module().device_of(m.data);  // whose device may be none that this process works on
+    const std::string is = owner < 0 ? host_device().name() : "cuda:" + std::to_string(owner);
     const std::string said = device_text(m.device, operation_, name);
     if (is != said)
         throw DeviceError(std::string(operation_) + ": " + name + ".data is memory of " + is + ", and " + name +

@@ -180,8 +180,8 @@ struct Operands {
     T* transposed = nullptr;
 };
 
-// Weight gradients are sums over this many rows at a time, added in the order of the rows: so a batch gives the same
-// bits whether one call sees all of it or each call one stretch.
+// Weight gradients are sums over this many rows at a time, added in the order of the rows: so on the CPU a batch
+// gives the same bits whether one call sees all of it or each call one stretch.
 constexpr std::int64_t gradient_stretch = 128;
 
 // In bfloat16 a stretch's rows of A and of δ are interleaved first, two by two, and in bfloat16x2 the halves of δ are

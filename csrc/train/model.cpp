@@ -140,9 +140,11 @@ Plan Model<T>::training_plan(bool weights_by_tile, bool input_gradient) const {
 template <class T>
 void Model<T>::fold() {
     if (folded_is_current_) return;
+    bool has_norms = false;
     running_norms_.use_running_statistics();
     for (std::int64_t number = 1; number <= topology_.depth(); ++number) {
         const Layer& layer = topology_.layer(number);
+        has_norms |= layer.batch_norm;
         if (!layer.batch_norm || layer.pre) continue;
         const int weight = list_.layers[number - 1].weight;
         Norm<T>& norm = running_norms_.of_layer(number);
@@ -155,7 +157,7 @@ void Model<T>::fold() {
         kernels_.fold(
             {p.rows, p.columns, store_.values(weight), norm.coefficients(), folded.panels.data(), folded.bias.data()});
     }
-    device_.synchronize();  // an error of this work is to be raised before it counts as done
+    if (has_norms) device_.synchronize();  // an error of this work is to be raised before it counts as done
     folded_is_current_ = true;
 }
 

@@ -2,6 +2,7 @@
 // What is not permitted changes nothing; padding stays zero; the operands are those of the new weights.
 #include <algorithm>
 #include <memory>
+#include <thread>
 
 #include "device_matrix.h"
 #include "hyper.h"
@@ -236,9 +237,54 @@ void run(Gap gap) {
     for (std::int64_t j = 7; j < 64; ++j) CHECK(weight.at(weight.value, 1, j) == 0, "%s: padding", one.where.c_str());
 }
 
+// What one call leaves for its next launch no other thread's call writes over.
+void threads_share_a_device() {
+    constexpr int calls = 60;
+    struct Work {
+        DeviceMatrix<float> a{40, 9, Fill::reals}, delta{40, 70, Fill::reals};
+        std::vector<std::unique_ptr<DeviceMatrix<float>>> gradients, biases;
+        void call(int i) {
+            BackwardWeightsArgs<float> args;
+            args.rows = 40, args.inner = 9, args.columns = 70, args.last_panel = 2;
+            args.a = a.view(), args.delta = delta.view(), args.has_bias = true;
+            args.gradient = gradients[static_cast<std::size_t>(i)]->data();
+            args.bias_gradient = biases[static_cast<std::size_t>(i)]->data();
+            device_kernels<float>().backward_weights(args);
+        }
+    };
+    Work works[2];
+    for (Work& work : works)
+        for (int i = 0; i <= calls; ++i) {
+            work.gradients.push_back(
+                std::make_unique<DeviceMatrix<float>>(1, packed_size(9, 70, device_kernels<float>().panel)));
+            work.biases.push_back(std::make_unique<DeviceMatrix<float>>(1, 70));
+        }
+    for (Work& work : works) work.call(calls);  // alone
+    std::vector<std::thread> threads;
+    for (Work& work : works)
+        threads.emplace_back([&work] {
+            CudaPlace before;
+            device().make_current(0, &before);
+            for (int i = 0; i < calls; ++i) work.call(i);
+            device().restore(&before);
+        });
+    for (std::thread& thread : threads) thread.join();
+    for (Work& work : works) {
+        work.gradients[calls]->download(), work.biases[calls]->download();
+        for (int i = 0; i < calls; ++i) {
+            auto &gradient = *work.gradients[static_cast<std::size_t>(i)],
+                 &bias = *work.biases[static_cast<std::size_t>(i)];
+            gradient.download(), bias.download();
+            CHECK(gradient.same_bits(*work.gradients[calls]) && bias.same_bits(*work.biases[calls]),
+                  "call %d has another thread's sums", i);
+        }
+    }
+}
+
 }  // namespace
 
 int main() {
+    threads_share_a_device();
     each_type([](auto type) { run<decltype(type)>(as_wanted); });
     if (device().choose_path(0, "hopper") == 0) run<bfloat16>(to_boundaries);
     return summary("cuda_updates");

@@ -156,6 +156,7 @@ void* end_recording() {
 }
 
 int play(void* recording) {
+    const resnetcore::cuda::Scratch held;
     emulation::play(*static_cast<emulation::Recording*>(recording));
     return 0;
 }
@@ -182,14 +183,14 @@ std::int64_t processor_count() {
     cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, current_device);
     return count;
 }
-// NaNs, until something is written there.
-void* scratch() {
+// Of all devices, one at a time. NaNs, until something is written there.
+Scratch::Scratch() {
     static std::mutex mutex;
     static auto& of_devices = *new std::map<int, std::vector<unsigned char>>;
-    const std::lock_guard<std::mutex> lock(mutex);
+    lock_ = std::unique_lock<std::mutex>(mutex);
     std::vector<unsigned char>& memory = of_devices[current_device];
     if (memory.empty()) memory.assign(static_cast<std::size_t>(scratch_bytes) + 64, 0xff);
-    return memory.data() + (64 - reinterpret_cast<std::uintptr_t>(memory.data()) % 64) % 64;
+    data_ = memory.data() + (64 - reinterpret_cast<std::uintptr_t>(memory.data()) % 64) % 64;
 }
 int report(cudaError_t error, const char*) { return error == cudaSuccess ? 0 : fail("a launch was refused"); }
 

@@ -98,7 +98,8 @@ void backward_weights(const BackwardWeightsArgs<T>& args) {
     static_assert(column_block == panel_width, "a block of the bias has a panel's columns");
     const dim3 tiles = weight_grid(args.inner, args.first_panel, args.last_panel);
     if (tiles.y == 0) return;
-    const GradientParts<Compute<T>> parts = divide(args);
+    const Scratch scratch;
+    const GradientParts<Compute<T>> parts = divide(args, scratch);
     const unsigned count = static_cast<unsigned>(parts.count);
     if (!hopper::launch_weights(args, parts)) {
         if (tiles.x > 0) launch<weights_kernel<T>>(dim3(tiles.x, tiles.y, count), tile_threads, args, parts);

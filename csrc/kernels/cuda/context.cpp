@@ -100,7 +100,7 @@ void set_recording_stream(cudaStream_t stream) { recording = stream; }
 bool is_recording() { return recording != nullptr; }
 Path current_path() { return current->path; }
 std::int64_t processor_count() { return current->processors; }
-void* scratch() { return current->scratch; }
+Scratch::Scratch() : lock_(current->scratch_use), data_(current->scratch) {}
 cudaStream_t current_stream() { return recording ? recording : current->stream; }
 
 }  // namespace cuda

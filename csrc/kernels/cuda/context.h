@@ -1,11 +1,14 @@
 // A GPU as this process uses it: one stream, one for copies beside it, a pool of memory, and pinned memory for uploads.
 //
 // Invariant: there is one stream of work for a device, whichever thread calls, so that what one thread asks for after
-// another (under the library's locks) also happens after it. It does not wait for CUDA's default stream, nor that for
-// it. Contexts live as long as the process: at its end CUDA may be gone before static objects are.
+// another (under the library's locks) also happens after it. What several launches hand on between them through memory
+// that threads share is held against others' launches meanwhile (scratch.h). It does not wait for CUDA's default
+// stream, nor that for it. Contexts live as long as the process: at its end CUDA may be gone before static objects are.
 #pragma once
 
 #include <cuda_runtime_api.h>
+
+#include <mutex>
 
 #include "kernels/cuda/module.h"
 #include "kernels/cuda/path.h"
@@ -21,6 +24,7 @@ struct Context {
     cudaEvent_t sent = nullptr;     // the last of them
     cudaMemPool_t pool = nullptr;   // its own: what other libraries set up for theirs is left alone
     void* scratch = nullptr;        // of `scratch_bytes`
+    std::mutex scratch_use;
     int processors = 0;
     Staging staging;
     Path path = Path::simple;

@@ -3,6 +3,7 @@
 #include <cuda_runtime_api.h>
 
 #include "kernels/cuda/context.h"
+#include "kernels/cuda/scratch.h"
 #include "kernels/cuda/status.h"
 #include "kernels/cuda/stream.h"
 
@@ -53,6 +54,7 @@ void* end_recording() {
 }
 
 int play(void* recording) {
+    const Scratch held;
     RC_CUDA_TRY(cudaGraphLaunch(static_cast<Recording*>(recording)->graph, current_stream()));
     return 0;
 }

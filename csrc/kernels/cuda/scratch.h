@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <mutex>
 
 namespace resnetcore {
 namespace cuda {
@@ -12,9 +13,18 @@ namespace cuda {
 constexpr std::int64_t scratch_bytes = std::int64_t{40} << 20;
 
 std::int64_t processor_count();
-// Whoever writes there has read it again before another kernel that uses it is launched: the device's one stream of
-// work is the order.
-void* scratch();
+
+// While it lives, no other thread launches anything on the device that writes there: what one launch leaves, the next
+// one finds. A recording that is played is held for it likewise, as it may use the memory, too.
+class Scratch {
+public:
+    Scratch();
+    void* data() const { return data_; }
+
+private:
+    std::unique_lock<std::mutex> lock_;
+    void* data_;
+};
 
 }  // namespace cuda
 }  // namespace resnetcore

@@ -1,9 +1,9 @@
 // A ring of stages in shared memory: one thread has them filled by copies, some warps use them up.
 //
 // Invariant: both sides go through the stages in the same order. A stage is used once its `full` is complete, that is,
-// its bytes have arrived, and filled again once its `empty` is: every warp has let go of it, after its products were
-// complete. A place's parity is that of its round; for the first round, `empty` is waited for with the parity of a
-// round before it, which is taken for complete.
+// its bytes have arrived, and filled again once its `empty` is: every warp has let go of it, after its products, if it
+// has any, were complete. A place's parity is that of its round; for the first round, `empty` is waited for with the
+// parity of a round before it, which is taken for complete.
 #pragma once
 
 #include "kernels/cuda/hopper/atoms.cuh"
@@ -70,8 +70,8 @@ private:
     std::uint32_t stages_;
 };
 
-// One room in shared memory that a warpgroup fills and another one empties, in turn: whoever fills waits until it is
-// empty, the other way round, and each of its warps says so when it is done.
+// One room in shared memory that a warpgroup fills and another one empties, in turn: who fills waits until it is empty,
+// who empties until it is full, and each warp says when it is done.
 class Handover {
 public:
     static constexpr std::uint32_t bytes = 16;

@@ -71,9 +71,11 @@ __device__ __forceinline__ void fill_stages(const TileRing& ring, const Maps<mos
     }
 }
 
-// As in tile.cuh, of five warpgroups: each thread has 96 at the start.
 constexpr int sum_threads = (1 + 2 * using_groups) * group_threads;
 constexpr int copying_registers = 24, multiplying_registers_of_sums = 144, finishing_registers = 80;
+static_assert(copying_registers + using_groups * (multiplying_registers_of_sums + finishing_registers) <=
+                  registers_of_groups(1 + 2 * using_groups),
+              "a block's registers");
 
 __device__ __forceinline__ void multiply_tiles(const TileShared& shared, std::int64_t steps, Tiles tiles) {
     const SourceOperands operands{static_cast<Shared>(half_of_group()) * group_rows * box_row};

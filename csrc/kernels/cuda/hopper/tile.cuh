@@ -17,8 +17,10 @@ constexpr int tile_rows = 128, tile_columns = 128, group_rows = 64;
 constexpr int group_threads = 128, warps_of_group = 4;
 constexpr int using_groups = tile_rows / group_rows;
 constexpr int block_threads = (1 + using_groups) * group_threads;  // one more has the stages filled
-// A thread's registers: 65,536 are there, and at the start each of 384 threads has 168.
-constexpr int filling_registers = 40, using_registers = 232;
+
+// What a block of so many warpgroups may take for all of them together, a thread of each: at the start a thread has an
+// equal share of 65,536 registers, down to a multiple of 8.
+constexpr int registers_of_groups(int groups) { return groups * (65536 / (groups * group_threads) / 8 * 8); }
 
 // A stage has 64 terms of the tile's rows, and of its columns: four boxes of 64 × 64.
 constexpr int stage_terms = 64, stages = 4;

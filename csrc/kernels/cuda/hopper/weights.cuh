@@ -20,8 +20,9 @@ namespace resnetcore {
 namespace cuda {
 namespace hopper {
 
-// As in tile.cuh, but for warps that sum columns beside the one that copies.
 constexpr int summing_registers = 72, multiplying_registers = 216;
+static_assert(summing_registers + using_groups * multiplying_registers <= registers_of_groups(1 + using_groups),
+              "a block's registers");
 constexpr int summing_warps = tile_columns / box_width;
 
 struct WeightMaps {
