@@ -1,6 +1,7 @@
 // Weight gradients and updates on a CUDA device: against plain loops in double, and every way to them the same bits.
 // What is not permitted changes nothing; padding stays zero; the operands are those of the new weights.
 #include <algorithm>
+#include <atomic>
 #include <memory>
 #include <thread>
 
@@ -239,7 +240,7 @@ void run(Gap gap) {
 
 // What one call leaves for its next launch no other thread's call writes over.
 void threads_share_a_device() {
-    constexpr int calls = 60;
+    constexpr int calls = 300;
     struct Work {
         DeviceMatrix<float> a{40, 9, Fill::reals}, delta{40, 70, Fill::reals};
         std::vector<std::unique_ptr<DeviceMatrix<float>>> gradients, biases;
@@ -261,10 +262,12 @@ void threads_share_a_device() {
         }
     for (Work& work : works) work.call(calls);  // alone
     std::vector<std::thread> threads;
+    std::atomic<int> waiting{2};
     for (Work& work : works)
-        threads.emplace_back([&work] {
+        threads.emplace_back([&work, &waiting] {
             CudaPlace before;
             device().make_current(0, &before);
+            for (--waiting; waiting > 0;) std::this_thread::yield();
             for (int i = 0; i < calls; ++i) work.call(i);
             device().restore(&before);
         });
