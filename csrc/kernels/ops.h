@@ -196,6 +196,7 @@ std::int64_t pair_elements(std::int64_t inner, std::int64_t panel) {
 // dW = Aᵀ·δ over all rows, for the panels [first_panel, last_panel) of W, and db = Σ_rows δ for their columns.
 // With `gradient` set, the packed gradient is written there (added, if `accumulate`); `weight` is untouched.
 // Otherwise the optimizer is applied to `weight` and its operands are refreshed. The same holds for the bias.
+// Several calls that are made in one have the same rows, destination and permission.
 template <class T>
 struct BackwardWeightsArgs {
     std::int64_t rows = 0, inner = 0, columns = 0;
@@ -507,6 +508,8 @@ struct KernelTable {
     std::int64_t (*chain)(const ChainArgs<T>&) = nullptr;
     // How many it may be at most, on the device as it is; null likewise.
     std::int64_t (*longest_chain)() = nullptr;
+    // Several calls of `backward_weights` in one, which may divide the batch otherwise; null where that gains nothing.
+    void (*backward_all_weights)(const BackwardWeightsArgs<T>* calls, std::int64_t count) = nullptr;
     // Whether `forward` and `backward_data` keep `largest` where they are asked to; else they leave it alone.
     bool products_keep_largest = false;
     int square_parts = 1;  // numbers that `squares` leaves of an array

@@ -23,10 +23,16 @@ RC_HD float to_float(bfloat16 x) {
 
 // To nearest, ties to even; a NaN stays one.
 RC_HD bfloat16 to_bfloat16(float x) {
+#if defined(__CUDA_ARCH__)
+    std::uint16_t rounded;
+    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(rounded) : "f"(x));
+    return {rounded};
+#else
     std::uint32_t bits;
     std::memcpy(&bits, &x, sizeof bits);
     if (x != x) return {static_cast<std::uint16_t>(bits >> 16 | 0x40)};
     return {static_cast<std::uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16)};
+#endif
 }
 
 // A number as a sum of two: what `high` loses by rounding, `low` holds. Products of such numbers are sums of products

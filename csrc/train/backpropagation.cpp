@@ -306,20 +306,13 @@ void Backpropagation<T>::conclude(const Frame<T>& whole, const PassOptions& opti
 
 template <class T>
 void Backpropagation<T>::weights_by_layer(Team& team, const Frame<T>& frame, OptimizerState<T>* fused) {
-    std::int64_t index;
-    while (unit_queue_.take(team.rank(), index)) {
-        const WeightUnit& unit = units_[index];
-        const WeightStep& step = executor().plan().weights[unit.step];
-        BackwardWeightsArgs<T> args =
-            weight_args(model_, step, executor().rows(step.a, frame), executor().rows(step.delta, frame), frame.rows);
-        args.first_panel = unit.first_panel;
-        args.last_panel = unit.last_panel;
-        if (fused)
-            gradients_.direct(args, step, *fused, permission(), team.rank());
-        else
-            gradients_.direct(args, step, !frame.continues, team.rank());
-        model_.kernels().backward_weights(args);
-    }
+    gradients_.take_units(unit_queue_, team.rank(), executor(), frame,
+                          [&](BackwardWeightsArgs<T>& args, const WeightStep& step) {
+                              if (fused)
+                                  gradients_.direct(args, step, *fused, permission(), team.rank());
+                              else
+                                  gradients_.direct(args, step, !frame.continues, team.rank());
+                          });
 }
 
 // The pass keeps no activation that it does not need: the first micro-batch whose loss is not finite goes forward once

@@ -172,28 +172,17 @@ void Vjp<T>::backward(const VjpPass<T>& pass, const Compute<T>* d_out, Compute<T
             if (team.rank() == 0) visit_norms(pass.tape, true);
             team.barrier();
             executor().run_backward(team, frame, &gradients_);
-            if (strategy_ == Strategy::by_layer) weight_gradients(team, frame);
+            if (strategy_ == Strategy::by_layer)
+                gradients_.take_units(unit_queue_, team.rank(), executor(), frame,
+                                      [&](BackwardWeightsArgs<T>& args, const WeightStep& step) {
+                                          gradients_.direct(args, step, true, team.rank());
+                                      });
             team.barrier();
             std::int64_t id;
             while (parameter_queue_.take(team.rank(), id))
                 if (gradients[id]) unpack_gradient(static_cast<int>(id), gradients[id]);
         },
         threads);
-}
-
-template <class T>
-void Vjp<T>::weight_gradients(Team& team, const Frame<T>& frame) {
-    std::int64_t index;
-    while (unit_queue_.take(team.rank(), index)) {
-        const WeightUnit& unit = units_[index];
-        const WeightStep& step = executor().plan().weights[unit.step];
-        BackwardWeightsArgs<T> args =
-            weight_args(model_, step, executor().rows(step.a, frame), executor().rows(step.delta, frame), frame.rows);
-        args.first_panel = unit.first_panel;
-        args.last_panel = unit.last_panel;
-        gradients_.direct(args, step, true, team.rank());
-        model_.kernels().backward_weights(args);
-    }
 }
 
 template <class T>

@@ -72,7 +72,6 @@ private:
     Executor& executor() const { return *executors_[static_cast<int>(strategy_)]; }
     void write_parameters(Team& team, const VjpPass<T>& pass, Half half);
     void visit_norms(void* tape, bool restore);
-    void weight_gradients(Team& team, const Frame<T>& frame);
     void unpack_gradient(int id, Compute<T>* out);
     void unpack_transposed(const Parameter& p, const Compute<T>* packed, Compute<T>* out);
 

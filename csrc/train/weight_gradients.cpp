@@ -54,6 +54,7 @@ void WeightGradients<T>::prepare(int threads, bool arrays) {
         rooms_.push_back({AlignedArray<Compute<T>>(model_.device(), inner * panel * most_panels_),
                           AlignedArray<T>(model_.device(), pair_elements<T>(inner, panel))});
     for (WorkQueue* queue : {&squares_queue_, &scale_queue_, &update_queue_}) queue->reserve(threads);
+    if (model_.kernels().backward_all_weights) calls_.reserve(units_.size());
     if (!arrays) return;
     for (const WeightUnit& unit : units_)
         for (int id : {unit.weight, unit.bias})

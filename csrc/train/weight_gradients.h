@@ -33,6 +33,11 @@ public:
     void prepare(int threads, bool arrays);
     // By one thread, before a pass that goes on with `clip` or `update`.
     void begin(int threads);
+    // `backward_weights` of the units that the queue has for this thread; where a device takes them together, which has
+    // one thread, in one call. direct(args, step) says where a sum is left.
+    template <class Direct>
+    void take_units(WorkQueue& queue, int thread, const BatchExecutor<T>& executor, const Frame<T>& frame,
+                    Direct direct_to);
     void add(const WeightStep& step, Rows<T> a, Rows<T> delta, std::int64_t rows, bool first, int thread) override;
     // Where one call of `backward_weights` leaves its sum: in the arrays, or in the weight, by the optimizer.
     void direct(BackwardWeightsArgs<T>& args, const WeightStep& step, bool first, int thread);
@@ -65,10 +70,35 @@ private:
         AlignedArray<T> pairs;
     };
     std::int64_t most_panels_ = 1;  // of a unit
+    std::vector<BackwardWeightsArgs<T>> calls_;
     std::vector<Room> rooms_;       // by thread
     AlignedArray<double> squares_;  // a pair's for each unit, and for each norm
     WorkQueue squares_queue_, scale_queue_, update_queue_;
 };
+
+template <class T>
+template <class Direct>
+void WeightGradients<T>::take_units(WorkQueue& queue, int thread, const BatchExecutor<T>& executor,
+                                    const Frame<T>& frame, Direct direct_to) {
+    const KernelTable<T>& kernels = model_.kernels();
+    const bool together = kernels.backward_all_weights != nullptr;
+    if (together) calls_.clear();
+    std::int64_t index;
+    while (queue.take(thread, index)) {
+        const WeightUnit& unit = units_[static_cast<std::size_t>(index)];
+        const WeightStep& step = executor.plan().weights[unit.step];
+        BackwardWeightsArgs<T> args =
+            weight_args(model_, step, executor.rows(step.a, frame), executor.rows(step.delta, frame), frame.rows);
+        args.first_panel = unit.first_panel;
+        args.last_panel = unit.last_panel;
+        direct_to(args, step);
+        if (together)
+            calls_.push_back(args);
+        else
+            kernels.backward_weights(args);
+    }
+    if (together) kernels.backward_all_weights(calls_.data(), static_cast<std::int64_t>(calls_.size()));
+}
 
 // The optimizer on the norms' weights and biases; by one thread.
 template <class T>

@@ -103,9 +103,7 @@ struct Case {
         return args;
     }
     void keep() {
-        BackwardWeightsArgs<T> whole = args(0, rows);
-        whole.gradient = gradient.data(), whole.bias_gradient = bias_gradient.data();
-        k.backward_weights(whole);
+        k.backward_weights(keeping());
         gradient.download(), bias_gradient.download();
         // In calls of whole stretches, the same.
         DeviceMatrix<C> other(1, gradient.columns, Fill::reals), other_bias(1, columns, Fill::reals);
@@ -137,12 +135,21 @@ struct Case {
         }
     }
 
-    void fused(Weight<T>& weight, std::int64_t first_panel, std::int64_t last_panel, const Outcome* permission) {
+    BackwardWeightsArgs<T> keeping() {
         BackwardWeightsArgs<T> args = this->args(0, rows);
-        args.first_panel = first_panel, args.last_panel = last_panel;
+        args.gradient = gradient.data(), args.bias_gradient = bias_gradient.data();
+        return args;
+    }
+    BackwardWeightsArgs<T> updating(Weight<T>& weight, const Outcome* permission) {
+        BackwardWeightsArgs<T> args = this->args(0, rows);
         args.weight = weight.slot(), args.operands = weight.operands(), args.bias = weight.bias_slot();
         args.optimizer = optimizer, args.weight_hyper = weight_hyper.data(), args.bias_hyper = bias_hyper.data();
         args.permission = permission;
+        return args;
+    }
+    void fused(Weight<T>& weight, std::int64_t first_panel, std::int64_t last_panel, const Outcome* permission) {
+        BackwardWeightsArgs<T> args = updating(weight, permission);
+        args.first_panel = first_panel, args.last_panel = last_panel;
         k.backward_weights(args);
     }
     void from_kept(Weight<T>& weight, const Outcome* permission) {
@@ -238,6 +245,50 @@ void run(Gap gap) {
     for (std::int64_t j = 7; j < 64; ++j) CHECK(weight.at(weight.value, 1, j) == 0, "%s: padding", one.where.c_str());
 }
 
+// Several calls in one leave what each leaves alone: bit for bit, as sums of integers do not depend on how the batch is
+// divided. Some are of other paths.
+template <class T>
+void several_at_once(Gap gap, int n, std::int64_t rows) {
+    using C = Compute<T>;
+    std::vector<std::unique_ptr<Case<T>>> cases;
+    std::vector<std::unique_ptr<Weight<T>>> together, alone;
+    std::vector<BackwardWeightsArgs<T>> keep, update;
+    std::vector<std::unique_ptr<DeviceMatrix<C>>> gradients, biases;
+    for (int i = 0; i < n; ++i) {
+        const std::int64_t inner = one_of({1, 64, 130}), columns = one_of({1, 10, 64});
+        cases.push_back(std::unique_ptr<Case<T>>(new Case<T>{std::to_string(i), rows, inner, columns,
+                                                             i % optimizer_count(), false, Fill::integers,
+                                                             i % 5 == 4 ? Gap(as_wanted) : gap}));
+        for (auto* weights : {&together, &alone}) {
+            weights->push_back(std::make_unique<Weight<T>>(inner, columns));
+            weights->back()->fill(static_cast<std::uint32_t>(i));
+        }
+        Case<T>& one = *cases.back();
+        gradients.push_back(std::make_unique<DeviceMatrix<C>>(1, one.gradient.columns, Fill::reals));
+        biases.push_back(std::make_unique<DeviceMatrix<C>>(1, columns, Fill::reals));
+        keep.push_back(one.keeping()), update.push_back(one.updating(*together.back(), nullptr));
+        keep.back().gradient = gradients.back()->data(), keep.back().bias_gradient = biases.back()->data();
+        // Some have no bias.
+        keep.back().has_bias = update.back().has_bias = i % 3 > 0;
+    }
+    device_kernels<T>().backward_all_weights(keep.data(), n);
+    device_kernels<T>().backward_all_weights(update.data(), n);
+    for (std::size_t i = 0; i < cases.size(); ++i) {
+        Case<T>& one = *cases[i];
+        const bool has_bias = keep[i].has_bias;
+        one.k.backward_weights(one.keeping());
+        one.k.backward_weights(one.updating(*alone[i], nullptr));
+        one.gradient.download(), one.bias_gradient.download(), gradients[i]->download(), biases[i]->download();
+        together[i]->download(), alone[i]->download();
+        CHECK(gradients[i]->same_bits(one.gradient), "gradient of call %d", int(i));
+        CHECK(biases[i]->same_bits(one.bias_gradient) == has_bias, "bias of call %d", int(i));
+        if (!has_bias)
+            for (auto member : {&Weight<T>::bias, &Weight<T>::bias_first, &Weight<T>::bias_second})
+                (*alone[i].*member).host = (*together[i].*member).host;
+        CHECK(together[i]->same_bits(*alone[i]), "weight of call %d", int(i));
+    }
+}
+
 // What one call leaves for its next launch no other thread's call writes over.
 void threads_share_a_device() {
     constexpr int calls = 300;
@@ -288,7 +339,12 @@ void threads_share_a_device() {
 
 int main() {
     threads_share_a_device();
-    each_type([](auto type) { run<decltype(type)>(as_wanted); });
-    if (device().choose_path(0, "hopper") == 0) run<bfloat16>(to_boundaries);
+    const auto all = [](auto type, Gap gap) {
+        run<decltype(type)>(gap);
+        several_at_once<decltype(type)>(gap, 35, 12);   // more than one launch takes
+        several_at_once<decltype(type)>(gap, 3, 1931);  // divided
+    };
+    each_type([&](auto type) { all(type, as_wanted); });
+    if (device().choose_path(0, "hopper") == 0) all(bfloat16(), to_boundaries);
     return summary("cuda_updates");
 }

@@ -1,8 +1,11 @@
 // residual_backward_weights: dW = Aᵀ·δ, a tile of W at a time, and the optimizer on it while its sums are at hand;
-// where the batch is divided, after another kernel has added its parts.
+// where the batch is divided, after another kernel has added its parts. Several weights together on Hopper's path: all
+// tiles of all of them are there at once, so that the batch need not be divided, or in fewer parts.
 //
 // Invariant: rows are cut into stretches of `gradient_stretch`, whose sums are added in order; a gradient that is
 // accumulated is where that order begins, or, where there are parts, what they are added to.
+#include <algorithm>
+
 #include "kernels/cuda/column_sums.cuh"
 #include "kernels/cuda/finish_gradient.cuh"
 #include "kernels/cuda/hopper/weights.cuh"
@@ -91,24 +94,41 @@ __global__ void __launch_bounds__(column_block* column_lanes)
     if (leads_column()) *parts.bias_at(part, panel, column_of_thread()) = total;
 }
 
+template <class T>
+void launch_simple(const BackwardWeightsArgs<T>& args, const GradientParts<Compute<T>>& parts) {
+    static_assert(column_block == panel_width, "a block of the bias has a panel's columns");
+    const dim3 tiles = weight_grid(args.inner, args.first_panel, args.last_panel);
+    const unsigned count = static_cast<unsigned>(parts.count);
+    if (tiles.y == 0) return;
+    if (tiles.x > 0) launch<weights_kernel<T>>(dim3(tiles.x, tiles.y, count), tile_threads, args, parts);
+    if (args.has_bias) launch<bias_kernel<T>>(dim3(tiles.y, count), column_block * column_lanes, args, parts);
+}
+
 }  // namespace
 
 template <class T>
-void backward_weights(const BackwardWeightsArgs<T>& args) {
-    static_assert(column_block == panel_width, "a block of the bias has a panel's columns");
-    const dim3 tiles = weight_grid(args.inner, args.first_panel, args.last_panel);
-    if (tiles.y == 0) return;
+void backward_all_weights(const BackwardWeightsArgs<T>* calls, std::int64_t count) {
     const Scratch scratch;
-    const GradientParts<Compute<T>> parts = divide(args, scratch);
-    const unsigned count = static_cast<unsigned>(parts.count);
-    if (!hopper::launch_weights(args, parts)) {
-        if (tiles.x > 0) launch<weights_kernel<T>>(dim3(tiles.x, tiles.y, count), tile_threads, args, parts);
-        if (args.has_bias) launch<bias_kernel<T>>(dim3(tiles.y, count), column_block * column_lanes, args, parts);
+    while (count > 0) {
+        WeightGroup<T> group;
+        group.count = group_size(calls, count);
+        std::copy_n(calls, group.count, group.calls);
+        calls += group.count, count -= group.count;
+        divide(group, scratch);
+        for (int m = hopper::launch_weights(group); m < group.count; ++m)
+            launch_simple(group.calls[m], group.parts[m]);
+        launch_finish(group);
     }
-    launch_finish(args, parts);
 }
 
-#define RC_INSTANTIATE(T) template void backward_weights(const BackwardWeightsArgs<T>&);
+template <class T>
+void backward_weights(const BackwardWeightsArgs<T>& args) {
+    backward_all_weights(&args, 1);
+}
+
+#define RC_INSTANTIATE(T)                                       \
+    template void backward_weights(const BackwardWeightsArgs<T>&); \
+    template void backward_all_weights(const BackwardWeightsArgs<T>*, std::int64_t);
 RC_EACH_STORAGE(RC_INSTANTIATE)
 
 }  // namespace cuda

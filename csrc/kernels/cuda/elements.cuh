@@ -6,6 +6,7 @@
 
 #include "kernels/cuda/functions.h"
 #include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/words.cuh"
 
 namespace resnetcore {
 namespace cuda {
@@ -40,10 +41,17 @@ __device__ __forceinline__ Stretch<Compute<T>, n> read(const Rows<T>& rows, std:
 }
 template <int n, class T>
 __device__ __forceinline__ void write(const Stretch<Compute<T>, n>& x, T* to) {
-    Stretch<T, n> stored;
+    if constexpr (std::is_same<T, bfloat16>::value && n == 8) {
+        std::uint32_t words[n / 2];
 #pragma unroll
-    for (int c = 0; c < n; ++c) write(x.at[c], stored.at[c]);
-    *reinterpret_cast<Stretch<T, n>*>(to) = stored;
+        for (int c = 0; c < n; c += 2) words[c / 2] = pair_of(x.at[c], x.at[c + 1]);
+        write_words(to, words);
+    } else {
+        Stretch<T, n> stored;
+#pragma unroll
+        for (int c = 0; c < n; ++c) write(x.at[c], stored.at[c]);
+        *reinterpret_cast<Stretch<T, n>*>(to) = stored;
+    }
 }
 template <int n, class T>
 __device__ __forceinline__ void write(const Stretch<Compute<T>, n>& x, const MutableRows<T>& rows, std::int64_t i,

@@ -1,10 +1,12 @@
-// The end of a gradient that was taken in parts: their sum, and what becomes of it: it is kept, or the optimizer runs
-// on it.
+// The end of gradients that were taken in parts: their sums, and what becomes of them: they are kept, or the optimizer
+// runs on them.
 //
 // Invariant: parts are added in order: lanes of threads have neighbouring parts each, and then the lanes' sums are. A
 // block owns eight rows of W in one panel, which are whole rows of 16 bytes of the transpose: no block writes what
 // another does.
 #pragma once
+
+#include <algorithm>
 
 #include "kernels/cuda/gradient_parts.cuh"
 #include "kernels/cuda/update.cuh"
@@ -15,14 +17,28 @@ namespace cuda {
 constexpr int finish_rows = 8, finish_width = 4;  // rows of W a block; neighbours a thread
 constexpr int finish_threads = finish_rows * panel_width / finish_width, finish_lanes = 4;
 
+// That a weight's parts take; none where there is one part, which is finished where it is summed.
+template <class C>
+RC_HD std::int64_t finish_blocks(const GradientParts<C>& parts) {
+    return parts.is_divided() ? (parts.inner + finish_rows - 1) / finish_rows : 0;
+}
+
 // Of the parts in order, by lanes: in the first lane's threads, the sum of n neighbours.
 template <int n, class C>
 __device__ __forceinline__ Stretch<C, n> add_parts(const C* first, std::int64_t apart, int count, int lane, int lanes,
                                                    C* memory, int place) {
+    constexpr int together = 8;  // parts that are asked for before the first is added
     Stretch<C, n> sum = {};
-    const C* const end = first + count * (lane + 1) / lanes * apart;
-#pragma unroll 8
-    for (const C* at = first + count * lane / lanes * apart; at < end; at += apart) each(sum, Plus(), read<n>(at));
+    const int end = count * (lane + 1) / lanes;
+    for (int part = count * lane / lanes; part < end; part += together) {
+        Stretch<C, n> some[together];
+#pragma unroll
+        for (int i = 0; i < together; ++i)
+            if (part + i < end) some[i] = read<n>(first + (part + i) * apart);
+#pragma unroll
+        for (int i = 0; i < together; ++i)
+            if (part + i < end) each(sum, Plus(), some[i]);
+    }
     const int all = static_cast<int>(blockDim.x) / lanes * n;
 #pragma unroll
     for (int c = 0; c < n; ++c) memory[lane * all + place * n + c] = sum.at[c];
@@ -99,27 +115,35 @@ __device__ __forceinline__ void finish_bias(const BackwardWeightsArgs<T>& args, 
     }
 }
 
-// Blocks across: `weight_blocks` for the rows of W, then one for the bias; a panel each.
+// Blocks: for eight rows of W each, then one for the bias; for a panel; for a weight of the group.
 template <class T>
 __global__ void __launch_bounds__(finish_lanes* finish_threads)
-    finish_kernel(const __grid_constant__ BackwardWeightsArgs<T> args,
-                  const __grid_constant__ GradientParts<Compute<T>> parts, int weight_blocks) {
+    finish_kernel(const __grid_constant__ WeightGroup<T> group) {
     __shared__ Compute<T> memory[finish_lanes * finish_threads * finish_width + finish_rows];
+    const BackwardWeightsArgs<T>& args = group.calls[blockIdx.z];
+    const GradientParts<Compute<T>>& parts = group.parts[blockIdx.z];
+    const std::int64_t weight_blocks = finish_blocks(parts);
+    if (blockIdx.y >= parts.panels || blockIdx.x > weight_blocks) return;
     if (!args.gradient && !permits(args.permission)) return;
-    if (static_cast<int>(blockIdx.x) < weight_blocks)
+    if (blockIdx.x < weight_blocks)
         finish_weight(args, parts, memory);
-    else
+    else if (args.has_bias)
         finish_bias(args, parts, memory);
 }
 
 template <class T>
-void launch_finish(const BackwardWeightsArgs<T>& args, const GradientParts<Compute<T>>& parts) {
-    const std::int64_t rows = parts.is_divided() ? (args.inner + finish_rows - 1) / finish_rows : 0;
-    const dim3 grid(static_cast<unsigned>(rows + args.has_bias), static_cast<unsigned>(parts.panels));
+void launch_finish(const WeightGroup<T>& group) {
+    std::int64_t blocks = 0, panels = 0;
+    for (int m = 0; m < group.count; ++m) {
+        const std::int64_t of_weight = finish_blocks(group.parts[m]);
+        blocks = std::max<std::int64_t>(blocks, of_weight + (group.calls[m].has_bias ? 1 : 0));
+        panels = std::max(panels, group.parts[m].panels);
+    }
+    if (blocks == 0 || panels == 0) return;
     constexpr int many = 16;  // parts, for which it pays that lanes share them
-    if (grid.x > 0)
-        launch<finish_kernel<T>>(grid, finish_threads * (parts.count < many ? 1 : finish_lanes), args, parts,
-                                 static_cast<int>(rows));
+    launch<finish_kernel<T>>(
+        dim3(static_cast<unsigned>(blocks), static_cast<unsigned>(panels), static_cast<unsigned>(group.count)),
+        finish_threads * (group.parts[0].count < many ? 1 : finish_lanes), group);
 }
 
 }  // namespace cuda

@@ -23,6 +23,8 @@ void backward_data(const BackwardDataArgs<T>& args);
 template <class T>
 void backward_weights(const BackwardWeightsArgs<T>& args);
 template <class T>
+void backward_all_weights(const BackwardWeightsArgs<T>* calls, std::int64_t count);
+template <class T>
 void update(const UpdateArgs<T>& args);
 template <class T>
 void update_vector(const UpdateVectorArgs<T>& args);

@@ -1,7 +1,8 @@
-// A weight's gradient in parts along the batch, where its tiles alone would leave most of the GPU idle: each part is
-// summed by blocks of its own and waits in scratch memory, until the parts are added in order (finish_gradient.cuh).
+// The gradients of several weights, which are taken in one launch, in parts along the batch where all their tiles
+// together would leave most of the GPU idle: each part is summed by blocks of its own and waits in scratch memory, until
+// the parts are added in order (finish_gradient.cuh).
 //
-// Invariant: how many parts there are is decided by the sizes of the call, in numbers and in bytes, and by the number
+// Invariant: how many parts there are is decided by the sizes of the group, in numbers and in bytes, and by the number
 // of multiprocessors, so that a GPU gives the same bits every time; and parts are whole stretches of `gradient_stretch`
 // rows, as sums are cut everywhere.
 #pragma once
@@ -27,6 +28,7 @@ struct GradientParts {
         return next < rows ? next : rows;
     }
     RC_HD std::int64_t part_size() const { return panels * inner * panel_width; }
+    RC_HD std::int64_t all_of_part() const { return part_size() + panels * panel_width; }  // with the bias
     RC_HD C* weight_at(int part, std::int64_t panel, std::int64_t row, std::int64_t column) const {
         return weight + part * part_size() + ((panel - first_panel) * inner + row) * panel_width + column;
     }
@@ -35,35 +37,68 @@ struct GradientParts {
     }
 };
 
+// A parameter of kernels, which may be 32,764 bytes, with a tensor map for each `a` and each `delta`.
+template <class T>
+struct WeightGroup {
+    static constexpr int most = 32;
+
+    BackwardWeightsArgs<T> calls[most];
+    GradientParts<Compute<T>> parts[most];
+    int count = 0;
+};
+
 // With one part, a panel's bias of the widest layer.
 static_assert(max_columns * std::int64_t{sizeof(double)} <= scratch_bytes, "room for the bias alone");
 
-// Of the current device. The time of each number of parts is that of the blocks that run one after another, and of
-// adding the parts: nanoseconds of an H200, whose ratios are what counts.
+// The group's parts, in the current device's scratch memory. The time of each number of parts is that of the blocks
+// that run one after another, and of adding the parts: nanoseconds of an H200, whose ratios are what counts.
 template <class T>
-GradientParts<Compute<T>> divide(const BackwardWeightsArgs<T>& args, const Scratch& scratch) {
+void divide(WeightGroup<T>& group, const Scratch& scratch) {
     using C = Compute<T>;
     constexpr std::int64_t side = 128;  // of a tile on the fast path; parts are the same on all
     constexpr double stretch = 800, tile = 4000, sum_of_parts = 3000, bytes_per_ns = 2000;
-    GradientParts<C> parts;
-    parts.rows = args.rows, parts.inner = args.inner;
-    parts.first_panel = args.first_panel, parts.panels = args.last_panel - args.first_panel;
-    parts.bias = static_cast<C*>(scratch.data());
-    const std::int64_t tiles = (args.inner + side - 1) / side * ((parts.panels * panel_width + side - 1) / side);
-    const std::int64_t at_a_time = processor_count(),
-                       part_bytes = (parts.part_size() + parts.panels * panel_width) * std::int64_t{sizeof(C)};
+    std::int64_t tiles = 0, part_bytes = 0;
+    for (int m = 0; m < group.count; ++m) {
+        const BackwardWeightsArgs<T>& args = group.calls[m];
+        GradientParts<C>& parts = group.parts[m] = {};
+        parts.rows = args.rows, parts.inner = args.inner;
+        parts.first_panel = args.first_panel, parts.panels = args.last_panel - args.first_panel;
+        tiles += (args.inner + side - 1) / side * ((parts.panels * panel_width + side - 1) / side);
+        part_bytes += parts.all_of_part() * std::int64_t{sizeof(C)};
+    }
+    const std::int64_t at_a_time = processor_count(), stretches = group.parts[0].stretches();
     const auto time = [&](std::int64_t count) {
         const double rounds = static_cast<double>((tiles * count + at_a_time - 1) / at_a_time),
-                     alone = static_cast<double>((parts.stretches() + count - 1) / count);
+                     alone = static_cast<double>((stretches + count - 1) / count);
         const double written_and_read = 2 * static_cast<double>(count * part_bytes);
         return rounds * (alone * stretch + tile) + (count > 1 ? sum_of_parts + written_and_read / bytes_per_ns : 0);
     };
-    const std::int64_t most = tiles > 0 ? parts.stretches() : 1;
+    int best = 1;
+    const std::int64_t most = tiles > 0 ? stretches : 1;
     for (std::int64_t count = 2; count <= most && tiles * (count - 1) < 2 * at_a_time; ++count)
-        if (count * part_bytes <= scratch_bytes && time(count) < time(parts.count))
-            parts.count = static_cast<int>(count);
-    if (parts.is_divided()) parts.weight = parts.bias + parts.count * parts.panels * panel_width;
-    return parts;
+        if (count * part_bytes <= scratch_bytes && time(count) < time(best)) best = static_cast<int>(count);
+    C* room = static_cast<C*>(scratch.data());
+    for (int m = 0; m < group.count; ++m) {
+        GradientParts<C>& parts = group.parts[m];
+        parts.count = best;
+        parts.bias = room;
+        room += best * parts.panels * panel_width;
+        if (!parts.is_divided()) continue;
+        parts.weight = room;
+        room += best * parts.part_size();
+    }
+}
+
+// How many of the calls are one group's: as many as its parameters hold, and whose biases have room.
+template <class T>
+int group_size(const BackwardWeightsArgs<T>* calls, std::int64_t count) {
+    int n = 0;
+    std::int64_t bytes = 0;
+    for (; n < count && n < WeightGroup<T>::most; ++n) {
+        bytes += (calls[n].last_panel - calls[n].first_panel) * panel_width * std::int64_t{sizeof(Compute<T>)};
+        if (n > 0 && bytes > scratch_bytes) break;
+    }
+    return n;
 }
 
 }  // namespace cuda

@@ -44,6 +44,7 @@ constexpr KernelTable<T> table = {panel_width,
                                   widen<T>,
                                   chain<T>,
                                   longest_chain<T>,
+                                  backward_all_weights<T>,
                                   products_keep_largest,
                                   square_parts};
 

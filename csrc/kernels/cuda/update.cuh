@@ -22,18 +22,35 @@ struct WeightTile {
     __device__ __forceinline__ bool has_column(int column) const { return panel * panel_width + column < columns; }
 };
 
-// n neighbours of a packed array, from element `at` on. Returns their new values.
+// n neighbours of a packed array and of its states, from element `at` on.
+template <class C, int n>
+struct SlotStretch {
+    Stretch<C, n> value, state[2];
+};
+template <class Optimizer, int n, class C>
+__device__ __forceinline__ SlotStretch<C, n> read_slot(const Slot<C>& slot, std::int64_t at) {
+    SlotStretch<C, n> read_now = {};
+    read_now.value = read<n>(slot.value + at);
+    for (int s = 0; s < Optimizer::states; ++s) read_now.state[s] = read<n>(slot.state[s] + at);
+    return read_now;
+}
+// Returns their new values.
+template <class Optimizer, int n, class C>
+__device__ __forceinline__ Stretch<C, n> update_slot(const Slot<C>& slot, std::int64_t at, SlotStretch<C, n>& old,
+                                                     const Stretch<C, n>& gradient, const Hyper<C>& hyper) {
+#pragma unroll
+    for (int i = 0; i < n; ++i)
+        old.value.at[i] =
+            Optimizer::apply(old.value.at[i], gradient.at[i], old.state[0].at[i], old.state[1].at[i], hyper);
+    for (int s = 0; s < Optimizer::states; ++s) write(old.state[s], slot.state[s] + at);
+    write(old.value, slot.value + at);
+    return old.value;
+}
 template <class Optimizer, int n, class C>
 __device__ __forceinline__ Stretch<C, n> update_stretch(const Slot<C>& slot, std::int64_t at,
                                                         const Stretch<C, n>& gradient, const Hyper<C>& hyper) {
-    Stretch<C, n> state[2] = {}, value = read<n>(slot.value + at);
-    for (int s = 0; s < Optimizer::states; ++s) state[s] = read<n>(slot.state[s] + at);
-#pragma unroll
-    for (int i = 0; i < n; ++i)
-        value.at[i] = Optimizer::apply(value.at[i], gradient.at[i], state[0].at[i], state[1].at[i], hyper);
-    for (int s = 0; s < Optimizer::states; ++s) write(state[s], slot.state[s] + at);
-    write(value, slot.value + at);
-    return value;
+    SlotStretch<C, n> old = read_slot<Optimizer, n>(slot, at);
+    return update_slot<Optimizer>(slot, at, old, gradient, hyper);
 }
 template <class Optimizer, class C>
 __device__ __forceinline__ C update_element(const Slot<C>& slot, std::int64_t at, C gradient, const Hyper<C>& hyper) {

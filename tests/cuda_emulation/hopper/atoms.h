@@ -66,13 +66,6 @@ inline void load_words(Shared from, std::uint32_t (&x)[4]) {
     if (from % sizeof x != 0) emulation::fail("a load from shared address %u", from);
     for (int i = 0; i < 4; ++i) x[i] = load_word(from + 4 * static_cast<std::uint32_t>(i));
 }
-inline void write_words(void* to, const std::uint32_t (&x)[4]) {
-    if (reinterpret_cast<std::uintptr_t>(to) % sizeof x != 0) emulation::fail("a store to global address %p", to);
-    std::memcpy(to, x, sizeof x);
-}
-inline std::uint32_t pair_of(float x, float y) {
-    return static_cast<std::uint32_t>(to_bfloat16(y).bits) << 16 | to_bfloat16(x).bits;
-}
 inline std::uint32_t larger_of_each(std::uint32_t x, std::uint32_t y) {
     const std::uint32_t lower = 0xffff;
     return std::max(x & lower, y & lower) | std::max(x & ~lower, y & ~lower);

@@ -63,18 +63,6 @@ __device__ __forceinline__ void load_words(Shared from, std::uint32_t (&x)[4]) {
                  : "r"(from)
                  : "memory");
 }
-// To global memory, in one access: of what a structure has, the compiler makes four where it sees fit.
-__device__ __forceinline__ void write_words(void* to, const std::uint32_t (&x)[4]) {
-    asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(to)), "r"(x[0]), "r"(x[1]),
-                 "r"(x[2]), "r"(x[3])
-                 : "memory");
-}
-// Two numbers in bfloat16, the first in the lower half; to nearest, ties to even.
-__device__ __forceinline__ std::uint32_t pair_of(float x, float y) {
-    std::uint32_t pair;
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(y), "f"(x));
-    return pair;
-}
 
 // Of two pairs of numbers of 16 bits, without signs: the larger lower ones and the larger upper ones.
 __device__ __forceinline__ std::uint32_t larger_of_each(std::uint32_t x, std::uint32_t y) {

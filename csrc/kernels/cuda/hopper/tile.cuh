@@ -55,11 +55,12 @@ struct TileShared {
 __device__ __forceinline__ int lane() { return static_cast<int>(threadIdx.x) % 32; }
 __device__ __forceinline__ int group() { return static_cast<int>(threadIdx.x) / group_threads; }
 // Which of the tile's halves this warpgroup has, of those that multiply and of those that finish for them.
-__device__ __forceinline__ int half_of_group() { return (group() - 1) % using_groups; }
+__device__ __forceinline__ int half_of_group(int thread = static_cast<int>(threadIdx.x)) {
+    return (thread / group_threads - 1) % using_groups;
+}
 // Of this warp, among the tile's.
-__device__ __forceinline__ int first_row_of_warp() {
-    return half_of_group() * group_rows +
-           static_cast<int>(threadIdx.x) % group_threads / 32 * (group_rows / warps_of_group);
+__device__ __forceinline__ int first_row_of_warp(int thread = static_cast<int>(threadIdx.x)) {
+    return half_of_group(thread) * group_rows + thread % group_threads / 32 * (group_rows / warps_of_group);
 }
 
 // Where this thread's sum i lies, among the warp's rows and the tile's columns (atoms.cuh, `multiply`).
@@ -108,6 +109,11 @@ __device__ __forceinline__ void load_stretch(Shared from, Stretch<float, 8>& x) 
     load(from + 16, x.at[4], x.at[5], x.at[6], x.at[7]);
 }
 
+__device__ __forceinline__ void store_stretch(Shared to, const Stretch<float, 8>& x) {
+    store(to, x.at[0], x.at[1], x.at[2], x.at[3]);
+    store(to + 16, x.at[4], x.at[5], x.at[6], x.at[7]);
+}
+
 // The warp's 16 rows of sums, from registers to shared memory.
 __device__ __forceinline__ void leave_rows(const float (&total)[64], Shared left) {
     const Shared mine = left + static_cast<std::uint32_t>(first_row_of_warp()) * pitch;
@@ -118,17 +124,26 @@ __device__ __forceinline__ void leave_rows(const float (&total)[64], Shared left
             total[i], total[i + 1]);
     }
 }
-// From there along the rows, as memory goes: visit(row, column, address) for every eight sums.
+// From there along the rows, as memory goes: which eight sums a lane visits, and how often it does.
+constexpr int visit_width = 8, visits_across = tile_columns / visit_width,
+              visits_of_lane = group_rows / warps_of_group * visits_across / 32;
+struct RowVisit {
+    int row, column;  // of the tile
+    Shared place;
+    // What is worked out of the thread's number is worked out here, and not held while products are waited for.
+    __device__ __forceinline__ RowVisit(int visit, Shared left) {
+        const int thread = static_cast<int>(only_here(threadIdx.x)), at = thread % 32 + 32 * visit;
+        row = first_row_of_warp(thread) + at / visits_across;
+        column = at % visits_across * visit_width;
+        place = left + static_cast<std::uint32_t>(row) * pitch + static_cast<std::uint32_t>(column) * 4;
+    }
+};
 template <class Visit>
 __device__ __forceinline__ void visit_rows(Shared left, Visit visit) {
-    constexpr int rows = group_rows / warps_of_group, width = 8, across = tile_columns / width;
-    const int first = first_row_of_warp();
-    const Shared mine = left + static_cast<std::uint32_t>(first) * pitch;
 #pragma unroll 1
-    for (int at = lane(); at < rows * across; at += 32) {
-        const int row = at / across, column = at % across * width;
-        visit(first + row, column,
-              mine + static_cast<std::uint32_t>(row) * pitch + static_cast<std::uint32_t>(column) * 4);
+    for (int v = 0; v < visits_of_lane; ++v) {
+        const RowVisit at(v, left);
+        visit(at.row, at.column, at.place);
     }
 }
 
