@@ -42,7 +42,10 @@ private:
     }
 
     __device__ __forceinline__ void find_part() {
-        for (; at_ >= count_ && part_ < parts_; at_ -= count_) ++part_;
+        if (at_ < count_) return;
+        const auto found = cuda::place_of(at_, at_ + 1, count_);
+        part_ += static_cast<int>(found.i);
+        at_ = found.j;
     }
 
     std::int64_t across_, count_;
