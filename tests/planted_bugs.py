@@ -712,8 +712,36 @@ BUGS = (
     Bug(
         "Hopper's rows are finished before the warp has left them",
         "csrc/kernels/cuda/hopper/sum.cuh",
-        "        left.begin_emptying(turn);\n",
-        "",
+        "        left.begin_emptying(turn);\n        visit_rows",
+        "        visit_rows",
+        "cpp:cuda_hopper",
+    ),
+    Bug(
+        "Hopper's usual rows are finished before the warp has left them",
+        "csrc/kernels/cuda/hopper/sum.cuh",
+        "        left.begin_emptying(turn);\n#pragma unroll",
+        "#pragma unroll",
+        "cpp:cuda_hopper",
+    ),
+    Bug(
+        "a Hopper strip writes rows that are not there",
+        "csrc/kernels/cuda/hopper/sum.cuh",
+        "if (!strip.has(v)) continue;",
+        "if (!strip.has_any()) continue;",
+        "cpp:cuda_hopper",
+    ),
+    Bug(
+        "a skip that is not there changes the sign of a zero",
+        "csrc/kernels/cuda/hopper/strip.cuh",
+        "nothing_twice = 0x80008000",
+        "nothing_twice = 0",
+        "cpp:cuda_hopper",
+    ),
+    Bug(
+        "a Hopper strip's slopes are those of four rows before",
+        "csrc/kernels/cuda/backward_data.cu",
+        "            return passes[v * hopper::Strip::width / 32]",
+        "            return passes[0]",
         "cpp:cuda_hopper",
     ),
     Bug(

@@ -67,6 +67,57 @@ void both_paths_agree() {
     CHECK(wide.same_bits(simple), "the paths add in different orders");
 }
 
+// What nearly every layer has is finished in a way of its own. Zeros of both signs, infinities and NaN are among all
+// that it reads.
+void usual_epilogues_have_the_simple_paths_bits() {
+    const double odd[] = {-0.0, 0.0, INFINITY, -INFINITY, NAN, 1e-39};
+    const auto strew = [&](auto& matrix) {
+        using T = std::decay_t<decltype(matrix.host[0])>;
+        for (std::int64_t i = 0; i < matrix.rows; ++i)
+            for (std::int64_t j = 0; j < matrix.columns; ++j)
+                if (next_noise() >> 28 == 0) matrix(i, j) = stored<T>(odd[next_noise() % 6]);
+        matrix.upload();
+    };
+    for (int turn = 0; turn < 48; ++turn) {
+        const std::int64_t rows = one_of({1, 2, 15, 17, 64, 113, 128, 129, 300, 530}),
+                           columns = one_of({8, 64, 72, 128, 136, 264});
+        const bool has_skip = turn % 2 == 0, has_bias = either(), has_terms = turn % 8 != 7;
+        Sum<bfloat16> sum(rows, columns, has_terms ? std::vector<std::int64_t>{128} : std::vector<std::int64_t>{},
+                          has_skip ? 1 : 0, Fill::reals, to_boundaries);
+        if (has_skip) strew(*sum.identity[0]);
+        DeviceMatrix<float> bias(1, columns, Fill::reals);
+        DeviceMatrix<bfloat16> saved(rows, columns, Fill::reals, to_boundaries(columns, 0));
+        strew(bias), strew(saved);
+        const auto compare = [&](const char* what, auto args, auto kernel) {
+            DeviceMatrix<bfloat16> wide(rows, columns, Fill::zeros, to_boundaries(columns, 9)),
+                simple(rows, columns, Fill::zeros, to_boundaries(columns, 9));
+            OnDevice<double> of_wide(0), of_simple(0);
+            args.rows = rows, args.columns = columns, args.activation = find_activation(either() ? "relu" : "identity");
+            args.sources = sum.sources.data(), args.n_sources = int(sum.sources.size());
+            args.identity = sum.skips.data(), args.n_identity = int(sum.skips.size());
+            args.out = wide.mutable_view(), args.largest = of_wide.data();
+            kernel(args);
+            CHECK(ran_on_hopper(), "another path");
+            choose("simple");
+            args.out = simple.mutable_view(), args.largest = of_simple.data();
+            kernel(args);
+            CHECK(!ran_on_hopper(), "another path");
+            choose("hopper");
+            wide.download(), simple.download();
+            const double most = of_wide.get(), expected = of_simple.get();
+            CHECK(most == expected || (most != most && expected != expected), "%d: the largest %s is %g, not %g", turn,
+                  what, most, expected);
+            CHECK(wide.same_bits(simple), "%d: %s of %d x %d, %d skips", turn, what, int(rows), int(columns), has_skip);
+        };
+        ForwardArgs<bfloat16> forward;
+        if (has_bias) forward.bias = bias.data();
+        compare("output", forward, device_kernels<bfloat16>().forward);
+        BackwardDataArgs<bfloat16> data;
+        data.saved = saved.view(), data.saved_is_argument = either();
+        compare("data", data, device_kernels<bfloat16>().backward_data);
+    }
+}
+
 // The longer batch is divided: the emulated GPU has three multiprocessors.
 void both_paths_have_the_same_gradients(std::int64_t rows, std::int64_t inner, std::int64_t columns) {
     const std::int64_t packed = packed_size(inner, columns, device_kernels<bfloat16>().panel);
@@ -155,6 +206,7 @@ int main() {
     check_largest_places<bfloat16>({1, 65, 300}, {1, 7, 72, 264}, to_boundaries);
     CHECK(ran_on_hopper(), "another path");
     both_paths_agree();
+    usual_epilogues_have_the_simple_paths_bits();
     for (std::int64_t rows : {1, 63, 100, 390, 1931}) both_paths_have_the_same_gradients(rows, 150, 260);
     both_paths_have_the_same_gradients(1931, 40, 196);
     rows_alone();

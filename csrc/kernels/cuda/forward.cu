@@ -18,6 +18,32 @@ struct Forward {
                              b.mask);
     }
 
+    // As nearly every layer, with a skip at the most.
+    bool is_usual() const {
+        return !args.branch.z.data && !args.argument.data && !args.mask.data && args.out.data && !args.wide.data &&
+               (hopper::is_activation<Identity>(args.activation) || is_relu());
+    }
+    RC_HD bool is_relu() const { return hopper::is_activation<Relu>(args.activation); }
+
+    struct Ahead {
+        Stretch<float, hopper::Strip::width> bias;
+        hopper::Words skip[hopper::Strip::count];
+    };
+    template <int most>
+    __device__ __forceinline__ Ahead ahead(const hopper::Strip& strip, const Terms<T, most>& terms) const {
+        Ahead x;
+        strip.read(terms.n_identity > 0 ? terms.identity[0] : Rows<T>(), hopper::Strip::nothing_twice, x.skip);
+        x.bias = strip.read_columns(args.bias);
+        return x;
+    }
+    __device__ __forceinline__ Stretch<float, hopper::Strip::width> finish(Stretch<float, hopper::Strip::width> z,
+                                                                           const Ahead& ahead, int v) const {
+        each(z, Plus(), ahead.bias);
+        each(z, Plus(), numbers_of(ahead.skip[v]));
+        each(z, [relu = is_relu()](float x) { return relu ? Relu::forward(x) : x; });
+        return z;
+    }
+
     // n neighbours of row i, from column j on.
     template <int n, int most>
     __device__ __forceinline__ void finish(Stretch<Compute<T>, n> z, const Terms<T, most>& terms, std::int64_t i,

@@ -96,11 +96,8 @@ __device__ __forceinline__ void run_tiles(const ChainShared& shared) {
             meet_groups(1 + row_group, program.column_groups());
         }
     }
-    const auto keep = [](std::uint32_t most, double* into) {
-        const bfloat16 larger = (most & 0xffff) > most >> 16 ? lower(most) : upper(most);
-        if (into) keep_largest(magnitude_bits(to_float(larger)), into);
-    };
-    keep(most_a, program.largest_a), keep(most_delta, program.largest_delta);
+    keep_largest_of_pair(most_a, program.largest_a);
+    keep_largest_of_pair(most_delta, program.largest_delta);
 }
 
 __global__ void __launch_bounds__(chain_threads, 1) chain_kernel(const __grid_constant__ ChainProgram program) {

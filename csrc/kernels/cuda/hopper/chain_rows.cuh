@@ -6,21 +6,15 @@
 #pragma once
 
 #include "kernels/cuda/hopper/tile.cuh"
+#include "kernels/cuda/hopper/words.cuh"
 
 namespace resnetcore {
 namespace cuda {
 namespace hopper {
 
-// Eight neighbours, as they are stored.
-struct alignas(16) Words {
-    std::uint32_t at[4];
-};
 // Of a box, what a thread moves.
 constexpr int words_of_thread = 4;
 using BoxWords = Words[words_of_thread];
-
-__device__ __forceinline__ bfloat16 lower(std::uint32_t pair) { return {static_cast<std::uint16_t>(pair)}; }
-__device__ __forceinline__ bfloat16 upper(std::uint32_t pair) { return {static_cast<std::uint16_t>(pair >> 16)}; }
 
 // Of 16 bytes in a box: column 8 · eighth of a row, as a copy would have swizzled it.
 __device__ __forceinline__ Shared place_of(Shared box, int row, int eighth) {

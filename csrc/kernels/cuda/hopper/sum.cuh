@@ -9,6 +9,7 @@
 
 #include <limits>
 
+#include "kernels/cuda/hopper/strip.cuh"
 #include "kernels/cuda/hopper/tensor_map.h"
 #include "kernels/cuda/hopper/tile.cuh"
 #include "kernels/cuda/hopper/tiles.cuh"
@@ -90,6 +91,32 @@ __device__ __forceinline__ void multiply_tiles(const TileShared& shared, std::in
     }
 }
 
+// Of nearly every layer: `Epilogue` has `ahead`, what it keeps of a strip's global memory, and `finish` for one of its
+// stretches. The results' largest magnitudes are kept at even columns and at odd ones, as the bits of bfloat16.
+template <int most, class Epilogue>
+__device__ __forceinline__ void finish_usual_tiles(const TileShared& shared, const Epilogue& epilogue,
+                                                   const Terms<bfloat16, most>& terms, Tiles tiles) {
+    const MutableRows<bfloat16>& out = epilogue.args.out;
+    const Handover left = shared.handover(half_of_group());
+    std::uint32_t largest = 0;
+    for (Place turn; tiles.exists(); tiles.advance()) {
+        const Strip strip(tiles.first_row(), tiles.first_column(), epilogue.args.rows, epilogue.args.columns);
+        const auto ahead = epilogue.ahead(strip, terms);
+        bfloat16* to = strip.place(out);
+        left.begin_emptying(turn);
+#pragma unroll
+        for (int v = 0; v < Strip::count; ++v, to += Strip::apart * out.stride) {
+            const Words results = words_of(epilogue.finish(strip.sums(shared.left, v), ahead, v));
+            if (!strip.has(v)) continue;
+            write_words(to, results.at);
+#pragma unroll
+            for (int c = 0; c < 4; ++c) largest = larger_of_each(largest, results.at[c] & 0x7fff7fff);
+        }
+        left.end_emptying(turn);
+    }
+    keep_largest_of_pair(largest, epilogue.args.largest);
+}
+
 // `whole`: everything that the epilogue touches lies on boundaries of 16 bytes, and so do stretches of 8 columns.
 template <int most, class Epilogue>
 __device__ __forceinline__ void finish_tiles(const TileShared& shared, const Epilogue& epilogue,
@@ -122,7 +149,7 @@ __device__ __forceinline__ void finish_tiles(const TileShared& shared, const Epi
 template <int most, class Epilogue>
 __global__ void __launch_bounds__(sum_threads, 1)
     wide_sum_kernel(const __grid_constant__ Epilogue epilogue, const __grid_constant__ Terms<bfloat16, most> terms,
-                    const __grid_constant__ Maps<most> maps, bool whole) {
+                    const __grid_constant__ Maps<most> maps, bool whole, bool usual) {
 #if defined(RC_HOPPER)
     const TileShared shared;
     if (threadIdx.x == 0) {
@@ -139,7 +166,10 @@ __global__ void __launch_bounds__(sum_threads, 1)
         multiply_tiles(shared, maps.all_steps, tiles);
     } else {
         give_registers<finishing_registers>();
-        finish_tiles(shared, epilogue, terms, whole, tiles);
+        if (usual)
+            finish_usual_tiles(shared, epilogue, terms, tiles);
+        else
+            finish_tiles(shared, epilogue, terms, whole, tiles);
     }
 #endif
 }
@@ -151,9 +181,10 @@ bool launch_wide_sum(const Epilogue& epilogue) {
     const auto& args = epilogue.args;
     Maps<most> maps;
     if (!maps.encode_sources(args)) return false;
+    const bool whole = epilogue.is_on_boundaries();
+    const bool usual = whole && args.columns % Strip::width == 0 && args.n_identity <= 1 && epilogue.is_usual();
     launch_with<wide_sum_kernel<most, Epilogue>>(tile_shared_bytes, Tiles::grid(args.rows, args.columns), sum_threads,
-                                                 epilogue, Terms<bfloat16, most>(args), maps,
-                                                 epilogue.is_on_boundaries());
+                                                 epilogue, Terms<bfloat16, most>(args), maps, whole, usual);
     return true;
 }
 

@@ -1,0 +1,80 @@
+// What a thread finishes of a tile where nearly everything is as in nearly every layer: eight columns of every second
+// of its warp's 16 rows. What it needs of global memory is asked for before the sums are waited for, all of it before
+// the first is used, and kept in registers until then: a warpgroup that waited for memory row by row would take longer
+// than the products of a thousand terms.
+#pragma once
+
+#include "kernels/cuda/hopper/tile.cuh"
+#include "kernels/cuda/hopper/words.cuh"
+#include "math/activation.h"
+
+namespace resnetcore {
+namespace cuda {
+namespace hopper {
+
+template <class Activation>
+RC_HD bool is_activation(int index) {
+    bool found = false;
+    visit_type(index, Activations{}, [&](auto a) { found = std::is_same<decltype(a), Activation>::value; });
+    return found;
+}
+
+class Strip {
+public:
+    static constexpr int width = 8, across = tile_columns / width, apart = 32 / across;
+    static constexpr int count = group_rows / warps_of_group / apart;
+    // Nothing changes by adding it, not even a zero's sign.
+    static constexpr std::uint32_t nothing_twice = 0x80008000;  // −0, twice
+
+    __device__ __forceinline__ Strip(std::int64_t first_row, std::int64_t first_column, std::int64_t rows,
+                                     std::int64_t columns)
+        : row_in_tile_(first_row_of_warp() + lane() / across),
+          column_in_tile_(lane() % across * width),
+          i_(first_row + row_in_tile_),
+          j_(first_column + column_in_tile_) {
+        const std::int64_t left = j_ < columns ? (rows - i_ + apart - 1) / apart : 0;
+        exist_ = left < count ? static_cast<int>(left) : int{count};
+    }
+
+    __device__ __forceinline__ bool has(int v) const { return v < exist_; }
+    __device__ __forceinline__ bool has_any() const { return has(0); }
+    __device__ __forceinline__ std::int64_t column() const { return j_; }
+
+    // Where there are none, `otherwise`.
+    __device__ __forceinline__ void read(const Rows<bfloat16>& from, std::uint32_t otherwise,
+                                         Words (&words)[count]) const {
+        const bfloat16* at = from.data + i_ * from.stride + j_;
+#pragma unroll
+        for (int v = 0; v < count; ++v, at += apart * from.stride) {
+            words[v] = {{otherwise, otherwise, otherwise, otherwise}};
+            if (from.data && has(v)) words[v] = *reinterpret_cast<const Words*>(at);
+        }
+    }
+    // Of the thread's columns, in every row.
+    __device__ __forceinline__ Stretch<float, width> read_columns(const float* from) const {
+        if (from && has_any()) return cuda::read<width>(from + j_);
+        Stretch<float, width> nothing;
+#pragma unroll
+        for (int c = 0; c < width; ++c) nothing.at[c] = -0.0f;
+        return nothing;
+    }
+    __device__ __forceinline__ Stretch<float, width> sums(Shared left, int v) const {
+        Stretch<float, width> x;
+        load_stretch(left + static_cast<std::uint32_t>(row_in_tile_ + v * apart) * pitch +
+                         static_cast<std::uint32_t>(column_in_tile_) * sizeof(float),
+                     x);
+        return x;
+    }
+    __device__ __forceinline__ bfloat16* place(const MutableRows<bfloat16>& to) const {
+        return to.data + i_ * to.stride + j_;
+    }
+
+private:
+    const int row_in_tile_, column_in_tile_;
+    const std::int64_t i_, j_;  // of the first row
+    int exist_;                 // rows that are there
+};
+
+}  // namespace hopper
+}  // namespace cuda
+}  // namespace resnetcore

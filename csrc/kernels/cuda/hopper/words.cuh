@@ -1,0 +1,43 @@
+// Eight neighbours in bfloat16, as they are stored: what a thread moves in one access of 16 bytes.
+#pragma once
+
+#include "kernels/cuda/elements.cuh"
+#include "kernels/cuda/hopper/atoms.cuh"
+#include "kernels/cuda/largest.cuh"
+
+namespace resnetcore {
+namespace cuda {
+namespace hopper {
+
+struct alignas(16) Words {
+    std::uint32_t at[4];
+};
+
+__device__ __forceinline__ bfloat16 lower(std::uint32_t pair) { return {static_cast<std::uint16_t>(pair)}; }
+__device__ __forceinline__ bfloat16 upper(std::uint32_t pair) { return {static_cast<std::uint16_t>(pair >> 16)}; }
+
+__device__ __forceinline__ Stretch<float, 8> numbers_of(const Words& words) {
+    Stretch<float, 8> x;
+#pragma unroll
+    for (int c = 0; c < 8; c += 2) {
+        x.at[c] = to_float(lower(words.at[c / 2]));
+        x.at[c + 1] = to_float(upper(words.at[c / 2]));
+    }
+    return x;
+}
+__device__ __forceinline__ Words words_of(const Stretch<float, 8>& x) {
+    Words words;
+#pragma unroll
+    for (int c = 0; c < 8; c += 2) words.at[c / 2] = pair_of(x.at[c], x.at[c + 1]);
+    return words;
+}
+
+// Of magnitudes of such neighbours, the largest at even places and at odd ones. By whole warps; null: nobody asks.
+__device__ __forceinline__ void keep_largest_of_pair(std::uint32_t most, double* into) {
+    const bfloat16 larger = (most & 0xffff) > most >> 16 ? lower(most) : upper(most);
+    if (into) keep_largest(magnitude_bits(to_float(larger)), into);
+}
+
+}  // namespace hopper
+}  // namespace cuda
+}  // namespace resnetcore
