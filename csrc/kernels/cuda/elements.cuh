@@ -6,7 +6,7 @@
 
 #include "kernels/cuda/functions.h"
 #include "kernels/cuda/launch.cuh"
-#include "kernels/cuda/words.cuh"
+#include "kernels/cuda/pairs.cuh"
 
 namespace resnetcore {
 namespace cuda {

@@ -7,7 +7,7 @@
 #include "block.h"
 #include "cuda_runtime_api.h"
 #include "hopper/atoms.h"
-#include "words.h"
+#include "pairs.h"
 #include "hopper/block_state.h"
 
 #define __global__

@@ -1,4 +1,4 @@
-// The functions of csrc/kernels/cuda/words.cuh, by the emulation.
+// The functions of csrc/kernels/cuda/pairs.cuh, by the emulation.
 #pragma once
 
 #include <cstdint>
