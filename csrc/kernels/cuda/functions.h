@@ -25,7 +25,7 @@ void backward_weights(const BackwardWeightsArgs<T>& args);
 template <class T>
 void update(const UpdateArgs<T>& args);
 template <class T>
-void update_vector(const UpdateVectorArgs<T>& args);
+void update_vectors(const UpdateVectorsArgs<T>& args);
 template <class T>
 void moments(const MomentsArgs<T>& args);
 template <class T>
