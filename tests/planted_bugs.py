@@ -143,8 +143,8 @@ BUGS = (
     Bug(
         "the running variance is biased",
         "csrc/kernels/columns.h",
-        "carry_on(args.next_var[j], all.squares / (n - 1));",
-        "carry_on(args.next_var[j], all.squares / n);",
+        "carry_on(args.running_var[j], all.squares / (n - 1));",
+        "carry_on(args.running_var[j], all.squares / n);",
         f"{REFERENCE} 'five_steps and momentum'",
     ),
     Bug(

@@ -26,13 +26,10 @@ template <class T>
 void Descent<T>::step() {
     if (device_.is_host()) return descend(w_, gradient_.data(), lr_);
     gather_strided(device_, w_.rows, w_.columns, w_.data, w_.row_stride, w_.column_stride, dense_.data());
-    UpdateVectorArgs<Compute<T>> args;
-    args.size = w_.rows * w_.columns;
-    args.gradient = gradient_.data();
-    args.slot.value = dense_.data();
+    UpdateVectorsArgs<Compute<T>> args;
+    args.vectors[args.count++] = {w_.rows * w_.columns, gradient_.data(), {dense_.data()}, hyper_.data()};
     args.optimizer = find_optimizer(Sgd::name);
-    args.hyper = hyper_.data();
-    device_.template kernels<Compute<T>>().update_vector(args);
+    device_.template kernels<Compute<T>>().update_vectors(args);
     const auto store = device_.template kernels<T>().narrow;
     if (has_contiguous_rows()) return store(w_.rows, w_.columns, {dense_.data(), w_.columns}, {w_.data, w_.row_stride});
     gather_strided(device_, w_.columns, w_.rows, dense_.data(), 1, w_.columns, transposed_.data());

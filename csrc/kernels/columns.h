@@ -54,8 +54,8 @@ RC_HD void combine_moments_of_column(const CombineMomentsArgs<T>& args, std::int
     const double n = static_cast<double>(args.sums.rows);
     const ColumnMoments all = combine_chunks(args.sums, j);
     set_coefficients(args.out, j, all.mean, all.squares / n, args.weight, args.bias);
-    args.next_mean[j] = carry_on(args.next_mean[j], all.mean);
-    args.next_var[j] = carry_on(args.next_var[j], all.squares / (n - 1));
+    args.next_mean[j] = carry_on(args.running_mean[j], all.mean);
+    args.next_var[j] = carry_on(args.running_var[j], all.squares / (n - 1));
 }
 
 template <class T>
@@ -68,8 +68,8 @@ RC_HD void combine_norm_sums_of_column(const CombineNormSumsArgs<T>& args, std::
     }
     args.mean_d[j] = static_cast<Compute<T>>(args.frozen ? 0 : sum / n);
     args.mean_dx[j] = static_cast<Compute<T>>(args.frozen ? 0 : sum_xhat / n);
-    args.d_bias[j] += static_cast<Compute<T>>(sum);
-    args.d_weight[j] += static_cast<Compute<T>>(sum_xhat);
+    args.d_bias[j] = (args.accumulate ? args.d_bias[j] : 0) + static_cast<Compute<T>>(sum);
+    args.d_weight[j] = (args.accumulate ? args.d_weight[j] : 0) + static_cast<Compute<T>>(sum_xhat);
 }
 
 template <class T>

@@ -232,14 +232,23 @@ struct UpdateArgs {
     const Outcome* permission = nullptr;
 };
 
-// The optimizer on a plain vector (bias, norm weight and bias).
+// What is done to short vectors is done to as many of them in one call: on a device that works on its own, most of the
+// time that one takes is that of the call.
+constexpr int vectors_of_call = 64;
+
+// The optimizer on plain vectors (biases, norms' weights and biases).
 template <class T>
-struct UpdateVectorArgs {
+struct UpdatedVector {
     std::int64_t size = 0;
     const Compute<T>* gradient = nullptr;
     Slot<Compute<T>> slot;
-    int optimizer = 0;
     const Hyper<Compute<T>>* hyper = nullptr;
+};
+template <class T>
+struct UpdateVectorsArgs {
+    UpdatedVector<T> vectors[vectors_of_call];
+    int count = 0;
+    int optimizer = 0;
     const Outcome* permission = nullptr;
 };
 
@@ -286,7 +295,7 @@ struct NormCoefficients {
 };
 
 // Columns [begin, end): the chunks' moments into those of the batch (Chan, Golub & LeVeque 1979), the coefficients made
-// of them, and the running statistics carried on.
+// of them, and the running statistics carried on, which may be done in place.
 template <class T>
 struct CombineMomentsArgs {
     std::int64_t begin = 0, end = 0;
@@ -294,17 +303,19 @@ struct CombineMomentsArgs {
     const Compute<T>* weight = nullptr;
     const Compute<T>* bias = nullptr;
     NormCoefficients<T> out;
+    const Compute<T>* running_mean = nullptr;
+    const Compute<T>* running_var = nullptr;
     Compute<T>* next_mean = nullptr;
     Compute<T>* next_var = nullptr;
 };
 
 // Columns [begin, end): the chunks' sums into mean_d and mean_dx, both 0 where the statistics do not depend on the
-// batch (`frozen`), and added to d_weight and d_bias.
+// batch (`frozen`), and into d_weight and d_bias (added, if `accumulate`).
 template <class T>
 struct CombineNormSumsArgs {
     std::int64_t begin = 0, end = 0;
     PartialSums<T> sums;
-    bool frozen = false;
+    bool frozen = false, accumulate = false;
     Compute<T>* mean_d = nullptr;
     Compute<T>* mean_dx = nullptr;
     Compute<T>* d_weight = nullptr;
@@ -347,6 +358,7 @@ struct NormBackwardArgs {
     const Compute<T>* mean_d = nullptr;
     const Compute<T>* mean_dx = nullptr;
     MutableRows<T> out;
+    double* largest = nullptr;  // as in ForwardArgs
 };
 
 // out = mask ⊙ (t ⊙ h + (1 − t) ⊙ x) (Srivastava et al. 2015, equation 3). `wide` as in ForwardArgs.
@@ -423,12 +435,17 @@ struct ConcludeArgs {
                                    // host sees every outcome before it asks for the next batch
 };
 
-// `to` = `from`, if that is permitted.
+// Each vector's `to` = `from`, if that is permitted.
 template <class T>
-struct CommitArgs {
+struct CommittedVector {
     std::int64_t size = 0;
     const Compute<T>* from = nullptr;
     Compute<T>* to = nullptr;
+};
+template <class T>
+struct CommitArgs {
+    CommittedVector<T> vectors[vectors_of_call];
+    int count = 0;
     const Outcome* permission = nullptr;
 };
 
@@ -475,7 +492,7 @@ struct KernelTable {
     void (*backward_data)(const BackwardDataArgs<T>&);
     void (*backward_weights)(const BackwardWeightsArgs<T>&);
     void (*update)(const UpdateArgs<T>&);
-    void (*update_vector)(const UpdateVectorArgs<T>&);
+    void (*update_vectors)(const UpdateVectorsArgs<T>&);
     void (*moments)(const MomentsArgs<T>&);
     void (*norm_sums)(const NormSumsArgs<T>&);
     void (*norm_backward)(const NormBackwardArgs<T>&);
@@ -510,8 +527,9 @@ struct KernelTable {
     std::int64_t (*longest_chain)() = nullptr;
     // Several calls of `backward_weights` in one, which may divide the batch otherwise; null where that gains nothing.
     void (*backward_all_weights)(const BackwardWeightsArgs<T>* calls, std::int64_t count) = nullptr;
-    // Whether `forward` and `backward_data` keep `largest` where they are asked to; else they leave it alone.
-    bool products_keep_largest = false;
+    // Whether `forward`, `backward_data` and `norm_backward` keep `largest` where they are asked to; else they leave it
+    // alone.
+    bool keeps_largest = false;
     int square_parts = 1;  // numbers that `squares` leaves of an array
 };
 

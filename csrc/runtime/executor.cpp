@@ -96,7 +96,7 @@ void BatchExecutor<T>::run_phases(Team& team, const Frame<T>& batch, GradientSin
         }
         team.barrier();
         if (ends_in_sums(phase)) {
-            finish(team, phase.steps.back(), sums);
+            finish(team, phase.steps.back(), sums, batch.continues);
             team.barrier();
         }
     }
@@ -133,14 +133,14 @@ void BatchExecutor<T>::add_share(Team& team, const Step& step, const Frame<T>& f
 
 // Columns are independent, so each thread combines its share of them.
 template <class T>
-void BatchExecutor<T>::finish(Team& team, const Step& last, const PartialSums<T>& sums) {
+void BatchExecutor<T>::finish(Team& team, const Step& last, const PartialSums<T>& sums, bool continues) {
     const std::int64_t begin = last.width * team.rank() / team.size();
     const std::int64_t end = last.width * (team.rank() + 1) / team.size();
     Norm<T>& norm = norms_.of_layer(last.branch.norm);
     if (last.kind == StepKind::moments)
-        norms_.combine_moments(norm, sums, begin, end);
+        norms_.combine_moments(norm, sums, begin, end, continues);
     else
-        norms_.combine_gradient(norm, sums, begin, end);
+        norms_.combine_gradient(norm, sums, begin, end, continues);
 }
 
 template <class T>

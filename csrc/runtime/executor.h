@@ -62,7 +62,7 @@ private:
     Frame<T> tile_frame(const Frame<T>& frame, std::int64_t begin, std::int64_t end, int rank);
     void add_share(Team& team, const Step& step, const Frame<T>& frame, std::int64_t begin, std::int64_t end,
                    std::int64_t tile, GradientSink<T>& sink);
-    void finish(Team& team, const Step& last, const PartialSums<T>& sums);
+    void finish(Team& team, const Step& last, const PartialSums<T>& sums, bool continues);
     PartialSums<T> sums_of(const Phase& phase, std::int64_t rows) const;
     std::int64_t tile_for(std::int64_t rows) const;
 

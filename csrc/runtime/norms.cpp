@@ -1,10 +1,12 @@
 #include "runtime/norms.h"
 
+#include "runtime/vector_calls.h"
+
 namespace resnetcore {
 
 template <class T>
 Norms<T>::Norms(const Topology& topology, const ParameterList& list, ParameterStore<T>& store, Device& device)
-    : store_(store), device_(device), kernels_(device.kernels<T>()), norms_(topology.layers.size()) {
+    : store_(store), kernels_(device.kernels<T>()), norms_(topology.layers.size()) {
     for (std::size_t i = 0; i < norms_.size(); ++i) {
         const LayerParameters& own = list.layers[i];
         if (own.norm_weight < 0) continue;
@@ -29,38 +31,35 @@ void Norms<T>::use_running_statistics() {
 }
 
 template <class T>
-void Norms<T>::begin_step() {
-    for (Norm<T>& norm : norms_) {
-        if (norm.width == 0) continue;
-        device_.copy(norm.next_mean.data(), store_.values(norm.parameters->running_mean), norm.next_mean.bytes());
-        device_.copy(norm.next_var.data(), store_.values(norm.parameters->running_var), norm.next_var.bytes());
-        device_.clear(norm.d_weight.data(), norm.d_weight.bytes());
-        device_.clear(norm.d_bias.data(), norm.d_bias.bytes());
-    }
-}
-
-template <class T>
 void Norms<T>::commit_running_statistics(const Outcome* permission) {
-    for (Norm<T>& norm : norms_) {
+    CommitArgs<T> all;
+    all.permission = permission;
+    VectorCalls<CommitArgs<T>> calls(kernels_.commit, all);
+    for (const Norm<T>& norm : norms_) {
         if (norm.width == 0) continue;
         const LayerParameters& own = *norm.parameters;
-        kernels_.commit({norm.width, norm.next_mean.data(), store_.values(own.running_mean), permission});
-        kernels_.commit({norm.width, norm.next_var.data(), store_.values(own.running_var), permission});
+        calls.add(CommittedVector<T>{norm.width, norm.next_mean.data(), store_.values(own.running_mean)});
+        calls.add(CommittedVector<T>{norm.width, norm.next_var.data(), store_.values(own.running_var)});
     }
 }
 
 template <class T>
-void Norms<T>::combine_moments(Norm<T>& norm, const PartialSums<T>& sums, std::int64_t begin, std::int64_t end) {
+void Norms<T>::combine_moments(Norm<T>& norm, const PartialSums<T>& sums, std::int64_t begin, std::int64_t end,
+                               bool continues) {
     if (frozen_) return;
-    kernels_.combine_moments({begin, end, sums, store_.values(norm.parameters->norm_weight),
-                              store_.values(norm.parameters->norm_bias), norm.coefficients(), norm.next_mean.data(),
+    const LayerParameters& own = *norm.parameters;
+    kernels_.combine_moments({begin, end, sums, store_.values(own.norm_weight), store_.values(own.norm_bias),
+                              norm.coefficients(),
+                              continues ? norm.next_mean.data() : store_.values(own.running_mean),
+                              continues ? norm.next_var.data() : store_.values(own.running_var), norm.next_mean.data(),
                               norm.next_var.data()});
 }
 
 template <class T>
-void Norms<T>::combine_gradient(Norm<T>& norm, const PartialSums<T>& sums, std::int64_t begin, std::int64_t end) {
-    kernels_.combine_norm_sums(
-        {begin, end, sums, frozen_, norm.mean_d.data(), norm.mean_dx.data(), norm.d_weight.data(), norm.d_bias.data()});
+void Norms<T>::combine_gradient(Norm<T>& norm, const PartialSums<T>& sums, std::int64_t begin, std::int64_t end,
+                                bool continues) {
+    kernels_.combine_norm_sums({begin, end, sums, frozen_, continues, norm.mean_d.data(), norm.mean_dx.data(),
+                                norm.d_weight.data(), norm.d_bias.data()});
 }
 
 template class Norms<float>;

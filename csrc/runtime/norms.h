@@ -31,20 +31,21 @@ public:
     std::vector<Norm<T>>& all() { return norms_; }
 
     void use_running_statistics();  // coefficients for inference
-    void begin_step();              // running statistics to be carried forward, gradients zeroed
     // Where that is permitted; see Outcome.
     void commit_running_statistics(const Outcome* permission);
     // From now on the statistics are numbers that do not depend on the batch, and running ones are not carried on.
     void freeze() { frozen_ = true; }
     bool frozen() const { return frozen_; }
 
-    // Columns [begin, end) of a finished phase.
-    void combine_moments(Norm<T>& norm, const PartialSums<T>& sums, std::int64_t begin, std::int64_t end);
-    void combine_gradient(Norm<T>& norm, const PartialSums<T>& sums, std::int64_t begin, std::int64_t end);
+    // Columns [begin, end) of a finished phase. The first micro-batch of a step carries on the running statistics and
+    // sets the gradients; one that `continues` goes on with what those before it have made of both.
+    void combine_moments(Norm<T>& norm, const PartialSums<T>& sums, std::int64_t begin, std::int64_t end,
+                         bool continues);
+    void combine_gradient(Norm<T>& norm, const PartialSums<T>& sums, std::int64_t begin, std::int64_t end,
+                          bool continues);
 
 private:
     ParameterStore<T>& store_;
-    Device& device_;
     const KernelTable<T>& kernels_;
     std::vector<Norm<T>> norms_;
     bool frozen_ = false;

@@ -79,10 +79,10 @@ void StepRunner<T>::run(const Step& step, const Frame<T>& frame, std::int64_t be
 template <class T>
 bool StepRunner<T>::run_kernel(const Step& step, const Frame<T>& frame, std::int64_t begin, std::int64_t end,
                                bool measured, const PartialSums<T>* sums) {
-    const auto run_product = [&](auto kernel, auto args) {
+    const auto run_measured = [&](auto kernel, auto args) {
         if (measured) args.largest = largest(step.out);
         kernel(args);
-        return kernels_.products_keep_largest;
+        return kernels_.keeps_largest;
     };
     switch (step.kind) {
         case StepKind::input:
@@ -93,10 +93,10 @@ bool StepRunner<T>::run_kernel(const Step& step, const Frame<T>& frame, std::int
             break;
         case StepKind::forward:
             forget_terms();
-            return run_product(kernels_.forward, forward(step, frame, begin, end));
+            return run_measured(kernels_.forward, forward(step, frame, begin, end));
         case StepKind::backward_data:
             forget_terms();
-            return run_product(kernels_.backward_data, backward_data(step, frame, begin, end));
+            return run_measured(kernels_.backward_data, backward_data(step, frame, begin, end));
         case StepKind::moments:
             moments(step, frame, begin, end, *sums);
             break;
@@ -104,8 +104,7 @@ bool StepRunner<T>::run_kernel(const Step& step, const Frame<T>& frame, std::int
             norm_sums(step, frame, begin, end, *sums);
             break;
         case StepKind::norm_backward:
-            norm_backward(step, frame, begin, end);
-            break;
+            return run_measured(kernels_.norm_backward, norm_backward(step, frame, begin, end));
         case StepKind::gate:
             gate(step, frame, begin, end);
             break;
@@ -318,7 +317,8 @@ void StepRunner<T>::norm_sums(const Step& step, const Frame<T>& frame, std::int6
 }
 
 template <class T>
-void StepRunner<T>::norm_backward(const Step& step, const Frame<T>& frame, std::int64_t begin, std::int64_t end) {
+NormBackwardArgs<T> StepRunner<T>::norm_backward(const Step& step, const Frame<T>& frame, std::int64_t begin,
+                                                 std::int64_t end) {
     NormBackwardArgs<T> args;
     args.rows = end - begin;
     args.columns = step.width;
@@ -335,7 +335,7 @@ void StepRunner<T>::norm_backward(const Step& step, const Frame<T>& frame, std::
         args.mean_dx = norm.mean_dx.data();
     }
     args.out = write(step.out, frame, begin);
-    kernels_.norm_backward(args);
+    return args;
 }
 
 template <class T>

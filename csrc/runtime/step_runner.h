@@ -47,7 +47,7 @@ struct Frame {
     MutableRows<Compute<T>> output_rows;
     MutableRows<Compute<T>> logits;      // what the loss reads, where T does not compute itself
     std::int64_t first_row = 0;          // of the frame in its batch: dropout and targets count from the batch's start
-    bool continues = false;              // weight gradients are added to those of the frame before
+    bool continues = false;              // the step of the frame before: gradients are added to its own
     const PhiloxKey* dropout = nullptr;  // seed and step; the purpose is each site's
     LossTarget<T> target;
 };
@@ -92,7 +92,7 @@ private:
     BackwardDataArgs<T> backward_data(const Step&, const Frame<T>&, std::int64_t begin, std::int64_t end);
     void moments(const Step&, const Frame<T>&, std::int64_t begin, std::int64_t end, const PartialSums<T>&);
     void norm_sums(const Step&, const Frame<T>&, std::int64_t begin, std::int64_t end, const PartialSums<T>&);
-    void norm_backward(const Step&, const Frame<T>&, std::int64_t begin, std::int64_t end);
+    NormBackwardArgs<T> norm_backward(const Step&, const Frame<T>&, std::int64_t begin, std::int64_t end);
     void gate(const Step&, const Frame<T>&, std::int64_t begin, std::int64_t end);
     void gate_backward(const Step&, const Frame<T>&, std::int64_t begin, std::int64_t end);
     void loss(const Step&, const Frame<T>&, std::int64_t begin, std::int64_t end);

@@ -260,7 +260,6 @@ std::string Backpropagation<T>::run_carefully(Flight& flight) {
 
 template <class T>
 void Backpropagation<T>::pass(const Frame<T>& whole, const PassOptions& options, OptimizerState<T>* state) {
-    model_.norms().begin_step();
     executor().forget_magnitudes();
     gradients_.begin(threads_);
     run_on_team([&](Team& team) { team_body(team, whole, options, state); }, threads_);

@@ -237,7 +237,6 @@ std::unique_ptr<BatchExecutor<T>> Model<T>::forward(const Frame<T>& frame, bool 
     options.element_size = sizeof(T);
     options.stores_input = !computes_itself<T>;
     if (!training) fold();
-    norms_.begin_step();
     auto executor = std::make_unique<BatchExecutor<T>>(make_plan(topology_, list_, options), device_, store_,
                                                        training ? norms_ : running_norms_,
                                                        training ? nullptr : &folded_, weight_bytes());

@@ -99,7 +99,6 @@ void Vjp<T>::write_parameters(Team& team, const VjpPass<T>& pass, Half half) {
     team.barrier();
     if (team.rank() == 0) {
         if (half == Half::forward && model_.norms().frozen()) model_.norms().use_running_statistics();
-        model_.norms().begin_step();
         executor().begin(pass.rows, team.size());
         parameter_queue_.reset(static_cast<std::int64_t>(parameters().all.size()), team.size());
     }

@@ -52,7 +52,8 @@ public:
     std::int64_t tape_bytes() const { return header_bytes + norm_bytes_; }
     std::int64_t tape_bytes_of_row() const { return kept_elements_ * std::int64_t{sizeof(T)}; }
 
-    // out: (rows, outputs), dense. `statistics`, by parameter, takes the running statistics carried on, where not null.
+    // out: (rows, outputs), dense. `statistics`, by parameter, takes the running statistics carried on, in
+    // training and where not null.
     void forward(const VjpPass<T>& pass, Compute<T>* out, const std::vector<Compute<T>*>& statistics);
     // d_out and d_x: (rows, width), dense; d_x is null without input_gradient. `gradients` by parameter: a matrix's as
     // the matrix, null of one that is not trained.

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "runtime/vector_calls.h"
+
 namespace resnetcore {
 
 template <class T>
@@ -164,34 +166,32 @@ void WeightGradients<T>::update_unit(const WeightUnit& unit, OptimizerState<T>& 
     model_.kernels().update(args);
     if (unit.bias < 0) return;
     const std::int64_t width = model_.kernels().panel, first = unit.first_panel * width;
-    UpdateVectorArgs<T> vector;
-    vector.size = std::min(unit.last_panel * width, p.columns) - first;
-    vector.gradient = arrays_[unit.bias].data() + first;
-    vector.slot = state.slot(unit.bias);
-    vector.slot.value += first;
-    for (int i = 0; i < state.arrays(); ++i) vector.slot.state[i] += first;
-    vector.optimizer = state.settings().optimizer;
-    vector.hyper = state.hyper(unit.bias);
-    vector.permission = permission;
-    model_.kernels().update_vector(vector);
+    UpdateVectorsArgs<T> vectors;
+    UpdatedVector<T>& bias = vectors.vectors[vectors.count++];
+    bias.size = std::min(unit.last_panel * width, p.columns) - first;
+    bias.gradient = arrays_[unit.bias].data() + first;
+    bias.slot = state.slot(unit.bias);
+    bias.slot.value += first;
+    for (int i = 0; i < state.arrays(); ++i) bias.slot.state[i] += first;
+    bias.hyper = state.hyper(unit.bias);
+    vectors.optimizer = state.settings().optimizer;
+    vectors.permission = permission;
+    model_.kernels().update_vectors(vectors);
 }
 
 template <class T>
 void update_norms(Model<T>& model, OptimizerState<T>& state, const Outcome* permission) {
-    for (Norm<T>& norm : model.norms().all()) {
+    UpdateVectorsArgs<T> all;
+    all.optimizer = state.settings().optimizer;
+    all.permission = permission;
+    VectorCalls<UpdateVectorsArgs<T>> calls(model.kernels().update_vectors, all);
+    for (const Norm<T>& norm : model.norms().all()) {
         if (norm.width == 0) continue;
-        auto apply = [&](int id, const Compute<T>* gradient) {
-            UpdateVectorArgs<T> args;
-            args.size = norm.width;
-            args.gradient = gradient;
-            args.slot = state.slot(id);
-            args.optimizer = state.settings().optimizer;
-            args.hyper = state.hyper(id);
-            args.permission = permission;
-            model.kernels().update_vector(args);
+        const auto add = [&](int id, const AlignedArray<Compute<T>>& gradient) {
+            calls.add(UpdatedVector<T>{norm.width, gradient.data(), state.slot(id), state.hyper(id)});
         };
-        apply(norm.parameters->norm_weight, norm.d_weight.data());
-        apply(norm.parameters->norm_bias, norm.d_bias.data());
+        add(norm.parameters->norm_weight, norm.d_weight);
+        add(norm.parameters->norm_bias, norm.d_bias);
     }
 }
 

@@ -281,7 +281,13 @@ struct Arrays {
         DeviceMatrix<C> to(1, size);
         for (Outcome outcome : {Outcome{0, 0, 0}, Outcome{0, 1, 1}, Outcome{}}) {
             const OnDevice<Outcome> permission(outcome);
-            k.commit({size, other.data(), to.data(), permission.data()});
+            CommitArgs<T> args;
+            args.permission = permission.data();
+            for (std::int64_t first = 0, end; first < size; first = end) {
+                end = args.count < 3 ? std::min(size, first + args.count) : size;
+                args.vectors[args.count++] = {end - first, other.data() + first, to.data() + first};
+            }
+            k.commit(args);
             to.download();
             for (std::int64_t i = 0; i < size; ++i)
                 CHECK(to(0, i) == (permits(&outcome) ? other(0, i) : C(0)), "committed at %d", int(i));
@@ -375,7 +381,8 @@ void run_arrays() {
 void nothing_runs_after_a_launch_that_failed() {
     const KernelTable<float>& k = device_kernels<float>();
     DeviceMatrix<float> from(1, 7, Fill::reals), to(1, 7, Fill::zeros);
-    const CommitArgs<float> commit{7, from.data(), to.data(), nullptr};
+    CommitArgs<float> commit;
+    commit.vectors[commit.count++] = {7, from.data(), to.data()};
     ForwardArgs<float> impossible;
     impossible.rows = 1, impossible.columns = std::int64_t{65536} * k.panel;
     k.forward(impossible);

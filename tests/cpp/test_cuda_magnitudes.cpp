@@ -1,5 +1,5 @@
-// The magnitudes that decide whether an update is safe, on the emulation of a GPU: a step whose products keep them has
-// those of one that measures every array by itself, and measures no more than what products do not make.
+// The magnitudes that decide whether an update is safe, on the emulation of a GPU: a step whose kernels keep them has
+// those of one that measures every array by itself, and measures no more than what they do not make.
 #include <cmath>
 #include <string>
 #include <vector>
@@ -20,13 +20,13 @@ struct Magnitudes {
 };
 Magnitudes seen;
 
-// The emulated GPU, which counts, and may leave the products' magnitudes to `largest`.
+// The emulated GPU, which counts, and may leave all magnitudes to `largest`.
 template <class T>
 class CountingDevice : public CudaDevice {
 public:
-    explicit CountingDevice(bool products_keep) : CudaDevice(*resnetcore_cuda_module(), 0) {
+    explicit CountingDevice(bool keeps) : CudaDevice(*resnetcore_cuda_module(), 0) {
         table_ = given() = Device::kernels<T>();
-        table_.products_keep_largest = products_keep;
+        table_.keeps_largest = keeps;
         table_.largest = [](const LargestArgs<T>& args) {
             ++seen.measured;
             given().largest(args);
@@ -55,9 +55,9 @@ private:
 
 // Of a network's first step.
 template <class T>
-Magnitudes step(const Topology& topology, bool products_keep, double first_input = 1) {
+Magnitudes step(const Topology& topology, bool keeps, double first_input = 1) {
     constexpr std::int64_t rows = 70;
-    CountingDevice<T> device(products_keep);
+    CountingDevice<T> device(keeps);
     Model<T> model(topology, 1, device);
     const CurrentDevice current(device);
     OptimizerState<T> state(model, {});
@@ -98,8 +98,12 @@ void check(const char* type, const char* path) {
             CHECK(kept.measured <= found.measured, "%d arrays, not %d", kept.measured, found.measured);
         }
     // The input, and the loss's gradient.
-    const int measured = step<T>(plain, true).measured;
-    CHECK(measured == 2, "%s, %s: %d arrays were measured", type, path, measured);
+    Topology normed = plain;
+    for (int layer : {1, 3, 4}) normed.layers[layer].batch_norm = true;
+    for (const Topology& topology : {plain, normed}) {
+        const int measured = step<T>(topology, true).measured;
+        CHECK(measured == 2, "%s, %s: %d arrays were measured", type, path, measured);
+    }
 }
 
 }  // namespace

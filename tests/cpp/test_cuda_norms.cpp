@@ -58,10 +58,15 @@ struct Case {
             }
     }
     void combine() {
+        const bool in_place = either();
+        DeviceMatrix<C> running_mean(1, columns, Fill::reals), running_var(1, columns, Fill::reals);
         DeviceMatrix<C> next_mean(1, columns, Fill::reals), next_var(1, columns, Fill::reals);
         CombineMomentsArgs<T> args{0,           columns,        sums(),           weight.data(),
-                                   bias.data(), coefficients(), next_mean.data(), next_var.data()};
-        const std::vector<C> mean_before = next_mean.host, var_before = next_var.host;
+                                   bias.data(), coefficients(), running_mean.data(), running_var.data(),
+                                   next_mean.data(), next_var.data()};
+        if (in_place) args.running_mean = next_mean.data(), args.running_var = next_var.data();
+        const std::vector<C> mean_before = in_place ? next_mean.host : running_mean.host,
+                             var_before = in_place ? next_var.host : running_var.host;
         args.end = columns / 2;
         k.combine_moments(args);
         args.begin = columns / 2, args.end = columns;
@@ -88,8 +93,9 @@ struct Case {
         k.norm_sums(args);
         DeviceMatrix<C> d_weight(1, columns, Fill::reals), d_bias(1, columns, Fill::reals);
         const std::vector<C> weight_before = d_weight.host, bias_before = d_bias.host;
-        k.combine_norm_sums(
-            {0, columns, sums(), frozen, mean_d.data(), mean_dx.data(), d_weight.data(), d_bias.data()});
+        const bool accumulate = either();
+        k.combine_norm_sums({0, columns, sums(), frozen, accumulate, mean_d.data(), mean_dx.data(), d_weight.data(),
+                             d_bias.data()});
         for (DeviceMatrix<C>* array : {&mean_d, &mean_dx, &d_weight, &d_bias}) array->download();
         for (std::int64_t j = 0; j < columns; ++j) {
             double first = 0, second = 0, size = 1;
@@ -97,8 +103,8 @@ struct Case {
                 first += d(i, j), second += d(i, j) * xhat(i, j),
                     size += std::fabs(d(i, j) * inverse.at(0, j)) * (64 + std::fabs(z.at(i, j)));
             const double n = static_cast<double>(rows);
-            check("d_bias", d_bias, 0, j, value_of(bias_before[j]) + first, size);
-            check("d_weight", d_weight, 0, j, value_of(weight_before[j]) + second, size);
+            check("d_bias", d_bias, 0, j, (accumulate ? value_of(bias_before[j]) : 0) + first, size);
+            check("d_weight", d_weight, 0, j, (accumulate ? value_of(weight_before[j]) : 0) + second, size);
             check("mean_d", mean_d, 0, j, frozen ? 0 : first / n, size / n);
             check("mean_dx", mean_dx, 0, j, frozen ? 0 : second / n, size / n);
         }

@@ -158,10 +158,18 @@ struct Case {
         args.gradient = gradient.data(), args.weight = weight.slot(), args.operands = weight.operands();
         args.optimizer = optimizer, args.hyper = weight_hyper.data(), args.permission = permission;
         k.update(args);
-        UpdateVectorArgs<T> vector;
-        vector.size = columns, vector.gradient = bias_gradient.data(), vector.slot = weight.bias_slot();
-        vector.optimizer = optimizer, vector.hyper = bias_hyper.data(), vector.permission = permission;
-        k.update_vector(vector);
+        // The bias as several vectors, as unequal as may be.
+        UpdateVectorsArgs<T> vectors;
+        vectors.optimizer = optimizer, vectors.permission = permission;
+        for (std::int64_t first = 0, end; first < columns; first = end) {
+            end = vectors.count < 2 ? std::min(columns, first + vectors.count) : columns;
+            UpdatedVector<T>& vector = vectors.vectors[vectors.count++];
+            vector.size = end - first, vector.gradient = bias_gradient.data() + first;
+            vector.slot = weight.bias_slot(), vector.hyper = bias_hyper.data();
+            vector.slot.value += first;
+            for (C*& state : vector.slot.state) state += first;
+        }
+        k.update_vectors(vectors);
     }
 
     // The optimizer's own arithmetic in double, from the gradient as it was kept.

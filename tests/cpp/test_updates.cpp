@@ -112,10 +112,18 @@ struct Case {
         whole.weight = weight.slot(), whole.operands.transposed = weight.transposed.data();
         whole.optimizer = optimizer, whole.hyper = &numbers;
         k.update(whole);
-        UpdateVectorArgs<T> vector;
-        vector.size = columns, vector.gradient = bias_gradient.data(), vector.slot = weight.bias_slot();
-        vector.optimizer = optimizer, vector.hyper = &numbers;
-        k.update_vector(vector);
+        // The bias as two vectors.
+        UpdateVectorsArgs<T> vectors;
+        vectors.optimizer = optimizer, vectors.count = 2;
+        for (UpdatedVector<T>* vector : {&vectors.vectors[0], &vectors.vectors[1]}) {
+            const std::int64_t first = vector == vectors.vectors ? 0 : columns / 3;
+            vector->size = first == 0 ? columns / 3 : columns - first;
+            vector->gradient = bias_gradient.data() + first, vector->slot = weight.bias_slot();
+            vector->hyper = &numbers;
+            vector->slot.value += first;
+            for (T*& state : vector->slot.state) state += first;
+        }
+        k.update_vectors(vectors);
     }
 
     void check_values(Weight<T>& after, Guarded<T>& gradient, Guarded<T>& bias_gradient, MatrixOf<T>& w) {

@@ -223,9 +223,12 @@ void update(const UpdateArgs<T>& args) {
 }
 
 template <class T>
-void update_vector(const UpdateVectorArgs<T>& args) {
+void update_vectors(const UpdateVectorsArgs<T>& args) {
     if (!permits(args.permission)) return;
     visit_type(args.optimizer, Optimizers{}, [&](auto rule) {
-        update_elements<decltype(rule)>(args.slot, 0, args.gradient, args.size, *args.hyper);
+        for (int v = 0; v < args.count; ++v) {
+            const UpdatedVector<T>& vector = args.vectors[v];
+            update_elements<decltype(rule)>(vector.slot, 0, vector.gradient, vector.size, *vector.hyper);
+        }
     });
 }

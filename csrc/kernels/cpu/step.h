@@ -9,8 +9,11 @@ void conclude(const ConcludeArgs<T>& args) {
 
 template <class T>
 void commit(const CommitArgs<T>& args) {
-    if (permits(args.permission))
-        std::memcpy(args.to, args.from, static_cast<std::size_t>(args.size) * sizeof *args.to);
+    if (!permits(args.permission)) return;
+    for (int v = 0; v < args.count; ++v) {
+        const CommittedVector<T>& vector = args.vectors[v];
+        std::memcpy(vector.to, vector.from, static_cast<std::size_t>(vector.size) * sizeof *vector.to);
+    }
 }
 
 // In stretches that are added in order.

@@ -195,5 +195,26 @@ void for_stretches(std::int64_t rows, std::int64_t columns, bool whole, const Op
                                     operation);
 }
 
+// A row of blocks for each vector of a call.
+template <class Operation>
+__global__ void each_vector(const __grid_constant__ Operation operation) {
+    if (!permits(operation.args.permission)) return;
+    const auto& vector = operation.args.vectors[blockIdx.y];
+    const std::int64_t step = static_cast<std::int64_t>(gridDim.x) * blockDim.x;
+    for (std::int64_t j = static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; j < vector.size; j += step)
+        operation(vector, j);
+}
+// operation(vector, j), once for each element of each of `operation.args.vectors`, in any order, if that is permitted.
+template <class Operation>
+void for_vectors(const Operation& operation) {
+    std::int64_t longest = 0;
+    for (int v = 0; v < operation.args.count; ++v)
+        if (operation.args.vectors[v].size > longest) longest = operation.args.vectors[v].size;
+    const std::int64_t blocks = blocks_for(longest, element_threads, most_blocks);
+    if (blocks > 0)
+        launch<each_vector<Operation>>(
+            dim3(static_cast<unsigned>(blocks), static_cast<unsigned>(operation.args.count)), element_threads, operation);
+}
+
 }  // namespace cuda
 }  // namespace resnetcore

@@ -27,7 +27,7 @@ void backward_all_weights(const BackwardWeightsArgs<T>* calls, std::int64_t coun
 template <class T>
 void update(const UpdateArgs<T>& args);
 template <class T>
-void update_vector(const UpdateVectorArgs<T>& args);
+void update_vectors(const UpdateVectorsArgs<T>& args);
 template <class T>
 void moments(const MomentsArgs<T>& args);
 template <class T>

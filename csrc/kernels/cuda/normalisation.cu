@@ -1,6 +1,7 @@
 // Batch normalisation: column sums of chunks of rows, what the chunks' sums become, and its backward.
 #include "kernels/columns.h"
 #include "kernels/cuda/column_sums.cuh"
+#include "kernels/cuda/largest.cuh"
 
 namespace resnetcore {
 namespace cuda {
@@ -67,11 +68,10 @@ __global__ void __launch_bounds__(column_threads) norm_sums_kernel(const __grid_
 }
 
 template <class T>
-struct NormBackward {
-    NormBackwardArgs<T> args;
-    template <int n>
-    __device__ void operator()(Columns<n>, std::int64_t i, std::int64_t j) const {
-        using C = Compute<T>;
+__global__ void norm_backward_kernel(const __grid_constant__ NormBackwardArgs<T> args, bool whole) {
+    using C = Compute<T>;
+    LargestResult<T> largest;
+    visit_stretches(args.rows, args.columns, whole, [&](auto n, std::int64_t i, std::int64_t j) {
         Stretch<C, n> d = read<n>(args.delta, i, j);
         if (args.mask.data) each(d, Times(), read<n>(args.mask, i, j));
         if (args.z.data)
@@ -83,8 +83,10 @@ struct NormBackward {
                 read<n>(args.z, i, j), read<n>(args.mean + j), read<n>(args.inverse_deviation + j),
                 read<n>(args.scale + j), read<n>(args.mean_d + j), read<n>(args.mean_dx + j));
         write<n>(d, args.out, i, j);
-    }
-};
+        largest.add(d);
+    });
+    largest.keep(args.largest);
+}
 
 template <class T>
 struct CombineMoments {
@@ -118,10 +120,11 @@ void norm_sums(const NormSumsArgs<T>& args) {
 }
 template <class T>
 void norm_backward(const NormBackwardArgs<T>& args) {
-    for_stretches(args.rows, args.columns,
-                  on_boundaries(args.delta, args.mask, args.z, args.out, args.mean, args.inverse_deviation, args.scale,
-                                args.mean_d, args.mean_dx),
-                  NormBackward<T>{args});
+    const bool whole = on_boundaries(args.delta, args.mask, args.z, args.out, args.mean, args.inverse_deviation,
+                                     args.scale, args.mean_d, args.mean_dx);
+    const std::int64_t blocks = blocks_for(stretch_count(args.rows, args.columns, whole), element_threads, most_blocks);
+    if (blocks > 0)
+        launch<norm_backward_kernel<T>>(dim3(static_cast<unsigned>(blocks)), element_threads, args, whole);
 }
 template <class T>
 void combine_moments(const CombineMomentsArgs<T>& args) {

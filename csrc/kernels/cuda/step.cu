@@ -79,9 +79,7 @@ __global__ void __launch_bounds__(threads, 1) clip_kernel(const __grid_constant_
 template <class T>
 struct Commit {
     CommitArgs<T> args;
-    __device__ void operator()(std::int64_t, std::int64_t j) const {
-        if (permits(args.permission)) args.to[j] = args.from[j];
-    }
+    __device__ void operator()(const CommittedVector<T>& vector, std::int64_t j) const { vector.to[j] = vector.from[j]; }
 };
 
 template <class T>
@@ -125,7 +123,7 @@ void clip(const ClipArgs<T>& args) {
 }
 template <class T>
 void commit(const CommitArgs<T>& args) {
-    for_elements(1, args.size, Commit<T>{args});
+    for_vectors(Commit<T>{args});
 }
 template <class T>
 void scale(const ScaleArgs<T>& args) {

@@ -7,7 +7,7 @@ namespace cuda {
 namespace {
 
 constexpr int row_block = 64;  // rows of a block's tile
-constexpr bool products_keep_largest = true;
+constexpr bool keeps_largest = true;
 
 template <class T>
 constexpr KernelTable<T> table = {panel_width,
@@ -17,7 +17,7 @@ constexpr KernelTable<T> table = {panel_width,
                                   backward_data<T>,
                                   backward_weights<T>,
                                   update<T>,
-                                  update_vector<T>,
+                                  update_vectors<T>,
                                   moments<T>,
                                   norm_sums<T>,
                                   norm_backward<T>,
@@ -45,7 +45,7 @@ constexpr KernelTable<T> table = {panel_width,
                                   chain<T>,
                                   longest_chain<T>,
                                   backward_all_weights<T>,
-                                  products_keep_largest,
+                                  keeps_largest,
                                   square_parts};
 
 }  // namespace

@@ -17,12 +17,12 @@ __global__ void __launch_bounds__(tile_threads) update_kernel(const __grid_const
 }
 
 template <class T>
-struct UpdateVector {
-    UpdateVectorArgs<T> args;
-    __device__ void operator()(std::int64_t, std::int64_t j) const {
-        if (!permits(args.permission)) return;
-        visit_type(args.optimizer, Optimizers{},
-                   [&](auto rule) { update_element<decltype(rule)>(args.slot, j, args.gradient[j], *args.hyper); });
+struct UpdateVectors {
+    UpdateVectorsArgs<T> args;
+    __device__ void operator()(const UpdatedVector<T>& vector, std::int64_t j) const {
+        visit_type(args.optimizer, Optimizers{}, [&](auto rule) {
+            update_element<decltype(rule)>(vector.slot, j, vector.gradient[j], *vector.hyper);
+        });
     }
 };
 
@@ -35,13 +35,13 @@ void update(const UpdateArgs<T>& args) {
 }
 
 template <class T>
-void update_vector(const UpdateVectorArgs<T>& args) {
-    for_elements(1, args.size, UpdateVector<T>{args});
+void update_vectors(const UpdateVectorsArgs<T>& args) {
+    for_vectors(UpdateVectors<T>{args});
 }
 
 #define RC_INSTANTIATE(T)                       \
     template void update(const UpdateArgs<T>&); \
-    template void update_vector(const UpdateVectorArgs<T>&);
+    template void update_vectors(const UpdateVectorsArgs<T>&);
 RC_EACH_STORAGE(RC_INSTANTIATE)
 
 }  // namespace cuda
