@@ -586,8 +586,8 @@ BUGS = (
     Bug(
         "a CUDA bias is updated without permission",
         "csrc/kernels/cuda/finish_gradient.cuh",
-        "    if (!args.gradient && !permits(args.permission)) return;\n    if (static_cast<int>(blockIdx.x) < weight_blocks)",
-        "    if (static_cast<int>(blockIdx.x) < weight_blocks)",
+        "    if (!args.gradient && !permits(args.permission)) return;\n    if (blockIdx.x < weight_blocks)",
+        "    if (blockIdx.x < weight_blocks)",
         "cpp:cuda_updates",
     ),
     Bug(
@@ -761,13 +761,13 @@ BUGS = (
     Bug(
         "a Hopper stage is filled again while its columns are summed",
         "csrc/kernels/cuda/hopper/weights.cuh",
-        "make(using_groups * warps_of_group + (args.has_bias ? summing_warps : 0))",
+        "make(using_groups * warps_of_group + (has_bias ? summing_warps : 0))",
         "make(using_groups * warps_of_group)",
         "cpp:cuda_updates",
     ),
     Bug(
         "Hopper's columns are summed beyond the batch's part",
-        "csrc/kernels/cuda/hopper/weights.cuh",
+        "csrc/kernels/cuda/hopper/column_summer.cuh",
         "const std::int64_t end = parts.last_row(tiles.part());\n            float total[2]",
         "const std::int64_t end = parts.rows;\n            float total[2]",
         "cpp:cuda_updates",
@@ -782,8 +782,8 @@ BUGS = (
     Bug(
         "a divided gradient lacks its last part",
         "csrc/kernels/cuda/finish_gradient.cuh",
-        "first + count * (lane + 1) / lanes * apart",
-        "first + (count * (lane + 1) / lanes - (lane + 1 == lanes && count > 2)) * apart",
+        "const int end = count * (lane + 1) / lanes;",
+        "const int end = count * (lane + 1) / lanes - (lane + 1 == lanes && count > 2);",
         "cpp:cuda_updates",
     ),
     Bug(
@@ -859,7 +859,21 @@ BUGS = (
     Bug(
         "a Hopper weight is updated without permission",
         "csrc/kernels/cuda/hopper/weights.cuh",
-        "    if (!args.gradient && !permits(args.permission)) return;\n",
+        "    if (!weights.calls[0].gradient && !permits(weights.calls[0].permission)) return;\n",
+        "",
+        "cpp:cuda_updates",
+    ),
+    Bug(
+        "Hopper's tiles of one weight are taken for another's",
+        "csrc/kernels/cuda/hopper/weight_tiles.cuh",
+        "            at_ -= all;\n",
+        "            at_ = 0;\n",
+        "cpp:cuda_updates",
+    ),
+    Bug(
+        "parts of several weights lie in one place",
+        "csrc/kernels/cuda/gradient_parts.cuh",
+        "        room += best * parts.part_size();\n",
         "",
         "cpp:cuda_updates",
     ),
