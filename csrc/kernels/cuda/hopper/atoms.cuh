@@ -23,7 +23,8 @@ namespace hopper {
 // An address in shared memory.
 using Shared = std::uint32_t;
 
-extern __shared__ unsigned char dynamic_shared_memory[];
+// On a boundary of 1024 bytes, as swizzled boxes must be.
+extern __shared__ __align__(1024) unsigned char dynamic_shared_memory[];
 __device__ __forceinline__ Shared shared_memory() {
     return static_cast<Shared>(__cvta_generic_to_shared(dynamic_shared_memory));
 }

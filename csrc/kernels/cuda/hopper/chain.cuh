@@ -26,7 +26,7 @@ struct ChainShared {
     Shared boxes, stages, barriers;
     __device__ __forceinline__ explicit ChainShared(const ChainProgram& of)
         : program(of),
-          boxes((shared_memory() + atom_bytes - 1) / atom_bytes * atom_bytes),
+          boxes(shared_memory()),
           stages(boxes + of.boxes * of.box_bytes()),
           barriers(stages + static_cast<std::uint32_t>(of.column_groups()) * of.stages * box_bytes) {}
     // Of the weights of that one of the warpgroups that share rows.

@@ -78,7 +78,7 @@ static_assert(sizeof(ChainProgram) <= 32764, "what a kernel's parameters may tak
 // Dynamic shared memory: boxes, stages, barriers.
 inline std::uint32_t chain_bytes(const ChainProgram& program, std::uint32_t boxes, std::uint32_t stages) {
     const std::uint32_t all_stages = static_cast<std::uint32_t>(program.column_groups()) * stages;
-    return atom_bytes + boxes * program.box_bytes() + all_stages * box_bytes + barrier_bytes(all_stages);
+    return boxes * program.box_bytes() + all_stages * box_bytes + barrier_bytes(all_stages);
 }
 constexpr std::uint32_t most_shared_bytes = 227 * 1024;  // what a block may have
 

@@ -60,9 +60,7 @@ public:
     }
     __device__ __forceinline__ Stretch<float, width> sums(Shared left, int v) const {
         Stretch<float, width> x;
-        load_stretch(left + static_cast<std::uint32_t>(row_in_tile_ + v * apart) * pitch +
-                         static_cast<std::uint32_t>(column_in_tile_) * sizeof(float),
-                     x);
+        load_stretch(place_of_sum(left, row_in_tile_ + v * apart, column_in_tile_), x);
         return x;
     }
     __device__ __forceinline__ bfloat16* place(const MutableRows<bfloat16>& to) const {

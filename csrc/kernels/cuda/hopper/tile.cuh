@@ -22,28 +22,31 @@ constexpr int block_threads = (1 + using_groups) * group_threads;  // one more h
 // equal share of 65,536 registers, down to a multiple of 8.
 constexpr int registers_of_groups(int groups) { return groups * (65536 / (groups * group_threads) / 8 * 8); }
 
-// A stage has 64 terms of the tile's rows, and of its columns: four boxes of 64 × 64.
-constexpr int stage_terms = 64, stages = 4;
+// A stage has 64 terms of the tile's rows, and of its columns: four boxes of 64 × 64. While one is multiplied and the
+// one before is let go of, three are on their way: about as long as the way is.
+constexpr int stage_terms = 64, stages = 5;
 // In which sums are cut: as long as on the simple path.
 constexpr int terms_in_part = MatrixUnit<bfloat16>::longest_sum;
 constexpr std::uint32_t box_bytes = 64 * box_row;
 constexpr std::uint32_t stage_bytes = 4 * box_bytes;
 using TileRing = Ring<stage_bytes>;
 
-// Sums on their way out. Eight more than the columns, so that a warp's fragments lie in different banks.
-constexpr std::uint32_t pitch = (tile_columns + 8) * sizeof(float);
-constexpr std::uint32_t left_bytes = tile_rows * pitch;
+// Sums on their way out, row after row. Eight neighbours stay together, at a place among 32 that changes with the row:
+// so a warp's fragments, of four rows at a time, lie in different banks.
+constexpr std::uint32_t left_bytes = tile_rows * tile_columns * sizeof(float);
+__device__ __forceinline__ Shared place_of_sum(Shared left, int row, int column) {
+    return left + static_cast<std::uint32_t>(row * tile_columns + (column ^ row % 4 * 8)) * sizeof(float);
+}
 
-// Dynamic shared memory begins on a boundary of 16 bytes; stages on one of 1024.
+// Stages, first, lie on a boundary of 1024.
 constexpr std::uint32_t tile_shared_bytes =
-    1024 + stages * stage_bytes + left_bytes + barrier_bytes(stages) + using_groups * Handover::bytes;
+    stages * stage_bytes + left_bytes + barrier_bytes(stages) + using_groups * Handover::bytes;
 static_assert(tile_shared_bytes <= 227 * 1024, "what a block may have");
 
 struct TileShared {
     Shared stages, left, barriers;
     __device__ __forceinline__ TileShared()
-        : stages((shared_memory() + atom_bytes - 1) / atom_bytes * atom_bytes),
-          left(stages + hopper::stages * stage_bytes),
+        : stages(shared_memory()), left(stages + hopper::stages * stage_bytes),
           barriers(left + left_bytes) {}
     __device__ __forceinline__ TileRing ring() const { return {stages, barriers, hopper::stages}; }
     // Of a group's rows in `left`.
@@ -116,12 +119,17 @@ __device__ __forceinline__ void store_stretch(Shared to, const Stretch<float, 8>
 
 // The warp's 16 rows of sums, from registers to shared memory.
 __device__ __forceinline__ void leave_rows(const float (&total)[64], Shared left) {
-    const Shared mine = left + static_cast<std::uint32_t>(first_row_of_warp()) * pitch;
+    // Four eighths of 32 columns are as far on as those of the first 32, and eight rows are on the same place of the
+    // pattern.
 #pragma unroll
-    for (int i = 0; i < 64; i += 2) {
-        store(
-            mine + static_cast<std::uint32_t>(row_of_sum(i)) * pitch + static_cast<std::uint32_t>(column_of_sum(i)) * 4,
-            total[i], total[i + 1]);
+    for (int eighth = 0; eighth < 4; ++eighth) {
+        const Shared at = place_of_sum(left, first_row_of_warp() + row_of_sum(0), eighth * 8 + column_of_sum(0));
+#pragma unroll
+        for (int i = 4 * eighth; i < 64; i += 16)
+#pragma unroll
+            for (int half = 0; half < 2; ++half)
+                store(at + static_cast<std::uint32_t>(half * 8 * tile_columns + i / 16 * 32) * sizeof(float),
+                      total[i + 2 * half], total[i + 2 * half + 1]);
     }
 }
 // From there along the rows, as memory goes: which eight sums a lane visits, and how often it does.
@@ -135,7 +143,7 @@ struct RowVisit {
         const int thread = static_cast<int>(only_here(threadIdx.x)), at = thread % 32 + 32 * visit;
         row = first_row_of_warp(thread) + at / visits_across;
         column = at % visits_across * visit_width;
-        place = left + static_cast<std::uint32_t>(row) * pitch + static_cast<std::uint32_t>(column) * 4;
+        place = place_of_sum(left, row, column);
     }
 };
 template <class Visit>

@@ -161,8 +161,7 @@ __device__ __forceinline__ void write_transposed(const WideWeightTile& tile, Sha
         Stretch<float, 8> x;
 #pragma unroll
         for (int i = 0; i < 8; ++i)
-            x.at[i] = load(left + static_cast<std::uint32_t>(first + row + i) * pitch +
-                           static_cast<std::uint32_t>(column) * 4);
+            x.at[i] = load(place_of_sum(left, first + row + i, column));
         write(x, args.operands.transposed + begin + row);
     }
 }
