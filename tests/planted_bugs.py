@@ -712,8 +712,8 @@ BUGS = (
     Bug(
         "Hopper's rows are finished before the warp has left them",
         "csrc/kernels/cuda/hopper/sum.cuh",
-        "        left.begin_emptying(turn);\n        visit_rows",
-        "        visit_rows",
+        "[&] { left.begin_emptying(turn); }",
+        "[] {}",
         "cpp:cuda_hopper",
     ),
     Bug(
@@ -809,9 +809,9 @@ BUGS = (
     ),
     Bug(
         "a Hopper epilogue writes beyond its row",
-        "csrc/kernels/cuda/hopper/sum.cuh",
-        "whole && j + 8 <= columns",
-        "whole",
+        "csrc/kernels/cuda/hopper/strip.cuh",
+        "j_ <= columns - width",
+        "j_ < columns",
         "cpp:cuda_hopper",
     ),
     Bug(

@@ -108,6 +108,11 @@ __device__ __forceinline__ void load_stretch(Shared from, Stretch<float, 8>& x) 
     load(from + 16, x.at[4], x.at[5], x.at[6], x.at[7]);
 }
 
+__device__ __forceinline__ void store_stretch(Shared to, const Stretch<float, 8>& x) {
+    store(to, x.at[0], x.at[1], x.at[2], x.at[3]);
+    store(to + 16, x.at[4], x.at[5], x.at[6], x.at[7]);
+}
+
 // The warp's 16 rows of sums, from registers to shared memory.
 __device__ __forceinline__ void leave_rows(const float (&total)[64], Shared left) {
     const Shared mine = left + static_cast<std::uint32_t>(first_row_of_warp()) * pitch;
