@@ -7,7 +7,7 @@ namespace cuda {
 namespace {
 
 constexpr int row_block = 64;  // rows of a block's tile
-constexpr bool products_keep_largest = true;
+constexpr bool keeps_largest = true;
 
 template <class T>
 constexpr KernelTable<T> table = {panel_width,
@@ -44,8 +44,9 @@ constexpr KernelTable<T> table = {panel_width,
                                   widen<T>,
                                   chain<T>,
                                   longest_chain<T>,
-                                  products_keep_largest,
-                                  square_parts};
+                                  keeps_largest,
+                                  square_parts,
+                                  loss_rows};
 
 }  // namespace
 
