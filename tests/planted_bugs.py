@@ -647,6 +647,27 @@ BUGS = (
         "cpp:cuda_hopper",
     ),
     Bug(
+        "a CUDA block's sum of losses lacks a half",
+        "csrc/kernels/cuda/loss.cu",
+        "apart = threads / 2; apart > 0",
+        "apart = threads / 4; apart > 0",
+        "cpp:cuda_elementwise",
+    ),
+    Bug(
+        "a CUDA loss's gradients leave before they are there",
+        "csrc/kernels/cuda/loss.cu",
+        "        __syncthreads();\n        if (threadIdx.x < apart)",
+        "        if (threadIdx.x < apart)",
+        "cpp:cuda_elementwise",
+    ),
+    Bug(
+        "micro-batches on a GPU leave their losses in one place",
+        "csrc/train/backpropagation.cpp",
+        "    if (whole.target.loss_sums) frame.target.loss_sums += loss_sums(whole.rows, options, index);\n",
+        "",
+        "cpp:cuda_magnitudes",
+    ),
+    Bug(
         "a step on a GPU does not ask its products for their largest",
         "csrc/runtime/step_runner.cpp",
         "if (measured) args.largest = largest(step.out);",
@@ -712,8 +733,8 @@ BUGS = (
     Bug(
         "Hopper's rows are finished before the warp has left them",
         "csrc/kernels/cuda/hopper/sum.cuh",
-        "        left.begin_emptying(turn);\n        visit_rows",
-        "        visit_rows",
+        "[&] { left.begin_emptying(turn); }",
+        "[] {}",
         "cpp:cuda_hopper",
     ),
     Bug(
@@ -809,9 +830,9 @@ BUGS = (
     ),
     Bug(
         "a Hopper epilogue writes beyond its row",
-        "csrc/kernels/cuda/hopper/sum.cuh",
-        "whole && j + 8 <= columns",
-        "whole",
+        "csrc/kernels/cuda/hopper/strip.cuh",
+        "j_ <= columns - width",
+        "j_ < columns",
         "cpp:cuda_hopper",
     ),
     Bug(

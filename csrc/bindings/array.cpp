@@ -88,7 +88,7 @@ InputMatrix<T> pending_matrix(const DeviceArray& array) {
         array.device->gather(args);
         if (!computes_itself<T>)
             array.device->kernels<T>().narrow(args.rows, args.columns, {wide.data(), args.columns},
-                                              {reinterpret_cast<T*>(read.data), args.columns});
+                                              {reinterpret_cast<T*>(read.data), args.columns}, nullptr);
     }
     InputMatrix<T> matrix;
     matrix.in = Memory::device;

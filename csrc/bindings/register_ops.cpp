@@ -77,7 +77,7 @@ py::array_t<T> rounded(const py::array_t<Compute<T>>& wide) {
     if constexpr (computes_itself<T>) return wide;
     py::array_t<T> result(std::vector<py::ssize_t>(wide.shape(), wide.shape() + wide.ndim()));
     const std::int64_t size = wide.size();
-    kernels<T>().narrow(1, size, {wide.data(), size}, {result.mutable_data(), size});
+    kernels<T>().narrow(1, size, {wide.data(), size}, {result.mutable_data(), size}, nullptr);
     return result;
 }
 

@@ -89,7 +89,7 @@ void get_parameters(const Model<T>& model, int n, const char* const* names, cons
     model.read(dense.template pairs<Element*>(ids), arguments.any_on_gpu() ? Memory::device : Memory::host);
     for (int i = 0; i < n; ++i)
         device.kernels<Element>().narrow(values[i].rows, values[i].columns, {dense.arrays[i].data(), values[i].columns},
-                                         rows_of<Element>(values[i]));
+                                         rows_of<Element>(values[i]), nullptr);
     order.finish();
 }
 

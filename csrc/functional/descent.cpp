@@ -31,9 +31,10 @@ void Descent<T>::step() {
     args.optimizer = find_optimizer(Sgd::name);
     device_.template kernels<Compute<T>>().update_vectors(args);
     const auto store = device_.template kernels<T>().narrow;
-    if (has_contiguous_rows()) return store(w_.rows, w_.columns, {dense_.data(), w_.columns}, {w_.data, w_.row_stride});
+    if (has_contiguous_rows())
+        return store(w_.rows, w_.columns, {dense_.data(), w_.columns}, {w_.data, w_.row_stride}, nullptr);
     gather_strided(device_, w_.columns, w_.rows, dense_.data(), 1, w_.columns, transposed_.data());
-    store(w_.columns, w_.rows, {transposed_.data(), w_.rows}, {w_.data, w_.column_stride});
+    store(w_.columns, w_.rows, {transposed_.data(), w_.rows}, {w_.data, w_.column_stride}, nullptr);
 }
 
 template class Descent<float>;

@@ -181,7 +181,7 @@ void delta_rows(const ResidualArguments<T>& arguments, const ForwardOperands<T>*
     args.saved_is_argument = again != nullptr;
     args.out = delta;
     arguments.device->template kernels<Compute<T>>().backward_data(args);
-    if constexpr (!computes_itself<T>) kernels.narrow(rows, columns, delta, rows_from(out, begin));
+    if constexpr (!computes_itself<T>) kernels.narrow(rows, columns, delta, rows_from(out, begin), nullptr);
 }
 
 template <class T>

@@ -16,12 +16,12 @@ void copy_rows(Device& device, std::int64_t rows, std::int64_t columns, MutableR
         return device.copy(to.data, from.data, static_cast<std::size_t>(rows * columns) * sizeof(T));
     const KernelTable<T>& kernels = device.template kernels<T>();
     if constexpr (computes_itself<T>) {
-        kernels.narrow(rows, columns, from, to);
+        kernels.narrow(rows, columns, from, to, nullptr);
     } else {
         const AlignedArray<Compute<T>> wide(device, rows * columns);
         const MutableRows<Compute<T>> room{const_cast<Compute<T>*>(wide.data()), columns};
         kernels.widen(rows, columns, from, room);
-        kernels.narrow(rows, columns, room, to);
+        kernels.narrow(rows, columns, room, to, nullptr);
     }
 }
 
@@ -50,7 +50,7 @@ public:
     void deliver() const {
         Device& device = *arguments_.device;
         for (const Sum& s : sums_)
-            device.template kernels<T>().narrow(s.rows, arguments_.columns, {s.room.data(), arguments_.columns}, s.to);
+            device.template kernels<T>().narrow(s.rows, arguments_.columns, {s.room.data(), arguments_.columns}, s.to, nullptr);
         for (std::size_t i = 1; i < out_.deltas.size(); ++i)
             copy_rows(device, arguments_.rows, arguments_.columns, views_.delta, out_.deltas[i]);
     }

@@ -31,10 +31,10 @@ RC_HD Compute<T>* gradient_row(const LossArgs<T>& args, std::int64_t i) {
         return args.unrounded.data + i * args.unrounded.stride;
 }
 
-// Row i's loss, and its gradient where `gradient_row` has it. Labels in a device's memory come here unchecked: one that
-// is no class makes the loss NaN, so that nothing is updated, and the host looks for it then.
+// Row i's loss, which comes back too, and its gradient where `gradient_row` has it. Labels in a device's memory come
+// here unchecked: one that is no class makes the loss NaN, so that nothing is updated, and the host looks for it then.
 template <class Rule, class T>
-RC_HD void loss_of_row(const LossArgs<T>& args, std::int64_t i) {
+RC_HD double loss_of_row(const LossArgs<T>& args, std::int64_t i) {
     const double scale = *args.normaliser * (args.sample_weight ? static_cast<double>(args.sample_weight[i]) : 1.0);
     RowTarget<Compute<T>> target;
     if (args.labels) target.label = args.labels + i;
@@ -45,7 +45,7 @@ RC_HD void loss_of_row(const LossArgs<T>& args, std::int64_t i) {
     const Compute<T>* logits = args.logits.data + i * args.logits.stride;
     const double loss = Rule::row(logits, args.columns, target, scale, gradient_row(args, i));
     const bool is_class = !target.label || (*target.label >= 0 && *target.label < args.columns);
-    args.row_loss[i] = is_class ? scale * loss : std::numeric_limits<double>::quiet_NaN();
+    return args.row_loss[i] = is_class ? scale * loss : std::numeric_limits<double>::quiet_NaN();
 }
 
 // Biased variance in the batch, unbiased in the running statistics (Ioffe & Szegedy 2015, algorithm 2).

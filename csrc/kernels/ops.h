@@ -410,6 +410,8 @@ struct LossArgs {
     MutableRows<Compute<T>> unrounded;  // room for the rows' gradients before they are rounded to T; with a stride of 0
                                         // (of the host alone) for one at a time
     double* row_loss = nullptr;         // (rows)
+    double* loss_sums = nullptr;        // of every `KernelTable::loss_rows` rows, where that is more than one
+    double* largest = nullptr;          // as in ForwardArgs, of the gradients
 };
 
 // The largest magnitude among rows of x, if it is larger than `into`, which is at least 0; a NaN counts as more than
@@ -426,7 +428,8 @@ struct LargestArgs {
 template <class T>
 struct ConcludeArgs {
     std::int64_t rows = 0;
-    const double* row_loss = nullptr;
+    const double* losses = nullptr;  // the rows', or sums of them
+    std::int64_t n_losses = 0;
     const double* largest_a = nullptr;
     const double* largest_delta = nullptr;
     const Hyper<Compute<T>>* hyper = nullptr;  // null: there is no update, or none that is to be careful
@@ -518,7 +521,8 @@ struct KernelTable {
     void (*pack_operand)(std::int64_t inner, std::int64_t columns, Rows<Compute<T>> w, T* panels);
     void (*pack_transposed)(std::int64_t inner, std::int64_t columns, Rows<Compute<T>> w, T* panels);
     // Between storage and what is computed with; the identity where they are the same.
-    void (*narrow)(std::int64_t rows, std::int64_t columns, Rows<Compute<T>> in, MutableRows<T> out);
+    // `largest`: as in ForwardArgs, of `out`.
+    void (*narrow)(std::int64_t rows, std::int64_t columns, Rows<Compute<T>> in, MutableRows<T> out, double* largest);
     void (*widen)(std::int64_t rows, std::int64_t columns, Rows<T> in, MutableRows<Compute<T>> out);
     // The first steps of a chain in one call, how many it finds out: none, and nothing is done, where they are better
     // called for one by one. Null where that is always so.
@@ -527,10 +531,10 @@ struct KernelTable {
     std::int64_t (*longest_chain)() = nullptr;
     // Several calls of `backward_weights` in one, which may divide the batch otherwise; null where that gains nothing.
     void (*backward_all_weights)(const BackwardWeightsArgs<T>* calls, std::int64_t count) = nullptr;
-    // Whether `forward`, `backward_data` and `norm_backward` keep `largest` where they are asked to; else they leave it
-    // alone.
+    // Whether those that have a `largest` keep it where they are asked to; else they leave it alone.
     bool keeps_largest = false;
     int square_parts = 1;  // numbers that `squares` leaves of an array
+    int loss_rows = 1;     // rows whose losses `loss` adds up; 1: it does not
 };
 
 }  // namespace resnetcore

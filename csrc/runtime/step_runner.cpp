@@ -84,13 +84,16 @@ bool StepRunner<T>::run_kernel(const Step& step, const Frame<T>& frame, std::int
         kernel(args);
         return kernels_.keeps_largest;
     };
+    const auto narrow = [&](const Rows<Compute<T>>& rows) {
+        kernels_.narrow(end - begin, step.width, from(rows, begin), write(step.out, frame, begin),
+                        measured ? largest(step.out) : nullptr);
+        return kernels_.keeps_largest;
+    };
     switch (step.kind) {
         case StepKind::input:
-            kernels_.narrow(end - begin, step.width, from(frame.input, begin), write(step.out, frame, begin));
-            break;
+            return narrow(frame.input);
         case StepKind::given:
-            kernels_.narrow(end - begin, step.width, from(frame.given, begin), write(step.out, frame, begin));
-            break;
+            return narrow(frame.given);
         case StepKind::forward:
             forget_terms();
             return run_measured(kernels_.forward, forward(step, frame, begin, end));
@@ -112,8 +115,7 @@ bool StepRunner<T>::run_kernel(const Step& step, const Frame<T>& frame, std::int
             gate_backward(step, frame, begin, end);
             break;
         case StepKind::loss:
-            loss(step, frame, begin, end);
-            break;
+            return run_measured(kernels_.loss, loss(step, frame, begin, end));
         case StepKind::weights:
             break;  // the executor's, which knows whose turn it is
     }
@@ -371,7 +373,7 @@ void StepRunner<T>::gate_backward(const Step& step, const Frame<T>& frame, std::
 }
 
 template <class T>
-void StepRunner<T>::loss(const Step& step, const Frame<T>& frame, std::int64_t begin, std::int64_t end) {
+LossArgs<T> StepRunner<T>::loss(const Step& step, const Frame<T>& frame, std::int64_t begin, std::int64_t end) {
     const LossTarget<T>& t = frame.target;
     const std::int64_t row = frame.first_row + begin;
     LossArgs<T> args;
@@ -392,7 +394,8 @@ void StepRunner<T>::loss(const Step& step, const Frame<T>& frame, std::int64_t b
     args.normaliser = t.normaliser;
     args.gradient = write(step.out, frame, begin);
     args.row_loss = t.row_loss + row;
-    kernels_.loss(args);
+    args.loss_sums = t.loss_sums;
+    return args;
 }
 
 template class StepRunner<float>;

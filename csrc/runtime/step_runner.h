@@ -30,6 +30,7 @@ struct LossTarget {
     const double* normaliser = nullptr;
     std::int64_t class_weights = 0;
     double* row_loss = nullptr;
+    double* loss_sums = nullptr;  // the frame's, where the device's kernels take them
 };
 
 // Where the buffers of one run are, all in memory of the device. `rows` is the capacity that the arena was laid out
@@ -95,7 +96,7 @@ private:
     NormBackwardArgs<T> norm_backward(const Step&, const Frame<T>&, std::int64_t begin, std::int64_t end);
     void gate(const Step&, const Frame<T>&, std::int64_t begin, std::int64_t end);
     void gate_backward(const Step&, const Frame<T>&, std::int64_t begin, std::int64_t end);
-    void loss(const Step&, const Frame<T>&, std::int64_t begin, std::int64_t end);
+    LossArgs<T> loss(const Step&, const Frame<T>&, std::int64_t begin, std::int64_t end);
 
     void reserve_terms();
     void forget_terms() { sources_.clear(), identities_.clear(); }

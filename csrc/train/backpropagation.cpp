@@ -93,11 +93,25 @@ void Backpropagation<T>::prepare(const Flight& flight) {
     unit_queue_.reserve(threads_);
 }
 
+// Sums of losses that the device's kernels leave of the first micro-batches.
+template <class T>
+std::int64_t Backpropagation<T>::loss_sums(std::int64_t rows, const PassOptions& options, std::int64_t count) const {
+    const std::int64_t of_sum = model_.kernels().loss_rows;
+    if (of_sum == 1) return 0;
+    std::int64_t sums = 0;
+    for (std::int64_t m = 0; m < count; ++m) {
+        const std::int64_t begin = rows * m / options.micro_batches, end = rows * (m + 1) / options.micro_batches;
+        sums += (end - begin + of_sum - 1) / of_sum;
+    }
+    return sums;
+}
+
 template <class T>
 Frame<T> Backpropagation<T>::micro_batch(const Frame<T>& whole, const PassOptions& options, std::int64_t index) const {
     const std::int64_t begin = whole.rows * index / options.micro_batches;
     const std::int64_t end = whole.rows * (index + 1) / options.micro_batches;
     Frame<T> frame = whole;
+    if (whole.target.loss_sums) frame.target.loss_sums += loss_sums(whole.rows, options, index);
     frame.input.data += begin * whole.input.stride;
     frame.rows = end - begin;
     frame.first_row = begin;
@@ -121,7 +135,7 @@ void Backpropagation<T>::begin(const Batch<T>& batch, const PassOptions& options
     if (in_flight_ == 0) first_ = 0;  // one after another, they use the same memory
     if (in_flight_ > 0 && flight(in_flight_ - 1).failure) std::rethrow_exception(flight(in_flight_ - 1).failure);
     Flight& next = flight(in_flight_);
-    next.row_loss.reserve(batch.rows);
+    next.row_loss.reserve(batch.rows + loss_sums(batch.rows, options, options.micro_batches));
     next.options = options;
     next.state = state;
     next.failure = nullptr;
@@ -129,6 +143,7 @@ void Backpropagation<T>::begin(const Batch<T>& batch, const PassOptions& options
         or_wait(model_.device(), [&] {
             next.whole = next.staged.take(batch, state ? state->hypers(batch.lr, in_flight_) : Hypers<T>{});
             next.whole.target.row_loss = next.row_loss.data();
+            if (model_.kernels().loss_rows > 1) next.whole.target.loss_sums = next.row_loss.data() + batch.rows;
             launch(next);
         });
     } catch (...) {
@@ -298,8 +313,10 @@ template <class T>
 void Backpropagation<T>::conclude(const Frame<T>& whole, const PassOptions& options, const OptimizerState<T>* state) {
     const bool can_overflow = state && !options.keep_gradients && !careful_;
     const double* magnitudes = executor().magnitudes();
-    model_.kernels().conclude({whole.rows, whole.target.row_loss, magnitudes, magnitudes + 1,
-                               can_overflow ? state->hyper(0) : nullptr, &report_->outcome,
+    const double* const sums = whole.target.loss_sums;
+    model_.kernels().conclude({whole.rows, sums ? sums : whole.target.row_loss,
+                               sums ? loss_sums(whole.rows, options, options.micro_batches) : whole.rows, magnitudes,
+                               magnitudes + 1, can_overflow ? state->hyper(0) : nullptr, &report_->outcome,
                                model_.device().is_host() ? nullptr : shut_.data()});
 }
 

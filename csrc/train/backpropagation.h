@@ -81,7 +81,7 @@ private:
         const Report& answer() const { return *static_cast<const Report*>(fetched.get()); }
 
         StagedBatch<T> staged;
-        AlignedArray<double> row_loss;
+        AlignedArray<double> row_loss;  // and behind it, where the device's kernels take them, the sums
         AlignedArray<Report> report;
         Pinned fetched;  // the report
         Mark landed;
@@ -110,6 +110,7 @@ private:
     void open() noexcept;
     void drop_all() noexcept;
     Frame<T> micro_batch(const Frame<T>& whole, const PassOptions& options, std::int64_t index) const;
+    std::int64_t loss_sums(std::int64_t rows, const PassOptions& options, std::int64_t count) const;
     void pass(const Frame<T>& whole, const PassOptions& options, OptimizerState<T>* state);
     void team_body(Team& team, const Frame<T>& whole, const PassOptions& options, OptimizerState<T>* state);
     void conclude(const Frame<T>& whole, const PassOptions& options, const OptimizerState<T>* state);

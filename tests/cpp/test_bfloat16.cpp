@@ -235,7 +235,7 @@ void rounding(const KernelTable<T>& k, const std::string& isa) {
             std::memcpy(x, &bits, sizeof bits);
             x[1] = -x[0];
             T got[2], expected;
-            k.narrow(1, 2, {x, 2}, {got, 2});
+            k.narrow(1, 2, {x, 2}, {got, 2}, nullptr);
             for (int i = 0; i < 2; ++i) {
                 set(expected, x[i]);
                 CHECK(std::memcmp(&got[i], &expected, sizeof expected) == 0, "%s: %g is rounded to %g", isa.c_str(),

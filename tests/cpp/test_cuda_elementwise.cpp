@@ -111,8 +111,24 @@ struct Case {
         args.label_smoothing = 0.1, args.delta = 0.5, args.normaliser = normaliser.data();
         args.gradient = gradient.mutable_view(), args.unrounded = unrounded.mutable_view();
         args.row_loss = row_loss.data();
+        DeviceMatrix<double> sums(1, (rows + k.loss_rows - 1) / k.loss_rows);
+        args.loss_sums = sums.data();
+        const OnDevice<double> largest(0.0);
+        args.largest = largest.data();
         k.loss(args);
-        gradient.download(), row_loss.download();
+        gradient.download(), row_loss.download(), sums.download();
+        double most = 0;
+        for (std::int64_t i = 0; i < rows; ++i)
+            for (std::int64_t j = 0; j < columns; ++j) most = std::max(most, std::fabs(gradient.at(i, j)));
+        CHECK(largest.get() == most, "%s: the largest of %s is %g, not %g", where.c_str(), loss_name(kind),
+              largest.get(), most);
+        for (std::int64_t s = 0; s < sums.columns; ++s) {
+            double sum = 0, size = 0;
+            for (std::int64_t i = s * k.loss_rows; i < std::min<std::int64_t>(rows, (s + 1) * k.loss_rows); ++i)
+                sum += row_loss.at(0, i), size += std::fabs(row_loss.at(0, i));
+            CHECK(std::fabs(sums.at(0, s) - sum) <= 64 * 0x1p-53 * size, "%s: sum %d of %s is %.17g, not %.17g",
+                  where.c_str(), int(s), loss_name(kind), sums.at(0, s), sum);
+        }
         std::vector<double> z(static_cast<std::size_t>(columns)), target(z), slope(z),
             class_weight(static_cast<std::size_t>(classes.columns));
         for (std::int64_t j = 0; j < classes.columns; ++j) class_weight[static_cast<std::size_t>(j)] = classes.at(0, j);
@@ -210,15 +226,20 @@ struct Case {
         same("transpose", transposed, operand_rows<T>(columns), columns, rows, true);
         DeviceMatrix<T> narrowed(rows, columns, Fill::zeros, gap(columns, 1));
         DeviceMatrix<C> widened(rows, columns, Fill::zeros, gap(columns, 2));
-        k.narrow(rows, columns, w.view(), narrowed.mutable_view());
+        const bool measured = either();
+        const OnDevice<double> largest(0.0);
+        k.narrow(rows, columns, w.view(), narrowed.mutable_view(), measured ? largest.data() : nullptr);
         k.widen(rows, columns, narrowed.view(), widened.mutable_view());
         narrowed.download(), widened.download();
+        double most = 0;
         for (std::int64_t i = 0; i < rows; ++i)
             for (std::int64_t j = 0; j < columns; ++j) {
+                most = std::max(most, std::fabs(narrowed.at(i, j)));
                 CHECK(back.at(i, j) == w.at(i, j), "%s: unpacked at %d %d", where.c_str(), int(i), int(j));
                 CHECK(narrowed.at(i, j) == value_of(stored<T>(w.at(i, j))), "%s: narrowed", where.c_str());
                 CHECK(widened.at(i, j) == narrowed.at(i, j), "%s: widened", where.c_str());
             }
+        CHECK(largest.get() == (measured ? most : 0), "%s: narrowed, largest is %g", where.c_str(), largest.get());
     }
 
     // Rows that begin between boundaries.
@@ -320,7 +341,7 @@ struct Arrays {
         for (double a : {1.0, limit, double(NAN)}) {
             const OnDevice<double> largest_a(a), largest_delta(0.75);
             for (bool updates : {true, false}) {
-                k.conclude({size, row_loss.data(), largest_a.data(), largest_delta.data(),
+                k.conclude({size, row_loss.data(), size, largest_a.data(), largest_delta.data(),
                             updates ? rate.data() : nullptr, outcome.data()});
                 const Outcome got = outcome.get();
                 CHECK(std::fabs(got.loss - exact) <= 16 * 0x1p-53 * magnitude && got.finite, "loss is %.17g, not %.17g",
@@ -328,13 +349,13 @@ struct Arrays {
                 CHECK(got.may_overflow == (updates && std::isnan(a)), "largest %g: %d", a, got.may_overflow);
             }
             const OnDevice<double> twice(2.0);
-            k.conclude({size, row_loss.data(), largest_a.data(), twice.data(), rate.data(), outcome.data()});
+            k.conclude({size, row_loss.data(), size, largest_a.data(), twice.data(), rate.data(), outcome.data()});
             CHECK(outcome.get().may_overflow == (a != 1), "largest %g", a);
         }
         row_loss(0, size - 1) = NAN;
         row_loss.upload();
         const OnDevice<double> one(1.0);
-        k.conclude({size, row_loss.data(), one.data(), one.data(), rate.data(), outcome.data()});
+        k.conclude({size, row_loss.data(), size, one.data(), one.data(), rate.data(), outcome.data()});
         CHECK(!outcome.get().finite && !outcome.get().may_overflow, "a loss that is NaN is finite");
     }
 };
@@ -356,6 +377,10 @@ void run(Gap gap) {
             one.shifted();
             for (int kind = 0; kind < loss_count(); ++kind) one.loss(kind);
         }
+    // About as many columns as a block of losses has room for.
+    for (std::int64_t columns : {10, 15, 16, 20, 21, 31, 32})
+        for (int kind = 0; kind < loss_count(); ++kind)
+            Case<T>{std::string(type_of<T>()) + " " + std::to_string(columns), 130, columns, gap}.loss(kind);
     for (int activation = 0; activation < activation_count(); ++activation) {
         Case<T> one{std::string(type_of<T>()) + " " + activation_name(activation), 5, 67, gap};
         one.gate_backward(activation);

@@ -113,16 +113,16 @@ void what_is_wrong_is_found_out() {
     ends_by(SIGSEGV, "the host writes", [&] { some.data()[0] = 1; });
     ends_by(SIGSEGV, "a kernel reads behind an array", [&] {
         DeviceMatrix<float> large(300, 4);
-        k.narrow(300, 4, some.view(), large.mutable_view());
+        k.narrow(300, 4, some.view(), large.mutable_view(), nullptr);
         device().synchronize();
     });
     ends_by(SIGSEGV, "a kernel reads before an array", [&] {
-        k.narrow(4, 4, {some.data() - 4096, 4}, out.mutable_view());
+        k.narrow(4, 4, {some.data() - 4096, 4}, out.mutable_view(), nullptr);
         device().synchronize();
     });
     ends_by(SIGABRT, "a kernel writes a little behind an array", [&] {
         DeviceMatrix<float> small(1, 3);
-        k.narrow(1, 4, some.view(), small.mutable_view());
+        k.narrow(1, 4, some.view(), small.mutable_view(), nullptr);
     });
 }
 

@@ -69,7 +69,7 @@ RC_HD void convert(std::int64_t rows, std::int64_t columns, Rows<In> in, Mutable
         });
 }
 template <class T>
-void narrow(std::int64_t rows, std::int64_t columns, Rows<Compute<T>> in, MutableRows<T> out) {
+void narrow(std::int64_t rows, std::int64_t columns, Rows<Compute<T>> in, MutableRows<T> out, double*) {
     convert(rows, columns, in, out);
 }
 template <class T>

@@ -3,7 +3,7 @@
 template <class T>
 void conclude(const ConcludeArgs<T>& args) {
     double loss = 0;
-    for (std::int64_t i = 0; i < args.rows; ++i) loss += args.row_loss[i];
+    for (std::int64_t i = 0; i < args.n_losses; ++i) loss += args.losses[i];
     conclude_batch(args, loss);
 }
 

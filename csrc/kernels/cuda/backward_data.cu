@@ -48,8 +48,8 @@ struct BackwardData {
         strip.read(terms.n_identity > 0 ? terms.identity[0] : Rows<T>(), Strip::nothing_twice, x.skip);
         return x;
     }
-    __device__ __forceinline__ Stretch<float, hopper::Strip::width> finish(Stretch<float, hopper::Strip::width> g,
-                                                                           const Ahead& ahead, int v) const {
+    __device__ __forceinline__ Stretch<float, hopper::Strip::width> finish_usual(Stretch<float, hopper::Strip::width> g,
+                                                                                 const Ahead& ahead, int v) const {
         each(g, Plus(), numbers_of(ahead.skip[v]));
 #pragma unroll
         for (int c = 0; c < hopper::Strip::width; ++c) g.at[c] = g.at[c] * (ahead.lets_pass(v, c) ? 1.0f : 0.0f);
@@ -57,10 +57,19 @@ struct BackwardData {
     }
 
     // n neighbours of row i, from column j on.
-    template <int n, int most>
-    __device__ __forceinline__ void finish(Stretch<Compute<T>, n> g, const Terms<T, most>& terms, std::int64_t i,
-                                           std::int64_t j, LargestResult<T>& largest) const {
-        terms.add_identities(g, i, j);
+    template <int n, int most, class Kept>
+    __device__ __forceinline__ void add(Stretch<Compute<T>, n>& g, const Terms<T, most>& terms, std::int64_t i,
+                                        std::int64_t j, const Kept& kept) const {
+        terms.add_identities(g, i, j, kept);
+    }
+    template <int n, class Kept>
+    __device__ __forceinline__ void add_branch(Stretch<Compute<T>, n>&, std::int64_t, std::int64_t, const Kept&) const {
+    }
+    RC_HD Rows<T> branch() const { return {}; }
+
+    template <int n, class Kept>
+    __device__ __forceinline__ void finish(Stretch<Compute<T>, n> g, std::int64_t i, std::int64_t j,
+                                           LargestResult<T>& largest, const Kept& kept) const {
         if (args.mask.data) each(g, Times(), read<n>(args.mask, i, j));
         visit_type(args.activation, Activations{}, [&](auto activation) {
             using Activation = decltype(activation);
@@ -70,11 +79,12 @@ struct BackwardData {
                     [&](Compute<T> x, Compute<T> saved) {
                         return x * derivative<Activation>(saved, args.saved_is_argument);
                     },
-                    read<n>(args.saved, i, j));
+                    kept.template get<n>(args.saved, i, j));
         });
         write<n>(g, args.out, i, j);
         largest.add(g);
     }
+    RC_HD Rows<T> last() const { return hopper::is_activation<Identity>(args.activation) ? Rows<T>() : args.saved; }
 };
 
 }  // namespace

@@ -1,5 +1,4 @@
-// Gates, dropout masks and losses.
-#include "kernels/columns.h"
+// Gates and dropout masks.
 #include "kernels/cuda/elements.cuh"
 #include "math/activation.h"
 #include "math/gate.h"
@@ -82,18 +81,6 @@ struct Dropout {
     }
 };
 
-// A thread has a whole row, as the formulas do.
-template <class T>
-struct Loss {
-    LossArgs<T> args;
-    __device__ void operator()(std::int64_t i, std::int64_t) const {
-        visit_type(args.loss, Losses{}, [&](auto rule) { loss_of_row<decltype(rule)>(args, i); });
-        const Compute<T>* gradient = gradient_row(args, i);
-        if (!computes_itself<T> && gradient)
-            for (std::int64_t j = 0; j < args.columns; ++j) write(gradient[j], args.gradient, i, j);
-    }
-};
-
 }  // namespace
 
 template <class T>
@@ -113,16 +100,11 @@ void dropout(const DropoutArgs<T>& args) {
     for_stretches(args.rows, args.columns, args.columns % block == 0 && on_boundary(args.out),
                   Dropout<T>{args, DropoutRule<Compute<T>>(args.probability)});
 }
-template <class T>
-void loss(const LossArgs<T>& args) {
-    for_elements(args.rows, 1, Loss<T>{args}, 32);
-}
 
 #define RC_INSTANTIATE(T)                                    \
     template void gate(const GateArgs<T>&);                  \
     template void gate_backward(const GateBackwardArgs<T>&); \
-    template void dropout(const DropoutArgs<T>&);            \
-    template void loss(const LossArgs<T>&);
+    template void dropout(const DropoutArgs<T>&);
 RC_EACH_STORAGE(RC_INSTANTIATE)
 
 }  // namespace cuda

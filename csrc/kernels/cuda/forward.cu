@@ -36,8 +36,8 @@ struct Forward {
         x.bias = strip.read_columns(args.bias);
         return x;
     }
-    __device__ __forceinline__ Stretch<float, hopper::Strip::width> finish(Stretch<float, hopper::Strip::width> z,
-                                                                           const Ahead& ahead, int v) const {
+    __device__ __forceinline__ Stretch<float, hopper::Strip::width> finish_usual(Stretch<float, hopper::Strip::width> z,
+                                                                                 const Ahead& ahead, int v) const {
         each(z, Plus(), ahead.bias);
         each(z, Plus(), numbers_of(ahead.skip[v]));
         each(z, [relu = is_relu()](float x) { return relu ? Relu::forward(x) : x; });
@@ -45,12 +45,31 @@ struct Forward {
     }
 
     // n neighbours of row i, from column j on.
-    template <int n, int most>
-    __device__ __forceinline__ void finish(Stretch<Compute<T>, n> z, const Terms<T, most>& terms, std::int64_t i,
-                                           std::int64_t j, LargestResult<T>& largest) const {
+    template <int n, int most, class Kept>
+    __device__ __forceinline__ void add(Stretch<Compute<T>, n>& z, const Terms<T, most>& terms, std::int64_t i,
+                                        std::int64_t j, const Kept& kept) const {
         if (args.bias) each(z, Plus(), read<n>(args.bias + j));
-        terms.add_identities(z, i, j);
-        if (args.branch.z.data) each(z, Plus(), branch<n>(i, j));
+        terms.add_identities(z, i, j, kept);
+    }
+    template <int n, class Kept>
+    __device__ __forceinline__ void add_branch(Stretch<Compute<T>, n>& sum, std::int64_t i, std::int64_t j,
+                                               const Kept& kept) const {
+        using C = Compute<T>;
+        const Branch<T>& b = args.branch;
+        if (!b.z.data) return;
+        Stretch<C, n> z = kept.template get<n>(b.z, i, j);
+        if (b.center)
+            each(
+                z, [](C x, C center, C scale, C shift) { return normalise(x, center, scale, shift); },
+                read<n>(b.center + j), read<n>(b.scale + j), read<n>(b.shift + j));
+        if (b.mask.data) each(z, Times(), read<n>(b.mask, i, j));
+        each(sum, Plus(), z);
+    }
+    RC_HD Rows<T> branch() const { return args.branch.z; }
+
+    template <int n, class Kept>
+    __device__ __forceinline__ void finish(Stretch<Compute<T>, n> z, std::int64_t i, std::int64_t j,
+                                           LargestResult<T>& largest, const Kept&) const {
         if (args.argument.data) write<n>(z, args.argument, i, j);
         visit_type(args.activation, Activations{},
                    [&](auto g) { each(z, [](Compute<T> x) { return decltype(g)::forward(x); }); });
@@ -59,18 +78,7 @@ struct Forward {
         largest.add(z);
     }
 
-    template <int n>
-    __device__ __forceinline__ Stretch<Compute<T>, n> branch(std::int64_t i, std::int64_t j) const {
-        using C = Compute<T>;
-        const Branch<T>& b = args.branch;
-        Stretch<C, n> z = read<n>(b.z, i, j);
-        if (b.center)
-            each(
-                z, [](C x, C center, C scale, C shift) { return normalise(x, center, scale, shift); },
-                read<n>(b.center + j), read<n>(b.scale + j), read<n>(b.shift + j));
-        if (b.mask.data) each(z, Times(), read<n>(b.mask, i, j));
-        return z;
-    }
+    RC_HD Rows<T> last() const { return {}; }
 };
 
 }  // namespace

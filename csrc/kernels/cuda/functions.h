@@ -15,6 +15,8 @@ constexpr std::int64_t max_columns = std::int64_t{65535} * panel_width;
 constexpr int max_terms = 512;
 // Blocks that go through a gradient: enough for its memory to be read as fast as it can be.
 constexpr int square_parts = 64;
+// A block's: few enough that a batch of ten thousand keeps all multiprocessors busy.
+constexpr int loss_rows = 64;
 
 template <class T>
 void forward(const ForwardArgs<T>& args);
@@ -73,7 +75,7 @@ void pack_operand(std::int64_t inner, std::int64_t columns, Rows<Compute<T>> w, 
 template <class T>
 void pack_transposed(std::int64_t inner, std::int64_t columns, Rows<Compute<T>> w, T* panels);
 template <class T>
-void narrow(std::int64_t rows, std::int64_t columns, Rows<Compute<T>> in, MutableRows<T> out);
+void narrow(std::int64_t rows, std::int64_t columns, Rows<Compute<T>> in, MutableRows<T> out, double* largest);
 template <class T>
 void widen(std::int64_t rows, std::int64_t columns, Rows<T> in, MutableRows<Compute<T>> out);
 template <class T>

@@ -8,7 +8,7 @@ namespace resnetcore {
 namespace cuda {
 namespace {
 
-constexpr int threads = 256, warp = 32;
+constexpr int threads = 256;
 
 // Magnitudes of the width that they have, which compare as numbers do; and the same as double's.
 __device__ __forceinline__ std::uint32_t bits_of_magnitude(float x) {
@@ -27,7 +27,6 @@ __device__ __forceinline__ unsigned long long widened(unsigned long long magnitu
 // `whole` as in `visit_stretches`.
 template <class T>
 __global__ void __launch_bounds__(threads) largest_kernel(const __grid_constant__ LargestArgs<T> args, bool whole) {
-    __shared__ unsigned long long of_warps[threads / warp];
     auto most = bits_of_magnitude(Compute<T>(0));
     visit_stretches(args.rows, args.columns, whole, [&](auto n, std::int64_t i, std::int64_t j) {
         const Stretch<Compute<T>, n> x = read<n>(args.x, i, j);
@@ -37,20 +36,16 @@ __global__ void __launch_bounds__(threads) largest_kernel(const __grid_constant_
             most = bits > most ? bits : most;
         }
     });
-    // Of the whole block at once: all blocks wait for the same memory.
-    const unsigned long long of_warp = largest_of_warp(widened(most));
-    if (threadIdx.x % warp == 0) of_warps[threadIdx.x / warp] = of_warp;
-    __syncthreads();
-    if (threadIdx.x < warp) keep_largest(threadIdx.x < threads / warp ? of_warps[threadIdx.x] : 0, args.into);
+    keep_largest_of_block<threads>(widened(most), args.into);
 }
 
 }  // namespace
 
 template <class T>
 void largest(const LargestArgs<T>& args) {
-    constexpr std::int64_t most = 1024;  // blocks: enough for a GPU to be full
     const bool whole = on_boundary(args.x);
-    const std::int64_t blocks = blocks_for(stretch_count(args.rows, args.columns, whole), threads, most);
+    const std::int64_t blocks =
+        blocks_for(stretch_count(args.rows, args.columns, whole), threads, most_measuring_blocks);
     if (blocks > 0) launch<largest_kernel<T>>(dim3(static_cast<unsigned>(blocks)), threads, args, whole);
 }
 

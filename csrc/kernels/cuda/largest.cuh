@@ -32,6 +32,21 @@ __device__ __forceinline__ void keep_largest(unsigned long long most, double* in
     if (threadIdx.x % warp == 0) atomicMax(reinterpret_cast<unsigned long long*>(into), most);
 }
 
+// By a whole block, at once: where all blocks come to the end together, they wait for the same memory.
+template <int threads>
+__device__ __forceinline__ void keep_largest_of_block(unsigned long long most, double* into) {
+    constexpr int warp = 32, warps = threads / warp;
+    static_assert(threads % warp == 0 && warps <= warp, "whole warps, and a lane for each");
+    __shared__ unsigned long long of_warps[warps];
+    const unsigned long long of_warp = largest_of_warp(most);
+    if (threadIdx.x % warp == 0) of_warps[threadIdx.x / warp] = of_warp;
+    __syncthreads();
+    if (threadIdx.x < warp) keep_largest(threadIdx.x < warps ? of_warps[threadIdx.x] : 0, into);
+}
+
+// Enough for a GPU to be full, and no more than have to come to the same memory.
+constexpr std::int64_t most_measuring_blocks = 1024;
+
 // Of a thread's results, as T holds them. Rounding to T keeps the order of magnitudes, so that the largest alone is
 // rounded, at the end.
 template <class T>
@@ -50,15 +65,23 @@ public:
     }
     // By whole warps; null: nobody asks.
     __device__ __forceinline__ void keep(double* into) const {
-        if (!into) return;
+        if (into) keep_largest(magnitude(), into);
+    }
+    // The same, by a whole block.
+    template <int threads>
+    __device__ __forceinline__ void keep_of_block(double* into) const {
+        if (into) keep_largest_of_block<threads>(magnitude(), into);
+    }
+
+private:
+    __device__ __forceinline__ unsigned long long magnitude() const {
         Compute<T> x;
         std::memcpy(&x, &most_, sizeof x);
         T stored;
         write(x, stored);
-        keep_largest(magnitude_bits(static_cast<double>(read(stored))), into);
+        return magnitude_bits(static_cast<double>(read(stored)));
     }
 
-private:
     using Bits = std::conditional_t<sizeof(Compute<T>) == 8, std::uint64_t, std::uint32_t>;
     Bits most_ = 0;
 };

@@ -1,5 +1,6 @@
 // Between row-major matrices and packed panels, and between storage and what is computed with (see ops.h).
 #include "kernels/cuda/elements.cuh"
+#include "kernels/cuda/largest.cuh"
 #include "math/normalisation.h"
 
 namespace resnetcore {
@@ -63,20 +64,48 @@ struct Convert {
     Rows<From> in;
     MutableRows<To> out;
     template <int n>
-    __device__ void operator()(Columns<n>, std::int64_t i, std::int64_t j) const {
+    __device__ Stretch<Compute<To>, n> operator()(Columns<n>, std::int64_t i, std::int64_t j) const {
         const Stretch<Compute<To>, n> x = read<n>(in, i, j);
         write<n>(x, out, i, j);
+        return x;
     }
 };
 
+// The same, and the largest magnitude of `out`.
 template <class From, class To>
-void convert(std::int64_t rows, std::int64_t columns, Rows<From> in, MutableRows<To> out) {
-    if (in.stride == columns && out.stride == columns) {  // one long row
-        columns *= rows, rows = 1;
-        in.stride = out.stride = 0;
-    }
-    for_stretches(rows, columns, on_boundaries(in, out), Convert<From, To>{in, out});
+__global__ void __launch_bounds__(element_threads)
+    measured_convert_kernel(std::int64_t rows, std::int64_t columns, bool whole,
+                            const __grid_constant__ Convert<From, To> conversion, double* into) {
+    LargestResult<To> largest;
+    visit_stretches(rows, columns, whole,
+                    [&](auto n, std::int64_t i, std::int64_t j) { largest.add(conversion(n, i, j)); });
+    largest.template keep_of_block<element_threads>(into);
 }
+
+template <class From, class To>
+struct Conversion {
+    std::int64_t rows, columns;
+    Convert<From, To> element;
+    bool whole;
+
+    Conversion(std::int64_t rows, std::int64_t columns, Rows<From> in, MutableRows<To> out)
+        : rows(rows), columns(columns) {
+        if (in.stride == columns && out.stride == columns) {  // one long row
+            this->columns *= rows, this->rows = 1;
+            in.stride = out.stride = 0;
+        }
+        element = {in, out};
+        whole = on_boundaries(in, out);
+    }
+    void run() const { for_stretches(rows, columns, whole, element); }
+    void run_measured(double* into) const {
+        const std::int64_t blocks =
+            blocks_for(stretch_count(rows, columns, whole), element_threads, most_measuring_blocks);
+        if (blocks > 0)
+            launch<measured_convert_kernel<From, To>>(dim3(static_cast<unsigned>(blocks)), element_threads, rows,
+                                                      columns, whole, element, into);
+    }
+};
 
 }  // namespace
 
@@ -103,12 +132,13 @@ void fold(const FoldArgs<T>& args) {
     for_elements(1, args.columns, FoldBias<T>{args});
 }
 template <class T>
-void narrow(std::int64_t rows, std::int64_t columns, Rows<Compute<T>> in, MutableRows<T> out) {
-    convert(rows, columns, in, out);
+void narrow(std::int64_t rows, std::int64_t columns, Rows<Compute<T>> in, MutableRows<T> out, double* largest) {
+    const Conversion<Compute<T>, T> conversion(rows, columns, in, out);
+    largest ? conversion.run_measured(largest) : conversion.run();
 }
 template <class T>
 void widen(std::int64_t rows, std::int64_t columns, Rows<T> in, MutableRows<Compute<T>> out) {
-    convert(rows, columns, in, out);
+    Conversion<T, Compute<T>>(rows, columns, in, out).run();
 }
 
 #define RC_INSTANTIATE(T)                                                                            \
@@ -117,7 +147,7 @@ void widen(std::int64_t rows, std::int64_t columns, Rows<T> in, MutableRows<Comp
     template void pack_operand<T>(std::int64_t, std::int64_t, Rows<Compute<T>>, T*);                 \
     template void pack_transposed<T>(std::int64_t, std::int64_t, Rows<Compute<T>>, T*);              \
     template void fold(const FoldArgs<T>&);                                                          \
-    template void narrow<T>(std::int64_t, std::int64_t, Rows<Compute<T>>, MutableRows<T>);           \
+    template void narrow<T>(std::int64_t, std::int64_t, Rows<Compute<T>>, MutableRows<T>, double*);  \
     template void widen<T>(std::int64_t, std::int64_t, Rows<T>, MutableRows<Compute<T>>);
 RC_EACH_STORAGE(RC_INSTANTIATE)
 

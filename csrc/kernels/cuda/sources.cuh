@@ -20,9 +20,19 @@ struct Terms {
         for (int i = 0; i < n_sources; ++i) sources[i] = args.sources[i];
         for (int i = 0; i < n_identity; ++i) identity[i] = args.identity[i];
     }
-    template <int n>
-    __device__ __forceinline__ void add_identities(Stretch<Compute<T>, n>& sum, std::int64_t i, std::int64_t j) const {
-        for (int s = 0; s < n_identity; ++s) each(sum, Plus(), read<n>(identity[s], i, j));
+    template <int n, class Kept>
+    __device__ __forceinline__ void add_identities(Stretch<Compute<T>, n>& sum, std::int64_t i, std::int64_t j,
+                                                   const Kept& kept) const {
+        if (n_identity > 0) each(sum, Plus(), kept.template get<n>(identity[0], i, j));
+        for (int s = 1; s < n_identity; ++s) each(sum, Plus(), read<n>(identity[s], i, j));
+    }
+};
+
+// What has been read already of an array that an epilogue reads: nothing.
+struct NothingKept {
+    template <int n, class T>
+    __device__ __forceinline__ Stretch<Compute<T>, n> get(const Rows<T>& rows, std::int64_t i, std::int64_t j) const {
+        return read<n>(rows, i, j);
     }
 };
 
@@ -74,8 +84,10 @@ private:
     const T* panel_at_ = nullptr;
 };
 
-// Σ A·W for one tile a block, and then `Epilogue`, which has the operation's `args` and: finish(sums, terms, i, j,
-// largest), what becomes of the sums at row i from column j on, and of the thread's largest result.
+// Σ A·W for one tile a block, and then `Epilogue`, which has the operation's `args` and says what becomes of the sums
+// at row i from column j on: add(sums, terms, i, j, kept), add_branch(sums, i, j, kept) and finish(sums, i, j, largest,
+// kept), and with the last what becomes of the thread's largest result. Each reads one array above all, which may have
+// been read already: the first skip, `branch()` and `last()`.
 template <class T, int most, class Epilogue>
 __global__ void __launch_bounds__(tile_threads)
     sum_kernel(const __grid_constant__ Epilogue epilogue, const __grid_constant__ Terms<T, most> terms) {
@@ -88,8 +100,11 @@ __global__ void __launch_bounds__(tile_threads)
     LargestResult<T> largest;
     for_tile([&](int row, int column) {
         const std::int64_t i = first_row + row, j = panel * panel_width + column;
-        if (i < rows && j < columns)
-            epilogue.finish(Stretch<Compute<T>, 1>{{memory.sums[row][column]}}, terms, i, j, largest);
+        if (i >= rows || j >= columns) return;
+        Stretch<Compute<T>, 1> sums{{memory.sums[row][column]}};
+        epilogue.add(sums, terms, i, j, NothingKept());
+        epilogue.add_branch(sums, i, j, NothingKept());
+        epilogue.finish(sums, i, j, largest, NothingKept());
     });
     largest.keep(epilogue.args.largest);
 }

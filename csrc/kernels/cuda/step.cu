@@ -51,7 +51,7 @@ __device__ __forceinline__ double sum_terms(std::int64_t size, double (&memory)[
 template <class T>
 __global__ void __launch_bounds__(threads, 1) conclude_kernel(const __grid_constant__ ConcludeArgs<T> args) {
     __shared__ double memory[threads];
-    const double loss = sum_terms(args.rows, memory, [&](std::int64_t i) { return args.row_loss[i]; });
+    const double loss = sum_terms(args.n_losses, memory, [&](std::int64_t i) { return args.losses[i]; });
     if (threadIdx.x == 0) conclude_batch(args, loss);
 }
 

@@ -46,7 +46,8 @@ constexpr KernelTable<T> table = {panel_width,
                                   longest_chain<T>,
                                   backward_all_weights<T>,
                                   keeps_largest,
-                                  square_parts};
+                                  square_parts,
+                                  loss_rows};
 
 }  // namespace
 

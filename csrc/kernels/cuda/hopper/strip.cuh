@@ -1,7 +1,6 @@
-// What a thread finishes of a tile where nearly everything is as in nearly every layer: eight columns of every second
-// of its warp's 16 rows. What it needs of global memory is asked for before the sums are waited for, all of it before
-// the first is used, and kept in registers until then: a warpgroup that waited for memory row by row would take longer
-// than the products of a thousand terms.
+// What a thread finishes of a tile: eight columns of every second of its warp's 16 rows. What it needs of global memory
+// is asked for ahead, of several rows before the first is used, and kept in registers until then: a warpgroup that
+// waited for memory row by row would take longer than the products of a thousand terms.
 #pragma once
 
 #include "kernels/cuda/hopper/tile.cuh"
@@ -30,20 +29,20 @@ public:
                                      std::int64_t columns)
         : row_in_tile_(first_row_of_warp() + lane() / across),
           column_in_tile_(lane() % across * width),
-          i_(first_row + row_in_tile_),
-          j_(first_column + column_in_tile_) {
-        const std::int64_t left = j_ < columns ? (rows - i_ + apart - 1) / apart : 0;
-        exist_ = left < count ? static_cast<int>(left) : int{count};
-    }
+          i_(static_cast<std::int32_t>(first_row) + row_in_tile_),
+          j_(static_cast<std::int32_t>(first_column) + column_in_tile_),
+          exist_(j_ <= columns - width ? (static_cast<std::int32_t>(rows) - i_ + apart - 1) / apart : 0) {}
 
+    // Of all eight columns. A row may be there where they are not.
     __device__ __forceinline__ bool has(int v) const { return v < exist_; }
+    __device__ __forceinline__ std::int64_t row(int v) const { return std::int64_t{i_} + v * apart; }
     __device__ __forceinline__ bool has_any() const { return has(0); }
     __device__ __forceinline__ std::int64_t column() const { return j_; }
 
     // Where there are none, `otherwise`.
     __device__ __forceinline__ void read(const Rows<bfloat16>& from, std::uint32_t otherwise,
                                          Words (&words)[count]) const {
-        const bfloat16* at = from.data + i_ * from.stride + j_;
+        const bfloat16* at = from.data + row(0) * from.stride + j_;
 #pragma unroll
         for (int v = 0; v < count; ++v, at += apart * from.stride) {
             words[v] = {{otherwise, otherwise, otherwise, otherwise}};
@@ -58,19 +57,31 @@ public:
         for (int c = 0; c < width; ++c) nothing.at[c] = -0.0f;
         return nothing;
     }
+    __device__ __forceinline__ Shared place(Shared left, int v) const {
+        return place_of_sum(left, row_in_tile_ + v * apart, column_in_tile_);
+    }
     __device__ __forceinline__ Stretch<float, width> sums(Shared left, int v) const {
         Stretch<float, width> x;
-        load_stretch(place_of_sum(left, row_in_tile_ + v * apart, column_in_tile_), x);
+        load_stretch(place(left, v), x);
         return x;
     }
     __device__ __forceinline__ bfloat16* place(const MutableRows<bfloat16>& to) const {
-        return to.data + i_ * to.stride + j_;
+        return to.data + row(0) * to.stride + j_;
     }
 
 private:
     const int row_in_tile_, column_in_tile_;
-    const std::int64_t i_, j_;  // of the first row
-    int exist_;                 // rows that are there
+    const std::int32_t i_, j_;  // of the first row; there are fewer than 2³¹
+    const int exist_;           // rows that are there, the thread's and those behind them
+};
+
+// Of a stretch's row, what was read ahead.
+struct KeptWords {
+    const Words& words;
+    template <int n>
+    __device__ __forceinline__ Stretch<float, n> get(const Rows<bfloat16>&, std::int64_t, std::int64_t) const {
+        return numbers_of(words);
+    }
 };
 
 }  // namespace hopper

@@ -91,8 +91,8 @@ __device__ __forceinline__ void multiply_tiles(const TileShared& shared, std::in
     }
 }
 
-// Of nearly every layer: `Epilogue` has `ahead`, what it keeps of a strip's global memory, and `finish` for one of its
-// stretches. The results' largest magnitudes are kept at even columns and at odd ones, as the bits of bfloat16.
+// Of nearly every layer: `Epilogue` has `ahead`, what it keeps of a strip's global memory, and `finish_usual` for one
+// of its stretches. The results' largest magnitudes are kept at even columns and at odd ones, as the bits of bfloat16.
 template <int most, class Epilogue>
 __device__ __forceinline__ void finish_usual_tiles(const TileShared& shared, const Epilogue& epilogue,
                                                    const Terms<bfloat16, most>& terms, Tiles tiles) {
@@ -106,7 +106,7 @@ __device__ __forceinline__ void finish_usual_tiles(const TileShared& shared, con
         left.begin_emptying(turn);
 #pragma unroll
         for (int v = 0; v < Strip::count; ++v, to += Strip::apart * out.stride) {
-            const Words results = words_of(epilogue.finish(strip.sums(shared.left, v), ahead, v));
+            const Words results = words_of(epilogue.finish_usual(strip.sums(shared.left, v), ahead, v));
             if (!strip.has(v)) continue;
             write_words(to, results.at);
 #pragma unroll
@@ -117,7 +117,23 @@ __device__ __forceinline__ void finish_usual_tiles(const TileShared& shared, con
     keep_largest_of_pair(largest, epilogue.args.largest);
 }
 
-// `whole`: everything that the epilogue touches lies on boundaries of 16 bytes, and so do stretches of 8 columns.
+// visit(v, words of row v) for a strip's rows, in a loop, as an epilogue is long: what has been read ahead moves to
+// where the loop looks for it. `begin` is called when all of it has been asked for.
+template <class Begin, class Visit>
+__device__ __forceinline__ void visit_strip(const Strip& strip, const Rows<bfloat16>& from, Begin begin, Visit visit) {
+    Words words[Strip::count];
+    strip.read(from, 0, words);
+    begin();
+#pragma unroll 1
+    for (int v = 0; v < Strip::count; ++v) {
+        visit(v, words[0]);
+#pragma unroll
+        for (int k = 0; k + 1 < Strip::count; ++k) words[k] = words[k + 1];
+    }
+}
+
+// `whole`: everything that the epilogue touches lies on boundaries of 16 bytes, and so do stretches of 8 columns. Sums
+// go back to shared memory between the epilogue's parts, so that what is kept of an array is out of the next one's way.
 template <int most, class Epilogue>
 __device__ __forceinline__ void finish_tiles(const TileShared& shared, const Epilogue& epilogue,
                                              const Terms<bfloat16, most>& terms, bool whole, Tiles tiles) {
@@ -125,22 +141,43 @@ __device__ __forceinline__ void finish_tiles(const TileShared& shared, const Epi
     const Handover left = shared.handover(half_of_group());
     LargestResult<bfloat16> largest;
     for (Place turn; tiles.exists(); tiles.advance()) {
-        const std::int64_t first_row = tiles.first_row(), first_column = tiles.first_column();
-        left.begin_emptying(turn);
-        visit_rows(shared.left, [&](int row, int column, Shared at) {
-            const std::int64_t i = first_row + row, j = first_column + column;
-            if (i >= rows) return;
-            if (whole && j + 8 <= columns) {
-                Stretch<float, 8> sums;
-                load_stretch(at, sums);
-                epilogue.finish(sums, terms, i, j, largest);
-            } else {
+        const Strip strip(tiles.first_row(), tiles.first_column(), rows, whole ? columns : 0);
+        const std::int64_t j = strip.column();
+        const auto change = [&](int v, auto part) {
+            const Shared at = strip.place(shared.left, v);
+            Stretch<float, Strip::width> sums = strip.sums(shared.left, v);
+            part(sums);
+            store_stretch(at, sums);
+        };
+        visit_strip(
+            strip, terms.n_identity > 0 ? terms.identity[0] : Rows<bfloat16>(), [&] { left.begin_emptying(turn); },
+            [&](int v, const Words& words) {
+                const std::int64_t i = strip.row(v);
+                if (strip.has(v)) {
+                    change(v, [&](auto& sums) { epilogue.add(sums, terms, i, j, KeptWords{words}); });
+                } else if (i < rows) {
 #pragma unroll 1
-                for (int c = 0; c < 8 && j + c < columns; ++c)
-                    epilogue.finish(Stretch<float, 1>{{load(at + 4 * static_cast<std::uint32_t>(c))}}, terms, i, j + c,
-                                    largest);
-            }
-        });
+                    for (int c = 0; c < Strip::width && j + c < columns; ++c) {
+                        Stretch<float, 1> sum{{load(strip.place(shared.left, v) + 4 * static_cast<std::uint32_t>(c))}};
+                        epilogue.add(sum, terms, i, j + c, NothingKept());
+                        epilogue.add_branch(sum, i, j + c, NothingKept());
+                        epilogue.finish(sum, i, j + c, largest, NothingKept());
+                    }
+                }
+            });
+        if (epilogue.branch().data)
+            visit_strip(
+                strip, epilogue.branch(), [] {},
+                [&](int v, const Words& words) {
+                    if (strip.has(v))
+                        change(v, [&](auto& sums) { epilogue.add_branch(sums, strip.row(v), j, KeptWords{words}); });
+                });
+        visit_strip(
+            strip, epilogue.last(), [] {},
+            [&](int v, const Words& words) {
+                if (strip.has(v))
+                    epilogue.finish(strip.sums(shared.left, v), strip.row(v), j, largest, KeptWords{words});
+            });
         left.end_emptying(turn);
     }
     largest.keep(epilogue.args.largest);
