@@ -126,6 +126,18 @@ def test_small_integers_are_exact(device, rows, width, dtype):
     np.testing.assert_allclose(net.parameters()["1.weight"], w + x.sum(axis=0)[:, None], rtol=4e-3, atol=4e-3)
 
 
+def test_norms_of_more_rows_than_one_launch_takes(device):
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((8200, 2)), rng.integers(0, 2, 8200)
+    layers = [rc.Layer(2, norm="batch"), rc.Layer(2, norm="batch", skips={2: "identity"}), rc.Layer(2, activation=None)]
+    trainers = [rc.Trainer(rc.Network(2, layers, dtype="float64", device=where)) for where in ("cpu", device)]
+    for trainer in trainers:
+        trainer.step(x, y)
+    here, there = map(everything, trainers)
+    for name in here:
+        np.testing.assert_allclose(there[name], here[name], rtol=1e-10, atol=1e-13, err_msg=name)
+
+
 @pytest.mark.parametrize("options", [{"clip_norm": 0.1}, {"accumulate": 3}, {"clip_norm": 0.1, "accumulate": 2}])
 def test_clipping_and_accumulation(device, options):
     x, y = problem("float64")

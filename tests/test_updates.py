@@ -40,6 +40,19 @@ def test_one_step(ours, settings):
     assert np.array_equal(net.buffers()["2.skip.2.weight"], buffers["2.skip.2.weight"])
 
 
+def test_every_norm_of_many_is_updated(place):
+    layers = [rc.Layer(4, norm="batch", activation="tanh") for _ in range(70)] + [rc.Layer(2, activation=None)]
+    net = rc.Network(3, layers, device=place)
+    before = {**net.parameters(), **net.buffers()}
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((20, 3)).astype("float32"), rng.integers(0, 2, 20)
+    rc.Trainer(net, optimizer=rc.SGD(lr=1e-3, momentum=0.0)).step(x, y)
+    after = {**net.parameters(), **net.buffers()}
+    norms = [name for name in before if "norm" in name or "running" in name]
+    assert len(norms) == 4 * 70
+    assert [name for name in norms if np.array_equal(before[name], after[name])] == []
+
+
 def test_descent_and_gradients_taken_first():
     rng = np.random.default_rng(1)
     x, w, b = rng.standard_normal((5, 4)), rng.standard_normal((4, 3)), rng.standard_normal(3)

@@ -14,11 +14,12 @@ namespace resnetcore {
 template <class T>
 RC_HD void set_coefficients(const NormCoefficients<T>& out, std::int64_t j, double mean, double variance,
                             const Compute<T>* weight, const Compute<T>* bias) {
+    const Compute<T> own_weight = weight[j], own_bias = bias[j];  // first: they take longer than what follows
     const double inverse = inverse_deviation(variance);
     out.mean[j] = static_cast<Compute<T>>(mean);
     out.inverse_deviation[j] = static_cast<Compute<T>>(inverse);
-    out.scale[j] = static_cast<Compute<T>>(static_cast<double>(weight[j]) * inverse);
-    out.shift[j] = bias[j];
+    out.scale[j] = static_cast<Compute<T>>(static_cast<double>(own_weight) * inverse);
+    out.shift[j] = own_bias;
 }
 
 // Where a row's gradient is made: at its place, or where it waits to be rounded. Null where there is none.
@@ -48,24 +49,21 @@ RC_HD double loss_of_row(const LossArgs<T>& args, std::int64_t i) {
     return args.row_loss[i] = is_class ? scale * loss : std::numeric_limits<double>::quiet_NaN();
 }
 
-// Biased variance in the batch, unbiased in the running statistics (Ioffe & Szegedy 2015, algorithm 2).
+// From column j's moments of all rows. Biased variance in the batch, unbiased in the running statistics (Ioffe &
+// Szegedy 2015, algorithm 2).
 template <class T>
-RC_HD void combine_moments_of_column(const CombineMomentsArgs<T>& args, std::int64_t j) {
+RC_HD void finish_moments(const CombineMomentsArgs<T>& args, std::int64_t j, const ColumnMoments& all) {
     const double n = static_cast<double>(args.sums.rows);
-    const ColumnMoments all = combine_chunks(args.sums, j);
+    const Compute<T> running_mean = args.running_mean[j], running_var = args.running_var[j];
     set_coefficients(args.out, j, all.mean, all.squares / n, args.weight, args.bias);
-    args.next_mean[j] = carry_on(args.running_mean[j], all.mean);
-    args.next_var[j] = carry_on(args.running_var[j], all.squares / (n - 1));
+    args.next_mean[j] = carry_on(running_mean, all.mean);
+    args.next_var[j] = carry_on(running_var, all.squares / (n - 1));
 }
 
+// From column j's Σ d and Σ d·x̂ of all rows.
 template <class T>
-RC_HD void combine_norm_sums_of_column(const CombineNormSumsArgs<T>& args, std::int64_t j) {
+RC_HD void finish_norm_sums(const CombineNormSumsArgs<T>& args, std::int64_t j, double sum, double sum_xhat) {
     const double n = static_cast<double>(args.sums.rows);
-    double sum = 0, sum_xhat = 0;
-    for (std::int64_t c = 0; c < args.sums.chunks(); ++c) {
-        sum += static_cast<double>(args.sums.first(c)[j]);
-        sum_xhat += static_cast<double>(args.sums.second(c)[j]);
-    }
     args.mean_d[j] = static_cast<Compute<T>>(args.frozen ? 0 : sum / n);
     args.mean_dx[j] = static_cast<Compute<T>>(args.frozen ? 0 : sum_xhat / n);
     args.d_bias[j] = (args.accumulate ? args.d_bias[j] : 0) + static_cast<Compute<T>>(sum);

@@ -260,7 +260,10 @@ struct PartialSums {
     RC_HD Compute<T>* first(std::int64_t index) const { return data + 2 * index * width; }
     RC_HD Compute<T>* second(std::int64_t index) const { return first(index) + width; }
     RC_HD std::int64_t chunks() const { return (rows + chunk - 1) / chunk; }
-    RC_HD std::int64_t rows_of(std::int64_t index) const { return index + 1 < chunks() ? chunk : rows - index * chunk; }
+    RC_HD std::int64_t rows_of(std::int64_t index) const {
+        const std::int64_t left = rows - index * chunk;
+        return left < chunk ? left : chunk;
+    }
 };
 
 // Column moments of some chunks of rows: first: mean[j], second: m2[j] = Σ (x − mean[j])². `sums` are those of the
@@ -533,6 +536,12 @@ struct KernelTable {
     void (*backward_all_weights)(const BackwardWeightsArgs<T>* calls, std::int64_t count) = nullptr;
     // Whether those that have a `largest` keep it where they are asked to; else they leave it alone.
     bool keeps_largest = false;
+    // Batch normalisation of a whole batch in one call each way, where it has no more rows than this, which is never so
+    // where it is 0: `moments` of branch.z, `combine_moments` and `forward`; `norm_sums`, `combine_norm_sums` and
+    // `norm_backward`. Of the combining calls' arguments the chunks are not read, and the columns are all.
+    std::int64_t joined_rows = 0;
+    void (*apply_norm)(const CombineMomentsArgs<T>&, const ForwardArgs<T>&) = nullptr;
+    void (*undo_norm)(const CombineNormSumsArgs<T>&, const NormBackwardArgs<T>&) = nullptr;
     int square_parts = 1;  // numbers that `squares` leaves of an array
     int loss_rows = 1;     // rows whose losses `loss` adds up; 1: it does not
 };

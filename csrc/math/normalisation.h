@@ -17,19 +17,17 @@ struct ColumnMoments {
     double squares = 0;  // Σ (x − mean)²
 };
 
-// Chan, Golub & LeVeque 1979: the chunks' means and squared deviations of column j into those of all rows. `Sums` is
-// PartialSums (kernels/ops.h).
+// Chan, Golub & LeVeque 1979: the chunks' means and squared deviations of column j into those of all rows: Σ of the one
+// over the chunks is the number of rows times the mean, Σ of the other the squares. `Sums` is PartialSums
+// (kernels/ops.h).
 template <class Sums>
-RC_HD ColumnMoments combine_chunks(const Sums& sums, std::int64_t j) {
-    ColumnMoments all;
-    for (std::int64_t c = 0; c < sums.chunks(); ++c)
-        all.mean += static_cast<double>(sums.rows_of(c)) * static_cast<double>(sums.first(c)[j]);
-    all.mean /= static_cast<double>(sums.rows);
-    for (std::int64_t c = 0; c < sums.chunks(); ++c) {
-        const double apart = static_cast<double>(sums.first(c)[j]) - all.mean;
-        all.squares += static_cast<double>(sums.second(c)[j]) + static_cast<double>(sums.rows_of(c)) * apart * apart;
-    }
-    return all;
+RC_HD double weighted_mean(const Sums& sums, std::int64_t chunk, std::int64_t j) {
+    return static_cast<double>(sums.rows_of(chunk)) * static_cast<double>(sums.first(chunk)[j]);
+}
+template <class Sums>
+RC_HD double shifted_squares(const Sums& sums, std::int64_t chunk, std::int64_t j, double mean) {
+    const double apart = static_cast<double>(sums.first(chunk)[j]) - mean;
+    return static_cast<double>(sums.second(chunk)[j]) + static_cast<double>(sums.rows_of(chunk)) * apart * apart;
 }
 
 // What is added to a running statistic has weight `norm_momentum`.

@@ -1,6 +1,7 @@
 #include "runtime/executor.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "math/step.h"
 #include "runtime/tiles.h"
@@ -11,6 +12,7 @@ BatchExecutor<T>::BatchExecutor(Plan plan, Device& device, ParameterStore<T>& st
                                 const std::vector<Folded<T>>* folded, std::int64_t weight_bytes)
     : plan_(std::move(plan)),
       device_(device),
+      kernels_(device.kernels<T>()),
       store_(store),
       norms_(norms),
       folded_(folded),
@@ -69,6 +71,8 @@ void BatchExecutor<T>::run_phases(Team& team, const Frame<T>& batch, GradientSin
     StepRunner<T>& runner = *runners_[team.rank()];
     // Whoever is given a gradient gives back what it makes of it: there is no update that could overflow.
     const bool measured = plan_.backward_phase == 0;
+    const bool joins = batch.rows <= kernels_.joined_rows;  // never on the host
+    std::size_t ahead = 0;                                  // steps of the next phase that are done
     for (std::size_t p = first; p < last; ++p) {
         const Phase& phase = plan_.phases[p];
         const PartialSums<T> sums = sums_of(phase, batch.rows);
@@ -78,24 +82,29 @@ void BatchExecutor<T>::run_phases(Team& team, const Frame<T>& batch, GradientSin
             const Frame<T> frame = plan_.tile_local ? tile_frame(whole, begin, end, team.rank()) : whole;
             if (plan_.tile_local) end -= begin, begin = 0;
             if (measured && p == 0 && computes_itself<T>) runner.measure(0, frame, begin, end);
-            for (std::size_t s = 0; s < phase.steps.size();) {
-                if (const std::size_t done = runner.run_chain(p, s, frame, begin, end, measured)) {
-                    s += done;
+            for (std::size_t s = std::exchange(ahead, 0); s < phase.steps.size();) {
+                if (const std::size_t links = runner.run_chain(p, s, frame, begin, end, measured)) {
+                    s += links;
                     continue;
                 }
-                const Step& step = phase.steps[s++];
+                const bool with_sums = joins && ends_in_sums(phase) && s + 1 == phase.steps.size();
+                const Step& step = with_sums ? plan_.phases[p + 1].steps[ahead++] : phase.steps[s];
+                ++s;
                 if (step.kind == StepKind::weights) {
                     add_share(team, step, frame, begin, end, tile, *sink);
                     continue;
                 }
-                runner.run(step, frame, begin, end, measured, &sums);
+                if (with_sums)
+                    runner.run_with_sums(step, frame, batch.rows, measured);
+                else
+                    runner.run(step, frame, begin, end, measured, &sums);
                 if (!computes_itself<T> && frame.output >= 0 && step.out == frame.output)
                     runner.copy(frame.output, frame, begin, end, frame.output_rows);
             }
             if (frame.outputs.data && p + 1 == last) runner.copy(plan_.output, frame, begin, end, frame.outputs);
         }
         team.barrier();
-        if (ends_in_sums(phase)) {
+        if (ends_in_sums(phase) && !joins) {
             finish(team, phase.steps.back(), sums, batch.continues);
             team.barrier();
         }
@@ -137,10 +146,10 @@ void BatchExecutor<T>::finish(Team& team, const Step& last, const PartialSums<T>
     const std::int64_t begin = last.width * team.rank() / team.size();
     const std::int64_t end = last.width * (team.rank() + 1) / team.size();
     Norm<T>& norm = norms_.of_layer(last.branch.norm);
-    if (last.kind == StepKind::moments)
-        norms_.combine_moments(norm, sums, begin, end, continues);
-    else
-        norms_.combine_gradient(norm, sums, begin, end, continues);
+    if (last.kind == StepKind::norm_sums)
+        kernels_.combine_norm_sums(norms_.from_norm_sums(norm, sums, begin, end, continues));
+    else if (!norms_.frozen())
+        kernels_.combine_moments(norms_.from_moments(norm, sums, begin, end, continues));
 }
 
 template <class T>

@@ -68,6 +68,7 @@ private:
 
     const Plan plan_;
     Device& device_;
+    const KernelTable<T>& kernels_;
     ParameterStore<T>& store_;
     Norms<T>& norms_;
     const std::vector<Folded<T>>* folded_;

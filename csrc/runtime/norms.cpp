@@ -44,22 +44,33 @@ void Norms<T>::commit_running_statistics(const Outcome* permission) {
 }
 
 template <class T>
-void Norms<T>::combine_moments(Norm<T>& norm, const PartialSums<T>& sums, std::int64_t begin, std::int64_t end,
-                               bool continues) {
-    if (frozen_) return;
+CombineMomentsArgs<T> Norms<T>::from_moments(Norm<T>& norm, const PartialSums<T>& sums, std::int64_t begin,
+                                             std::int64_t end, bool continues) {
     const LayerParameters& own = *norm.parameters;
-    kernels_.combine_moments({begin, end, sums, store_.values(own.norm_weight), store_.values(own.norm_bias),
-                              norm.coefficients(),
-                              continues ? norm.next_mean.data() : store_.values(own.running_mean),
-                              continues ? norm.next_var.data() : store_.values(own.running_var), norm.next_mean.data(),
-                              norm.next_var.data()});
+    return {begin,
+            end,
+            sums,
+            store_.values(own.norm_weight),
+            store_.values(own.norm_bias),
+            norm.coefficients(),
+            continues ? norm.next_mean.data() : store_.values(own.running_mean),
+            continues ? norm.next_var.data() : store_.values(own.running_var),
+            norm.next_mean.data(),
+            norm.next_var.data()};
 }
 
 template <class T>
-void Norms<T>::combine_gradient(Norm<T>& norm, const PartialSums<T>& sums, std::int64_t begin, std::int64_t end,
-                                bool continues) {
-    kernels_.combine_norm_sums({begin, end, sums, frozen_, continues, norm.mean_d.data(), norm.mean_dx.data(),
-                                norm.d_weight.data(), norm.d_bias.data()});
+CombineNormSumsArgs<T> Norms<T>::from_norm_sums(Norm<T>& norm, const PartialSums<T>& sums, std::int64_t begin,
+                                                std::int64_t end, bool continues) {
+    return {begin,
+            end,
+            sums,
+            frozen_,
+            continues,
+            norm.mean_d.data(),
+            norm.mean_dx.data(),
+            norm.d_weight.data(),
+            norm.d_bias.data()};
 }
 
 template class Norms<float>;

@@ -37,12 +37,12 @@ public:
     void freeze() { frozen_ = true; }
     bool frozen() const { return frozen_; }
 
-    // Columns [begin, end) of a finished phase. The first micro-batch of a step carries on the running statistics and
-    // sets the gradients; one that `continues` goes on with what those before it have made of both.
-    void combine_moments(Norm<T>& norm, const PartialSums<T>& sums, std::int64_t begin, std::int64_t end,
-                         bool continues);
-    void combine_gradient(Norm<T>& norm, const PartialSums<T>& sums, std::int64_t begin, std::int64_t end,
-                          bool continues);
+    // What columns [begin, end) of a finished phase become. The first micro-batch of a step carries on the running
+    // statistics and sets the gradients; one that `continues` goes on with what those before it have made of both.
+    CombineMomentsArgs<T> from_moments(Norm<T>& norm, const PartialSums<T>& sums, std::int64_t begin, std::int64_t end,
+                                       bool continues);
+    CombineNormSumsArgs<T> from_norm_sums(Norm<T>& norm, const PartialSums<T>& sums, std::int64_t begin,
+                                          std::int64_t end, bool continues);
 
 private:
     ParameterStore<T>& store_;

@@ -101,7 +101,7 @@ bool StepRunner<T>::run_kernel(const Step& step, const Frame<T>& frame, std::int
             forget_terms();
             return run_measured(kernels_.backward_data, backward_data(step, frame, begin, end));
         case StepKind::moments:
-            moments(step, frame, begin, end, *sums);
+            if (!norms_.frozen()) moments(step, frame, begin, end, *sums);
             break;
         case StepKind::norm_sums:
             norm_sums(step, frame, begin, end, *sums);
@@ -120,6 +120,26 @@ bool StepRunner<T>::run_kernel(const Step& step, const Frame<T>& frame, std::int
             break;  // the executor's, which knows whose turn it is
     }
     return false;
+}
+
+template <class T>
+void StepRunner<T>::run_with_sums(const Step& step, const Frame<T>& frame, std::int64_t rows, bool measured) {
+    const bool forward_step = step.kind == StepKind::forward;
+    if (forward_step && norms_.frozen()) return run(step, frame, 0, rows, measured);
+    Norm<T>& norm = norms_.of_layer(step.branch.norm);
+    const PartialSums<T> all{nullptr, step.width, rows, rows};
+    double* const into = measured ? largest(step.out) : nullptr;
+    if (forward_step) {
+        forget_terms();
+        ForwardArgs<T> args = forward(step, frame, 0, rows);
+        args.largest = into;
+        kernels_.apply_norm(norms_.from_moments(norm, all, 0, step.width, frame.continues), args);
+    } else {
+        NormBackwardArgs<T> args = norm_backward(step, frame, 0, rows);
+        args.largest = into;
+        kernels_.undo_norm(norms_.from_norm_sums(norm, all, 0, step.width, frame.continues), args);
+    }
+    if (into && !kernels_.keeps_largest) measure(step.out, frame, 0, rows);
 }
 
 template <class T>

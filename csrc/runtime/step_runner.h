@@ -63,6 +63,9 @@ public:
     void run(const Step& step, const Frame<T>& frame, std::int64_t begin, std::int64_t end, bool measured = false,
              const PartialSums<T>* sums = nullptr);
 
+    // A step after a norm's column sums, and these, in one call; of all rows of a batch that the device so `joins`.
+    void run_with_sums(const Step& step, const Frame<T>& frame, std::int64_t rows, bool measured);
+
     // A forward step on rows [0, end), by one of `threads` that share the arena: its share of the columns.
     void run_columns(const Step& step, const Frame<T>& frame, std::int64_t end, int thread, int threads);
 

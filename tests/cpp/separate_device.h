@@ -67,11 +67,11 @@ public:
     }
     void copy(void* to, const void* from, std::size_t bytes) override {
         require_own(to), require_own(from);
-        if (refuses_copies) throw DeviceError("SeparateDevice: told to refuse copies");
         later([=] { std::memcpy(to, from, bytes); });
     }
     void clear(void* memory, std::size_t bytes) override {
         require_own(memory);
+        if (failing_clear > 0 && --failing_clear == 0) throw DeviceError("SeparateDevice: told to refuse to clear");
         later([=] { std::memset(memory, 0, bytes); });
     }
     void synchronize() override {
@@ -159,9 +159,9 @@ public:
 
     std::size_t limit = SIZE_MAX;  // of one allocation
     int failing_wait = 0;          // the next that raises an error, counted from 1
+    int failing_clear = 0;         // likewise
     bool records = true;
-    bool loses_work = true;  // what waits for it is not done
-    bool refuses_copies = false;
+    bool loses_work = true;          // what waits for it is not done
     std::function<void()> at_fetch;  // called where one is asked for
     bool is_idle() const { return waiting_.empty(); }
     int downloads = 0, waits = 0, plays = 0;

@@ -409,6 +409,8 @@ void nothing_runs_after_a_launch_that_failed() {
     CommitArgs<float> commit;
     commit.vectors[commit.count++] = {7, from.data(), to.data()};
     ForwardArgs<float> impossible;
+    const Source<float> nothing;
+    impossible.sources = &nothing, impossible.n_sources = 1;
     impossible.rows = 1, impossible.columns = std::int64_t{65536} * k.panel;
     k.forward(impossible);
     k.commit(commit);

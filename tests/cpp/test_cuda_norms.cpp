@@ -1,6 +1,9 @@
 // Batch normalisation on a CUDA device against plain loops in double: chunks of rows, what becomes of their sums, the
 // backward, and a norm folded into a weight.
+#include <memory>
+
 #include "device_matrix.h"
+#include "math/activation.h"
 #include "math/normalisation.h"
 
 using namespace resnetcore;
@@ -57,25 +60,33 @@ struct Case {
                 check("squares", partial, 2 * c + 1, j, squares, 4 * squares + 1e-2);
             }
     }
-    void combine() {
+    template <class Work>
+    void check_combined(Work work) {
         const bool in_place = either();
         DeviceMatrix<C> running_mean(1, columns, Fill::reals), running_var(1, columns, Fill::reals);
         DeviceMatrix<C> next_mean(1, columns, Fill::reals), next_var(1, columns, Fill::reals);
-        CombineMomentsArgs<T> args{0,           columns,        sums(),           weight.data(),
-                                   bias.data(), coefficients(), running_mean.data(), running_var.data(),
-                                   next_mean.data(), next_var.data()};
+        CombineMomentsArgs<T> args{0,
+                                   columns,
+                                   sums(),
+                                   weight.data(),
+                                   bias.data(),
+                                   coefficients(),
+                                   running_mean.data(),
+                                   running_var.data(),
+                                   next_mean.data(),
+                                   next_var.data()};
         if (in_place) args.running_mean = next_mean.data(), args.running_var = next_var.data();
         const std::vector<C> mean_before = in_place ? next_mean.host : running_mean.host,
                              var_before = in_place ? next_var.host : running_var.host;
-        args.end = columns / 2;
-        k.combine_moments(args);
-        args.begin = columns / 2, args.end = columns;
-        k.combine_moments(args);
+        args.end = columns;
+        work(args);
         for (DeviceMatrix<C>* array : {&mean, &inverse, &scale, &shift, &next_mean, &next_var}) array->download();
         for (std::int64_t j = 0; j < columns; ++j) {
-            double exact = 0, squares = 0;
-            for (std::int64_t i = 0; i < rows; ++i) exact += z.at(i, j) / static_cast<double>(rows);
-            for (std::int64_t i = 0; i < rows; ++i) squares += (z.at(i, j) - exact) * (z.at(i, j) - exact);
+            long double sum = 0, of_squares = 0;
+            for (std::int64_t i = 0; i < rows; ++i) sum += z.at(i, j);
+            const long double center = sum / rows;
+            for (std::int64_t i = 0; i < rows; ++i) of_squares += (z.at(i, j) - center) * (z.at(i, j) - center);
+            const double exact = static_cast<double>(center), squares = static_cast<double>(of_squares);
             const double n = static_cast<double>(rows), deviation = std::sqrt(squares / n + 1e-5);
             check("batch mean", mean, 0, j, exact, 64);
             check("inverse deviation", inverse, 0, j, 1 / deviation, 8 / deviation + 1e-3 / (squares / n + 1e-5));
@@ -87,38 +98,109 @@ struct Case {
                 check("running variance", next_var, 0, j, 0.9 * variance + 0.1 * squares / (n - 1), 4 + squares / n);
         }
     }
+    void combine() {
+        check_combined([&](CombineMomentsArgs<T> args) {
+            args.end = columns / 2;
+            k.combine_moments(args);
+            args.begin = columns / 2, args.end = columns;
+            k.combine_moments(args);
+        });
+    }
+    // In one call with the step that follows, which does with the coefficients what it does by itself.
+    void apply_norm(int skips, bool product) {
+        std::vector<std::unique_ptr<DeviceMatrix<T>>> skip;
+        std::vector<Rows<T>> identity;
+        for (int i = 0; i < skips; ++i) {
+            skip.push_back(std::make_unique<DeviceMatrix<T>>(rows, columns, Fill::reals, gap(columns, 4)));
+            identity.push_back(skip.back()->view());
+        }
+        const std::int64_t inner = 3;
+        DeviceMatrix<T> a(rows, inner, Fill::reals, gap(inner, 1)),
+            operand(1, operand_size<T>(inner, columns, k.panel), Fill::reals);
+        const Source<T> source{a.view(), operand.data(), inner, nullptr};
+        DeviceMatrix<T> out(rows, columns, Fill::zeros, gap(columns, 5)),
+            alone(rows, columns, Fill::zeros, gap(columns, 5)), argument(rows, columns, Fill::zeros, gap(columns, 6));
+        const OnDevice<double> largest(0.0), largest_alone(0.0);
+        ForwardArgs<T> args;
+        args.rows = rows, args.columns = columns, args.activation = find_activation("relu");
+        args.sources = &source, args.n_sources = product;
+        args.identity = identity.data(), args.n_identity = skips;
+        args.branch.z = z.view(), args.branch.center = mean.data(), args.branch.scale = scale.data();
+        args.branch.shift = shift.data();
+        if (masked) args.branch.mask = mask.view();
+        args.argument = argument.mutable_view(), args.out = out.mutable_view(), args.largest = largest.data();
+        check_combined([&](const CombineMomentsArgs<T>& combine) { k.apply_norm(combine, args); });
+        args.out = alone.mutable_view(), args.argument = {}, args.largest = largest_alone.data();
+        k.forward(args);
+        out.download(), alone.download(), argument.download();
+        CHECK(out.same_bits(alone) && largest.get() == largest_alone.get(), "%s: normalised otherwise", where.c_str());
+        for (std::int64_t i = 0; i < rows; ++i)
+            for (std::int64_t j = 0; j < columns; ++j)
+                CHECK(std::max(0.0, argument.at(i, j)) == out.at(i, j), "%s: the argument of relu", where.c_str());
+    }
     void norm_sums(bool frozen) {
-        NormSumsArgs<T> args{rows, columns, 0, delta.view(), {}, z.view(), mean.data(), inverse.data(), sums()};
-        if (masked) args.mask = mask.view();
-        k.norm_sums(args);
+        check_sums(frozen, [&](const CombineNormSumsArgs<T>& combine) {
+            NormSumsArgs<T> args{rows, columns, 0, delta.view(), {}, z.view(), mean.data(), inverse.data(), sums()};
+            if (masked) args.mask = mask.view();
+            k.norm_sums(args);
+            k.combine_norm_sums(combine);
+        });
+    }
+    void undo_norm(bool frozen) {
+        DeviceMatrix<T> out(rows, columns, Fill::zeros, gap(columns, 5)),
+            alone(rows, columns, Fill::zeros, gap(columns, 5));
+        const OnDevice<double> largest(0.0), largest_alone(0.0);
+        NormBackwardArgs<T> args = backward_args(true);
+        args.out = out.mutable_view(), args.largest = largest.data();
+        check_sums(frozen, [&](const CombineNormSumsArgs<T>& combine) { k.undo_norm(combine, args); });
+        args.out = alone.mutable_view(), args.largest = largest_alone.data();
+        k.norm_backward(args);
+        out.download(), alone.download();
+        double most = 0;
+        for (std::int64_t i = 0; i < rows; ++i)
+            for (std::int64_t j = 0; j < columns; ++j) most = std::max(most, std::fabs(out.at(i, j)));
+        CHECK(out.same_bits(alone), "%s: undone otherwise", where.c_str());
+        CHECK(largest.get() == most && largest_alone.get() == most, "%s: the largest is %g and %g, not %g",
+              where.c_str(), largest.get(), largest_alone.get(), most);
+    }
+    template <class Work>
+    void check_sums(bool frozen, Work work) {
         DeviceMatrix<C> d_weight(1, columns, Fill::reals), d_bias(1, columns, Fill::reals);
         const std::vector<C> weight_before = d_weight.host, bias_before = d_bias.host;
         const bool accumulate = either();
-        k.combine_norm_sums({0, columns, sums(), frozen, accumulate, mean_d.data(), mean_dx.data(), d_weight.data(),
-                             d_bias.data()});
+        work(CombineNormSumsArgs<T>{0, columns, sums(), frozen, accumulate, mean_d.data(), mean_dx.data(),
+                                    d_weight.data(), d_bias.data()});
         for (DeviceMatrix<C>* array : {&mean_d, &mean_dx, &d_weight, &d_bias}) array->download();
         for (std::int64_t j = 0; j < columns; ++j) {
-            double first = 0, second = 0, size = 1;
+            long double first = 0, second = 0;
+            double size = 1;
             for (std::int64_t i = 0; i < rows; ++i)
                 first += d(i, j), second += d(i, j) * xhat(i, j),
                     size += std::fabs(d(i, j) * inverse.at(0, j)) * (64 + std::fabs(z.at(i, j)));
             const double n = static_cast<double>(rows);
-            check("d_bias", d_bias, 0, j, (accumulate ? value_of(bias_before[j]) : 0) + first, size);
-            check("d_weight", d_weight, 0, j, (accumulate ? value_of(weight_before[j]) : 0) + second, size);
-            check("mean_d", mean_d, 0, j, frozen ? 0 : first / n, size / n);
-            check("mean_dx", mean_dx, 0, j, frozen ? 0 : second / n, size / n);
+            check("d_bias", d_bias, 0, j, static_cast<double>((accumulate ? value_of(bias_before[j]) : 0) + first),
+                  size);
+            check("d_weight", d_weight, 0, j,
+                  static_cast<double>((accumulate ? value_of(weight_before[j]) : 0) + second), size);
+            check("mean_d", mean_d, 0, j, frozen ? 0 : static_cast<double>(first / n), size / n);
+            check("mean_dx", mean_dx, 0, j, frozen ? 0 : static_cast<double>(second / n), size / n);
         }
     }
-    void backward(bool normalised) {
-        DeviceMatrix<T> out(rows, columns, Fill::zeros, gap(columns, 5));
+    NormBackwardArgs<T> backward_args(bool normalised) {
         NormBackwardArgs<T> args;
-        args.rows = rows, args.columns = columns, args.delta = delta.view(), args.out = out.mutable_view();
+        args.rows = rows, args.columns = columns, args.delta = delta.view();
         if (masked) args.mask = mask.view();
         if (normalised) {
             args.z = z.view();
             args.mean = mean.data(), args.inverse_deviation = inverse.data(), args.scale = scale.data();
             args.mean_d = mean_d.data(), args.mean_dx = mean_dx.data();
         }
+        return args;
+    }
+    void backward(bool normalised) {
+        DeviceMatrix<T> out(rows, columns, Fill::zeros, gap(columns, 5));
+        NormBackwardArgs<T> args = backward_args(normalised);
+        args.out = out.mutable_view();
         k.norm_backward(args);
         out.download();
         for (std::int64_t i = 0; i < rows; ++i)
@@ -162,22 +244,27 @@ struct Case {
 
 template <class T>
 void run(Gap gap) {
+    const auto each_of = [gap](std::int64_t rows, std::int64_t columns, std::int64_t chunk) {
+        Case<T> one{std::string(type_of<T>()) + " " + std::to_string(rows) + " x " + std::to_string(columns),
+                    rows,
+                    columns,
+                    chunk,
+                    either(),
+                    gap};
+        one.moments();
+        one.combine();
+        one.norm_sums(either());
+        one.backward(false);
+        one.backward(true);
+        for (int skips : {0, 1, 9}) one.apply_norm(skips, false);
+        one.apply_norm(1, true);
+        one.undo_norm(either());
+        one.fold();
+    };
     for (std::int64_t rows : {1, 7, 64, 100})
         for (std::int64_t columns : {1, 63, 64, 130})
-            for (std::int64_t chunk : {8, 64}) {
-                Case<T> one{std::string(type_of<T>()) + " " + std::to_string(rows) + " x " + std::to_string(columns),
-                            rows,
-                            columns,
-                            chunk,
-                            either(),
-                            gap};
-                one.moments();
-                one.combine();
-                one.norm_sums(either());
-                one.backward(false);
-                one.backward(true);
-                one.fold();
-            }
+            for (std::int64_t chunk : {8, 64}) each_of(rows, columns, chunk);
+    each_of(4500, 9, 8);  // several rows, and chunks, for each thread of a block
 }
 
 }  // namespace

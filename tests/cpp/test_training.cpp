@@ -111,15 +111,16 @@ void a_step_is_not_blamed_for_the_next_one() {
     here.begin(careful);
     const double loss = here.training->finish();
     there.begin(careful), there.begin({});
-    device.at_fetch = [&] { device.refuses_copies = true; };  // from the end of the careful step on
+    // After the careful step's end, when what overflowed has been looked for.
+    device.at_fetch = [&] { device.failing_clear = 2; };
     std::string error = error_of(
         [&] { CHECK(there.training->finish() == loss, "the first step's loss is not what it was on the host"); });
     CHECK(error.empty(), "the first step raised '%s'", error.c_str());
-    device.at_fetch = nullptr, device.refuses_copies = false;
+    device.at_fetch = nullptr;
     CHECK(there.training->steps() == 1 && there.training->steps_begun() == 2, "%d and %d", int(there.training->steps()),
           int(there.training->steps_begun()));
-    CHECK(error_of([&] { there.begin({}); }).find("refuse copies") != std::string::npos, "a third step was begun");
-    CHECK(error_of([&] { there.training->finish(); }).find("refuse copies") != std::string::npos,
+    CHECK(error_of([&] { there.begin({}); }).find("refuse to clear") != std::string::npos, "a third step was begun");
+    CHECK(error_of([&] { there.training->finish(); }).find("refuse to clear") != std::string::npos,
           "the second step did not fail");
     CHECK(there.training->steps() == 1 && there.training->steps_begun() == 1, "%d and %d", int(there.training->steps()),
           int(there.training->steps_begun()));
@@ -144,10 +145,9 @@ void nothing_is_under_way_of_a_step_that_could_not_begin() {
     batch.x_there.from = x.data();
     batch.x_there.row_stride = inputs;
     batch.x_there.column_stride = 1;
-    device.refuses_copies = true;
+    device.failing_clear = 1;
     CHECK(!error_of([&] { problem.begin(batch, {}); }).empty(), "it began");
     CHECK(device.is_idle(), "the rows are still to be read");
-    device.refuses_copies = false;
     problem.begin(batch, {});
     problem.training->finish();
     CHECK(problem.training->steps() == 1, "%d steps", int(problem.training->steps()));

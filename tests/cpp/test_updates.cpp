@@ -115,13 +115,13 @@ struct Case {
         // The bias as two vectors.
         UpdateVectorsArgs<T> vectors;
         vectors.optimizer = optimizer, vectors.count = 2;
-        for (UpdatedVector<T>* vector : {&vectors.vectors[0], &vectors.vectors[1]}) {
-            const std::int64_t first = vector == vectors.vectors ? 0 : columns / 3;
-            vector->size = first == 0 ? columns / 3 : columns - first;
-            vector->gradient = bias_gradient.data() + first, vector->slot = weight.bias_slot();
-            vector->hyper = &numbers;
-            vector->slot.value += first;
-            for (T*& state : vector->slot.state) state += first;
+        for (int v = 0; v < 2; ++v) {
+            const std::int64_t first = v * (columns / 3);
+            UpdatedVector<T>& vector = vectors.vectors[v];
+            vector.size = v == 0 ? columns / 3 : columns - first;
+            vector.gradient = bias_gradient.data() + first, vector.slot = weight.bias_slot(), vector.hyper = &numbers;
+            vector.slot.value += first;
+            for (T*& state : vector.slot.state) state += first;
         }
         k.update_vectors(vectors);
     }

@@ -1,4 +1,5 @@
 // residual_forward: sums, then bias, skips, a branch and the activation.
+#include "kernels/cuda/apply_norm.cuh"
 #include "kernels/cuda/hopper/sum.cuh"
 #include "math/activation.h"
 #include "math/normalisation.h"
@@ -81,15 +82,74 @@ struct Forward {
     RC_HD Rows<T> last() const { return {}; }
 };
 
+// A step without a product.
+template <class T>
+struct Epilogue {
+    Forward<T> forward;
+    Terms<T, usual_terms> terms;
+    explicit Epilogue(const ForwardArgs<T>& args) : forward{args}, terms(args) {}
+    static bool holds(const ForwardArgs<T>& args) { return args.n_sources == 0 && args.n_identity <= usual_terms; }
+
+    template <int n>
+    __device__ __forceinline__ void finish(std::int64_t i, std::int64_t j, LargestResult<T>& largest) const {
+        forward.finish(Stretch<Compute<T>, n>{}, terms, i, j, largest);
+    }
+    // What follows a norm's coefficients, for a block of `apply_norm_kernel`.
+    template <int n>
+    __device__ __forceinline__ void operator()(Columns<n>, std::int64_t j) const {
+        LargestResult<T> largest;
+        for (std::int64_t i = threadIdx.x; i < forward.args.rows; i += total_threads) finish<n>(i, j, largest);
+        largest.keep(forward.args.largest);
+    }
+};
+template <class T>
+struct NoEpilogue {
+    template <int n>
+    __device__ void operator()(Columns<n>, std::int64_t) const {}
+};
+
+template <class T>
+__global__ void epilogue_kernel(const __grid_constant__ Epilogue<T> epilogue, bool whole) {
+    const ForwardArgs<T>& args = epilogue.forward.args;
+    LargestResult<T> largest;
+    visit_stretches(args.rows, args.columns, whole,
+                    [&](auto n, std::int64_t i, std::int64_t j) { epilogue.template finish<n>(i, j, largest); });
+    largest.keep(args.largest);
+}
+template <class T>
+void launch_epilogue(const Epilogue<T>& epilogue) {
+    const ForwardArgs<T>& args = epilogue.forward.args;
+    const bool whole = epilogue.forward.is_on_boundaries();
+    const std::int64_t blocks = blocks_for(stretch_count(args.rows, args.columns, whole), element_threads, most_blocks);
+    if (blocks > 0) launch<epilogue_kernel<T>>(dim3(static_cast<unsigned>(blocks)), element_threads, epilogue, whole);
+}
+
 }  // namespace
 
 template <class T>
 void forward(const ForwardArgs<T>& args) {
+    if (Epilogue<T>::holds(args)) return launch_epilogue(Epilogue<T>(args));
     const Forward<T> epilogue{args};
     if (!hopper::launch_sum<T>(epilogue)) launch_sum<T>(epilogue);
 }
 
-#define RC_INSTANTIATE(T) template void forward(const ForwardArgs<T>&);
+// A product, or a long list of skips, follows in a launch of its own.
+template <class T>
+void apply_norm(const CombineMomentsArgs<T>& combine, const ForwardArgs<T>& args) {
+    const bool joins = Epilogue<T>::holds(args);
+    const bool whole = on_boundary(args.branch.z) && (!joins || Forward<T>{args}.is_on_boundaries());
+    const dim3 grid = column_grid(args.columns, whole);
+    if (grid.x == 0) return;
+    if (joins)
+        return launch<apply_norm_kernel<T, Epilogue<T>>>(grid, total_threads, args.branch.z, combine, Epilogue<T>(args),
+                                                         whole);
+    launch<apply_norm_kernel<T, NoEpilogue<T>>>(grid, total_threads, args.branch.z, combine, NoEpilogue<T>(), whole);
+    forward(args);
+}
+
+#define RC_INSTANTIATE(T)                         \
+    template void forward(const ForwardArgs<T>&); \
+    template void apply_norm(const CombineMomentsArgs<T>&, const ForwardArgs<T>&);
 RC_EACH_STORAGE(RC_INSTANTIATE)
 
 }  // namespace cuda

@@ -48,6 +48,11 @@ template <class T>
 void combine_moments(const CombineMomentsArgs<T>& args);
 template <class T>
 void combine_norm_sums(const CombineNormSumsArgs<T>& args);
+constexpr std::int64_t joined_rows = 8192;  // blocks of 8 columns keep a GPU busy up to here
+template <class T>
+void apply_norm(const CombineMomentsArgs<T>& combine, const ForwardArgs<T>& args);
+template <class T>
+void undo_norm(const CombineNormSumsArgs<T>& combine, const NormBackwardArgs<T>& args);
 template <class T>
 void running_coefficients(const RunningCoefficientsArgs<T>& args);
 template <class T>

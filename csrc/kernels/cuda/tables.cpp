@@ -46,6 +46,9 @@ constexpr KernelTable<T> table = {panel_width,
                                   longest_chain<T>,
                                   backward_all_weights<T>,
                                   keeps_largest,
+                                  joined_rows,
+                                  apply_norm<T>,
+                                  undo_norm<T>,
                                   square_parts,
                                   loss_rows};
 
