@@ -264,9 +264,9 @@ void several_at_once(Gap gap, int n, std::int64_t rows) {
     std::vector<std::unique_ptr<DeviceMatrix<C>>> gradients, biases;
     for (int i = 0; i < n; ++i) {
         const std::int64_t inner = one_of({1, 64, 130}), columns = one_of({1, 10, 64});
-        cases.push_back(std::unique_ptr<Case<T>>(new Case<T>{std::to_string(i), rows, inner, columns,
-                                                             i % optimizer_count(), false, Fill::integers,
-                                                             i % 5 == 4 ? Gap(as_wanted) : gap}));
+        cases.push_back(
+            std::unique_ptr<Case<T>>(new Case<T>{std::to_string(i), rows, inner, columns, i % optimizer_count(), false,
+                                                 Fill::integers, i % 5 == 4 ? Gap(as_wanted) : gap}));
         for (auto* weights : {&together, &alone}) {
             weights->push_back(std::make_unique<Weight<T>>(inner, columns));
             weights->back()->fill(static_cast<std::uint32_t>(i));

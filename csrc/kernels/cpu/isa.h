@@ -61,11 +61,11 @@ namespace {
 
 template <class T>
 constexpr KernelTable<T> table = {
-    2 * lanes_of<T>,  RC_TILE_ROWS,     0,           forward<T>,         backward_data<T>,     backward_weights<T>,
+    2 * lanes_of<T>,  RC_TILE_ROWS,      0,           forward<T>,         backward_data<T>,     backward_weights<T>,
     update<T>,        update_vectors<T>, moments<T>,  norm_sums<T>,       norm_backward<T>,     gate<T>,
-    gate_backward<T>, dropout<T>,       loss<T>,     combine_moments<T>, combine_norm_sums<T>, running_coefficients<T>,
-    fold<T>,          largest<T>,       conclude<T>, commit<T>,          squares<T>,           clip<T>,
-    scale<T>,         overflowed<T>,    pack<T>,     unpack<T>,          pack_operand<T>,      pack_transposed<T>,
+    gate_backward<T>, dropout<T>,        loss<T>,     combine_moments<T>, combine_norm_sums<T>, running_coefficients<T>,
+    fold<T>,          largest<T>,        conclude<T>, commit<T>,          squares<T>,           clip<T>,
+    scale<T>,         overflowed<T>,     pack<T>,     unpack<T>,          pack_operand<T>,      pack_transposed<T>,
     narrow<T>,        widen<T>};
 
 }  // namespace

@@ -115,8 +115,7 @@ void backward_all_weights(const BackwardWeightsArgs<T>* calls, std::int64_t coun
         std::copy_n(calls, group.count, group.calls);
         calls += group.count, count -= group.count;
         divide(group, scratch);
-        for (int m = hopper::launch_weights(group); m < group.count; ++m)
-            launch_simple(group.calls[m], group.parts[m]);
+        for (int m = hopper::launch_weights(group); m < group.count; ++m) launch_simple(group.calls[m], group.parts[m]);
         launch_finish(group);
     }
 }
@@ -126,7 +125,7 @@ void backward_weights(const BackwardWeightsArgs<T>& args) {
     backward_all_weights(&args, 1);
 }
 
-#define RC_INSTANTIATE(T)                                       \
+#define RC_INSTANTIATE(T)                                          \
     template void backward_weights(const BackwardWeightsArgs<T>&); \
     template void backward_all_weights(const BackwardWeightsArgs<T>*, std::int64_t);
 RC_EACH_STORAGE(RC_INSTANTIATE)

@@ -212,8 +212,8 @@ void for_vectors(const Operation& operation) {
         if (operation.args.vectors[v].size > longest) longest = operation.args.vectors[v].size;
     const std::int64_t blocks = blocks_for(longest, element_threads, most_blocks);
     if (blocks > 0)
-        launch<each_vector<Operation>>(
-            dim3(static_cast<unsigned>(blocks), static_cast<unsigned>(operation.args.count)), element_threads, operation);
+        launch<each_vector<Operation>>(dim3(static_cast<unsigned>(blocks), static_cast<unsigned>(operation.args.count)),
+                                       element_threads, operation);
 }
 
 }  // namespace cuda

@@ -1,6 +1,6 @@
 // The gradients of several weights, which are taken in one launch, in parts along the batch where all their tiles
-// together would leave most of the GPU idle: each part is summed by blocks of its own and waits in scratch memory, until
-// the parts are added in order (finish_gradient.cuh).
+// together would leave most of the GPU idle: each part is summed by blocks of its own and waits in scratch memory,
+// until the parts are added in order (finish_gradient.cuh).
 //
 // Invariant: how many parts there are is decided by the sizes of the group, in numbers and in bytes, and by the number
 // of multiprocessors, so that a GPU gives the same bits every time; and parts are whole stretches of `gradient_stretch`

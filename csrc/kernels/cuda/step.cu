@@ -79,7 +79,9 @@ __global__ void __launch_bounds__(threads, 1) clip_kernel(const __grid_constant_
 template <class T>
 struct Commit {
     CommitArgs<T> args;
-    __device__ void operator()(const CommittedVector<T>& vector, std::int64_t j) const { vector.to[j] = vector.from[j]; }
+    __device__ void operator()(const CommittedVector<T>& vector, std::int64_t j) const {
+        vector.to[j] = vector.from[j];
+    }
 };
 
 template <class T>

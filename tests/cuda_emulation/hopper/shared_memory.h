@@ -12,8 +12,8 @@ namespace hopper {
 
 struct Moment;
 
-// Shared memory's addresses: the block's begin behind what the system keeps for itself, on a boundary of 16 bytes.
-constexpr std::uint32_t first_address = 1024 + 16;
+// Shared memory's addresses: the block's begin behind what the system keeps for itself, on a boundary of 1024 bytes.
+constexpr std::uint32_t first_address = 1024;
 constexpr std::size_t most_shared_bytes = 227 << 10;  // CUDA C++ Programming Guide, compute capability 9.0
 
 void begin_shared_memory(std::size_t bytes);

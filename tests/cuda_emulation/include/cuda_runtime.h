@@ -7,8 +7,8 @@
 #include "block.h"
 #include "cuda_runtime_api.h"
 #include "hopper/atoms.h"
-#include "pairs.h"
 #include "hopper/block_state.h"
+#include "pairs.h"
 
 #define __global__
 #define __device__

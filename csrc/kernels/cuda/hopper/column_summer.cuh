@@ -1,6 +1,7 @@
 // db = Σ δ, in passing: of the stages that are filled for the products of dW, whose warps leave this to two others.
 //
-// Invariant: rows are added in the order in which bias_kernel has them (column_sums.cuh), so that the bits are the same.
+// Invariant: rows are added in the order in which bias_kernel has them (column_sums.cuh), so that the bits are the
+// same.
 #pragma once
 
 #include "kernels/cuda/column_sums.cuh"

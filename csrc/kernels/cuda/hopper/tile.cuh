@@ -46,8 +46,7 @@ static_assert(tile_shared_bytes <= 227 * 1024, "what a block may have");
 struct TileShared {
     Shared stages, left, barriers;
     __device__ __forceinline__ TileShared()
-        : stages(shared_memory()), left(stages + hopper::stages * stage_bytes),
-          barriers(left + left_bytes) {}
+        : stages(shared_memory()), left(stages + hopper::stages * stage_bytes), barriers(left + left_bytes) {}
     __device__ __forceinline__ TileRing ring() const { return {stages, barriers, hopper::stages}; }
     // Of a group's rows in `left`.
     __device__ __forceinline__ Handover handover(int of) const {

@@ -1,8 +1,8 @@
 // The tiles of the gradients of several weights, shared out among as many blocks as run at a time.
 //
-// Invariant: a block has every tile whose number is its own, counted on by the number of blocks: all of one weight, part
-// after part, before those of the next, so that blocks that run at the same time read the same rows. Numbers have 32
-// bits, for the registers that a thread would hold twice as many of: a tile of W is 64 KiB.
+// Invariant: a block has every tile whose number is its own, counted on by the number of blocks: all of one weight,
+// part after part, before those of the next, so that blocks that run at the same time read the same rows. Numbers have
+// 32 bits, for the registers that a thread would hold twice as many of: a tile of W is 64 KiB.
 #pragma once
 
 #include "kernels/cuda/gradient_parts.cuh"

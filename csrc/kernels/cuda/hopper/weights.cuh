@@ -160,8 +160,7 @@ __device__ __forceinline__ void write_transposed(const WideWeightTile& tile, Sha
     for (int row = 0; row < group_rows; row += 8) {
         Stretch<float, 8> x;
 #pragma unroll
-        for (int i = 0; i < 8; ++i)
-            x.at[i] = load(place_of_sum(left, first + row + i, column));
+        for (int i = 0; i < 8; ++i) x.at[i] = load(place_of_sum(left, first + row + i, column));
         write(x, args.operands.transposed + begin + row);
     }
 }
