@@ -50,7 +50,8 @@ public:
     void deliver() const {
         Device& device = *arguments_.device;
         for (const Sum& s : sums_)
-            device.template kernels<T>().narrow(s.rows, arguments_.columns, {s.room.data(), arguments_.columns}, s.to, nullptr);
+            device.template kernels<T>().narrow(s.rows, arguments_.columns, {s.room.data(), arguments_.columns}, s.to,
+                                                nullptr);
         for (std::size_t i = 1; i < out_.deltas.size(); ++i)
             copy_rows(device, arguments_.rows, arguments_.columns, views_.delta, out_.deltas[i]);
     }

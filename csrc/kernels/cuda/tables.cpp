@@ -10,43 +10,14 @@ constexpr int row_block = 64;  // rows of a block's tile
 constexpr bool keeps_largest = true;
 
 template <class T>
-constexpr KernelTable<T> table = {panel_width,
-                                  row_block,
-                                  max_terms,
-                                  forward<T>,
-                                  backward_data<T>,
-                                  backward_weights<T>,
-                                  update<T>,
-                                  update_vector<T>,
-                                  moments<T>,
-                                  norm_sums<T>,
-                                  norm_backward<T>,
-                                  gate<T>,
-                                  gate_backward<T>,
-                                  dropout<T>,
-                                  loss<T>,
-                                  combine_moments<T>,
-                                  combine_norm_sums<T>,
-                                  running_coefficients<T>,
-                                  fold<T>,
-                                  largest<T>,
-                                  conclude<T>,
-                                  commit<T>,
-                                  squares<T>,
-                                  clip<T>,
-                                  scale<T>,
-                                  overflowed<T>,
-                                  pack<T>,
-                                  unpack<T>,
-                                  pack_operand<T>,
-                                  pack_transposed<T>,
-                                  narrow<T>,
-                                  widen<T>,
-                                  chain<T>,
-                                  longest_chain<T>,
-                                  keeps_largest,
-                                  square_parts,
-                                  loss_rows};
+constexpr KernelTable<T> table = {
+    panel_width,      row_block,        max_terms,   forward<T>,         backward_data<T>,     backward_weights<T>,
+    update<T>,        update_vector<T>, moments<T>,  norm_sums<T>,       norm_backward<T>,     gate<T>,
+    gate_backward<T>, dropout<T>,       loss<T>,     combine_moments<T>, combine_norm_sums<T>, running_coefficients<T>,
+    fold<T>,          largest<T>,       conclude<T>, commit<T>,          squares<T>,           clip<T>,
+    scale<T>,         overflowed<T>,    pack<T>,     unpack<T>,          pack_operand<T>,      pack_transposed<T>,
+    narrow<T>,        widen<T>,         chain<T>,    longest_chain<T>,   keeps_largest,        square_parts,
+    loss_rows};
 
 }  // namespace
 
