@@ -332,7 +332,7 @@ BUGS = (
     Bug(
         "a step asks for memory",
         "csrc/train/backpropagation.cpp",
-        "next.row_loss.reserve(batch.rows);",
+        "next.row_loss.reserve(batch.rows + loss_sums(batch.rows, options, options.micro_batches));",
         "next.row_loss = AlignedArray<double>(model_.device(), batch.rows);",
         "cpp:allocations",
     ),
@@ -383,8 +383,8 @@ BUGS = (
     Bug(
         "parameters are written to a C program as if its rows had no gaps",
         "csrc/capi/network.cpp",
-        "rows_of<Element>(values[i]));",
-        "{rows_of<Element>(values[i]).data, values[i].columns});",
+        "rows_of<Element>(values[i]), nullptr);",
+        "{rows_of<Element>(values[i]).data, values[i].columns}, nullptr);",
         "cpp:capi",
     ),
     Bug(

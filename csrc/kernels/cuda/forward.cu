@@ -92,7 +92,10 @@ struct Epilogue {
 
     template <int n>
     __device__ __forceinline__ void finish(std::int64_t i, std::int64_t j, LargestResult<T>& largest) const {
-        forward.finish(Stretch<Compute<T>, n>{}, terms, i, j, largest);
+        Stretch<Compute<T>, n> sums = {};
+        forward.add(sums, terms, i, j, NothingKept());
+        forward.add_branch(sums, i, j, NothingKept());
+        forward.finish(sums, i, j, largest, NothingKept());
     }
     // What follows a norm's coefficients, for a block of `apply_norm_kernel`.
     template <int n>
