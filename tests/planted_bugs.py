@@ -614,8 +614,8 @@ BUGS = (
     Bug(
         "a CUDA weight gradient is cut into longer stretches",
         "csrc/kernels/cuda/backward_weights.cu",
-        "add_steps<T, false, gradient_stretch>",
-        "add_steps<T, false, 4 * gradient_stretch>",
+        "add_steps<T, false, Multiply<T>::longest_sum>",
+        "add_steps<T, false, 8 * Multiply<T>::longest_sum>",
         "cpp:cuda_updates",
     ),
     Bug(

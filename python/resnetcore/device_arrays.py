@@ -19,6 +19,8 @@ def is_on_gpu(value: Any) -> bool:
     """Whether an array is in a CUDA GPU's memory, as far as it says."""
     if isinstance(value, np.ndarray):
         return False
+    if isinstance(value, DeviceArray):  # without DLPack's way round, which a small network's step would feel
+        return True
     if hasattr(value, "__dlpack_device__"):
         try:
             return _dlpack_device(value)[0] == _CUDA
@@ -44,7 +46,9 @@ def on_device(operation: str, name: str, value: Any, device: str) -> DeviceArray
         DTypeError: elements that NumPy lacks.
     """
     what = f"{operation}: {name}"
-    if hasattr(value, "__dlpack_device__"):  # says where it is before any CUDA is asked for
+    if isinstance(value, DeviceArray):
+        _check_device(what, value.device, device)
+    elif hasattr(value, "__dlpack_device__"):  # says where it is before any CUDA is asked for
         _check_device(what, f"cuda:{_dlpack_device(value)[1]}", device)
     elif device == "cpu":
         _check_device(what, "a GPU", device)

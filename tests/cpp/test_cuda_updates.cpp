@@ -105,10 +105,11 @@ struct Case {
     void keep() {
         k.backward_weights(keeping());
         gradient.download(), bias_gradient.download();
-        // In calls of whole stretches, the same.
+        // In calls of as many rows as are summed by themselves, or a multiple, the same.
+        constexpr std::int64_t together = 512;
         DeviceMatrix<C> other(1, gradient.columns, Fill::reals), other_bias(1, columns, Fill::reals);
-        for (std::int64_t first = 0; first < rows; first += gradient_stretch) {
-            BackwardWeightsArgs<T> part = args(first, std::min(rows, first + gradient_stretch));
+        for (std::int64_t first = 0; first < rows; first += together) {
+            BackwardWeightsArgs<T> part = args(first, std::min(rows, first + together));
             part.gradient = other.data(), part.bias_gradient = other_bias.data(), part.accumulate = first > 0;
             k.backward_weights(part);
         }
@@ -227,7 +228,7 @@ void run(Gap gap) {
     for (int turn = 0; turn < turns + divided; ++turn) {
         // More rows than tiles: the emulated GPU has three multiprocessors.
         const bool is_long = turn >= turns;
-        const std::int64_t rows = is_long ? one_of({1500, 1931}) : one_of({1, 5, 31, 127, 128, 129, 300}),
+        const std::int64_t rows = is_long ? one_of({1500, 1931}) : one_of({1, 5, 31, 127, 128, 129, 520}),
                            inner = is_long ? one_of({1, 13, 100}) : one_of({1, 3, 63, 64, 65, 100, 200});
         const std::int64_t columns = is_long ? one_of({1, 40, 129}) : one_of({1, 7, 64, 65, 129});
         const int optimizer = turn % optimizer_count();

@@ -2,8 +2,9 @@
 // where the batch is divided, after another kernel has added its parts. Several weights together on Hopper's path: all
 // tiles of all of them are there at once, so that the batch need not be divided, or in fewer parts.
 //
-// Invariant: rows are cut into stretches of `gradient_stretch`, whose sums are added in order; a gradient that is
-// accumulated is where that order begins, or, where there are parts, what they are added to.
+// Invariant: sums are cut as everywhere (product.cuh), whose parts are added in order of the rows, and those of the
+// bias into stretches of `gradient_stretch`; a gradient that is accumulated is where that order begins, or, where the
+// batch is divided, what its parts are added to.
 #include <algorithm>
 
 #include "kernels/cuda/column_sums.cuh"
@@ -53,9 +54,8 @@ __global__ void __launch_bounds__(tile_threads)
             const Position p = Multiply<T>::position(i);
             if (tile.has_row(p.row)) total[i] = args.gradient[tile.at(p.row, p.column)];
         }
-    static_assert(gradient_stretch <= Multiply<T>::longest_sum, "a stretch is one sum");
-    add_steps<T, false, gradient_stretch>(RowSteps<T>(args, tile, parts.first_row(part), parts.last_row(part)), memory,
-                                          total);
+    add_steps<T, false, Multiply<T>::longest_sum>(RowSteps<T>(args, tile, parts.first_row(part), parts.last_row(part)),
+                                                  memory, total);
     // What A has of NaN and infinity makes NaN of a zero beside it.
 #pragma unroll
     for (int i = 0; i < sums_of_thread; ++i)

@@ -4,7 +4,7 @@
 //
 // Invariant: how many parts there are is decided by the sizes of the group, in numbers and in bytes, and by the number
 // of multiprocessors, so that a GPU gives the same bits every time; and parts are whole stretches of `gradient_stretch`
-// rows, as sums are cut everywhere.
+// rows.
 #pragma once
 
 #include "kernels/cuda/functions.h"

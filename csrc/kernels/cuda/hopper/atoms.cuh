@@ -26,7 +26,9 @@ using Shared = std::uint32_t;
 // On a boundary of 1024 bytes, as swizzled boxes must be.
 extern __shared__ __align__(1024) unsigned char dynamic_shared_memory[];
 __device__ __forceinline__ Shared shared_memory() {
-    return static_cast<Shared>(__cvta_generic_to_shared(dynamic_shared_memory));
+    auto begin = static_cast<Shared>(__cvta_generic_to_shared(dynamic_shared_memory));
+    asm volatile("" : "+r"(begin));  // else it is asked of a special register again, wherever it is needed
+    return begin;
 }
 __device__ __forceinline__ void store(Shared to, float x, float y) {
     asm volatile("st.shared.v2.f32 [%0], {%1, %2};" ::"r"(to), "f"(x), "f"(y) : "memory");

@@ -2,8 +2,8 @@
 // backward_weights.cu does, by bulk copies and warpgroups' products, of several weights in one launch. The columns of δ
 // are summed where they lie for the products, by warps that have nothing else to do.
 //
-// Invariant: as there, rows are cut into stretches of `gradient_stretch`, whose sums are added in order, and no block
-// writes what another does: a warpgroup has 64 rows of W, which are whole tiles of the transpose.
+// Invariant: terms are added in the order that they have there, and no block writes what another does: a warpgroup has
+// 64 rows of W, which are whole tiles of the transpose.
 #pragma once
 
 #include <algorithm>
@@ -187,7 +187,7 @@ __device__ __forceinline__ void finish_tiles(const TileShared& shared, WeightTil
         const std::int64_t rows = parts.last_row(tiles.part()) - parts.first_row(tiles.part());
         float total[64] = {};
         if (args.gradient && args.accumulate && !parts.is_divided()) take_gradient(tile, total);
-        add_stages<gradient_stretch>(shared.ring(), place, (rows + stage_terms - 1) / stage_terms, operands, total);
+        add_stages<terms_in_part>(shared.ring(), place, (rows + stage_terms - 1) / stage_terms, operands, total);
         if (parts.is_divided()) {
             keep_part(tile, parts, tiles.part(), total);
             continue;
