@@ -71,7 +71,10 @@ def machine(threads: int, device: str) -> dict:
         except importlib.metadata.PackageNotFoundError:
             continue
     facts = {"cpu": cpu_name(), "threads": threads, "isa": _core.isa_info()["current"], "versions": ", ".join(versions)}
-    return facts | (gpu() | {"path": os.environ.get("RESNETCORE_CUDA_PATH") or "simple"} if device == "cuda" else {})
+    if device == "cpu":
+        return facts
+    default = "hopper_narrow" if _core.cuda_info()["gpus"][0][1] == 90 else "simple"
+    return facts | gpu() | {"path": os.environ.get("RESNETCORE_CUDA_PATH") or default}
 
 
 def commit() -> str:

@@ -26,8 +26,9 @@ ROWS = {
     "CUDA: build and gates": ("build", "smoke", "gates"),
     "CUDA: tests on a GPU": ("tests",),
     "CUDA: compute-sanitizer": ("memcheck", "racecheck", "initcheck", "synccheck"),
-    "CUDA: speed": ("benchmark", "simple"),
-    "CUDA: Hopper's path in bfloat16": ("hopper",),
+    "CUDA: speed": ("benchmark", "parts"),
+    "CUDA: its kernels in bfloat16": ("default",),
+    "CUDA: other paths in bfloat16": ("simple", "hopper"),
 }
 STATES = {"passed": "passed", "failed": "failed", "stopped": "stopped by its time limit", "left": "not run"}
 # What is so in any case, and what is known where no GPU has been at hand.

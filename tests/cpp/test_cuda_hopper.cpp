@@ -188,12 +188,19 @@ void paths_are_named() {
     setenv("RESNETCORE_EMULATED_CAPABILITY", "100", 1);
     refused("hopper", "found 10.0");
     unsetenv("RESNETCORE_EMULATED_CAPABILITY");
-    for (const char* name : {static_cast<const char*>(nullptr), "", "simple"}) {
-        choose("hopper"), choose(name);
+    const auto runs_on_hopper = [](const char* before, const char* name) {
+        choose(before), choose(name);
         Sum<bfloat16> sum(8, 8, {8}, 0, Fill::integers, to_boundaries);
         DeviceMatrix<bfloat16> out(8, 8);
         device_kernels<bfloat16>().forward(plain(sum, out));
-        CHECK(!ran_on_hopper(), "Hopper's path is the default");
+        return ran_on_hopper();
+    };
+    CHECK(!runs_on_hopper("hopper", "simple"), "the simple path is not taken");
+    for (const char* name : {static_cast<const char*>(nullptr), ""}) {
+        CHECK(runs_on_hopper("simple", name), "Hopper's path is not Hopper's default");
+        setenv("RESNETCORE_EMULATED_CAPABILITY", "100", 1);
+        CHECK(!runs_on_hopper("simple", name), "Hopper's path is the default elsewhere");
+        unsetenv("RESNETCORE_EMULATED_CAPABILITY");
     }
 }
 

@@ -91,9 +91,12 @@ int choose_path(int device, const char* name) {
     Path path = Path::simple;
     char words[200];
     if (!find_path(name, compute_capability(device), path, words, sizeof words)) return refuse(words);
-    if (path != Path::simple && !makes_tensor_maps(device))
-        return refuse(
-            "Hopper's path needs a driver that makes tensor maps, of CUDA 12.1 or later; unset RESNETCORE_CUDA_PATH");
+    if (path != Path::simple && !makes_tensor_maps(device)) {
+        if (name && *name)
+            return refuse(
+                "Hopper's path needs a driver that makes tensor maps, of CUDA 12.1 or later; unset RESNETCORE_CUDA_PATH");
+        path = Path::simple;
+    }
     context->path = path;
     return 0;
 }

@@ -9,7 +9,11 @@ namespace cuda {
 bool find_path(const char* name, int capability, Path& path, char* words, std::size_t room) {
     constexpr int hopper = 90;
     path = Path::simple;
-    if (!name || !*name || std::strcmp(name, "simple") == 0) return true;
+    if (!name || !*name) {
+        if (capability == hopper) path = Path::hopper_narrow;
+        return true;
+    }
+    if (std::strcmp(name, "simple") == 0) return true;
     const bool narrow = std::strcmp(name, "hopper_narrow") == 0;
     if (!narrow && std::strcmp(name, "hopper") != 0) {
         std::snprintf(words, room, "RESNETCORE_CUDA_PATH must be simple, hopper or hopper_narrow, got %s", name);

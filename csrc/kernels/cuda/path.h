@@ -1,7 +1,8 @@
 // Which kernels take the products of bfloat16 on a device: the simple ones, which run everywhere, or those made for its
 // generation.
 //
-// Invariant: a path that has never passed its tests on a GPU is taken where it is named, and never by itself.
+// Invariant: a path that has never passed its tests on a GPU is taken where it is named, and never by itself
+// (benchmarks/results has what passed).
 #pragma once
 
 #include <cstddef>
@@ -12,8 +13,8 @@ namespace cuda {
 // `hopper_narrow` is Hopper's path, and takes chains of narrow layers in one launch.
 enum class Path { simple, hopper, hopper_narrow };
 
-// The path of that name, on a device of that compute capability (90); null and "" name the default. False, and why in
-// `words`, where there is none, or not there.
+// The path of that name, on a device of that compute capability (90); null and "" name the default, the fastest that has
+// passed there. False, and why in `words`, where there is none, or not there.
 bool find_path(const char* name, int capability, Path& path, char* words, std::size_t room);
 
 // Of the calling thread's device.
