@@ -27,7 +27,7 @@ ROWS = {
     "CUDA: tests on a GPU": ("tests",),
     "CUDA: compute-sanitizer": ("memcheck", "racecheck", "initcheck", "synccheck"),
     "CUDA: speed": ("benchmark", "parts"),
-    "CUDA: its kernels in bfloat16": ("default",),
+    "CUDA: Hopper's path in bfloat16": ("default",),
     "CUDA: other paths in bfloat16": ("simple", "hopper"),
 }
 STATES = {"passed": "passed", "failed": "failed", "stopped": "stopped by its time limit", "left": "not run"}
@@ -35,8 +35,9 @@ STATES = {"passed": "passed", "failed": "failed", "stopped": "stopped by its tim
 ALWAYS = {
     "CUDA: build and gates": "compiled with CUDA from PyPI for sm_80, sm_90a, sm_100 and as PTX; gates on registers, local "
     "memory and matrix units pass; its kernels run on an emulation on the host; ",
-    "CUDA: Hopper's path in bfloat16": "`RESNETCORE_CUDA_PATH=hopper`, or `hopper_narrow` with chains of narrow layers in one "
-    "launch; never by itself; run on an emulation on the host that checks Hopper's rules; ",
+    "CUDA: Hopper's path in bfloat16": "on GPUs of compute capability 9.0 by itself, with chains of narrow layers in one "
+    "launch, so what is said above is said of it; run on an emulation on the host that checks Hopper's rules; its kernels run: ",
+    "CUDA: other paths in bfloat16": "`RESNETCORE_CUDA_PATH=simple`, or `hopper` without chains; ",
 }
 WITHOUT_A_GPU = {
     "CUDA: build and gates": "never tried with a GPU",
@@ -44,6 +45,7 @@ WITHOUT_A_GPU = {
     "CUDA: compute-sanitizer": "never run",
     "CUDA: speed": "never measured",
     "CUDA: Hopper's path in bfloat16": "never run on a GPU",
+    "CUDA: other paths in bfloat16": "never run on a GPU",
 }
 
 # Rows elsewhere in the table of what the tests on a GPU run, too: what is so in any case, and what is known without one.
@@ -146,15 +148,14 @@ def put_rows(document: Path, day: dict | None) -> None:
 
 
 def measurements(day: dict | None) -> str:
-    """The aims on the fastest path, and a table for every run."""
+    """The aims on Hopper's path, and a table for every run."""
     if day is None:
         return "Nothing was measured yet."
     runs = day["benchmarks"]
     if not runs:
         return "No benchmark of the last day with a GPU came to its end."
     aims = gpu_aims.table(runs, "hopper_narrow")
-    path = "bfloat16 by `RESNETCORE_CUDA_PATH=hopper_narrow`"
-    text = f"{path}, {place_and_time(day)}; `reached of aim`, bold where it was:\n\n{aims}"
+    text = f"bfloat16, {place_and_time(day)}; `reached of aim`, bold where it was:\n\n{aims}"
     return "\n\n".join([text, *(table(run) for run in runs)])
 
 

@@ -2,11 +2,12 @@
 # Everything that needs a GPU, in pieces of under ten minutes, without a network: builds with the machine's own nvcc, runs
 # the GPU's tests, compute-sanitizer and the benchmarks, and writes one file of results (benchmarks/README.md).
 #
-#   benchmarks/gpu_day.sh [--list] [--minutes N] [--jobs N] [--limit S] [PIECE...]
+#   benchmarks/gpu_day.sh [--list] [--minutes N] [--jobs N] [--limit S] [--seconds S] [PIECE...]
 #
 # Done pieces are not done again, failed ones are: the folder build/gpu_day/COMMIT, or $RESNETCORE_GPU_DAY, remembers.
 # --minutes: no piece begins that might not end within N minutes. --jobs: so many of the pieces that look at no clock run
-# side by side (1). --limit: seconds that a piece may take, where its own limit is longer. Wheels that the machine lacks lie in
+# side by side (1). --limit: seconds that a piece may take, where its own limit is longer. --seconds: of measuring a shape
+# (4). Wheels that the machine lacks lie in
 # wheels/, or in $RESNETCORE_WHEELS; where resnetcore's own is among them, it is installed instead of built. Ends with 0
 # when all pieces asked for have passed, 1 when one failed, 2 when there was no time for some.
 set -uo pipefail
@@ -55,7 +56,7 @@ done
 for options in "" "--variant norm" "--variant dense" "--mode infer" "--precision bfloat16" "--precision bfloat16 --variant norm" "--mode infer --precision bfloat16" "--mode infer --precision bfloat16 --variant norm"; do
     name=benchmark
     for word in $options; do [[ "$word" == --* ]] || name+="-$word"; done
-    pieces+=("$name-speed|590|$python -m benchmarks --device cuda --seconds 4 --out $work/benchmarks $options")
+    pieces+=("$name-speed|590|$python -m benchmarks --device cuda --seconds \$seconds --out $work/benchmarks $options")
 done
 # Other paths beside it, of the same shapes.
 for path in simple hopper; do
@@ -97,6 +98,7 @@ run_piece() {
     printf '== %s: %s, %d s\n' "$name" "$state" "$((SECONDS - began))"
 }
 
+export seconds=4
 minutes=0 jobs=1 longest=590 chosen=()
 while [ $# -gt 0 ]; do
     case "$1" in
@@ -104,7 +106,8 @@ while [ $# -gt 0 ]; do
         --minutes) minutes="$2" && shift ;;
         --jobs) jobs="$2" && shift ;;
         --limit) longest="$2" && shift ;;
-        -*) sed -n '2,14s/^# \{0,1\}//p' "$0" && exit 64 ;;
+        --seconds) seconds="$2" && shift ;;
+        -*) sed -n '2,15s/^# \{0,1\}//p' "$0" && exit 64 ;;
         *) chosen+=("$1") ;;
     esac
     shift

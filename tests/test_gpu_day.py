@@ -103,13 +103,14 @@ def results(states):
 
 def test_rows_of_results(tmp_path):
     on = "NVIDIA H100 80GB HBM3, driver 580.159.04, 2026-12-01, commit abc1234"
-    hopper = "CUDA: Hopper's path in bfloat16"
+    hopper, others = "CUDA: Hopper's path in bfloat16", "CUDA: other paths in bfloat16"
     assert gpu_day.rows(results({})) == [
         f"| CUDA: build and gates | {gpu_day.ALWAYS['CUDA: build and gates']}passed, all 3 pieces; {on} |",
         f"| CUDA: tests on a GPU | passed (12 passed); {on} |",
         f"| CUDA: compute-sanitizer | passed, all 12 pieces; {on} |",
         f"| CUDA: speed | passed, all 9 pieces; {on} |",
-        f"| {hopper} | {gpu_day.ALWAYS[hopper]}passed, all 18 pieces; {on} |",
+        f"| {hopper} | {gpu_day.ALWAYS[hopper]}passed (12 passed); {on} |",
+        f"| {others} | {gpu_day.ALWAYS[others]}passed, all 14 pieces; {on} |",
     ]
     _, tests, sanitizer, *_ = gpu_day.rows(results({"tests": "failed", "racecheck-float32": "left"}))
     assert tests == f"| CUDA: tests on a GPU | failed: tests (12 passed); {on} |"
