@@ -7,9 +7,9 @@
 # Done pieces are not done again, failed ones are: the folder build/gpu_day/COMMIT, or $RESNETCORE_GPU_DAY, remembers.
 # --minutes: no piece begins that might not end within N minutes. --jobs: so many of the pieces that look at no clock run
 # side by side (1). --limit: seconds that a piece may take, where its own limit is longer. --seconds: of measuring a shape
-# (4). Wheels that the machine lacks lie in
-# wheels/, or in $RESNETCORE_WHEELS; where resnetcore's own is among them, it is installed instead of built. Ends with 0
-# when all pieces asked for have passed, 1 when one failed, 2 when there was no time for some.
+# (4). Wheels that the machine lacks lie in wheels/, or in $RESNETCORE_WHEELS; where resnetcore's own is among them, it is
+# installed instead of built. Ends with 0 when all pieces asked for have passed, 1 when one failed, 2 when there was no
+# time for some.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 commit="${RESNETCORE_COMMIT:-$(git rev-parse --short HEAD 2> /dev/null || echo unknown)}"
