@@ -94,7 +94,8 @@ int choose_path(int device, const char* name) {
     if (path != Path::simple && !makes_tensor_maps(device)) {
         if (name && *name)
             return refuse(
-                "Hopper's path needs a driver that makes tensor maps, of CUDA 12.1 or later; unset RESNETCORE_CUDA_PATH");
+                "Hopper's path needs a driver that makes tensor maps, of CUDA 12.1 or later; unset "
+                "RESNETCORE_CUDA_PATH");
         path = Path::simple;
     }
     context->path = path;

@@ -13,8 +13,8 @@ namespace cuda {
 // `hopper_narrow` is Hopper's path, and takes chains of narrow layers in one launch.
 enum class Path { simple, hopper, hopper_narrow };
 
-// The path of that name, on a device of that compute capability (90); null and "" name the default, the fastest that has
-// passed there. False, and why in `words`, where there is none, or not there.
+// The path of that name, on a device of that compute capability (90); null and "" name the default, the fastest that
+// has passed there. False, and why in `words`, where there is none, or not there.
 bool find_path(const char* name, int capability, Path& path, char* words, std::size_t room);
 
 // Of the calling thread's device.
