@@ -40,7 +40,8 @@ void sums_of_every_shape() {
                                " skips, " + activation_name(activation),
                            Sum<bfloat16>(rows, columns, terms, skips, fill, gap), activation, fill == Fill::integers};
         one.forward();
-        CHECK(ran_on_hopper(), "%s: another path", one.where.c_str());
+        // Without a product, a few skips are added by no kernel of products.
+        CHECK(ran_on_hopper() == (!terms.empty() || skips > 8), "%s: another path", one.where.c_str());
         one.backward();
         CHECK(ran_on_hopper(), "%s: another path", one.where.c_str());
     }
@@ -97,7 +98,8 @@ void usual_epilogues_have_the_simple_paths_bits() {
             args.identity = sum.skips.data(), args.n_identity = int(sum.skips.size());
             args.out = wide.mutable_view(), args.largest = of_wide.data();
             kernel(args);
-            CHECK(ran_on_hopper(), "another path");
+            const bool is_product = has_terms || !std::is_same<decltype(args), ForwardArgs<bfloat16>>::value;
+            CHECK(ran_on_hopper() == is_product, "another path");
             choose("simple");
             args.out = simple.mutable_view(), args.largest = of_simple.data();
             kernel(args);
