@@ -111,7 +111,7 @@ void backward_all_weights(const BackwardWeightsArgs<T>* calls, std::int64_t coun
     const Scratch scratch;
     while (count > 0) {
         WeightGroup<T> group;
-        group.count = group_size(calls, count);
+        group.count = group_size(calls, count, hopper::most_weights<T>());
         std::copy_n(calls, group.count, group.calls);
         calls += group.count, count -= group.count;
         divide(group, scratch);

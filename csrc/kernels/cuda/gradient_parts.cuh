@@ -89,12 +89,12 @@ void divide(WeightGroup<T>& group, const Scratch& scratch) {
     }
 }
 
-// How many of the calls are one group's: as many as its parameters hold, and whose biases have room.
+// How many of the calls are one group's: at most `most`, and as many as whose biases have room.
 template <class T>
-int group_size(const BackwardWeightsArgs<T>* calls, std::int64_t count) {
+int group_size(const BackwardWeightsArgs<T>* calls, std::int64_t count, int most) {
     int n = 0;
     std::int64_t bytes = 0;
-    for (; n < count && n < WeightGroup<T>::most; ++n) {
+    for (; n < count && n < most; ++n) {
         bytes += (calls[n].last_panel - calls[n].first_panel) * panel_width * std::int64_t{sizeof(Compute<T>)};
         if (n > 0 && bytes > scratch_bytes) break;
     }

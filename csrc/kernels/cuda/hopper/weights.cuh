@@ -232,6 +232,12 @@ __global__ void __launch_bounds__(block_threads, 1)
 #endif
 }
 
+// That one launch takes. One alone where each weight has launches of its own: then its tiles have all multiprocessors.
+template <class T>
+int most_weights() {
+    return std::is_same<T, bfloat16>::value && current_path() != Path::simple ? WeightGroup<T>::most : 1;
+}
+
 // Whether a weight's gradient is for this path.
 inline bool takes(const BackwardWeightsArgs<bfloat16>& args, WeightMaps& maps) {
     constexpr std::int64_t most = std::numeric_limits<std::int32_t>::max() - tile_rows;
