@@ -75,7 +75,7 @@ struct NormSlopes {
 template <int n, class T>
 __device__ __forceinline__ NormSlopes<Compute<T>, n> norm_slopes(const NormBackwardArgs<T>& args, std::int64_t j) {
     using C = Compute<T>;
-    NormSlopes<C, n> slopes;
+    NormSlopes<C, n> slopes = {};
     if (!args.z.data) return slopes;
     const Stretch<C, n> mean = read<n>(args.mean + j), inverse = read<n>(args.inverse_deviation + j),
                         scale = read<n>(args.scale + j), mean_d = read<n>(args.mean_d + j),
