@@ -27,7 +27,7 @@ RC_HD std::int64_t finish_blocks(const GradientParts<C>& parts) {
 template <int n, class C>
 __device__ __forceinline__ Stretch<C, n> add_parts(const C* first, std::int64_t apart, int count, int lane, int lanes,
                                                    C* memory, int place) {
-    constexpr int together = 8;  // parts that are asked for before the first is added
+    constexpr int together = 4;  // parts that are asked for before the first is added
     Stretch<C, n> sum = {};
     const int end = count * (lane + 1) / lanes;
     for (int part = count * lane / lanes; part < end; part += together) {

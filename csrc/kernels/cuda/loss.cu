@@ -87,7 +87,7 @@ __device__ __forceinline__ double sum_block(double value, double (&memory)[threa
 
 // `is_shared`: whether the rows have room in shared memory.
 template <class T, bool is_shared>
-__global__ void __launch_bounds__(threads) loss_kernel(const __grid_constant__ LossArgs<T> args) {
+__global__ void __launch_bounds__(threads, 8) loss_kernel(const __grid_constant__ LossArgs<T> args) {
     using C = Compute<T>;
     __shared__ C memory[is_shared ? room / sizeof(C) : 1];
     __shared__ double losses[threads];

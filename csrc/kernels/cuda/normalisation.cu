@@ -148,6 +148,7 @@ __global__ void __launch_bounds__(total_threads, 1)
     combine_moments_kernel(const __grid_constant__ CombineMomentsArgs<T> args) {
     constexpr int together = 2;
     __shared__ ColumnTotals totals;
+    __shared__ double means[stretch_columns];
     const std::int64_t chunks = args.sums.chunks();
     const int own = static_cast<int>(threadIdx.x);
     visit_columns(args.end - args.begin, true, [&](auto n, std::int64_t column) {
@@ -158,20 +159,18 @@ __global__ void __launch_bounds__(total_threads, 1)
             for (int c = 0; c < n; ++c) x.at[c] = weighted_mean(args.sums, chunk, j + c);
             return x;
         });
-        ColumnMoments all[n];
-#pragma unroll
-        for (int c = 0; c < n; ++c) all[c].mean = totals.at[c] / static_cast<double>(args.sums.rows);
+        if (own < n) means[own] = totals.at[own] / static_cast<double>(args.sums.rows);
         __syncthreads();
         sum_columns<together>(chunks, totals, [&](std::int64_t chunk) {
             Stretch<double, n> x;
 #pragma unroll
-            for (int c = 0; c < n; ++c) x.at[c] = shifted_squares(args.sums, chunk, j + c, all[c].mean);
+            for (int c = 0; c < n; ++c) x.at[c] = shifted_squares(args.sums, chunk, j + c, means[c]);
             return x;
         });
-#pragma unroll
-        for (int c = 0; c < n; ++c) {
-            all[c].squares = totals.at[c];
-            if (own == c) finish_moments(args, j + c, all[c]);
+        if (own < n) {
+            ColumnMoments moments;
+            moments.mean = means[own], moments.squares = totals.at[own];
+            finish_moments(args, j + own, moments);
         }
         __syncthreads();
     });
