@@ -1,5 +1,6 @@
 // Batch normalisation's formulas (Ioffe & Szegedy 2015), for host and device. Column statistics are put together in
-// double, chunk by chunk in order, whatever the dtype.
+// double, whatever the dtype, in an order that the number of rows decides: the host adds chunk after chunk, a GPU a
+// fixed tree.
 #pragma once
 
 #include <cmath>
@@ -19,7 +20,7 @@ struct ColumnMoments {
 
 // Chan, Golub & LeVeque 1979: the chunks' means and squared deviations of column j into those of all rows: Σ of the one
 // over the chunks is the number of rows times the mean, Σ of the other the squares. `Sums` is PartialSums
-// (kernels/ops.h).
+// (kernels/norm_ops.h).
 template <class Sums>
 RC_HD double weighted_mean(const Sums& sums, std::int64_t chunk, std::int64_t j) {
     return static_cast<double>(sums.rows_of(chunk)) * static_cast<double>(sums.first(chunk)[j]);
