@@ -26,8 +26,7 @@ CudaDevice::CudaDevice(const CudaModule& module, int index)
         throw DeviceError(name_ + " cannot run this build: it has code for " + module.architectures() + ", found " +
                           module.device_name(index) + ", sm_" + std::to_string(capability) + " (" + why + ")");
     }
-    if (module.choose_path(index, std::getenv("RESNETCORE_CUDA_PATH")))
-        throw DeviceError(name_ + ": " + module.last_error());
+    check(module.choose_path(index, std::getenv("RESNETCORE_CUDA_PATH")));
     tables_ = {module.f32, module.f64, module.bf16, module.bf16x2};
 }
 

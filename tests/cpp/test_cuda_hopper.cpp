@@ -190,8 +190,15 @@ void paths_are_named() {
     setenv("RESNETCORE_EMULATED_CAPABILITY", "100", 1);
     refused("hopper", "found 10.0");
     unsetenv("RESNETCORE_EMULATED_CAPABILITY");
-    const auto runs_on_hopper = [](const char* before, const char* name) {
-        choose(before), choose(name);
+    setenv("RESNETCORE_EMULATED_MAPS_FAIL", "1", 1);
+    refused("hopper", "RESNETCORE_CUDA_PATH=hopper needs a driver that makes tensor maps");
+    refused("hopper_narrow", "RESNETCORE_CUDA_PATH=hopper_narrow needs a driver");
+    unsetenv("RESNETCORE_EMULATED_MAPS_FAIL");
+    const auto runs_on_hopper = [](const char* before, const char* name, bool makes_maps = true) {
+        choose(before);
+        if (!makes_maps) setenv("RESNETCORE_EMULATED_MAPS_FAIL", "1", 1);
+        choose(name);
+        unsetenv("RESNETCORE_EMULATED_MAPS_FAIL");  // or no product could take Hopper's path, chosen or not
         Sum<bfloat16> sum(8, 8, {8}, 0, Fill::integers, to_boundaries);
         DeviceMatrix<bfloat16> out(8, 8);
         device_kernels<bfloat16>().forward(plain(sum, out));
@@ -200,6 +207,7 @@ void paths_are_named() {
     CHECK(!runs_on_hopper("hopper", "simple"), "the simple path is not taken");
     for (const char* name : {static_cast<const char*>(nullptr), ""}) {
         CHECK(runs_on_hopper("simple", name), "Hopper's path is not Hopper's default");
+        CHECK(!runs_on_hopper("hopper", name, false), "Hopper's path is the default where no maps are made");
         setenv("RESNETCORE_EMULATED_CAPABILITY", "100", 1);
         CHECK(!runs_on_hopper("simple", name), "Hopper's path is the default elsewhere");
         unsetenv("RESNETCORE_EMULATED_CAPABILITY");

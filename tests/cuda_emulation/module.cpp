@@ -43,7 +43,9 @@ std::atomic<resnetcore::cuda::Path> path{resnetcore::cuda::Path::simple};
 int choose_path(int, const char* name) {
     resnetcore::cuda::Path chosen;
     char words[200];
-    if (!resnetcore::cuda::find_path(name, compute_capability(), chosen, words, sizeof words)) return fail(words);
+    const resnetcore::cuda::Scratch scratch;
+    if (!resnetcore::cuda::find_path(name, compute_capability(), scratch.data(), chosen, words, sizeof words))
+        return fail(words);
     path = chosen;
     return 0;
 }

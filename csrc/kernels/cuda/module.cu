@@ -3,7 +3,6 @@
 
 #include "kernels/cuda/context.h"
 #include "kernels/cuda/functions.h"
-#include "kernels/cuda/hopper/tensor_map.h"
 #include "kernels/cuda/kernel_list.h"
 #include "kernels/cuda/memory.h"
 #include "kernels/cuda/module.h"
@@ -70,36 +69,23 @@ int check_device(int device) {
     return status;
 }
 
-// What every product of Hopper's path asks of the driver: refused later, products would go the simple way without a
-// word.
-bool makes_tensor_maps(int device) {
-    constexpr int box_rows = 64;
-    CudaPlace before;
-    void* const memory = make_current(device, &before) ? nullptr : allocate(box_rows * panel_width * sizeof(bfloat16));
-    const auto* data = static_cast<const bfloat16*>(memory);
-    CUtensorMap map;
-    const bool made = memory && hopper::encode(map, {data, panel_width}, box_rows, panel_width, box_rows) &&
-                      hopper::encode_panels(map, data, box_rows, panel_width, box_rows, 1);
-    if (memory) release(memory);
-    restore(&before);
-    return made;
-}
-
-int choose_path(int device, const char* name) {
-    Context* context = context_of(device);
-    if (!context) return last_status();
-    Path path = Path::simple;
+// On the calling thread's device.
+int choose_path_here(const char* name) {
+    Context& context = *current_context();
+    const int capability = compute_capability(context.device);
+    if (capability < 0) return last_status();
+    Path path;
     char words[200];
-    if (!find_path(name, compute_capability(device), path, words, sizeof words)) return refuse(words);
-    if (path != Path::simple && !makes_tensor_maps(device)) {
-        if (name && *name)
-            return refuse(
-                "Hopper's path needs a driver that makes tensor maps, of CUDA 12.1 or later; unset "
-                "RESNETCORE_CUDA_PATH");
-        path = Path::simple;
-    }
-    context->path = path;
+    if (!find_path(name, capability, context.scratch, path, words, sizeof words)) return refuse(words);
+    context.path = path;
     return 0;
+}
+int choose_path(int device, const char* name) {
+    CudaPlace before;
+    int status = make_current(device, &before);
+    if (!status) status = choose_path_here(name);
+    restore(&before);
+    return status;
 }
 
 void* stream() { return current_stream(); }

@@ -3,14 +3,18 @@
 #include <cstdio>
 #include <cstring>
 
+#include "kernels/cuda/hopper/tensor_map.h"
+#include "kernels/cuda/scratch.h"
+
 namespace resnetcore {
 namespace cuda {
 
-bool find_path(const char* name, int capability, Path& path, char* words, std::size_t room) {
-    constexpr int hopper = 90;
+bool find_path(const char* name, int capability, const void* scratch, Path& path, char* words, std::size_t room) {
+    static_assert(scratch_bytes >= hopper::tried_bytes, "what maps are tried on");
+    constexpr int generation = 90;
     path = Path::simple;
     if (!name || !*name) {
-        if (capability == hopper) path = Path::hopper_narrow;
+        if (capability == generation && hopper::makes_maps(scratch)) path = Path::hopper_narrow;
         return true;
     }
     if (std::strcmp(name, "simple") == 0) return true;
@@ -19,11 +23,18 @@ bool find_path(const char* name, int capability, Path& path, char* words, std::s
         std::snprintf(words, room, "RESNETCORE_CUDA_PATH must be simple, hopper or hopper_narrow, got %s", name);
         return false;
     }
-    if (capability != hopper) {
+    if (capability != generation) {
         std::snprintf(words, room,
                       "RESNETCORE_CUDA_PATH=%s needs a GPU of compute capability 9.0, found %d.%d; "
                       "unset it, or name simple",
                       name, capability / 10, capability % 10);
+        return false;
+    }
+    if (!hopper::makes_maps(scratch)) {
+        std::snprintf(words, room,
+                      "RESNETCORE_CUDA_PATH=%s needs a driver that makes tensor maps, of CUDA 12.1 or later; unset it, "
+                      "or name simple",
+                      name);
         return false;
     }
     path = narrow ? Path::hopper_narrow : Path::hopper;

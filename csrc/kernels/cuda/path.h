@@ -13,9 +13,10 @@ namespace cuda {
 // `hopper_narrow` is Hopper's path, and takes chains of narrow layers in one launch.
 enum class Path { simple, hopper, hopper_narrow };
 
-// The path of that name, on a device of that compute capability (90); null and "" name the default, the fastest that
-// has passed there. False, and why in `words`, where there is none, or not there.
-bool find_path(const char* name, int capability, Path& path, char* words, std::size_t room);
+// The path of that name, on a device of that compute capability (90), with memory of `scratch_bytes` there; null and ""
+// name the default, the fastest that has passed there and that the driver can serve. False, and why in `words`, where
+// there is none, or not there.
+bool find_path(const char* name, int capability, const void* scratch, Path& path, char* words, std::size_t room);
 
 // Of the calling thread's device.
 Path current_path();

@@ -1,5 +1,6 @@
 #include "tensor_map.h"
 
+#include <cstdlib>
 #include <cstring>
 
 #include "block.h"
@@ -32,6 +33,7 @@ CUresult encode_tiled(CUtensorMap* map, CUtensorMapDataType type, std::uint32_t 
                       CUtensorMapSwizzle swizzle, CUtensorMapL2promotion, CUtensorMapFloatOOBfill fill) {
     constexpr std::uint64_t longest_stride = std::uint64_t{1} << 40, largest_size = std::uint64_t{1} << 31;
     constexpr std::uint32_t largest_box = 256, swizzle_bytes = 128;
+    if (std::getenv("RESNETCORE_EMULATED_MAPS_FAIL")) return CUDA_ERROR_NOT_SUPPORTED;
     TensorMap plain = {};
     const auto at = reinterpret_cast<std::uintptr_t>(address);
     bool right = reinterpret_cast<std::uintptr_t>(map) % 64 == 0 && rank >= 1 && rank <= most_dimensions &&

@@ -5,7 +5,7 @@
 
 using cuuint32_t = std::uint32_t;
 using cuuint64_t = std::uint64_t;
-enum CUresult { CUDA_SUCCESS = 0, CUDA_ERROR_INVALID_VALUE = 1 };
+enum CUresult { CUDA_SUCCESS = 0, CUDA_ERROR_INVALID_VALUE = 1, CUDA_ERROR_NOT_SUPPORTED = 801 };
 struct alignas(128) CUtensorMap {
     std::uint64_t opaque[16];
 };

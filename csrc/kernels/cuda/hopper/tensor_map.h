@@ -5,6 +5,7 @@
 
 #include <cstdint>
 
+#include "kernels/cuda/functions.h"
 #include "kernels/ops.h"
 
 namespace resnetcore {
@@ -14,9 +15,6 @@ namespace hopper {
 // Sources, and skips, of one sum at most: the sources' maps are parameters of a kernel.
 constexpr int many_terms = 64;
 
-// Whether the driver makes maps at all; it is asked once.
-bool can_encode();
-
 // Of a row-major matrix, in boxes of 64 columns. False where the driver does not take it: rows must begin on boundaries
 // of 16 bytes, and not overlap.
 bool encode(CUtensorMap& map, Rows<bfloat16> matrix, std::int64_t rows, std::int64_t columns, int box_rows);
@@ -24,6 +22,12 @@ bool encode(CUtensorMap& map, Rows<bfloat16> matrix, std::int64_t rows, std::int
 // Of a packed operand, in boxes of some panels, one after another, each 64 columns wide.
 bool encode_panels(CUtensorMap& map, const bfloat16* operand, std::int64_t inner, std::int64_t columns, int box_rows,
                    int box_panels);
+
+// Whether the driver makes the maps that every product of Hopper's path asks of it: refused later, products would go
+// the simple way without a word. They are tried on so many bytes of the device's memory, on a boundary of 16, which
+// nothing touches.
+constexpr std::int64_t tried_bytes = 64 * panel_width * static_cast<std::int64_t>(sizeof(bfloat16));
+bool makes_maps(const void* memory);
 
 }  // namespace hopper
 }  // namespace cuda
