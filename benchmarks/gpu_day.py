@@ -90,6 +90,16 @@ def gather(folder: Path, names: list[str], where: dict) -> dict:
     }
 
 
+def sanitizer() -> dict:
+    """The version of the compute-sanitizer that the pieces run; nothing where there is none."""
+    try:
+        shown = subprocess.run(["compute-sanitizer", "--version"], capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return {}
+    version = re.search(r"\d{4}\.\d[\w.]*", shown)
+    return {"compute_sanitizer": version[0] if version else shown.strip()}
+
+
 def newest(folder: Path) -> dict | None:
     """The latest day's results; of several of one day the last by name."""
     files = sorted(folder.glob("*-gpu-day-*.json"))
@@ -175,7 +185,8 @@ def main(arguments: list[str]) -> int:
 
     cuda = _core.cuda_info()
     where = machine(len(os.sched_getaffinity(0)), "cuda") | {"architectures": cuda["architectures"]}
-    day = gather(folder, names, where | {"runtime": cuda["runtime_version"], "cuda_driver": cuda["driver_version"]})
+    where |= {"runtime": cuda["runtime_version"], "cuda_driver": cuda["driver_version"]} | sanitizer()
+    day = gather(folder, names, where)
     results.mkdir(parents=True, exist_ok=True)
     path = results / f"{day['date']}-gpu-day-{re.sub('[^a-z0-9]+', '-', name.lower()).strip('-')}.json"
     path.write_text(json.dumps(day, indent=1) + "\n")

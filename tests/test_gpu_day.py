@@ -164,6 +164,25 @@ def test_gathered_results_hold_the_benchmarks(tmp_path):
     assert day["benchmarks"] == [{"rows": []}] and day["pieces"] == {"tests": {"state": "left"}}
 
 
+def test_results_say_which_sanitizer_ran(tmp_path, monkeypatch):
+    monkeypatch.setattr(gpu_day, "gpu", lambda: MACHINE)
+    monkeypatch.setattr(gpu_day, "machine", lambda *_: dict(MACHINE))
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    def machine():
+        assert gpu_day.main([str(tmp_path), str(tmp_path / "results"), "tests"]) == 0
+        return gpu_day.newest(tmp_path / "results")["machine"]
+
+    assert "compute_sanitizer" not in machine()  # there is none
+    program = tmp_path / "compute-sanitizer"
+    words = "NVIDIA (R) Compute Sanitizer\\nCopyright (c) 2020-2025 NVIDIA Corporation\\nVersion 2025.3.0.0 (build 36322233)"
+    program.write_text(f'#!/bin/sh\nprintf "{words}\\n"\n')
+    program.chmod(0o755)
+    assert machine()["compute_sanitizer"] == "2025.3.0.0"
+    program.write_text("#!/bin/sh\necho unknown\n")
+    assert machine()["compute_sanitizer"] == "unknown"
+
+
 def test_small_shapes_train_alike_on_the_same_device(capsys):
     small_shapes.main("cpu", "float64")
     assert "4 kinds of training agree" in capsys.readouterr().out
