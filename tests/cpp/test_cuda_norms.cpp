@@ -267,9 +267,32 @@ void run(Gap gap) {
     each_of(4500, 9, 8);  // several rows, and chunks, for each thread of a block
 }
 
+// More elements than the blocks that measure have threads (most_measuring_blocks), so that these go round again.
+void every_element_is_measured() {
+    const std::int64_t rows = 1027, columns = 257;
+    DeviceMatrix<float> in(rows, columns), out(rows, columns);
+    in(rows - 1, columns - 1) = -2.5f;
+    in.upload();
+    const Rows<float> skip = in.view();
+    const auto check = [&](const char* what, auto args, auto kernel) {
+        const OnDevice<double> largest(0.0);
+        args.rows = rows, args.columns = columns, args.out = out.mutable_view(), args.largest = largest.data();
+        kernel(args);
+        out.download();
+        CHECK(out.same_bits(in) && largest.get() == 2.5, "%s of all: the largest is %g", what, largest.get());
+    };
+    ForwardArgs<float> forward;
+    forward.identity = &skip, forward.n_identity = 1, forward.activation = find_activation("identity");
+    check("a step without a product", forward, device_kernels<float>().forward);
+    NormBackwardArgs<float> backward;
+    backward.delta = skip;
+    check("a norm's backward", backward, device_kernels<float>().norm_backward);
+}
+
 }  // namespace
 
 int main() {
+    every_element_is_measured();
     for (Gap gap : {as_wanted, to_boundaries}) each_type([gap](auto type) { run<decltype(type)>(gap); });
     return summary("cuda_norms");
 }

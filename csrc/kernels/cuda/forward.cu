@@ -117,14 +117,13 @@ __global__ void epilogue_kernel(const __grid_constant__ Epilogue<T> epilogue, bo
     LargestResult<T> largest;
     visit_stretches(args.rows, args.columns, whole,
                     [&](auto n, std::int64_t i, std::int64_t j) { epilogue.template finish<n>(i, j, largest); });
-    largest.keep(args.largest);
+    largest.template keep_of_block<element_threads>(args.largest);
 }
 template <class T>
 void launch_epilogue(const Epilogue<T>& epilogue) {
     const ForwardArgs<T>& args = epilogue.forward.args;
     const bool whole = epilogue.forward.is_on_boundaries();
-    const std::int64_t blocks = blocks_for(stretch_count(args.rows, args.columns, whole), element_threads, most_blocks);
-    if (blocks > 0) launch<epilogue_kernel<T>>(dim3(static_cast<unsigned>(blocks)), element_threads, epilogue, whole);
+    launch_measuring<epilogue_kernel<T>>(args.largest, args.rows, args.columns, whole, epilogue, whole);
 }
 
 }  // namespace

@@ -44,9 +44,6 @@ __device__ __forceinline__ void keep_largest_of_block(unsigned long long most, d
     if (threadIdx.x < warp) keep_largest(threadIdx.x < warps ? of_warps[threadIdx.x] : 0, into);
 }
 
-// Enough for a GPU to be full, and no more than have to come to the same memory.
-constexpr std::int64_t most_measuring_blocks = 1024;
-
 // Of a thread's results, as T holds them. Rounding to T keeps the order of magnitudes, so that the largest alone is
 // rounded, at the end.
 template <class T>
@@ -85,6 +82,19 @@ private:
     using Bits = std::conditional_t<sizeof(Compute<T>) == 8, std::uint64_t, std::uint32_t>;
     Bits most_ = 0;
 };
+
+// Enough for a GPU to be full, and no more than have to come to the same memory.
+constexpr std::int64_t most_measuring_blocks = 1024;
+
+// For a kernel of `element_threads` that visits stretches (`visit_stretches`, whose `whole` this is) and keeps the
+// largest of its results in `largest`, by `keep_of_block`; null: nobody asks.
+template <auto kernel, class... Arguments>
+void launch_measuring(const double* largest, std::int64_t rows, std::int64_t columns, bool whole,
+                      const Arguments&... arguments) {
+    const std::int64_t blocks =
+        blocks_for(stretch_count(rows, columns, whole), element_threads, largest ? most_measuring_blocks : most_blocks);
+    if (blocks > 0) launch<kernel>(dim3(static_cast<unsigned>(blocks)), element_threads, arguments...);
+}
 
 }  // namespace cuda
 }  // namespace resnetcore

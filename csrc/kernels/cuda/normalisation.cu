@@ -109,7 +109,7 @@ __global__ void norm_backward_kernel(const __grid_constant__ NormBackwardArgs<T>
     visit_stretches(args.rows, args.columns, whole, [&](auto n, std::int64_t i, std::int64_t j) {
         go_back<n>(args, norm_slopes<n>(args, j), i, j, largest);
     });
-    largest.keep(args.largest);
+    largest.template keep_of_block<element_threads>(args.largest);
 }
 
 // The column sums and all that follows from them, of a batch that has no more rows than `joined_rows`.
@@ -225,8 +225,7 @@ bool is_on_boundaries(const NormBackwardArgs<T>& args) {
 template <class T>
 void norm_backward(const NormBackwardArgs<T>& args) {
     const bool whole = is_on_boundaries(args);
-    const std::int64_t blocks = blocks_for(stretch_count(args.rows, args.columns, whole), element_threads, most_blocks);
-    if (blocks > 0) launch<norm_backward_kernel<T>>(dim3(static_cast<unsigned>(blocks)), element_threads, args, whole);
+    launch_measuring<norm_backward_kernel<T>>(args.largest, args.rows, args.columns, whole, args, whole);
 }
 template <class T>
 void undo_norm(const CombineNormSumsArgs<T>& combine, const NormBackwardArgs<T>& args) {

@@ -99,11 +99,8 @@ struct Conversion {
     }
     void run() const { for_stretches(rows, columns, whole, element); }
     void run_measured(double* into) const {
-        const std::int64_t blocks =
-            blocks_for(stretch_count(rows, columns, whole), element_threads, most_measuring_blocks);
-        if (blocks > 0)
-            launch<measured_convert_kernel<From, To>>(dim3(static_cast<unsigned>(blocks)), element_threads, rows,
-                                                      columns, whole, element, into);
+        launch_measuring<measured_convert_kernel<From, To>>(into, rows, columns, whole, rows, columns, whole, element,
+                                                            into);
     }
 };
 
