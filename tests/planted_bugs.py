@@ -697,14 +697,14 @@ BUGS = (
     ),
     Bug(
         "a CUDA block's sum of losses lacks a half",
-        "csrc/kernels/cuda/loss.cu",
+        "csrc/kernels/cuda/block_sum.cuh",
         "apart = threads / 2; apart > 0",
         "apart = threads / 4; apart > 0",
         "cpp:cuda_elementwise",
     ),
     Bug(
         "a CUDA loss's gradients leave before they are there",
-        "csrc/kernels/cuda/loss.cu",
+        "csrc/kernels/cuda/block_sum.cuh",
         "        __syncthreads();\n        if (threadIdx.x < apart)",
         "        if (threadIdx.x < apart)",
         "cpp:cuda_elementwise",

@@ -3,6 +3,7 @@
 //
 // Invariant: a block has `loss_rows` rows, whose losses it adds pair by pair: their sum follows from the rows alone.
 #include "kernels/columns.h"
+#include "kernels/cuda/block_sum.cuh"
 #include "kernels/cuda/elements.cuh"
 #include "kernels/cuda/largest.cuh"
 
@@ -74,15 +75,6 @@ __device__ __forceinline__ LossArgs<T> block_rows(LossArgs<T> args) {
     if (args.sample_weight) args.sample_weight += first;
     args.row_loss += first;
     return args;
-}
-
-__device__ __forceinline__ double sum_block(double value, double (&memory)[threads]) {
-    memory[threadIdx.x] = value;
-    for (unsigned apart = threads / 2; apart > 0; apart /= 2) {
-        __syncthreads();
-        if (threadIdx.x < apart) memory[threadIdx.x] = memory[threadIdx.x] + memory[threadIdx.x + apart];
-    }
-    return memory[0];  // of the first thread
 }
 
 // `is_shared`: whether the rows have room in shared memory.

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "kernels/columns.h"
+#include "kernels/cuda/block_sum.cuh"
 #include "kernels/cuda/elements.cuh"
 #include "math/step.h"
 
@@ -15,19 +16,7 @@ namespace {
 constexpr int threads = 1024;
 constexpr int sums_of_thread = 8;  // as many terms are on their way at a time
 
-// The sum of the threads' values, in each of them. Pairs that lie the same way apart are added each time, so the order
-// is fixed. Called by the whole block.
-__device__ __forceinline__ double sum_block(double value, double (&memory)[threads]) {
-    memory[threadIdx.x] = value;
-    for (unsigned apart = threads / 2; apart > 0; apart /= 2) {
-        __syncthreads();
-        if (threadIdx.x < apart) memory[threadIdx.x] = memory[threadIdx.x] + memory[threadIdx.x + apart];
-    }
-    __syncthreads();
-    return memory[0];
-}
-
-// Σ term(i) of the block's share of i < size, which the grid's threads take in turns.
+// Σ term(i) of the block's share of i < size, which the grid's threads take in turns. Of the first thread.
 template <class Term>
 __device__ __forceinline__ double sum_terms(std::int64_t size, double (&memory)[threads], Term term) {
     const std::int64_t step = static_cast<std::int64_t>(gridDim.x) * threads;

@@ -75,6 +75,19 @@ private:
     const int exist_;           // rows that are there, the thread's and those behind them
 };
 
+// A strip's visit of one row, where nothing is kept of the others: which of the tile's sums, and where they lie.
+struct RowVisit {
+    int row, column;  // of the tile
+    Shared place;
+    // What is worked out of the thread's number is worked out here, and not held while products are waited for.
+    __device__ __forceinline__ RowVisit(int visit, Shared left) {
+        const int thread = static_cast<int>(only_here(threadIdx.x)), at = thread % 32 + 32 * visit;
+        row = first_row_of_warp(thread) + at / Strip::across;
+        column = at % Strip::across * Strip::width;
+        place = place_of_sum(left, row, column);
+    }
+};
+
 // Of a stretch's row, what was read ahead.
 struct KeptWords {
     const Words& words;

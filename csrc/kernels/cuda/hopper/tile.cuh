@@ -8,6 +8,7 @@
 #include "kernels/cuda/hopper/descriptor.cuh"
 #include "kernels/cuda/hopper/ring.cuh"
 #include "kernels/cuda/product.cuh"
+#include "kernels/cuda/scratch.h"
 
 namespace resnetcore {
 namespace cuda {
@@ -42,6 +43,12 @@ __device__ __forceinline__ Shared place_of_sum(Shared left, int row, int column)
 constexpr std::uint32_t tile_shared_bytes =
     stages * stage_bytes + left_bytes + barrier_bytes(stages) + using_groups * Handover::bytes;
 static_assert(tile_shared_bytes <= 227 * 1024, "what a block may have");
+
+// A block for each multiprocessor, as its shared memory has room for one, or for each of fewer tiles.
+inline dim3 blocks_for_tiles(std::int64_t tiles) {
+    const std::int64_t at_a_time = processor_count();
+    return dim3(static_cast<unsigned>(tiles < at_a_time ? tiles : at_a_time));
+}
 
 struct TileShared {
     Shared stages, left, barriers;
@@ -129,28 +136,6 @@ __device__ __forceinline__ void leave_rows(const float (&total)[64], Shared left
             for (int half = 0; half < 2; ++half)
                 store(at + static_cast<std::uint32_t>(half * 8 * tile_columns + i / 16 * 32) * sizeof(float),
                       total[i + 2 * half], total[i + 2 * half + 1]);
-    }
-}
-// From there along the rows, as memory goes: which eight sums a lane visits, and how often it does.
-constexpr int visit_width = 8, visits_across = tile_columns / visit_width,
-              visits_of_lane = group_rows / warps_of_group * visits_across / 32;
-struct RowVisit {
-    int row, column;  // of the tile
-    Shared place;
-    // What is worked out of the thread's number is worked out here, and not held while products are waited for.
-    __device__ __forceinline__ RowVisit(int visit, Shared left) {
-        const int thread = static_cast<int>(only_here(threadIdx.x)), at = thread % 32 + 32 * visit;
-        row = first_row_of_warp(thread) + at / visits_across;
-        column = at % visits_across * visit_width;
-        place = place_of_sum(left, row, column);
-    }
-};
-template <class Visit>
-__device__ __forceinline__ void visit_rows(Shared left, Visit visit) {
-#pragma unroll 1
-    for (int v = 0; v < visits_of_lane; ++v) {
-        const RowVisit at(v, left);
-        visit(at.row, at.column, at.place);
     }
 }
 

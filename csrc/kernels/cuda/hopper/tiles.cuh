@@ -5,7 +5,6 @@
 #pragma once
 
 #include "kernels/cuda/hopper/tile.cuh"
-#include "kernels/cuda/scratch.h"
 
 namespace resnetcore {
 namespace cuda {
@@ -20,19 +19,12 @@ public:
     __device__ __forceinline__ std::int64_t first_row() const { return at_ / across_ * tile_rows; }
     __device__ __forceinline__ std::int64_t first_column() const { return at_ % across_ * tile_columns; }
 
-    // A block for each multiprocessor, as its shared memory has room for one, or for each of fewer tiles.
-    static dim3 grid(std::int64_t rows, std::int64_t columns) {
-        const std::int64_t tiles = count(rows, columns), at_a_time = processor_count();
-        return dim3(static_cast<unsigned>(tiles < at_a_time ? tiles : at_a_time));
+    static RC_HD std::int64_t count(std::int64_t rows, std::int64_t columns) {
+        return (rows + tile_rows - 1) / tile_rows * across(columns);
     }
 
 private:
-    static __host__ __device__ std::int64_t across(std::int64_t columns) {
-        return (columns + tile_columns - 1) / tile_columns;
-    }
-    static __host__ __device__ std::int64_t count(std::int64_t rows, std::int64_t columns) {
-        return (rows + tile_rows - 1) / tile_rows * across(columns);
-    }
+    static RC_HD std::int64_t across(std::int64_t columns) { return (columns + tile_columns - 1) / tile_columns; }
 
     std::int64_t across_, count_, at_;
 };

@@ -6,11 +6,11 @@
 // 64 rows of W, which are whole tiles of the transpose.
 #pragma once
 
-#include <algorithm>
 #include <limits>
 #include <utility>
 
 #include "kernels/cuda/hopper/column_summer.cuh"
+#include "kernels/cuda/hopper/strip.cuh"
 #include "kernels/cuda/hopper/tensor_map.h"
 #include "kernels/cuda/hopper/weight_tiles.cuh"
 #include "kernels/cuda/path.h"
@@ -114,10 +114,10 @@ constexpr int visits_together = Rule::states == 0 ? 2 : 1;
 template <class Rule>
 __device__ __forceinline__ void update_rows(const WideWeightTile& tile, Shared left) {
     constexpr int together = visits_together<Rule>;
-    static_assert(visits_of_lane % together == 0, "whole batches");
+    static_assert(Strip::count % together == 0, "whole batches");
     const BackwardWeightsArgs<bfloat16>& args = tile.args;
 #pragma unroll 1
-    for (int first = 0; first < visits_of_lane; first += together) {
+    for (int first = 0; first < Strip::count; first += together) {
         SlotStretch<float, 8> slot[together];
 #pragma unroll
         for (int v = 0; v < together; ++v) {
@@ -141,7 +141,7 @@ __device__ __forceinline__ void update_rows(const WideWeightTile& tile, Shared l
 }
 __device__ __forceinline__ void keep_rows(const WideWeightTile& tile, Shared left) {
 #pragma unroll 1
-    for (int v = 0; v < visits_of_lane; ++v) {
+    for (int v = 0; v < Strip::count; ++v) {
         const RowVisit at(v, left);
         if (tile.has(at.row, at.column))
             write(tile.sums(at), tile.args.gradient + tile.packed(at.row, at.column, tile.args.inner));
@@ -265,11 +265,9 @@ int launch_weights(WeightGroup<T>& group) {
             has_bias |= group.calls[members].has_bias;
             ++members;
         }
-        // A block for each multiprocessor, as its shared memory has room for one, or for each of fewer tiles.
-        const auto blocks = static_cast<unsigned>(std::min<std::int64_t>(tiles, processor_count()));
-        if (blocks > 0)
-            launch_with<wide_weights_kernel<T>>(tile_shared_bytes, dim3(blocks), block_threads, group, maps, members,
-                                                has_bias);
+        if (tiles > 0)
+            launch_with<wide_weights_kernel<T>>(tile_shared_bytes, blocks_for_tiles(tiles), block_threads, group, maps,
+                                                members, has_bias);
     } else {
         (void)group;
     }
