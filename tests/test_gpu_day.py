@@ -42,9 +42,11 @@ def day(tmp_path):
 def test_a_piece_that_passed_is_not_done_again_and_one_that_failed_is(day):
     code, asked = day("build", "tests", fail="-m pytest -q")
     assert code == 1 and len(asked) == 3 and "--no-build-isolation" in asked[0] and "-m gpu" in asked[2]
-    assert gpu_day.read_pieces(day.folder, ["build", "tests", "gates"]) == {
-        "build": {"state": "passed", "seconds": 0, "summary": "12 passed"},
-        "tests": {"state": "failed", "seconds": 0, "summary": ""},
+    pieces = gpu_day.read_pieces(day.folder, ["build", "tests", "gates"])
+    assert all(pieces[name].pop("seconds") < 100 for name in ("build", "tests"))
+    assert pieces == {
+        "build": {"state": "passed", "summary": "12 passed"},
+        "tests": {"state": "failed", "summary": ""},
         "gates": {"state": "left"},
     }
     code, asked = day("build", "tests")
