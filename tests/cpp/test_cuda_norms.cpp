@@ -261,9 +261,9 @@ void run(Gap gap) {
         one.undo_norm(either());
         one.fold();
     };
-    for (std::int64_t rows : {1, 7, 64, 100})
-        for (std::int64_t columns : {1, 63, 64, 130})
-            for (std::int64_t chunk : {8, 64}) each_of(rows, columns, chunk);
+    constexpr std::int64_t rows_and_chunk[][2] = {{1, 8}, {7, 8}, {64, 64}, {100, 8}, {100, 64}};
+    for (const auto& [rows, chunk] : rows_and_chunk)
+        for (std::int64_t columns : {1, 63, 64, 130}) each_of(rows, columns, chunk);
     each_of(4500, 9, 8);  // several rows, and chunks, for each thread of a block
 }
 

@@ -7,6 +7,11 @@
 //                      them bfloat16x2 is not worth having
 // and includes this once. Everything lands in an unnamed namespace: only the table getters leave the object file,
 // so that the linker can never give one instruction set's code to another.
+#if defined(RC_MOST_TILE_ROWS) && !defined(RC_TILE_UNIT) && RC_MOST_TILE_ROWS < RC_TILE_ROWS
+#undef RC_TILE_ROWS
+#define RC_TILE_ROWS RC_MOST_TILE_ROWS
+#endif
+
 #include <cstdint>
 #include <cstring>
 #include <initializer_list>

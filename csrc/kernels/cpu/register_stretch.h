@@ -27,7 +27,7 @@ struct Stretch : StretchRows<T> {
     template <int MR, int V>
     RC_HD void add_to(Accumulators<T, MR, V>& acc, std::int64_t k) const {
         accumulate<MR, V>(args.a.data + begin * args.a.stride + k, 1, args.a.stride, delta_.data, delta_.stride,
-                          end - begin, acc, Ahead{MR, 0});
+                          end - begin, acc, Ahead<true>{MR, 0});
     }
     // The tail's columns of all rows of W, and zeros in the vector beside it where that has none.
     void add_tail(T* sum, bool first) const {
@@ -79,7 +79,7 @@ struct Stretch<bfloat16x2> : PairedStretch<bfloat16x2> {
     template <int MR, int V>
     RC_HD void add_to(Accumulators<bfloat16x2, MR, V>& acc, std::int64_t k) const {
         accumulate<MR, V>(args.a.data + begin * args.a.stride + k, 1, args.a.stride, panel_pairs(), 2 * word_lanes,
-                          end - begin, acc, {});
+                          end - begin, acc, Ahead<false>{});
     }
 };
 

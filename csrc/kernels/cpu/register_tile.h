@@ -4,7 +4,7 @@
 // body(i) for each row of a tile. The rows are constants from the start, not a loop that is unrolled late: only so does
 // the compiler keep a tile in registers throughout.
 template <class Body, int... i>
-RC_HD void each_row(Body body, std::integer_sequence<int, i...>) {
+RC_HD void each_row([[maybe_unused]] Body body, std::integer_sequence<int, i...>) {
     (body(i), ...);
 }
 template <int MR, class Body>

@@ -44,11 +44,10 @@ bool encode_panels(CUtensorMap& map, const bfloat16* operand, std::int64_t inner
 }
 
 bool makes_maps(const void* memory) {
-    constexpr int rows = tried_bytes / (panel_width * sizeof(bfloat16));
     const auto* data = static_cast<const bfloat16*>(memory);
     CUtensorMap map;
-    return encode(map, {data, panel_width}, rows, panel_width, rows) &&
-           encode_panels(map, data, rows, panel_width, rows, 1);
+    return encode(map, {data, panel_width}, tried_rows, panel_width, tried_rows) &&
+           encode_panels(map, data, tried_rows, panel_width, tried_rows, 1);
 }
 
 }  // namespace hopper

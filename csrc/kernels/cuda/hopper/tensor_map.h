@@ -26,7 +26,8 @@ bool encode_panels(CUtensorMap& map, const bfloat16* operand, std::int64_t inner
 // Whether the driver makes the maps that every product of Hopper's path asks of it: refused later, products would go
 // the simple way without a word. They are tried on so many bytes of the device's memory, on a boundary of 16, which
 // nothing touches.
-constexpr std::int64_t tried_bytes = 64 * panel_width * static_cast<std::int64_t>(sizeof(bfloat16));
+constexpr int tried_rows = 64;
+constexpr std::int64_t tried_bytes = std::int64_t{tried_rows} * panel_width * sizeof(bfloat16);
 bool makes_maps(const void* memory);
 
 }  // namespace hopper
