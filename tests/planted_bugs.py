@@ -57,6 +57,13 @@ BUGS = (
         "cpp:kernels",
     ),
     Bug(
+        "two k of a small tile are one and the same row of W",
+        "csrc/kernels/cpu/micro_kernel.h",
+        "accumulate_one(a + k_step, row_step, w + w_step, acc, ahead);",
+        "accumulate_one(a + k_step, row_step, w, acc, ahead);",
+        "cpp:kernels",
+    ),
+    Bug(
         "a column summed along k starts each vector of k at the first",
         "csrc/kernels/cpu/narrow.h",
         "read(w + k / width * columns * width + k % width)",
