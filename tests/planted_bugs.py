@@ -143,15 +143,15 @@ BUGS = (
     Bug(
         "the batch's variance is unbiased",
         "csrc/kernels/columns.h",
-        "set_coefficients(args.out, j, all.mean, all.squares / n,",
-        "set_coefficients(args.out, j, all.mean, all.squares / (n - 1),",
+        "set_coefficients(out, at, all.mean, all.squares / static_cast<double>(args.sums.rows),",
+        "set_coefficients(out, at, all.mean, all.squares / (static_cast<double>(args.sums.rows) - 1),",
         f"{REFERENCE} outputs",
     ),
     Bug(
         "the running variance is biased",
         "csrc/kernels/columns.h",
-        "carry_on(running_var, all.squares / (n - 1));",
-        "carry_on(running_var, all.squares / n);",
+        "carry_on(before.running_var, all.squares / (static_cast<double>(args.sums.rows) - 1));",
+        "carry_on(before.running_var, all.squares / static_cast<double>(args.sums.rows));",
         f"{REFERENCE} 'five_steps and momentum'",
     ),
     Bug(
@@ -635,15 +635,15 @@ BUGS = (
     Bug(
         "a CUDA norm's totals are made before every warp has its share",
         "csrc/kernels/cuda/column_totals.cuh",
-        "totals.of_warps[warp][lane / lanes_of_number] = x[0];\n    __syncthreads();",
-        "totals.of_warps[warp][lane / lanes_of_number] = x[0];",
+        ".of_warps[warp] = sum.at[0];\n    __syncthreads();",
+        ".of_warps[warp] = sum.at[0];",
         "cpp:cuda_norms",
     ),
     Bug(
         "a CUDA norm is applied before its coefficients are there",
-        "csrc/kernels/cuda/apply_norm.cuh",
-        "        __syncthreads();\n        finish(n, j);",
-        "        finish(n, j);",
+        "csrc/kernels/cuda/column_totals.cuh",
+        "then(add_warps(totals.numbers[own]));\n    __syncthreads();",
+        "then(add_warps(totals.numbers[own]));",
         "cpp:cuda_norms",
     ),
     Bug(
@@ -677,8 +677,8 @@ BUGS = (
     Bug(
         "a CUDA warp's largest is that of half its lanes",
         "csrc/kernels/cuda/largest.cuh",
-        "apart > 0; apart /= 2) {\n        const",
-        "apart > 1; apart /= 2) {\n        const",
+        "apart > 0; apart /= 2) {\n            const",
+        "apart > 1; apart /= 2) {\n            const",
         "cpp:cuda_elementwise",
     ),
     Bug(

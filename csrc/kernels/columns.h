@@ -13,13 +13,12 @@ namespace resnetcore {
 
 template <class T>
 RC_HD void set_coefficients(const NormCoefficients<T>& out, std::int64_t j, double mean, double variance,
-                            const Compute<T>* weight, const Compute<T>* bias) {
-    const Compute<T> own_weight = weight[j], own_bias = bias[j];  // first: they take longer than what follows
+                            Compute<T> weight, Compute<T> bias) {
     const double inverse = inverse_deviation(variance);
     out.mean[j] = static_cast<Compute<T>>(mean);
     out.inverse_deviation[j] = static_cast<Compute<T>>(inverse);
-    out.scale[j] = static_cast<Compute<T>>(static_cast<double>(own_weight) * inverse);
-    out.shift[j] = own_bias;
+    out.scale[j] = static_cast<Compute<T>>(static_cast<double>(weight) * inverse);
+    out.shift[j] = bias;
 }
 
 // Where a row's gradient is made: at its place, or where it waits to be rounded. Null where there is none.
@@ -49,23 +48,45 @@ RC_HD double loss_of_row(const LossArgs<T>& args, std::int64_t i) {
     return args.row_loss[i] = is_class ? scale * loss : std::numeric_limits<double>::quiet_NaN();
 }
 
+// What a column's norm has before a batch: asked for ahead, as it takes longer than what is made of it.
+template <class T>
+struct NormColumn {
+    Compute<T> weight, bias, running_mean, running_var;
+};
+template <class T>
+RC_HD NormColumn<T> norm_column(const CombineMomentsArgs<T>& args, std::int64_t j) {
+    return {args.weight[j], args.bias[j], args.running_mean[j], args.running_var[j]};
+}
+
 // From column j's moments of all rows. Biased variance in the batch, unbiased in the running statistics (Ioffe &
-// Szegedy 2015, algorithm 2).
+// Szegedy 2015, algorithm 2). `out` has the column's coefficients at `at`.
+template <class T>
+RC_HD void set_batch_coefficients(const CombineMomentsArgs<T>& args, const NormColumn<T>& before,
+                                  const ColumnMoments& all, const NormCoefficients<T>& out, std::int64_t at) {
+    set_coefficients(out, at, all.mean, all.squares / static_cast<double>(args.sums.rows), before.weight, before.bias);
+}
+template <class T>
+RC_HD void carry_statistics(const CombineMomentsArgs<T>& args, const NormColumn<T>& before, const ColumnMoments& all,
+                            std::int64_t j) {
+    args.next_mean[j] = carry_on(before.running_mean, all.mean);
+    args.next_var[j] = carry_on(before.running_var, all.squares / (static_cast<double>(args.sums.rows) - 1));
+}
 template <class T>
 RC_HD void finish_moments(const CombineMomentsArgs<T>& args, std::int64_t j, const ColumnMoments& all) {
-    const double n = static_cast<double>(args.sums.rows);
-    const Compute<T> running_mean = args.running_mean[j], running_var = args.running_var[j];
-    set_coefficients(args.out, j, all.mean, all.squares / n, args.weight, args.bias);
-    args.next_mean[j] = carry_on(running_mean, all.mean);
-    args.next_var[j] = carry_on(running_var, all.squares / (n - 1));
+    const NormColumn<T> before = norm_column(args, j);
+    set_batch_coefficients(args, before, all, args.out, j);
+    carry_statistics(args, before, all, j);
 }
 
 // From column j's Σ d and Σ d·x̂ of all rows.
 template <class T>
+RC_HD Compute<T> mean_of_sum(const CombineNormSumsArgs<T>& args, double sum) {
+    return static_cast<Compute<T>>(args.frozen ? 0 : sum / static_cast<double>(args.sums.rows));
+}
+template <class T>
 RC_HD void finish_norm_sums(const CombineNormSumsArgs<T>& args, std::int64_t j, double sum, double sum_xhat) {
-    const double n = static_cast<double>(args.sums.rows);
-    args.mean_d[j] = static_cast<Compute<T>>(args.frozen ? 0 : sum / n);
-    args.mean_dx[j] = static_cast<Compute<T>>(args.frozen ? 0 : sum_xhat / n);
+    args.mean_d[j] = mean_of_sum(args, sum);
+    args.mean_dx[j] = mean_of_sum(args, sum_xhat);
     args.d_bias[j] = (args.accumulate ? args.d_bias[j] : 0) + static_cast<Compute<T>>(sum);
     args.d_weight[j] = (args.accumulate ? args.d_weight[j] : 0) + static_cast<Compute<T>>(sum_xhat);
 }
@@ -73,7 +94,7 @@ RC_HD void finish_norm_sums(const CombineNormSumsArgs<T>& args, std::int64_t j, 
 template <class T>
 RC_HD void running_coefficients_of_column(const RunningCoefficientsArgs<T>& args, std::int64_t j) {
     set_coefficients(args.out, j, static_cast<double>(args.running_mean[j]), static_cast<double>(args.running_var[j]),
-                     args.weight, args.bias);
+                     args.weight[j], args.bias[j]);
 }
 
 // From the sum of the rows' losses.

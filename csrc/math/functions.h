@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cmath>
+#include <type_traits>
 
 // Always inlined: a shared inline function compiled for AVX-512 could otherwise be the copy the linker keeps for all.
 #if defined(__CUDACC__)
@@ -48,6 +49,13 @@ template <class... Types>
 struct TypeList {
     static constexpr int size = sizeof...(Types);
 };
+
+template <class Type, class... Types>
+constexpr int index_of(TypeList<Types...>) {
+    int i = 0, index = -1;
+    (void)((std::is_same<Type, Types>::value ? (index = i, true) : (++i, false)) || ...);
+    return index;
+}
 
 // Calls visit(Type{}) for the type at `index`.
 template <class Visit, class... Types>

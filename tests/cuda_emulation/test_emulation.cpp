@@ -3,6 +3,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <vector>
 
@@ -41,6 +42,13 @@ void lanes_exchange() {
         got[threadIdx.x] = value;
     });
     for (int i = 0; i < 64; ++i) CHECK(got[i] == (i ^ 17), "lane %d has %d", i, got[i]);
+    std::vector<unsigned> largest(64);
+    run(1, 64, [&] { largest[threadIdx.x] = __reduce_max_sync(0xffffffffu, 0x80000000u + (threadIdx.x * 21) % 64); });
+    for (unsigned i = 0; i < 64; ++i) {
+        unsigned most = 0;
+        for (unsigned k = i / 32 * 32; k < i / 32 * 32 + 32; ++k) most = std::max(most, 0x80000000u + k * 21 % 64);
+        CHECK(largest[i] == most, "lane %u has %x, not %x", i, largest[i], most);
+    }
 }
 
 std::uint32_t pair(int first, int second) {
@@ -99,6 +107,12 @@ void divergence_is_found_out() {
     });
     ends("a lane skips an exchange", [] {
         if (threadIdx.x != 40) __shfl_xor_sync(0xffffffffu, 1, 1);
+    });
+    ends("lanes exchange otherwise", [] {
+        if (threadIdx.x != 40)
+            __shfl_xor_sync(0xffffffffu, 1u, 1);
+        else
+            __reduce_max_sync(0xffffffffu, 1u);
     });
 }
 

@@ -21,19 +21,31 @@ __device__ __forceinline__ void write(double x, double& to) { to = x; }
 __device__ __forceinline__ void write(float x, bfloat16& to) { to = to_bfloat16(x); }
 __device__ __forceinline__ void write(float x, bfloat16x2& to) { to = to_bfloat16x2(x); }
 
+// Of two numbers in a word.
+__device__ __forceinline__ bfloat16 lower(std::uint32_t pair) { return {static_cast<std::uint16_t>(pair)}; }
+__device__ __forceinline__ bfloat16 upper(std::uint32_t pair) { return {static_cast<std::uint16_t>(pair >> 16)}; }
+
 // n neighbours of a row, which are read and written together: up to 16 bytes at a time, on whose boundaries they are.
 template <class T, int n>
 struct alignas(n * sizeof(T) < 16 ? n * sizeof(T) : 16) Stretch {
     T at[n];
 };
 
-template <int n, class T>
-__device__ __forceinline__ Stretch<Compute<T>, n> read(const T* from) {
-    const Stretch<T, n> stored = *reinterpret_cast<const Stretch<T, n>*>(from);
+template <class T, int n>
+__device__ __forceinline__ Stretch<Compute<T>, n> read(const Stretch<T, n>& stored) {
     Stretch<Compute<T>, n> x;
 #pragma unroll
     for (int c = 0; c < n; ++c) x.at[c] = read(stored.at[c]);
     return x;
+}
+template <int n, class T>
+__device__ __forceinline__ const Stretch<T, n>& stretch_at(const T* from) {
+    return *reinterpret_cast<const Stretch<T, n>*>(from);
+}
+template <int n, class T>
+__device__ __forceinline__ Stretch<Compute<T>, n> read(const T* from) {
+    const Stretch<T, n> stored = stretch_at<n>(from);
+    return read(stored);
 }
 template <int n, class T>
 __device__ __forceinline__ Stretch<Compute<T>, n> read(const Rows<T>& rows, std::int64_t i, std::int64_t j) {
@@ -58,6 +70,14 @@ __device__ __forceinline__ void write(const Stretch<Compute<T>, n>& x, const Mut
                                       std::int64_t j) {
     write<n>(x, rows.data + i * rows.stride + j);
 }
+
+// What has been read already of an array that an epilogue reads: nothing.
+struct NothingKept {
+    template <int n, class T>
+    __device__ __forceinline__ Stretch<Compute<T>, n> get(const Rows<T>& rows, std::int64_t i, std::int64_t j) const {
+        return read<n>(rows, i, j);
+    }
+};
 
 // Whether stretches of 16 bytes can be read and written there, from columns on that are multiples of 8.
 inline bool is_on_boundary(const void* at) { return reinterpret_cast<std::uintptr_t>(at) % 16 == 0; }

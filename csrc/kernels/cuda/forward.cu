@@ -26,6 +26,20 @@ struct Forward {
     }
     RC_HD bool is_relu() const { return hopper::is_activation<Relu>(args.activation); }
 
+    // As nearly every layer with a norm: ReLU without dropout, and nothing else is kept.
+    RC_HD bool is_plain_relu() const {
+        return is_relu() && !args.bias && !args.branch.mask.data && !args.mask.data && !args.argument.data &&
+               args.out.data && !args.wide.data;
+    }
+    // Then the same as a compiler sees it, which looks for nothing else in every row.
+    RC_HD Forward plain_relu() const {
+        Forward plain = *this;
+        plain.args.activation = index_of<Relu>(Activations{});
+        plain.args.bias = nullptr, plain.args.branch.mask = plain.args.mask = {};
+        plain.args.argument = {}, plain.args.wide = {};
+        return plain;
+    }
+
     struct Ahead {
         Stretch<float, hopper::Strip::width> bias;
         hopper::Words skip[hopper::Strip::count];
@@ -46,23 +60,27 @@ struct Forward {
     }
 
     // n neighbours of row i, from column j on.
-    template <int n, int most, class Kept>
-    __device__ __forceinline__ void add(Stretch<Compute<T>, n>& z, const Terms<T, most>& terms, std::int64_t i,
-                                        std::int64_t j, const Kept& kept) const {
+    template <int n, class Skips, class Kept>
+    __device__ __forceinline__ void add(Stretch<Compute<T>, n>& z, const Skips& skips, std::int64_t i, std::int64_t j,
+                                        const Kept& kept) const {
         if (args.bias) each(z, Plus(), read<n>(args.bias + j));
-        terms.add_identities(z, i, j, kept);
+        skips.add_identities(z, i, j, kept);
     }
     template <int n, class Kept>
     __device__ __forceinline__ void add_branch(Stretch<Compute<T>, n>& sum, std::int64_t i, std::int64_t j,
                                                const Kept& kept) const {
-        using C = Compute<T>;
         const Branch<T>& b = args.branch;
         if (!b.z.data) return;
-        Stretch<C, n> z = kept.template get<n>(b.z, i, j);
-        if (b.center)
-            each(
-                z, [](C x, C center, C scale, C shift) { return normalise(x, center, scale, shift); },
-                read<n>(b.center + j), read<n>(b.scale + j), read<n>(b.shift + j));
+        add_branch(sum, i, j, kept, [&](Stretch<Compute<T>, n>& z) {
+            if (b.center) Normaliser<Compute<T>, n>(b.center + j, b.scale + j, b.shift + j)(z);
+        });
+    }
+    template <int n, class Kept, class Norm>
+    __device__ __forceinline__ void add_branch(Stretch<Compute<T>, n>& sum, std::int64_t i, std::int64_t j,
+                                               const Kept& kept, const Norm& norm) const {
+        const Branch<T>& b = args.branch;
+        Stretch<Compute<T>, n> z = kept.template get<n>(b.z, i, j);
+        norm(z);
         if (b.mask.data) each(z, Times(), read<n>(b.mask, i, j));
         each(sum, Plus(), z);
     }
@@ -82,6 +100,15 @@ struct Forward {
     RC_HD Rows<T> last() const { return {}; }
 };
 
+// All skips of a layer that has one, which has been read already.
+struct KeptSkip {
+    template <class C, int n, class Kept>
+    __device__ __forceinline__ void add_identities(Stretch<C, n>& sum, std::int64_t i, std::int64_t j,
+                                                   const Kept& kept) const {
+        each(sum, Plus(), kept.template get<n>({}, i, j));
+    }
+};
+
 // A step without a product.
 template <class T>
 struct Epilogue {
@@ -97,18 +124,46 @@ struct Epilogue {
         forward.add_branch(sums, i, j, NothingKept());
         forward.finish(sums, i, j, largest, NothingKept());
     }
-    // What follows a norm's coefficients, for a block of `apply_norm_kernel`.
+    // What follows a norm's coefficients, for a block of `apply_norm_kernel`: the first skip is read ahead.
     template <int n>
-    __device__ __forceinline__ void operator()(Columns<n>, std::int64_t j) const {
+    __device__ __forceinline__ KeptRows<T, n> ahead(Columns<n>, int rows, std::int64_t j) const {
+        return KeptRows<T, n>(terms.identity[0], terms.n_identity > 0 ? rows : 0, static_cast<int>(threadIdx.x), j);
+    }
+    template <int n>
+    __device__ __forceinline__ void operator()(const KeptRows<T, n>& z, const KeptRows<T, n>& skip,
+                                               const Normaliser<Compute<T>, n>& norm, std::int64_t j) const {
         LargestResult<T> largest;
-        for (std::int64_t i = threadIdx.x; i < forward.args.rows; i += total_threads) finish<n>(i, j, largest);
-        largest.keep(forward.args.largest);
+        if (terms.n_identity == 1 && forward.is_plain_relu())
+            finish_rows<rows_together<Compute<T>>>(forward.plain_relu(), KeptSkip(), z, skip, norm, j, largest);
+        else
+            finish_rows<1>(forward, terms, z, skip, norm, j, largest);
+        largest.template keep_of_block<total_threads>(forward.args.largest);
+    }
+
+private:
+    template <int unrolled, int n, class Skips>
+    static __device__ __forceinline__ void finish_rows(const Forward<T>& forward, const Skips& skips, KeptRows<T, n> z,
+                                                       KeptRows<T, n> skip, const Normaliser<Compute<T>, n>& norm,
+                                                       std::int64_t j, LargestResult<T>& largest) {
+        const int rows = static_cast<int>(forward.args.rows);
+#pragma unroll unrolled
+        for (int i = static_cast<int>(threadIdx.x); i < rows; i += total_threads, z.advance(), skip.advance()) {
+            Stretch<Compute<T>, n> sums = {};
+            forward.add(sums, skips, i, j, skip[0]);
+            forward.add_branch(sums, i, j, z[0], norm);
+            forward.finish(sums, i, j, largest, NothingKept());
+        }
     }
 };
 template <class T>
 struct NoEpilogue {
+    struct Nothing {};
     template <int n>
-    __device__ void operator()(Columns<n>, std::int64_t) const {}
+    __device__ Nothing ahead(Columns<n>, int, std::int64_t) const {
+        return {};
+    }
+    template <class Kept, class Norm>
+    __device__ void operator()(const Kept&, Nothing, const Norm&, std::int64_t) const {}
 };
 
 template <class T>
@@ -135,7 +190,8 @@ void forward(const ForwardArgs<T>& args) {
     if (!hopper::launch_sum<T>(epilogue)) launch_sum<T>(epilogue);
 }
 
-// A product, or a long list of skips, follows in a launch of its own.
+// The branch's coefficients are those that `combine` writes. A product, or a long list of skips, follows in a launch of
+// its own.
 template <class T>
 void apply_norm(const CombineMomentsArgs<T>& combine, const ForwardArgs<T>& args) {
     const bool joins = Epilogue<T>::holds(args);

@@ -17,31 +17,22 @@ __device__ __forceinline__ unsigned long long magnitude_bits(double x) {
     return bits & ~(1ull << 63);
 }
 
-// By whole warps, both.
-__device__ __forceinline__ unsigned long long largest_of_warp(unsigned long long most) {
-    constexpr int warp = 32;
-    for (int apart = warp / 2; apart > 0; apart /= 2) {
-        const unsigned long long other = __shfl_xor_sync(0xffffffffu, most, apart);
-        most = other > most ? other : most;
+// By a whole warp; of 32 bits, by an instruction.
+template <class Bits>
+__device__ __forceinline__ Bits largest_of_warp(Bits most) {
+    if constexpr (sizeof(Bits) == 4) {
+        return __reduce_max_sync(0xffffffffu, most);
+    } else {
+        for (int apart = 16; apart > 0; apart /= 2) {
+            const Bits other = __shfl_xor_sync(0xffffffffu, most, apart);
+            most = other > most ? other : most;
+        }
+        return most;
     }
-    return most;
 }
-__device__ __forceinline__ void keep_largest(unsigned long long most, double* into) {
-    constexpr int warp = 32;
-    most = largest_of_warp(most);
-    if (threadIdx.x % warp == 0) atomicMax(reinterpret_cast<unsigned long long*>(into), most);
-}
-
-// By a whole block, at once: where all blocks come to the end together, they wait for the same memory.
-template <int threads>
-__device__ __forceinline__ void keep_largest_of_block(unsigned long long most, double* into) {
-    constexpr int warp = 32, warps = threads / warp;
-    static_assert(threads % warp == 0 && warps <= warp, "whole warps, and a lane for each");
-    __shared__ unsigned long long of_warps[warps];
-    const unsigned long long of_warp = largest_of_warp(most);
-    if (threadIdx.x % warp == 0) of_warps[threadIdx.x / warp] = of_warp;
-    __syncthreads();
-    if (threadIdx.x < warp) keep_largest(threadIdx.x < warps ? of_warps[threadIdx.x] : 0, into);
+__device__ __forceinline__ bool leads_warp() { return threadIdx.x % 32 == 0; }
+__device__ __forceinline__ void keep_magnitude(double x, double* into) {
+    atomicMax(reinterpret_cast<unsigned long long*>(into), magnitude_bits(x));
 }
 
 // Of a thread's results, as T holds them. Rounding to T keeps the order of magnitudes, so that the largest alone is
@@ -62,24 +53,33 @@ public:
     }
     // By whole warps; null: nobody asks.
     __device__ __forceinline__ void keep(double* into) const {
-        if (into) keep_largest(magnitude(), into);
+        if (into) keep_of_warp(most_, into);
     }
-    // The same, by a whole block.
+    // The same by a whole block, at once: where all blocks come to the end together, they wait for the same memory.
     template <int threads>
     __device__ __forceinline__ void keep_of_block(double* into) const {
-        if (into) keep_largest_of_block<threads>(magnitude(), into);
+        constexpr int warp = 32, warps = threads / warp;
+        static_assert(threads % warp == 0 && warps <= warp, "whole warps, and a lane for each");
+        __shared__ Bits of_warps[warps];
+        if (!into) return;
+        const Bits of_warp = largest_of_warp(most_);
+        if (leads_warp()) of_warps[threadIdx.x / warp] = of_warp;
+        __syncthreads();
+        if (threadIdx.x < warp) keep_of_warp(threadIdx.x < warps ? of_warps[threadIdx.x] : 0, into);
     }
 
 private:
-    __device__ __forceinline__ unsigned long long magnitude() const {
+    using Bits = std::conditional_t<sizeof(Compute<T>) == 8, std::uint64_t, std::uint32_t>;
+
+    static __device__ __forceinline__ void keep_of_warp(Bits most, double* into) {
+        most = largest_of_warp(most);
         Compute<T> x;
-        std::memcpy(&x, &most_, sizeof x);
+        std::memcpy(&x, &most, sizeof x);
         T stored;
         write(x, stored);
-        return magnitude_bits(static_cast<double>(read(stored)));
+        if (leads_warp()) keep_magnitude(static_cast<double>(read(stored)), into);
     }
 
-    using Bits = std::conditional_t<sizeof(Compute<T>) == 8, std::uint64_t, std::uint32_t>;
     Bits most_ = 0;
 };
 

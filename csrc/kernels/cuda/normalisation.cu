@@ -72,33 +72,39 @@ template <class C, int n>
 struct NormSlopes {
     NormSlope<C> at[n];
 };
-template <int n, class T>
-__device__ __forceinline__ NormSlopes<Compute<T>, n> norm_slopes(const NormBackwardArgs<T>& args, std::int64_t j) {
-    using C = Compute<T>;
-    NormSlopes<C, n> slopes = {};
-    if (!args.z.data) return slopes;
-    const Stretch<C, n> mean = read<n>(args.mean + j), inverse = read<n>(args.inverse_deviation + j),
-                        scale = read<n>(args.scale + j), mean_d = read<n>(args.mean_d + j),
-                        mean_dx = read<n>(args.mean_dx + j);
+template <class C, int n>
+__device__ __forceinline__ NormSlopes<C, n> norm_slopes(const Stretch<C, n>& mean, const Stretch<C, n>& inverse,
+                                                        const Stretch<C, n>& scale, const Stretch<C, n>& mean_d,
+                                                        const Stretch<C, n>& mean_dx) {
+    NormSlopes<C, n> slopes;
 #pragma unroll
     for (int c = 0; c < n; ++c)
         slopes.at[c] = norm_slope(mean.at[c], inverse.at[c], scale.at[c], mean_d.at[c], mean_dx.at[c]);
     return slopes;
 }
 template <int n, class T>
+__device__ __forceinline__ NormSlopes<Compute<T>, n> norm_slopes(const NormBackwardArgs<T>& args, std::int64_t j) {
+    if (!args.z.data) return {};
+    return norm_slopes(read<n>(args.mean + j), read<n>(args.inverse_deviation + j), read<n>(args.scale + j),
+                       read<n>(args.mean_d + j), read<n>(args.mean_dx + j));
+}
+template <int n, class T, class Kept>
 __device__ __forceinline__ Stretch<Compute<T>, n> masked_delta(const NormBackwardArgs<T>& args, std::int64_t i,
-                                                               std::int64_t j) {
-    Stretch<Compute<T>, n> d = read<n>(args.delta, i, j);
+                                                               std::int64_t j, const Kept& kept) {
+    Stretch<Compute<T>, n> d = kept.template get<n>(args.delta, i, j);
     if (args.mask.data) each(d, Times(), read<n>(args.mask, i, j));
     return d;
 }
-template <int n, class T>
+template <int n, class T, class KeptDelta, class KeptZ>
 __device__ __forceinline__ void go_back(const NormBackwardArgs<T>& args, const NormSlopes<Compute<T>, n>& slopes,
-                                        std::int64_t i, std::int64_t j, LargestResult<T>& largest) {
+                                        std::int64_t i, std::int64_t j, LargestResult<T>& largest,
+                                        const KeptDelta& kept_delta, const KeptZ& kept_z) {
     using C = Compute<T>;
-    Stretch<C, n> d = masked_delta<n>(args, i, j);
+    Stretch<C, n> d = masked_delta<n>(args, i, j, kept_delta);
     if (args.z.data)
-        each(d, [](C x, C z, const NormSlope<C>& slope) { return slope(x, z); }, read<n>(args.z, i, j), slopes);
+        each(
+            d, [](C x, C z, const NormSlope<C>& slope) { return slope(x, z); }, kept_z.template get<n>(args.z, i, j),
+            slopes);
     write<n>(d, args.out, i, j);
     largest.add(d);
 }
@@ -107,10 +113,19 @@ template <class T>
 __global__ void norm_backward_kernel(const __grid_constant__ NormBackwardArgs<T> args, bool whole) {
     LargestResult<T> largest;
     visit_stretches(args.rows, args.columns, whole, [&](auto n, std::int64_t i, std::int64_t j) {
-        go_back<n>(args, norm_slopes<n>(args, j), i, j, largest);
+        go_back<n>(args, norm_slopes<n>(args, j), i, j, largest, NothingKept(), NothingKept());
     });
     largest.template keep_of_block<element_threads>(args.largest);
 }
+
+// A thread's rows of what a gradient goes back through.
+template <class T, int n>
+struct KeptGradient {
+    KeptRows<T, n> delta, z;
+    __device__ __forceinline__ KeptGradient(const NormBackwardArgs<T>& args, int rows, int first, std::int64_t j)
+        : delta(args.delta, rows, first, j), z(args.z, rows, first, j) {}
+    __device__ __forceinline__ void advance() { delta.advance(), z.advance(); }
+};
 
 // The column sums and all that follows from them, of a batch that has no more rows than `joined_rows`.
 template <class T>
@@ -118,74 +133,104 @@ __global__ void __launch_bounds__(total_threads, 1)
     undo_norm_kernel(const __grid_constant__ CombineNormSumsArgs<T> combine,
                      const __grid_constant__ NormBackwardArgs<T> args, bool whole) {
     using C = Compute<T>;
-    constexpr int together = 8 / sizeof(C);
+    constexpr int together = rows_together<C>;
     __shared__ ColumnTotals totals;
-    const int own = static_cast<int>(threadIdx.x);
+    __shared__ double sums[2 * stretch_columns];
+    __shared__ Stretch<C, stretch_columns> mean_d, mean_dx;
+    const int rows = static_cast<int>(args.rows), own = static_cast<int>(threadIdx.x);
     visit_columns(args.columns, whole, [&](auto n, std::int64_t j) {
+        using Kept = KeptGradient<T, n>;
+        Kept kept(args, rows, own, j);
         const Stretch<C, n> mean = read<n>(args.mean + j), inverse = read<n>(args.inverse_deviation + j);
-        sum_columns<together>(args.rows, totals, [&](std::int64_t i) {
-            const Stretch<C, n> d = masked_delta<n>(args, i, j), z = read<n>(args.z, i, j);
-            Stretch<C, 2 * n> both;
+        const auto both = sum_own_rows<together>(
+            rows, kept, [&](int first) { return Kept(args, rows, first, j); },
+            [&](const Kept& some, int s, int i) {
+                const Stretch<C, n> d = masked_delta<n>(args, i, j, some.delta[s]), z = some.z[s].numbers();
+                Stretch<C, 2 * n> x;
 #pragma unroll
-            for (int c = 0; c < n; ++c) {
-                both.at[c] = d.at[c];
-                both.at[n + c] = d.at[c] * ((z.at[c] - mean.at[c]) * inverse.at[c]);
-            }
-            return both;
+                for (int c = 0; c < n; ++c) {
+                    x.at[c] = d.at[c];
+                    x.at[n + c] = d.at[c] * ((z.at[c] - mean.at[c]) * inverse.at[c]);
+                }
+                return x;
+            });
+        const Stretch<C, n> scale = read<n>(args.scale + j);
+        add_threads(both, totals, [&](double total) {
+            sums[own] = total;
+            (own < n ? mean_d.at[own] : mean_dx.at[own - n]) = mean_of_sum(combine, total);
         });
-        if (own < n) finish_norm_sums(combine, j + own, totals.at[own], totals.at[n + own]);
-        __syncthreads();
-        const NormSlopes<C, n> slopes = norm_slopes<n>(args, j);
+        if (own < n) finish_norm_sums(combine, j + own, sums[own], sums[n + own]);
+        const NormSlopes<C, n> slopes = norm_slopes(mean, inverse, scale, read<n>(mean_d.at), read<n>(mean_dx.at));
         LargestResult<T> largest;
-        for (std::int64_t i = own; i < args.rows; i += total_threads) go_back<n>(args, slopes, i, j, largest);
-        largest.keep(args.largest);
+#pragma unroll together
+        for (int i = own; i < rows; i += total_threads, kept.advance())
+            go_back<n>(args, slopes, i, j, largest, kept.delta[0], kept.z[0]);
+        largest.template keep_of_block<total_threads>(args.largest);
     });
 }
 
-// Chunks of rows are added as rows are.
+// Σ value(chunk) over the thread's chunks, which are added as rows are. Of some that are not there the first is read:
+// reading none would be a branch, and one would wait for the other.
+template <class Value>
+__device__ __forceinline__ auto sum_own_chunks(std::int64_t all, Value value) {
+    constexpr int together = 4;
+    struct Some {
+        decltype(value(0)) at[together];
+    };
+    const int chunks = static_cast<int>(all);
+    const auto read = [&](int first) {
+        Some some;
+#pragma unroll
+        for (int s = 0; s < together; ++s) {
+            const int chunk = first + s * total_threads;
+            some.at[s] = value(chunk < chunks ? chunk : 0);
+        }
+        return some;
+    };
+    return sum_own_rows<together>(chunks, read(static_cast<int>(threadIdx.x)), read,
+                                  [](const Some& some, int s, int) { return some.at[s]; });
+}
+
 template <class T>
 __global__ void __launch_bounds__(total_threads, 1)
     combine_moments_kernel(const __grid_constant__ CombineMomentsArgs<T> args) {
-    constexpr int together = 2;
     __shared__ ColumnTotals totals;
     __shared__ double means[stretch_columns];
     const std::int64_t chunks = args.sums.chunks();
     const int own = static_cast<int>(threadIdx.x);
     visit_columns(args.end - args.begin, true, [&](auto n, std::int64_t column) {
         const std::int64_t j = args.begin + column;
-        sum_columns<together>(chunks, totals, [&](std::int64_t chunk) {
+        const auto sum = sum_own_chunks(chunks, [&](std::int64_t chunk) {
             Stretch<double, n> x;
 #pragma unroll
             for (int c = 0; c < n; ++c) x.at[c] = weighted_mean(args.sums, chunk, j + c);
             return x;
         });
-        if (own < n) means[own] = totals.at[own] / static_cast<double>(args.sums.rows);
-        __syncthreads();
-        sum_columns<together>(chunks, totals, [&](std::int64_t chunk) {
+        add_threads(sum, totals, [&](double total) { means[own] = total / static_cast<double>(args.sums.rows); });
+        const auto squares = sum_own_chunks(chunks, [&](std::int64_t chunk) {
             Stretch<double, n> x;
 #pragma unroll
             for (int c = 0; c < n; ++c) x.at[c] = shifted_squares(args.sums, chunk, j + c, means[c]);
             return x;
         });
-        if (own < n) {
+        add_threads(squares, totals, [&](double total) {
             ColumnMoments moments;
-            moments.mean = means[own], moments.squares = totals.at[own];
+            moments.mean = means[own], moments.squares = total;
             finish_moments(args, j + own, moments);
-        }
-        __syncthreads();
+        });
     });
 }
 
 template <class T>
 __global__ void __launch_bounds__(total_threads, 1)
     combine_norm_sums_kernel(const __grid_constant__ CombineNormSumsArgs<T> args) {
-    constexpr int together = 2;
     __shared__ ColumnTotals totals;
+    __shared__ double sums[2 * stretch_columns];
     const std::int64_t chunks = args.sums.chunks();
     const int own = static_cast<int>(threadIdx.x);
     visit_columns(args.end - args.begin, true, [&](auto n, std::int64_t column) {
         const std::int64_t j = args.begin + column;
-        sum_columns<together>(chunks, totals, [&](std::int64_t chunk) {
+        const auto both = sum_own_chunks(chunks, [&](std::int64_t chunk) {
             Stretch<double, 2 * n> x;
 #pragma unroll
             for (int c = 0; c < n; ++c) {
@@ -194,8 +239,8 @@ __global__ void __launch_bounds__(total_threads, 1)
             }
             return x;
         });
-        if (own < n) finish_norm_sums(args, j + own, totals.at[own], totals.at[n + own]);
-        __syncthreads();
+        add_threads(both, totals, [&](double total) { sums[own] = total; });
+        if (own < n) finish_norm_sums(args, j + own, sums[own], sums[n + own]);
     });
 }
 

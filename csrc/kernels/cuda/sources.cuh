@@ -28,14 +28,6 @@ struct Terms {
     }
 };
 
-// What has been read already of an array that an epilogue reads: nothing.
-struct NothingKept {
-    template <int n, class T>
-    __device__ __forceinline__ Stretch<Compute<T>, n> get(const Rows<T>& rows, std::int64_t i, std::int64_t j) const {
-        return read<n>(rows, i, j);
-    }
-};
-
 // Every source's terms, `depth` at a time. Where a source ends within a step, the rest are zeros.
 template <class T, int most>
 class SourceSteps {

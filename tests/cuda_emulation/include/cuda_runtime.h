@@ -36,6 +36,16 @@ T __shfl_xor_sync(unsigned, T value, int lane_mask) {
     return value;
 }
 
+inline unsigned __reduce_max_sync(unsigned, unsigned value) {
+    emulation::wait_for_warp("__reduce_max_sync", &value, sizeof value, nullptr);
+    for (int lane = 0; lane < emulation::warp_size; ++lane) {
+        unsigned other;
+        std::memcpy(&other, emulation::taken_from_lane(lane), sizeof other);
+        value = other > value ? other : value;
+    }
+    return value;
+}
+
 template <class T>
 T atomicMax(T* at, T value) {
     T before = __atomic_load_n(at, __ATOMIC_RELAXED);

@@ -13,9 +13,7 @@ namespace hopper {
 
 template <class Activation>
 RC_HD bool is_activation(int index) {
-    bool found = false;
-    visit_type(index, Activations{}, [&](auto a) { found = std::is_same<decltype(a), Activation>::value; });
-    return found;
+    return index == index_of<Activation>(Activations{});
 }
 
 class Strip {

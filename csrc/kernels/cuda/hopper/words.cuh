@@ -13,9 +13,6 @@ struct alignas(16) Words {
     std::uint32_t at[4];
 };
 
-__device__ __forceinline__ bfloat16 lower(std::uint32_t pair) { return {static_cast<std::uint16_t>(pair)}; }
-__device__ __forceinline__ bfloat16 upper(std::uint32_t pair) { return {static_cast<std::uint16_t>(pair >> 16)}; }
-
 __device__ __forceinline__ Stretch<float, 8> numbers_of(const Words& words) {
     Stretch<float, 8> x;
 #pragma unroll
@@ -34,8 +31,9 @@ __device__ __forceinline__ Words words_of(const Stretch<float, 8>& x) {
 
 // Of magnitudes of such neighbours, the largest at even places and at odd ones. By whole warps; null: nobody asks.
 __device__ __forceinline__ void keep_largest_of_pair(std::uint32_t most, double* into) {
-    const bfloat16 larger = (most & 0xffff) > most >> 16 ? lower(most) : upper(most);
-    if (into) keep_largest(magnitude_bits(to_float(larger)), into);
+    if (!into) return;
+    most = largest_of_warp((most & 0xffff) > most >> 16 ? most & 0xffff : most >> 16);
+    if (leads_warp()) keep_magnitude(to_float(lower(most)), into);
 }
 
 }  // namespace hopper
