@@ -824,15 +824,15 @@ BUGS = (
     Bug(
         "a Hopper warp hands sums over before all its lanes are done",
         "csrc/kernels/cuda/hopper/ring.cuh",
-        "        __syncwarp();\n        if (threadIdx.x % 32 == 0) arrive(barrier);",
-        "        if (threadIdx.x % 32 == 0) arrive(barrier);",
+        "        arrive(barrier);\n        __syncwarp();",
+        "        if (threadIdx.x % 32 < 16) arrive(barrier), arrive(barrier);\n        __syncwarp();",
         "cpp:cuda_hopper",
     ),
     Bug(
         "a Hopper tile's sums are handed over by the first warp",
         "csrc/kernels/cuda/hopper/ring.cuh",
-        "barrier_init(full_, warps);",
-        "barrier_init(full_, 1);",
+        "barrier_init(full_, 32 * warps);",
+        "barrier_init(full_, 32);",
         "cpp:cuda_hopper",
     ),
     Bug(

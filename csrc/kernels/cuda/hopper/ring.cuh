@@ -71,7 +71,7 @@ private:
 };
 
 // One room in shared memory that a warpgroup fills and another one empties, in turn: who fills waits until it is empty,
-// who empties until it is full, and each warp says when it is done.
+// who empties until it is full, and each thread says when it is done.
 class Handover {
 public:
     static constexpr std::uint32_t bytes = 16;
@@ -81,20 +81,20 @@ public:
 
     // By one thread, before all others meet it.
     __device__ __forceinline__ void make(std::uint32_t warps) const {
-        barrier_init(full_, warps);
-        barrier_init(empty_, warps);
+        barrier_init(full_, 32 * warps);
+        barrier_init(empty_, 32 * warps);
         fence_barrier_init();
     }
     __device__ __forceinline__ void begin_filling(const Place& turn) const { wait(empty_, turn.parity() ^ 1); }
     __device__ __forceinline__ void begin_emptying(const Place& turn) const { wait(full_, turn.parity()); }
-    // By all lanes of a warp.
+    // By all lanes of a warp: each for itself, as compute-sanitizer does not follow an order by way of another lane.
     __device__ __forceinline__ void end_filling(Place& turn) const { end(full_, turn); }
     __device__ __forceinline__ void end_emptying(Place& turn) const { end(empty_, turn); }
 
 private:
     __device__ __forceinline__ static void end(Shared barrier, Place& turn) {
-        __syncwarp();
-        if (threadIdx.x % 32 == 0) arrive(barrier);
+        arrive(barrier);
+        __syncwarp();  // for the compiler, which else takes the warp for divided, and has too few registers
         turn.advance(1);
     }
 

@@ -132,6 +132,28 @@ __device__ __forceinline__ void visit_strip(const Strip& strip, const Rows<bfloa
     }
 }
 
+// What no stretch of eight columns takes of the warp's rows, as of a classifier's ten columns: one by one, neighbours
+// at a time.
+template <int most, class Epilogue>
+__device__ __forceinline__ void finish_elements(Shared left, const Epilogue& epilogue,
+                                                const Terms<bfloat16, most>& terms, bool whole, const Tiles& tiles,
+                                                LargestResult<bfloat16>& largest) {
+    constexpr int rows_of_warp = group_rows / warps_of_group;
+    const std::int64_t first = tiles.first_column(), there = epilogue.args.columns - first;
+    const int end = there < tile_columns ? static_cast<int>(there) : tile_columns;
+    const int begin = whole ? end / Strip::width * Strip::width : 0, across = end - begin;
+#pragma unroll 1
+    for (int at = lane(); at < rows_of_warp * across; at += 32) {
+        const int row = first_row_of_warp() + at / across, column = begin + at % across;
+        const std::int64_t i = tiles.first_row() + row, j = first + column;
+        if (i >= epilogue.args.rows) return;
+        Stretch<float, 1> sum{{load(place_of_sum(left, row, column))}};
+        epilogue.add(sum, terms, i, j, NothingKept());
+        epilogue.add_branch(sum, i, j, NothingKept());
+        epilogue.finish(sum, i, j, largest, NothingKept());
+    }
+}
+
 // `whole`: everything that the epilogue touches lies on boundaries of 16 bytes, and so do stretches of 8 columns. Sums
 // go back to shared memory between the epilogue's parts, so that what is kept of an array is out of the next one's way.
 template <int most, class Epilogue>
@@ -152,18 +174,8 @@ __device__ __forceinline__ void finish_tiles(const TileShared& shared, const Epi
         visit_strip(
             strip, terms.n_identity > 0 ? terms.identity[0] : Rows<bfloat16>(), [&] { left.begin_emptying(turn); },
             [&](int v, const Words& words) {
-                const std::int64_t i = strip.row(v);
-                if (strip.has(v)) {
-                    change(v, [&](auto& sums) { epilogue.add(sums, terms, i, j, KeptWords{words}); });
-                } else if (i < rows) {
-#pragma unroll 1
-                    for (int c = 0; c < Strip::width && j + c < columns; ++c) {
-                        Stretch<float, 1> sum{{load(strip.place(shared.left, v) + 4 * static_cast<std::uint32_t>(c))}};
-                        epilogue.add(sum, terms, i, j + c, NothingKept());
-                        epilogue.add_branch(sum, i, j + c, NothingKept());
-                        epilogue.finish(sum, i, j + c, largest, NothingKept());
-                    }
-                }
+                if (strip.has(v))
+                    change(v, [&](auto& sums) { epilogue.add(sums, terms, strip.row(v), j, KeptWords{words}); });
             });
         if (epilogue.branch().data)
             visit_strip(
@@ -178,6 +190,7 @@ __device__ __forceinline__ void finish_tiles(const TileShared& shared, const Epi
                 if (strip.has(v))
                     epilogue.finish(strip.sums(shared.left, v), strip.row(v), j, largest, KeptWords{words});
             });
+        finish_elements(shared.left, epilogue, terms, whole, tiles, largest);
         left.end_emptying(turn);
     }
     largest.keep(epilogue.args.largest);
