@@ -838,7 +838,7 @@ BUGS = (
     Bug(
         "a Hopper tile's room is given back by the first warp",
         "csrc/kernels/cuda/hopper/ring.cuh",
-        "barrier_init(empty_, warps);",
+        "barrier_init(empty_, 32 * warps);",
         "barrier_init(empty_, 1);",
         "cpp:cuda_hopper",
     ),
