@@ -121,7 +121,7 @@ void Targets<T>::take_labels(const DeviceArray& y, std::int64_t rows, const char
         throw not_labels(rows, shape_text(y.shape), std::string(operation) + ": y");
     DeviceArray read = y;
     if (!holds(y, GatherArgs::i64) || !y.is_dense()) {
-        read = DeviceArray::zeros(*y.device, py::dtype::of<std::int64_t>(), y.shape);
+        read = DeviceArray::unset(*y.device, py::dtype::of<std::int64_t>(), y.shape);
         GatherArgs args;
         args.rows = 1, args.columns = rows;
         args.from = y.data, args.from_type = holds(y, GatherArgs::i64) ? GatherArgs::i64 : GatherArgs::i32;
@@ -159,10 +159,26 @@ void Targets<T>::take_from_host(py::handle y, const LossSettings& settings, std:
     }
 }
 
+template <class C>
+bool are_plain(py::handle x, py::handle y, const LossSettings& settings, std::int64_t inputs, std::int64_t outputs,
+               const Device& device) {
+    if (!is_plain_matrix<C>(x, inputs, device)) return false;
+    if (!py::isinstance<DeviceArray>(x)) return is_exactly_numpys(y);
+    if (!py::isinstance<DeviceArray>(y)) return false;
+    const std::int64_t rows = x.cast<const DeviceArray&>().shape[0];
+    const auto& there = y.cast<const DeviceArray&>();
+    if (rows == 0) return false;
+    if (are_labels_of(there, settings, device)) return outputs > 1 && there.shape == std::vector{rows};
+    return !settings.takes_probabilities() && there.device == &device && there.dtype.is(py::dtype::of<C>()) &&
+           (there.shape == std::vector{rows, outputs} || (outputs == 1 && there.shape == std::vector{rows}));
+}
+
 py::object sample_weight_of(const py::dict& loss) {
     return loss.contains("sample_weight") ? py::object(loss["sample_weight"]) : py::none();
 }
 
+template bool are_plain<float>(py::handle, py::handle, const LossSettings&, std::int64_t, std::int64_t, const Device&);
+template bool are_plain<double>(py::handle, py::handle, const LossSettings&, std::int64_t, std::int64_t, const Device&);
 template class Targets<float>;
 template class Targets<double>;
 template class Targets<bfloat16>;

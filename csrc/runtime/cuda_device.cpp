@@ -44,15 +44,24 @@ void CudaDevice::check(int status) const {
     throw DeviceError(what);
 }
 
-void* CudaDevice::allocate(std::size_t bytes) {
-    check_owned();
-    if (void* memory = module_.allocate(bytes)) return memory;
+void* CudaDevice::allocated(void* memory) {
+    if (memory) return memory;
     synchronize();  // throws where it was not for want of memory
     throw std::bad_alloc();
 }
 
+void* CudaDevice::allocate(std::size_t bytes) {
+    check_owned();
+    return allocated(module_.allocate(bytes));
+}
+
+void* CudaDevice::allocate_unset(std::size_t bytes) {
+    check_owned();
+    return allocated(module_.allocate_unset(bytes));
+}
+
 void CudaDevice::release(void* memory) noexcept {
-    if (is_owned()) module_.release(memory);
+    if (is_owned()) module_.release(index_, memory);
 }
 
 void CudaDevice::upload(void* to, const void* from, std::size_t bytes) {
@@ -82,9 +91,7 @@ void CudaDevice::synchronize() {
 
 void* CudaDevice::allocate_pinned(std::size_t bytes) {
     check_owned();
-    if (void* memory = module_.allocate_pinned(bytes)) return memory;
-    synchronize();  // as above
-    throw std::bad_alloc();
+    return allocated(module_.allocate_pinned(bytes));
 }
 
 void CudaDevice::release_pinned(void* memory) noexcept {
@@ -145,6 +152,11 @@ void CudaDevice::wait_for_stream(void* other) {
 void CudaDevice::let_stream_wait(void* other) {
     check_owned();
     check(module_.let_stream_wait(other));
+}
+
+void CudaDevice::check_launches() {
+    check_owned();
+    check(module_.check_launches());
 }
 
 void CudaDevice::wait_for_default_stream() {
