@@ -411,9 +411,10 @@ def test_batches_of_ours_are_not_looked_at_twice_and_get_the_errors_of_any(devic
         *(integers - 1, integers.astype("float32"), floats, floats.astype("float64"), floats[1:].copy()),
         *(floats[0].copy(), floats[:, 0].copy(), np.repeat(floats, 2, axis=1), np.abs(np.tanh(floats))),
     ]
-    outcomes = []
+    outcomes, producers = [], []
     for a, b in [*((x, y) for y in of_y), *((bad, y) for bad in of_x for y in (integers, floats))]:
-        outcomes.append(outcome(any_other.step, OnGpu(a), OnGpu(b)))
+        producers += OnGpu(a), OnGpu(b)
+        outcomes.append(outcome(any_other.step, *producers[-2:]))
         there = [_core.to_device(array, device) for array in (a, b)]
         assert outcome(ours.step, *there) == outcomes[-1]
         if ours._core.takes(*there):
@@ -421,6 +422,8 @@ def test_batches_of_ours_are_not_looked_at_twice_and_get_the_errors_of_any(devic
     raised = sum(isinstance(one, tuple) for one in outcomes)
     assert raised > 8 and (raised < len(outcomes) or (loss, outputs) == ("cross_entropy", 1))
     assert_same(weights(ours), weights(any_other))
+    gc.collect()
+    assert all(array.deleted == len(array.asked) for array in producers)
 
 
 @gpu

@@ -98,8 +98,9 @@ Targets<T>::Targets(py::handle y, py::handle sample_weight, const LossSettings& 
     if (there && labels == LabelsThere::are_looked_at_later && are_labels_of(*there, settings, device)) {
         take_labels(*there, rows, operation, given);
     } else if (there && !settings.takes_probabilities()) {
-        values_on_device_ = device_values<Compute<T>>(*there, rows, outputs, operation, device);
-        given.values = {values_on_device_.data, values_on_device_.stride};
+        const auto values = device_values<Compute<T>>(*there, rows, outputs, operation, device);
+        given.values = {values.data, values.stride};
+        y_ = values.owner;
         given.in = Memory::device;
     } else {
         take_from_host(y, settings, rows, outputs, operation, given);
@@ -109,8 +110,9 @@ Targets<T>::Targets(py::handle y, py::handle sample_weight, const LossSettings& 
         const py::array weights = as_array(sample_weight, what);
         if (weights.ndim() != 1 || weights.shape(0) != rows)
             throw ShapeError(what + " must have shape (" + std::to_string(rows) + ",), got " + shape_of(weights));
-        sample_weight_ = dense<Compute<T>>(weights);
-        given.sample_weight = sample_weight_.data();
+        const Dense<Compute<T>> read = dense<Compute<T>>(weights);
+        given.sample_weight = read.data();
+        sample_weight_ = read;
     }
     checked_ = std::make_unique<const CheckedTargets<T>>(given, settings, rows, outputs, operation);
 }
@@ -133,7 +135,7 @@ void Targets<T>::take_labels(const DeviceArray& y, std::int64_t rows, const char
         y.device
             ->synchronize();  // also where another argument is found to be wrong, the caller's memory is the caller's
     }
-    labels_on_device_ = read.owner;
+    y_ = read.owner;
     given.labels = reinterpret_cast<const std::int64_t*>(read.data);
     given.in = Memory::device;
 }
@@ -151,11 +153,13 @@ void Targets<T>::take_from_host(py::handle y, const LossSettings& settings, std:
     if (settings.takes_labels() && !whole && array.ndim() == 1)
         throw DTypeError(where + "y must hold integer labels, got dtype " + dtype_of(array));
     if (settings.takes_labels() && whole) {
-        labels_ = label_array(array, rows, outputs, where + "y");
-        given.labels = labels_.data();
+        const Dense<std::int64_t> labels = label_array(array, rows, outputs, where + "y");
+        given.labels = labels.data();
+        y_ = labels;
     } else {
-        values_ = value_array<Compute<T>>(array, rows, outputs, where + "y");
-        given.values = {values_.data(), outputs};
+        const Dense<Compute<T>> values = value_array<Compute<T>>(array, rows, outputs, where + "y");
+        given.values = {values.data(), outputs};
+        y_ = values;
     }
 }
 

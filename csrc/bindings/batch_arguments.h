@@ -34,10 +34,7 @@ private:
     void take_from_host(pybind11::handle y, const LossSettings& settings, std::int64_t rows, std::int64_t outputs,
                         const char* operation, GivenTargets<T>& given);
 
-    Dense<std::int64_t> labels_;
-    Dense<Compute<T>> values_, sample_weight_;
-    InputMatrix<Compute<T>> values_on_device_;
-    pybind11::object labels_on_device_;  // what keeps them alive
+    pybind11::object y_, sample_weight_;  // what keeps them alive
     std::unique_ptr<const CheckedTargets<T>> checked_;
 };
 

@@ -1,7 +1,5 @@
 #include "runtime/cuda_device.h"
 
-#include <unistd.h>
-
 #include <cstdlib>
 #include <map>
 #include <memory>
@@ -11,11 +9,12 @@
 #include "base/error.h"
 #include "runtime/cuda_module.h"
 #include "runtime/fork_safe_mutex.h"
+#include "runtime/process.h"
 
 namespace resnetcore {
 
 CudaDevice::CudaDevice(const CudaModule& module, int index)
-    : module_(module), index_(index), name_("cuda:" + std::to_string(index)), owner_(getpid()) {
+    : module_(module), index_(index), name_("cuda:" + std::to_string(index)), owner_(this_process()) {
     if (const int status = module.check_device(index)) {
         const std::string why = module.last_error();
         if (status == cuda_out_of_memory)
@@ -30,7 +29,7 @@ CudaDevice::CudaDevice(const CudaModule& module, int index)
     tables_ = {module.f32, module.f64, module.bf16, module.bf16x2};
 }
 
-bool CudaDevice::is_owned() const { return getpid() == owner_; }
+bool CudaDevice::is_owned() const { return this_process() == owner_; }
 
 void CudaDevice::check_owned() const {
     if (!is_owned()) cuda_module();  // throws, and says what to do

@@ -80,7 +80,7 @@ void* allocate(std::size_t bytes) {
     return memory;
 }
 
-// NaNs, and no labels.
+// Filled with NaNs, which are no labels either.
 void* allocate_unset(std::size_t bytes) {
     void* const memory = allocate(bytes);
     if (memory) emulation::enqueue([=] { std::memset(memory, 0xff, bytes); });
