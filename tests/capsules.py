@@ -49,6 +49,9 @@ api.PyCapsule_GetPointer.argtypes = [ctypes.py_object, ctypes.c_char_p]
 api.PyCapsule_SetName.argtypes = [ctypes.py_object, ctypes.c_char_p]
 
 
+_lent = []  # producers, once for each capsule whose deleter may still be called, which is theirs
+
+
 class Producer:
     """Offers `values` as a capsule; `changes` are made to its tensor. Counts how often its deleter has run."""
 
@@ -77,6 +80,8 @@ class Producer:
 
     def _delete(self, _):
         self.deleted += 1
+        if self in _lent:
+            _lent.remove(self)
 
     def _destroy(self, capsule):
         if api.PyCapsule_IsValid(capsule, self._name):
@@ -84,6 +89,7 @@ class Producer:
 
     def __dlpack__(self, **arguments):
         self.asked.append(arguments)
+        _lent.append(self)
         return api.PyCapsule_New(ctypes.addressof(self._managed), self._name, self._destructor)
 
     def __dlpack_device__(self):

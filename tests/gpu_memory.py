@@ -22,7 +22,7 @@ _CALLED = {
     "make_current": (_INT, _INT, ctypes.POINTER(Place)),
     "restore": (None, ctypes.POINTER(Place)),
     "allocate": (_POINTER, _SIZE),
-    "release": (None, _POINTER),
+    "release": (None, _INT, _POINTER),
     "upload": (_INT, _POINTER, _POINTER, _SIZE),
     "synchronize": (_INT,),
     "stream": (_POINTER,),
@@ -117,7 +117,7 @@ class Memory:
         module().restore(before)
 
     def __del__(self):
-        module().release(self.allocated)
+        module().release(0, self.allocated)
 
 
 class OnGpu(Producer):

@@ -549,6 +549,13 @@ BUGS = (
         "cpp:cuda_streams",
     ),
     Bug(
+        "who leaves work to others is not told of a launch that failed",
+        "csrc/runtime/stream_order.cpp",
+        "    device_.check_launches();",
+        "    ",
+        "cpp:cuda_device",
+    ),
+    Bug(
         "a launch that failed is not told of",
         "csrc/kernels/cuda/memory.cpp",
         "launch = cudaGetLastError();  // of",

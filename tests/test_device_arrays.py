@@ -103,16 +103,18 @@ def test_no_rows_and_many(device):
 @gpu
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_rows_are_predicted_as_many_at_a_time_as_memory_has_room_for(device, dtype):
-    net, x = network(device, dtype), rows(count=70)
-    whole = net.predict(OnGpu(x)).numpy()
-    before = emulated("waits")
+    net, x = network(device, dtype), rows("float64", count=70)  # each part is converted, which is counted
+    whole = net.predict(x)
+    before = emulated("gathers")
     net.predict(OnGpu(x))
-    at_once = emulated("waits") - before
+    assert emulated("gathers") - before == 1
     for memory in (1, 1000, 5000):
-        before = emulated("waits")
-        parts = net._core.predict(_core.device_array(OnGpu(x), "test"), memory=memory)
-        assert emulated("waits") - before > at_once
+        before = emulated("gathers")
+        parts = net._core.predict(_core.to_device(x, device), memory=memory)
+        assert emulated("gathers") - before > 1
         np.testing.assert_array_equal(parts.numpy(), whole)
+        narrow = _core.to_device(x.astype("float32"), device)
+        np.testing.assert_array_equal(net._core.predict(narrow, memory=memory).numpy(), whole)
 
 
 @gpu
@@ -386,6 +388,75 @@ def test_deleted_once_where_something_else_is_wrong(device):
     gc.collect()
     for array in (bad_labels, x, nan, wide, zeros):
         assert array.deleted == len(array.asked) > 0
+
+
+def outcome(call, *arguments):
+    """What it returns, or what it raises."""
+    try:
+        return call(*arguments)
+    except Exception as error:
+        return type(error), str(error)
+
+
+@gpu
+@pytest.mark.parametrize("loss", ["cross_entropy", "mse", "binary_cross_entropy"])
+@pytest.mark.parametrize("outputs", [1, OUTPUTS])
+def test_batches_of_ours_are_not_looked_at_twice_and_get_the_errors_of_any(device, loss, outputs):
+    """Those of another library are looked at in Python."""
+    ours, any_other = (rc.Trainer(network(device, outputs=outputs), loss=loss) for _ in range(2))
+    x, integers, floats = rows(), labels() % max(outputs, 2), values()[:, :outputs].copy()
+    of_x = [x, x[:, 1:].copy(), x[0], x.astype("float64"), x.astype("int32"), x[:0]]
+    of_y = [
+        *(integers, integers[1:].copy(), integers[:, None], integers.astype("int32"), integers.astype("int8")),
+        *(integers - 1, integers.astype("float32"), floats, floats.astype("float64"), floats[1:].copy()),
+        *(floats[0].copy(), floats[:, 0].copy(), np.repeat(floats, 2, axis=1), np.abs(np.tanh(floats))),
+    ]
+    outcomes, producers = [], []
+    for a, b in [*((x, y) for y in of_y), *((bad, y) for bad in of_x for y in (integers, floats))]:
+        producers += OnGpu(a), OnGpu(b)
+        outcomes.append(outcome(any_other.step, *producers[-2:]))
+        there = [_core.to_device(array, device) for array in (a, b)]
+        assert outcome(ours.step, *there) == outcomes[-1]
+        if ours._core.takes(*there):
+            assert isinstance(outcomes[-1], float) or outcomes[-1][1].startswith("step: y must hold labels from")
+    raised = sum(isinstance(one, tuple) for one in outcomes)
+    assert raised > 8 and (raised < len(outcomes) or (loss, outputs) == ("cross_entropy", 1))
+    assert_same(weights(ours), weights(any_other))
+    gc.collect()
+    assert all(array.deleted == len(array.asked) for array in producers)
+
+
+@gpu
+def test_what_is_taken_without_a_look(device):
+    there, here, numbers = (lambda array: _core.to_device(array, device)), rows(), values()
+    classes, regression = (rc.Trainer(network(device), loss=loss)._core.takes for loss in ("cross_entropy", "mse"))
+    for y in (labels(), labels("int32"), np.repeat(labels(), 2)[::2]):
+        assert classes(there(here), there(y)) and not regression(there(here), there(y))
+    assert regression(there(here), there(numbers)) and not classes(there(here), there(numbers))
+    assert (
+        not classes(there(here), labels()) and not classes(here, there(labels())) and not classes(OnGpu(here), labels())
+    )
+    assert not rc.Trainer(network(device), class_weight=[1, 2, 3])._core.takes(there(here), there(labels()))
+    for takes in (classes, rc.Trainer(network())._core.takes):
+        assert takes(here, labels()) and not takes(here, labels().tolist())
+        for other in (here[:, ::-1], here.astype("float64"), here[:, 1:], here[0], here.tolist(), np.ma.array(here)):
+            assert not takes(other, labels())
+    assert not rc.Trainer(network())._core.takes(there(here), there(labels()))
+
+
+@gpu
+def test_a_matrix_of_ours_gets_the_errors_of_any(device):
+    net = network(device)
+    for x in (rows()[:, 1:].copy(), rows()[0], rows().astype("int32"), rows()[None]):
+        array = _core.to_device(x, device)
+        assert not net._core.takes(array)
+        assert outcome(net.predict, array) == outcome(net.predict, OnGpu(x))
+    assert net._core.takes(_core.to_device(rows(), device)) and net._core.takes(rows())
+    elsewhere = network("cpu")
+    assert not elsewhere._core.takes(_core.to_device(rows(), device))
+    with pytest.raises(rc.DeviceError, match="must be in the CPU's memory, as its network is"):
+        elsewhere.predict(_core.to_device(rows(), device))
+    assert net.predict(_core.to_device(rows(count=0), device)).shape == (0, OUTPUTS)
 
 
 @gpu

@@ -8,7 +8,8 @@ import pytest
 
 import resnetcore as rc
 from capsules import Consumed, Producer
-from gpu_memory import Memory, OnGpu, OtherStream
+from gpu_memory import Memory, OnGpu, OtherStream, emulated
+from resnetcore import _core
 
 pytestmark = pytest.mark.gpu
 
@@ -49,6 +50,80 @@ def test_what_nobody_was_given_waits_for_nobody(device):
     assert not seen.any()
     other.wait()
     np.testing.assert_array_equal(seen, x)
+
+
+def predicted(device):
+    """A network, a matrix that is the library's alone, its address, and what the network makes of it."""
+    net, array = network(device), _core.to_device(x, device)
+    net.predict(array).numpy()
+    address = _core.layout_of(array).__array_interface__["data"][0]
+    return net, array, address, net.predict(x)
+
+
+def test_nobody_waits_for_a_prediction_of_what_is_the_librarys_alone(device):
+    net, array, _, expected = predicted(device)
+    before = emulated("waits")
+    out = net.predict(array)
+    again = net.predict(array[::2])
+    assert emulated("waits") == before
+    del array
+    gc.collect()
+    np.testing.assert_array_equal(out.numpy(), expected)
+    np.testing.assert_array_equal(again.numpy(), expected[::2])
+    net.predict(OnGpu(x))
+    assert emulated("waits") > before + 2
+
+
+def test_steps_that_follow_do_not_change_a_prediction(device):
+    net, array, _, expected = predicted(device)
+    trainer, y = rc.Trainer(net), _core.to_device(np.arange(len(x)) % 3, device)
+    for _ in range(3):
+        out = net.predict(array)
+        trainer.step(array, y)
+        np.testing.assert_array_equal(out.numpy(), expected)
+        expected = net.predict(x)
+
+
+@pytest.mark.parametrize(
+    "offer", ["a stream", "the default stream", "nobody waits", "a copy, nobody waits", "interface"]
+)
+def test_who_takes_a_prediction_finds_it(device, offer):
+    net, array, _, expected = predicted(device)
+    consumer = OtherStream(LEGACY if "default" in offer else None)
+    out, seen = net.predict(array), np.zeros_like(expected)
+    if offer == "interface":
+        at, taken = out.__cuda_array_interface__["data"][0], None
+    else:
+        named = -1 if "nobody" in offer else consumer.handle
+        taken = Consumed(out.__dlpack__(stream=named, copy="copy" in offer or None))
+        at = taken.tensor.data
+    consumer.read(seen, at)
+    consumer.wait()
+    np.testing.assert_array_equal(seen, expected)
+    if taken is not None:
+        taken.delete()
+
+
+@pytest.mark.parametrize("given", ["before", "after", "after, nobody waits", "after, by interface"])
+def test_who_is_given_a_matrix_may_write_to_it_after_the_prediction(device, given):
+    net, array, address, expected = predicted(device)
+    other = OtherStream()
+
+    def give():
+        if "interface" in given:
+            array.__cuda_array_interface__  # noqa: B018
+        else:
+            Consumed(array.__dlpack__(stream=-1 if "nobody" in given else other.handle)).delete()
+
+    if given == "before":
+        give()
+    out = net.predict(array)
+    if given != "before":
+        give()
+    other.write(address, np.zeros_like(x))
+    other.wait()
+    np.testing.assert_array_equal(out.numpy(), expected)
+    np.testing.assert_array_equal(array.numpy(), np.zeros_like(x))
 
 
 def test_a_copy_that_nobody_is_to_wait_for_is_there(device):

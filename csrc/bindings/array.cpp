@@ -68,10 +68,24 @@ bool readable_in_place(const DeviceArray& a) {
 }  // namespace
 
 template <class T>
+bool is_plain_matrix(py::handle value, std::int64_t columns, const Device& device) {
+    if (py::isinstance<DeviceArray>(value)) {
+        const auto& array = value.cast<const DeviceArray&>();
+        return array.device == &device && array.shape.size() == 2 && array.shape[1] == columns &&
+               readable_in_place<T>(array);
+    }
+    if (!is_exactly_numpys(value)) return false;
+    const auto array = py::reinterpret_borrow<py::array>(value);
+    constexpr int ready = py::array::c_style | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
+    return array.ndim() == 2 && array.shape(1) == columns && (array.flags() & ready) == ready &&
+           py::isinstance<py::array_t<T>>(array);
+}
+
+template <class T>
 InputMatrix<T> pending_matrix(const DeviceArray& array) {
     DeviceArray read = array;
     if (!readable_in_place<T>(array)) {
-        read = DeviceArray::zeros(*array.device, py::dtype::of<T>(), array.shape);
+        read = DeviceArray::unset(*array.device, py::dtype::of<T>(), array.shape);
         const CurrentDevice current(*array.device);
         GatherArgs args = gathered_from(array);
         if (!computes_itself<T> && args.from_type != gathered_type<T>)
@@ -98,6 +112,10 @@ InputMatrix<T> pending_matrix(const DeviceArray& array) {
     matrix.stride = read.strides[0];
     matrix.owner = read.owner;
     return matrix;
+}
+
+bool is_exactly_numpys(py::handle value) {
+    return Py_TYPE(value.ptr()) == reinterpret_cast<PyTypeObject*>(py::detail::npy_api::get().PyArray_Type_);
 }
 
 InputArray input_array(py::handle value, const char* operation, const char* argument) {
@@ -157,6 +175,8 @@ template Dense<float> dense<float>(const py::array&);
 template Dense<double> dense<double>(const py::array&);
 template Dense<bfloat16> dense<bfloat16>(const py::array&);
 template Dense<std::int64_t> dense<std::int64_t>(const py::array&);
+template bool is_plain_matrix<float>(py::handle, std::int64_t, const Device&);
+template bool is_plain_matrix<double>(py::handle, std::int64_t, const Device&);
 template InputMatrix<float> pending_matrix<float>(const DeviceArray&);
 template InputMatrix<double> pending_matrix<double>(const DeviceArray&);
 template InputMatrix<bfloat16> pending_matrix<bfloat16>(const DeviceArray&);

@@ -28,6 +28,9 @@ using Dense = pybind11::array_t<T, pybind11::array::c_style | pybind11::array::f
 template <class T>
 Dense<T> dense(const pybind11::array& array);
 
+// Whether it is NumPy's own kind of array, and of no class that is made of it.
+bool is_exactly_numpys(pybind11::handle value);
+
 // An array of floating-point numbers in native byte order, of any shape.
 struct InputArray {
     pybind11::array numpy;
@@ -51,6 +54,11 @@ template <class T>
 InputMatrix<T> input_matrix(pybind11::handle value, const char* operation, const char* argument, std::int64_t columns,
                             const Device& device = host_device());
 
+// Whether it is such a matrix that nothing has to be done to: a DeviceArray on `device` with contiguous rows of T, or
+// exactly NumPy's own kind, in C order. What else is good is for others to find out, who say what is wrong.
+template <class T>
+bool is_plain_matrix(pybind11::handle value, std::int64_t columns, const Device& device);
+
 // As `input_matrix` of an array that `device_matrix` has checked, but that nobody has waited for the copy, where there
 // is one: for a call whose work is waited for or ordered in any case, be it refused (runtime/stream_order.h).
 template <class T>
@@ -64,6 +72,8 @@ extern template Dense<float> dense<float>(const pybind11::array&);
 extern template Dense<double> dense<double>(const pybind11::array&);
 extern template Dense<bfloat16> dense<bfloat16>(const pybind11::array&);
 extern template Dense<std::int64_t> dense<std::int64_t>(const pybind11::array&);
+extern template bool is_plain_matrix<float>(pybind11::handle, std::int64_t, const Device&);
+extern template bool is_plain_matrix<double>(pybind11::handle, std::int64_t, const Device&);
 extern template InputMatrix<float> pending_matrix<float>(const DeviceArray&);
 extern template InputMatrix<double> pending_matrix<double>(const DeviceArray&);
 extern template InputMatrix<bfloat16> pending_matrix<bfloat16>(const DeviceArray&);

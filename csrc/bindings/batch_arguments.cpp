@@ -98,8 +98,9 @@ Targets<T>::Targets(py::handle y, py::handle sample_weight, const LossSettings& 
     if (there && labels == LabelsThere::are_looked_at_later && are_labels_of(*there, settings, device)) {
         take_labels(*there, rows, operation, given);
     } else if (there && !settings.takes_probabilities()) {
-        values_on_device_ = device_values<Compute<T>>(*there, rows, outputs, operation, device);
-        given.values = {values_on_device_.data, values_on_device_.stride};
+        const auto values = device_values<Compute<T>>(*there, rows, outputs, operation, device);
+        given.values = {values.data, values.stride};
+        y_ = values.owner;
         given.in = Memory::device;
     } else {
         take_from_host(y, settings, rows, outputs, operation, given);
@@ -109,8 +110,9 @@ Targets<T>::Targets(py::handle y, py::handle sample_weight, const LossSettings& 
         const py::array weights = as_array(sample_weight, what);
         if (weights.ndim() != 1 || weights.shape(0) != rows)
             throw ShapeError(what + " must have shape (" + std::to_string(rows) + ",), got " + shape_of(weights));
-        sample_weight_ = dense<Compute<T>>(weights);
-        given.sample_weight = sample_weight_.data();
+        const Dense<Compute<T>> read = dense<Compute<T>>(weights);
+        given.sample_weight = read.data();
+        sample_weight_ = read;
     }
     checked_ = std::make_unique<const CheckedTargets<T>>(given, settings, rows, outputs, operation);
 }
@@ -121,7 +123,7 @@ void Targets<T>::take_labels(const DeviceArray& y, std::int64_t rows, const char
         throw not_labels(rows, shape_text(y.shape), std::string(operation) + ": y");
     DeviceArray read = y;
     if (!holds(y, GatherArgs::i64) || !y.is_dense()) {
-        read = DeviceArray::zeros(*y.device, py::dtype::of<std::int64_t>(), y.shape);
+        read = DeviceArray::unset(*y.device, py::dtype::of<std::int64_t>(), y.shape);
         GatherArgs args;
         args.rows = 1, args.columns = rows;
         args.from = y.data, args.from_type = holds(y, GatherArgs::i64) ? GatherArgs::i64 : GatherArgs::i32;
@@ -133,7 +135,7 @@ void Targets<T>::take_labels(const DeviceArray& y, std::int64_t rows, const char
         y.device
             ->synchronize();  // also where another argument is found to be wrong, the caller's memory is the caller's
     }
-    labels_on_device_ = read.owner;
+    y_ = read.owner;
     given.labels = reinterpret_cast<const std::int64_t*>(read.data);
     given.in = Memory::device;
 }
@@ -151,18 +153,36 @@ void Targets<T>::take_from_host(py::handle y, const LossSettings& settings, std:
     if (settings.takes_labels() && !whole && array.ndim() == 1)
         throw DTypeError(where + "y must hold integer labels, got dtype " + dtype_of(array));
     if (settings.takes_labels() && whole) {
-        labels_ = label_array(array, rows, outputs, where + "y");
-        given.labels = labels_.data();
+        const Dense<std::int64_t> labels = label_array(array, rows, outputs, where + "y");
+        given.labels = labels.data();
+        y_ = labels;
     } else {
-        values_ = value_array<Compute<T>>(array, rows, outputs, where + "y");
-        given.values = {values_.data(), outputs};
+        const Dense<Compute<T>> values = value_array<Compute<T>>(array, rows, outputs, where + "y");
+        given.values = {values.data(), outputs};
+        y_ = values;
     }
+}
+
+template <class C>
+bool are_plain(py::handle x, py::handle y, const LossSettings& settings, std::int64_t inputs, std::int64_t outputs,
+               const Device& device) {
+    if (!is_plain_matrix<C>(x, inputs, device)) return false;
+    if (!py::isinstance<DeviceArray>(x)) return is_exactly_numpys(y);
+    if (!py::isinstance<DeviceArray>(y)) return false;
+    const std::int64_t rows = x.cast<const DeviceArray&>().shape[0];
+    const auto& there = y.cast<const DeviceArray&>();
+    if (rows == 0) return false;
+    if (are_labels_of(there, settings, device)) return outputs > 1 && there.shape == std::vector{rows};
+    return !settings.takes_probabilities() && there.device == &device && there.dtype.is(py::dtype::of<C>()) &&
+           (there.shape == std::vector{rows, outputs} || (outputs == 1 && there.shape == std::vector{rows}));
 }
 
 py::object sample_weight_of(const py::dict& loss) {
     return loss.contains("sample_weight") ? py::object(loss["sample_weight"]) : py::none();
 }
 
+template bool are_plain<float>(py::handle, py::handle, const LossSettings&, std::int64_t, std::int64_t, const Device&);
+template bool are_plain<double>(py::handle, py::handle, const LossSettings&, std::int64_t, std::int64_t, const Device&);
 template class Targets<float>;
 template class Targets<double>;
 template class Targets<bfloat16>;

@@ -34,16 +34,24 @@ private:
     void take_from_host(pybind11::handle y, const LossSettings& settings, std::int64_t rows, std::int64_t outputs,
                         const char* operation, GivenTargets<T>& given);
 
-    Dense<std::int64_t> labels_;
-    Dense<Compute<T>> values_, sample_weight_;
-    InputMatrix<Compute<T>> values_on_device_;
-    pybind11::object labels_on_device_;  // what keeps them alive
+    pybind11::object y_, sample_weight_;  // what keeps them alive
     std::unique_ptr<const CheckedTargets<T>> checked_;
 };
+
+// Whether a step reads x and y where they lie, or finds itself what is wrong with y: two DeviceArrays on `device` that
+// fit together and need no check of their elements, x of C; or two of NumPy's own kind. What else is good is for others
+// to find out, who say what is wrong.
+template <class C>
+bool are_plain(pybind11::handle x, pybind11::handle y, const LossSettings& settings, std::int64_t inputs,
+               std::int64_t outputs, const Device& device);
 
 // loss["sample_weight"], or None.
 pybind11::object sample_weight_of(const pybind11::dict& loss);
 
+extern template bool are_plain<float>(pybind11::handle, pybind11::handle, const LossSettings&, std::int64_t,
+                                      std::int64_t, const Device&);
+extern template bool are_plain<double>(pybind11::handle, pybind11::handle, const LossSettings&, std::int64_t,
+                                       std::int64_t, const Device&);
 extern template class Targets<float>;
 extern template class Targets<double>;
 extern template class Targets<bfloat16>;

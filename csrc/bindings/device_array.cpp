@@ -56,8 +56,15 @@ struct Owned {
     static constexpr const char* name = "resnetcore.DeviceArray";
     CudaDevice& device;
     void* memory;
-    bool is_given = false;  // to others, whose work may be on streams of their own
+    bool is_given = false;    // to others, whose work may be on streams of their own
+    bool is_pending = false;  // work on it was asked for that nobody has waited for, as far as is known
 };
+
+// Of the library's memory; null for another's.
+Owned* owned_by(const py::object& owner) {
+    if (!PyCapsule_IsValid(owner.ptr(), Owned::name)) return nullptr;
+    return static_cast<Owned*>(PyCapsule_GetPointer(owner.ptr(), Owned::name));
+}
 
 // Which streams those are is not known: one that a consumer named is the consumer's, and may be gone by now.
 void give_back(const Owned& gone) noexcept {
@@ -189,21 +196,28 @@ void* at_address(std::intptr_t address) {
     return reinterpret_cast<void*>(address);  // NOLINT(performance-no-int-to-ptr): Python has no pointers
 }
 
-DeviceArray DeviceArray::zeros(CudaDevice& device, const py::dtype& dtype, std::vector<std::int64_t> shape) {
+DeviceArray DeviceArray::unset(CudaDevice& device, const py::dtype& dtype, std::vector<std::int64_t> shape) {
     DeviceArray array;
     array.device = &device;
     array.dtype = dtype;
     array.shape = std::move(shape);
     array.strides = dense_strides(array.shape);
     const CurrentDevice current(device);
-    array.data = static_cast<char*>(device.allocate(array.bytes()));
+    array.data = static_cast<char*>(device.allocate_unset(array.bytes()));
     array.owner = owned(device, array.data);
+    return array;
+}
+
+DeviceArray DeviceArray::zeros(CudaDevice& device, const py::dtype& dtype, std::vector<std::int64_t> shape) {
+    DeviceArray array = unset(device, dtype, std::move(shape));
+    const CurrentDevice current(device);
+    device.clear(array.data, array.bytes());
     return array;
 }
 
 DeviceArray DeviceArray::copy() const {
     const Span span = span_of(*this);
-    DeviceArray same = zeros(*device, dtype, {span.elements});
+    DeviceArray same = unset(*device, dtype, {span.elements});
     const CurrentDevice current(*device);
     device->copy(same.data, data - span.before * dtype.itemsize(), same.bytes());
     same.data += span.before * dtype.itemsize();
@@ -213,8 +227,24 @@ DeviceArray DeviceArray::copy() const {
 }
 
 void DeviceArray::note_given() const {
-    if (!PyCapsule_IsValid(owner.ptr(), Owned::name)) return;  // another's memory
-    static_cast<Owned*>(PyCapsule_GetPointer(owner.ptr(), Owned::name))->is_given = true;
+    if (Owned* const memory = owned_by(owner)) memory->is_given = true;
+}
+
+bool DeviceArray::is_ours_alone() const {
+    const Owned* const memory = owned_by(owner);
+    return memory && !memory->is_given;
+}
+
+void DeviceArray::note_pending() const {
+    if (Owned* const memory = owned_by(owner)) memory->is_pending = true;
+}
+
+void DeviceArray::wait_if_pending() const {
+    const Owned* const memory = owned_by(owner);
+    if (!memory || !memory->is_pending) return;
+    const WithoutGil release;
+    const CurrentDevice current(*device);
+    device->synchronize();
 }
 
 std::int64_t DeviceArray::size() const {
@@ -307,7 +337,7 @@ DeviceArray array_at(const std::string& device, std::intptr_t address, std::vect
 DeviceArray to_device(const py::array& array, const std::string& device) {
     CudaDevice& gpu = gpu_named(device, "to_device");
     const auto dense = py::array::ensure(array, py::array::c_style);
-    DeviceArray copy = DeviceArray::zeros(gpu, array.dtype(), {array.shape(), array.shape() + array.ndim()});
+    DeviceArray copy = DeviceArray::unset(gpu, array.dtype(), {array.shape(), array.shape() + array.ndim()});
     const void* const from = dense.data();
     {
         const WithoutGil release;

@@ -1,9 +1,10 @@
 // An array in a GPU's memory, whoever made it: the one form in which such arrays come in and go out.
 //
 // Invariant: what it shows is there for work that is put on its device's stream from now on; no work of this library's
-// that reads or writes it is under way while Python runs, but for a fit's on its X, which it keeps for as long, and for
-// a call's that was given a stream, by which the caller orders what becomes of the memory (runtime/stream_order.h). So
-// its memory may be given back at any time, and by any thread.
+// that reads or writes it is under way while Python runs, but for a fit's on its X, which it keeps for as long, for
+// a call's that was given a stream, by which the caller orders what becomes of the memory (runtime/stream_order.h), and
+// for a prediction's on memory that is the library's alone: who is given that first finds it ordered, or waited for.
+// So its memory may be given back at any time, and by any thread.
 #pragma once
 
 #include <pybind11/numpy.h>
@@ -25,7 +26,8 @@ struct DeviceArray {
     bool read_only = false;
     pybind11::object owner;  // of the memory
 
-    // Zeros, in C order. Throws std::bad_alloc.
+    // In C order: of any content, for what is written whole; or zeros. Throws std::bad_alloc.
+    static DeviceArray unset(CudaDevice& device, const pybind11::dtype& dtype, std::vector<std::int64_t> shape);
     static DeviceArray zeros(CudaDevice& device, const pybind11::dtype& dtype, std::vector<std::int64_t> shape);
 
     std::int64_t size() const;
@@ -40,6 +42,12 @@ struct DeviceArray {
     // Others read it from now on: its memory is not written to before what CUDA's default stream is asked for until
     // then.
     void note_given() const;
+    // Whether the memory is the library's, and nobody else has been given any of it.
+    bool is_ours_alone() const;
+    // Work of the library's on it may be under way from now on: only for what is ours alone.
+    void note_pending() const;
+    // Waits for that work, before somebody is given it who waits for no stream.
+    void wait_if_pending() const;
     // A copy in the host's memory, of the record that stands for bfloat16 (bindings/array.h) where it is that.
     pybind11::array numpy() const;
     // Of the same addresses and strides, for whoever asks about them alone: the host cannot read what is there.

@@ -40,8 +40,9 @@ void register_device_array(py::module_& m) {
     py::class_<DeviceArray>(m, "DeviceArray", R"(An array in a GPU's memory, as networks there give them.
 
 Other libraries take it without a copy, by DLPack (`torch.from_dlpack`, `cupy.from_dlpack`, `jax.dlpack.from_dlpack`) or by
-`__cuda_array_interface__`. What is in it has been computed when it is given; of a call that was given a stream, it comes
-first in that stream's order.)")
+`__cuda_array_interface__`. Whoever takes it finds what is in it: a stream that DLPack is told waits for what is still
+being computed, and so does the CPU in `numpy()`, where no stream is told, and by `__cuda_array_interface__`. Of a call that
+was given a stream, it comes first in that stream's order.)")
         .def_property_readonly("shape", [](const DeviceArray& a) { return py::tuple(py::cast(a.shape)); })
         .def_property_readonly("ndim", [](const DeviceArray& a) { return a.shape.size(); })
         .def_property_readonly("dtype", [](const DeviceArray& a) { return a.dtype; })

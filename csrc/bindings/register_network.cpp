@@ -14,6 +14,7 @@
 #include "bindings/register.h"
 #include "bindings/without_gil.h"
 #include "math/normalisation.h"
+#include "runtime/stream_order.h"
 #include "runtime/tiles.h"
 #include "train/training.h"
 
@@ -61,7 +62,7 @@ py::dict get(const Model<T>& model, const std::vector<std::string>& names, bool 
         const Parameter& p = model.parameters().all[id];
         if (gpu) {
             const auto shape = p.is_matrix() ? std::vector<std::int64_t>{p.rows, p.columns} : std::vector{p.columns};
-            const auto array = DeviceArray::zeros(*gpu, py::dtype::of<Compute<T>>(), shape);
+            const auto array = DeviceArray::unset(*gpu, py::dtype::of<Compute<T>>(), shape);
             wanted.push_back({id, reinterpret_cast<Compute<T>*>(array.data)});
             arrays[py::str(name)] = array;
         } else {
@@ -99,7 +100,8 @@ void set(Model<T>& model, const py::dict& given) {
     model.write(values);
 }
 
-// Part after part, as what is converted needs memory, too.
+// Part after part, as what is converted needs memory, too. Nobody waits where everything is in the order of the
+// device's stream by itself: what others read, or may write to as soon as this returns, is not.
 template <class T>
 py::object predict_on_device(Model<T>& model, const DeviceArray& x, std::int64_t memory) {
     using C = Compute<T>;
@@ -107,15 +109,29 @@ py::object predict_on_device(Model<T>& model, const DeviceArray& x, std::int64_t
         const WithoutGil release;
         return model.rows_within(memory);
     }();
-    auto out = DeviceArray::zeros(*x.device, py::dtype::of<C>(), {x.shape[0], model.outputs()});
-    for (std::int64_t begin = 0; begin < x.shape[0]; begin += most) {
-        const std::int64_t end = std::min(begin + most, x.shape[0]);
-        const auto part = input_matrix<C>(py::cast(x[py::slice(begin, end, 1)]), "predict", "X", x.shape[1], *x.device);
-        const MutableRows<C> to{reinterpret_cast<C*>(out.data) + begin * model.outputs(), model.outputs()};
+    const std::int64_t rows = x.shape[0], width = model.outputs();
+    auto out = DeviceArray::unset(*x.device, py::dtype::of<C>(), {rows, width});
+    StreamOrder order(*x.device, nullptr);
+    for (std::int64_t begin = 0; begin < rows; begin += most) {
+        const auto part = pending_matrix<C>(most < rows ? x[py::slice(begin, std::min(begin + most, rows), 1)] : x);
+        const MutableRows<C> to{reinterpret_cast<C*>(out.data) + begin * width, width};
         const WithoutGil release;
-        model.predict({part.data, part.stride}, part.rows, to, Memory::device, Memory::device);
+        model.predict({part.data, part.stride}, part.rows, to, Memory::device, Memory::device, false);
+    }
+    if (x.is_ours_alone()) {  // still: another thread may have given it to somebody meanwhile
+        x.note_pending();
+        out.note_pending();
+        order.leave();
+    } else {
+        const WithoutGil release;
+        order.finish();
     }
     return py::cast(std::move(out));
+}
+
+template <class T>
+bool takes(const Model<T>& model, py::handle x) {
+    return is_plain_matrix<Compute<T>>(x, model.topology().inputs, model.device());
 }
 
 template <class T>
@@ -335,6 +351,12 @@ void register_network(py::module_& m) {
             "set",
             [](const NetworkObject& n, const py::dict& values) { n.with([&](auto& model) { set(model, values); }); },
             py::arg("values"), "Several parameters or buffers, all or nothing.")
+        .def(
+            "takes",
+            [](const NetworkObject& n, py::handle x) {
+                return n.with([&](const auto& model) { return takes(model, x); });
+            },
+            py::arg("x"), "Whether `predict` takes it as it is, with nothing about it that only Python can say.")
         .def(
             "predict",
             [](const NetworkObject& n, py::handle x, std::int64_t memory) {

@@ -89,6 +89,12 @@ auto with_batch(Training<T>& trainer, py::handle x, py::handle y, double lr, py:
 }
 
 template <class T>
+bool takes(const Training<T>& trainer, py::handle x, py::handle y) {
+    const Model<T>& model = *trainer.model;
+    return are_plain<Compute<T>>(x, y, trainer.settings.loss, model.topology().inputs, model.outputs(), model.device());
+}
+
+template <class T>
 double step(Training<T>& trainer, py::handle x, py::handle y, double lr, py::handle sample_weight) {
     return with_batch(trainer, x, y, lr, sample_weight, LabelsThere::are_looked_at_later,
                       [&](const BatchRows<T>& batch, const CheckedTargets<T>& targets) {
@@ -225,6 +231,13 @@ void register_trainer(py::module_& m) {
     py::class_<TrainerObject>(m, "Trainer", "Trains a Network in place; see resnetcore.Trainer.")
         .def(py::init(&make_trainer), py::arg("network"), py::arg("loss"), py::arg("optimizer"), py::arg("seed") = 0,
              py::arg("clip_norm") = py::none(), py::arg("accumulate") = 1)
+        .def(
+            "takes",
+            [](const TrainerObject& t, py::handle x, py::handle y) {
+                return t.with([&](const auto& trainer) { return takes(trainer, x, y); });
+            },
+            py::arg("x"), py::arg("y"),
+            "Whether `step` takes these two as they are, with nothing about them that only Python can say.")
         .def(
             "step",
             [](const TrainerObject& t, py::handle x, py::handle y, double lr, py::handle sample_weight) {

@@ -1,7 +1,5 @@
 #include "runtime/cuda_device.h"
 
-#include <unistd.h>
-
 #include <cstdlib>
 #include <map>
 #include <memory>
@@ -11,11 +9,12 @@
 #include "base/error.h"
 #include "runtime/cuda_module.h"
 #include "runtime/fork_safe_mutex.h"
+#include "runtime/process.h"
 
 namespace resnetcore {
 
 CudaDevice::CudaDevice(const CudaModule& module, int index)
-    : module_(module), index_(index), name_("cuda:" + std::to_string(index)), owner_(getpid()) {
+    : module_(module), index_(index), name_("cuda:" + std::to_string(index)), owner_(this_process()) {
     if (const int status = module.check_device(index)) {
         const std::string why = module.last_error();
         if (status == cuda_out_of_memory)
@@ -30,7 +29,7 @@ CudaDevice::CudaDevice(const CudaModule& module, int index)
     tables_ = {module.f32, module.f64, module.bf16, module.bf16x2};
 }
 
-bool CudaDevice::is_owned() const { return getpid() == owner_; }
+bool CudaDevice::is_owned() const { return this_process() == owner_; }
 
 void CudaDevice::check_owned() const {
     if (!is_owned()) cuda_module();  // throws, and says what to do
@@ -44,15 +43,24 @@ void CudaDevice::check(int status) const {
     throw DeviceError(what);
 }
 
-void* CudaDevice::allocate(std::size_t bytes) {
-    check_owned();
-    if (void* memory = module_.allocate(bytes)) return memory;
+void* CudaDevice::allocated(void* memory) {
+    if (memory) return memory;
     synchronize();  // throws where it was not for want of memory
     throw std::bad_alloc();
 }
 
+void* CudaDevice::allocate(std::size_t bytes) {
+    check_owned();
+    return allocated(module_.allocate(bytes));
+}
+
+void* CudaDevice::allocate_unset(std::size_t bytes) {
+    check_owned();
+    return allocated(module_.allocate_unset(bytes));
+}
+
 void CudaDevice::release(void* memory) noexcept {
-    if (is_owned()) module_.release(memory);
+    if (is_owned()) module_.release(index_, memory);
 }
 
 void CudaDevice::upload(void* to, const void* from, std::size_t bytes) {
@@ -82,9 +90,7 @@ void CudaDevice::synchronize() {
 
 void* CudaDevice::allocate_pinned(std::size_t bytes) {
     check_owned();
-    if (void* memory = module_.allocate_pinned(bytes)) return memory;
-    synchronize();  // as above
-    throw std::bad_alloc();
+    return allocated(module_.allocate_pinned(bytes));
 }
 
 void CudaDevice::release_pinned(void* memory) noexcept {
@@ -145,6 +151,11 @@ void CudaDevice::wait_for_stream(void* other) {
 void CudaDevice::let_stream_wait(void* other) {
     check_owned();
     check(module_.let_stream_wait(other));
+}
+
+void CudaDevice::check_launches() {
+    check_owned();
+    check(module_.check_launches());
 }
 
 void CudaDevice::wait_for_default_stream() {

@@ -24,6 +24,7 @@ public:
     const std::string& name() const override { return name_; }
     bool is_host() const override { return false; }
     void* allocate(std::size_t bytes) override;
+    void* allocate_unset(std::size_t bytes);  // of any content, for what is written whole
     void release(void* memory) noexcept override;
     void upload(void* to, const void* from, std::size_t bytes) override;
     void download(void* to, const void* from, std::size_t bytes) override;
@@ -48,6 +49,8 @@ public:
     void* stream() const { return module_.stream(); }  // the device being current
     void wait_for_stream(void* other);                 // what is asked for from now on comes after what `other` has
     void let_stream_wait(void* other);
+    // Throws what went wrong with this thread's launches so far: for work that is left to whoever comes after it.
+    void check_launches();
     // CUDA's legacy default stream, and with it every one but those made not to wait for it (cudaStreamNonBlocking).
     void wait_for_default_stream();
 
@@ -61,6 +64,7 @@ public:
     std::string recording_obstacle() const;
 
 private:
+    void* allocated(void* memory);  // that a call of the module gave, or none
     void note_obstacle();
     bool is_owned() const;  // by this process
     void check_owned() const;

@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "runtime/fork_safe_mutex.h"
+#include "runtime/process.h"
 
 namespace resnetcore {
 namespace {
@@ -54,9 +55,9 @@ const CudaModule& cuda_module() {
     const std::lock_guard<ForkSafeMutex> lock(mutex);
     if (!module) {
         module = &load();
-        owner = getpid();
+        owner = this_process();
     }
-    if (owner != getpid())
+    if (owner != this_process())
         throw DeviceError(
             "this process was forked from one that had used CUDA, which a fork does not survive: start it anew "
             "(multiprocessing.get_context(\"spawn\")), or fork before CUDA is used");

@@ -5,11 +5,11 @@
 // would keep a std::mutex from all others for as long as it likes.
 #pragma once
 
-#include <unistd.h>
-
 #include <atomic>
 #include <memory>
 #include <mutex>
+
+#include "runtime/process.h"
 
 namespace resnetcore {
 
@@ -21,7 +21,7 @@ public:
 
     void lock() {
         Owned* owned = current_.load(std::memory_order_acquire);
-        const pid_t now = getpid();
+        const pid_t now = this_process();
         if (owned->process != now) {
             // The parent's is left where it is: destroying a locked mutex is undefined. Of several threads that come
             // here first, one wins.
@@ -36,7 +36,7 @@ public:
 
 private:
     struct Owned {
-        const pid_t process = getpid();
+        const pid_t process = this_process();
         std::mutex next;  // of who is to have `mutex` after its holder
         std::mutex mutex;
     };

@@ -24,4 +24,9 @@ void StreamOrder::finish() {
         device_.synchronize();
 }
 
+void StreamOrder::leave() {
+    device_.check_launches();
+    finished_ = true;
+}
+
 }  // namespace resnetcore

@@ -18,6 +18,9 @@ public:
 
     // At the end of the work: throws what went wrong with it so far.
     void finish();
+    // Instead, where all that touches the call's memory from now on is the device's own next work: nobody waits, and
+    // what went wrong with the launches is thrown.
+    void leave();
 
 private:
     const CurrentDevice current_;

@@ -2,8 +2,8 @@
 // unless they say that it is in memory of the device.
 // One caller at a time: functions lock, but for the few at the end, for whoever trains it and holds it meanwhile. Who
 // lets go of it has waited for the device; or has left an Unsettled, which is settled before anyone else gets it; or is
-// a Vjp (train/vjp.h) or a prediction in the order of a stream, whose work only the device's next work has to come
-// after.
+// a Vjp (train/vjp.h) or a prediction in the order of a stream, the caller's or the device's own, whose work only the
+// device's next work has to come after.
 #pragma once
 
 #include <memory>

@@ -120,10 +120,13 @@ void CheckedTargets<T>::check_labels_on(Device& device) const {
 template <class T>
 void CheckedTargets<T>::set_normaliser(std::int64_t rows, std::int64_t outputs, bool by_rows,
                                        const std::string& operation) {
-    for (std::int64_t i = 0; i < rows; ++i) {
-        const double sample = target_.sample_weight ? target_.sample_weight[i] : 1;
-        const double by_class = target_.labels && target_.class_weight ? target_.class_weight[target_.labels[i]] : 1;
-        weight_ += sample * by_class;
+    const bool by_class = target_.labels && target_.class_weight;
+    weight_ = static_cast<double>(rows);
+    if (target_.sample_weight || by_class) {  // else the sum is known, and a large batch on a GPU waits for no loop
+        weight_ = 0;
+        for (std::int64_t i = 0; i < rows; ++i)
+            weight_ += (target_.sample_weight ? target_.sample_weight[i] : 1.0) *
+                       (by_class ? target_.class_weight[target_.labels[i]] : 1.0);
     }
     const double total = by_rows ? weight_ : weight_ * static_cast<double>(outputs);
     normaliser_ = total > 0 ? 1 / total : 0;

@@ -17,8 +17,9 @@ class DeviceArray:
     """An array in a GPU's memory, as networks there give them.
 
     Other libraries take it without a copy, by DLPack (`torch.from_dlpack`, `cupy.from_dlpack`, `jax.dlpack.from_dlpack`)
-    or by `__cuda_array_interface__`. What is in it has been computed when it is given; of a call that was given a stream,
-    it comes first in that stream's order.
+    or by `__cuda_array_interface__`. Whoever takes it finds what is in it: a stream that DLPack is told waits for what is
+    still being computed, and so does the CPU in `numpy()`, where no stream is told, and by `__cuda_array_interface__`. Of a
+    call that was given a stream, it comes first in that stream's order.
     """
 
     @property
@@ -107,6 +108,9 @@ class Network:
     def step_shape(self, batch: int) -> dict[str, int]:
         """What the way to do a step on so many rows is chosen and remembered by."""
 
+    def takes(self, x: Any) -> bool:
+        """Whether `predict` takes it as it is, with nothing about it that only Python can say."""
+
     def predict(self, x: _Rows, memory: int = 536870912) -> Any:
         """Outputs in inference mode, (n, outputs).
 
@@ -144,6 +148,9 @@ class Trainer:
 
     def state(self) -> dict[str, _Array]:
         """The optimizer's arrays and step count."""
+
+    def takes(self, x: Any, y: Any) -> bool:
+        """Whether `step` takes these two as they are, with nothing about them that only Python can say."""
 
     def step(self, x: _Rows, y: _Rows, lr: float, sample_weight: _Array | None = None) -> float:
         """One update; the loss of before it."""

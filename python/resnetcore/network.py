@@ -148,7 +148,13 @@ class Network:
             X: (n, inputs) of float32 or float64, converted to the network's dtype some rows at a time; numbers beyond
                 its range become infinite. Memory maps may be larger than memory. n may be 0.
             check_finite: raise ValueError where X, so converted, has a NaN or an infinity; otherwise they propagate.
+
+        Of a `DeviceArray` that no other library was given, the result is on its way when the call returns. Whoever takes
+        it finds it there: `numpy()`, DLPack and `__cuda_array_interface__` wait for it, or make a stream wait; and they,
+        or the next call that waits, raise a DeviceError where the GPU failed meanwhile.
         """
+        if type(X) is DeviceArray and not check_finite and self._core.takes(X):  # a GPU may have nothing else to do
+            return self._core.predict(X)
         rows = as_rows("predict", "X", X, self.inputs, self.device)
         if isinstance(rows, DeviceArray):
             if check_finite:

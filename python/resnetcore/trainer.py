@@ -7,11 +7,8 @@ from contextlib import contextmanager
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
-import numpy as np
-
 from . import _core, optimizers, schedules, tuning
 from ._errors import DTypeError
-from .arrays import is_ready
 from .best import Best, Key
 from .checks import as_integer, as_number, check_seed
 from .data import as_data, check_batch
@@ -198,8 +195,8 @@ class Trainer:
             RuntimeError: another thread's `fit` of this trainer is running.
         """
         weight = None
-        # The core checks y as well, and small networks feel every check.
-        if sample_weight is not None or check_finite or type(y) is not np.ndarray or not self._is_batch(x):
+        # Small networks feel every check, and a GPU that has nothing to do meanwhile.
+        if sample_weight is not None or check_finite or not self._core.takes(x, y):
             x, y, weight = check_batch("step", self._net, self._loss, x, y, sample_weight, check_finite, True)
         turns = self._turns
         if turns.waiting:
@@ -367,11 +364,6 @@ class Trainer:
 
     def __repr__(self) -> str:
         return f"<Trainer of {self._net!r}: {self.epoch} epochs, {self.steps} steps>"
-
-    def _is_batch(self, x: Any) -> bool:
-        if type(x) is not np.ndarray or x.ndim != 2 or x.shape[1] != self._net.inputs:
-            return False
-        return is_ready(x, self._net.dtype)
 
     @contextmanager
     def _between_steps(self) -> Iterator[None]:

@@ -93,7 +93,7 @@ public:
         memory_ = static_cast<T*>(device().allocate(bytes()));
         upload();
     }
-    ~DeviceMatrix() { device().release(memory_); }
+    ~DeviceMatrix() { device().release(0, memory_); }
     DeviceMatrix(const DeviceMatrix&) = delete;
 
     T& operator()(std::int64_t i, std::int64_t j) { return host[static_cast<std::size_t>(i * stride + j)]; }
@@ -133,7 +133,7 @@ public:
     explicit OnDevice(const Value& value) : memory_(static_cast<Value*>(device().allocate(sizeof value))) {
         set(value);
     }
-    ~OnDevice() { device().release(memory_); }
+    ~OnDevice() { device().release(0, memory_); }
     void set(const Value& value) { device().upload(memory_, &value, sizeof value); }
     Value* data() const { return memory_; }
     Value get() const {

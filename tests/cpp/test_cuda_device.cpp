@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "check.h"
 #include "runtime/cuda_device.h"
+#include "runtime/stream_order.h"
 
 using namespace resnetcore;
 
@@ -16,7 +17,7 @@ namespace {
 
 int status = 0;
 bool has_memory = true;
-int releases = 0;
+int releases = 0, synchronizations = 0;
 int current = 1;
 
 CudaModule plain_functions() {
@@ -36,15 +37,23 @@ CudaModule plain_functions() {
     m.restore = [](const CudaPlace* before) { current = before->device; };
     m.max_columns = 64;
     m.allocate = [](std::size_t bytes) { return has_memory ? std::calloc(bytes, 1) : nullptr; };
-    m.release = [](void* memory) {
+    m.allocate_unset = m.allocate;
+    m.release = [](int, void* memory) {
         ++releases;
         std::free(memory);
     };
     m.upload = m.download = m.copy = [](void*, const void*, std::size_t) { return status; };
     m.clear = [](void*, std::size_t) { return status; };
-    m.synchronize = [] { return status; };
+    m.synchronize = [] {
+        ++synchronizations;
+        return status;
+    };
+    m.check_launches = [] { return status; };
     m.allocate_pinned = m.allocate;
-    m.release_pinned = m.release;
+    m.release_pinned = [](void* memory) {
+        ++releases;
+        std::free(memory);
+    };
     m.send = m.fetch = m.upload;
     m.make_mark = []() -> void* { return status ? nullptr : &status; };
     m.set_mark = m.wait_for = [](void*) { return status; };
@@ -80,6 +89,7 @@ void every_status_is_an_error(CudaDevice& device) {
     CHECK(message_of<DeviceError>([&] { device.copy(memory, memory, 8); }) == expected, "copy");
     CHECK(message_of<DeviceError>([&] { device.clear(memory, 8); }) == expected, "clear");
     CHECK(message_of<DeviceError>([&] { device.synchronize(); }) == expected, "synchronize");
+    CHECK(message_of<DeviceError>([&] { device.check_launches(); }) == expected, "check_launches");
     CHECK(message_of<DeviceError>([&] { device.send(memory, memory, 8); }) == expected, "send");
     CHECK(message_of<DeviceError>([&] { device.fetch(memory, memory, 8); }) == expected, "fetch");
     CHECK(message_of<DeviceError>([&] { device.make_mark(); }) == expected, "make_mark");
@@ -101,6 +111,23 @@ void the_thread_gets_its_device_back(CudaDevice& device) {
     message_of<DeviceError>([&] { const CurrentDevice work(device); });
     CHECK(current == 1, "%d where it failed", current);
     status = 0;
+}
+
+// Work that is left to whoever comes after it.
+void who_leaves_work_is_told_of_its_launches(CudaDevice& device) {
+    synchronizations = 0;
+    {
+        StreamOrder order(device, nullptr);
+        order.leave();
+    }
+    CHECK(synchronizations == 0, "somebody waited");
+    const std::string said = message_of<DeviceError>([&] {
+        StreamOrder order(device, nullptr);
+        status = 700;
+        order.leave();
+    });
+    status = 0;
+    CHECK(contains(said, "illegal memory access") && synchronizations == 1, "%s, %d", said.c_str(), synchronizations);
 }
 
 void who_cannot_record_says_why(const CudaModule& module, CudaDevice& device) {
@@ -177,6 +204,7 @@ int main() {
     CHECK(device.name() == "cuda:3" && !device.is_host(), "%s", device.name().c_str());
     every_status_is_an_error(device);
     the_thread_gets_its_device_back(device);
+    who_leaves_work_is_told_of_its_launches(device);
     who_cannot_record_says_why(module, device);
     want_of_memory_is_told_from_an_error(device);
     a_gpu_without_code_is_refused(module);

@@ -152,7 +152,7 @@ struct Case {
             for (std::int64_t j = 0; j < columns; ++j)
                 check(loss_name(kind), gradient, i, j, slope[static_cast<std::size_t>(j)]);
         }
-        device().release(device_labels);
+        device().release(0, device_labels);
     }
 
     // Nobody has looked at labels that were on the device.
@@ -454,7 +454,7 @@ void gather_as(GatherArgs::Type type) {
                           "gathered from %s, stride %d: %g and %g, not %g", type_of<From>(), stride, to.at(i, j),
                           to_float.at(i, j), exact);
                 }
-            device().release(numbers);
+            device().release(0, numbers);
         }
     }
 }

@@ -81,10 +81,10 @@ void memory_ends() {
     setenv("RESNETCORE_EMULATED_MEMORY", "100000", 1);
     void* some = device().allocate(60000);
     CHECK(some && !device().allocate(60000) && *device().last_error(), "there is more memory than there is");
-    device().release(some);
+    device().release(0, some);
     some = device().allocate(90000);
     CHECK(some, "released memory is gone");
-    device().release(some);
+    device().release(0, some);
     unsetenv("RESNETCORE_EMULATED_MEMORY");
 }
 

@@ -50,7 +50,7 @@ void an_uploaded_array_may_change_at_once() {
         CHECK(upload(memory, given.data(), size) == 0, "%s", last_error());
         std::fill(given.begin(), given.end(), 0);
         CHECK(downloaded(memory, size) == expected, "%zu bytes", size);
-        release(memory);
+        release(0, memory);
     }
 }
 
@@ -66,7 +66,7 @@ void many_small_uploads_keep_their_bytes() {
     for (std::size_t i = 0; i < count; ++i)
         wrong += std::memcmp(&all[i * size], pattern(size, static_cast<unsigned>(i)).data(), size) != 0;
     CHECK(wrong == 0, "%zu of %zu", wrong, count);
-    release(memory);
+    release(0, memory);
 }
 
 void memory_is_zeroed_and_may_run_out() {
@@ -79,8 +79,8 @@ void memory_is_zeroed_and_may_run_out() {
     void* smaller = allocate(400);
     CHECK(smaller != nullptr, "%s", last_error());
     late_cuda::memory_left = std::size_t{1} << 30;
-    release(smaller);
-    release(memory);
+    release(0, smaller);
+    release(0, memory);
 }
 
 // By a thread that has no device, after work that reads it.
@@ -90,13 +90,13 @@ void memory_is_released_after_its_last_use() {
     const Bytes given = pattern(8, 5);
     upload(from, given.data(), 8);
     copy(to, from, 8);
-    std::thread([&] { release(from); }).join();
+    std::thread([&] { release(0, from); }).join();
     CHECK(downloaded(to, 8) == given, "read after its release");
-    release(to);
+    release(0, to);
     be_on(1);
     void* other = allocate(8);
     be_on(0);
-    release(other);
+    release(1, other);
     synchronize();
     const int before = late_cuda::blocks;
     be_on(1);
@@ -132,7 +132,7 @@ void a_recording_happens_when_it_is_played() {
     play(recording);
     CHECK(downloaded(to, 8) == second, "the second time");
     discard(recording);
-    for (void* memory : {from, to, other}) release(memory);
+    for (void* memory : {from, to, other}) release(0, memory);
 }
 
 void a_recording_is_discarded_after_it_was_played() {
@@ -146,7 +146,7 @@ void a_recording_is_discarded_after_it_was_played() {
     discard(recording);
     be_on(0);
     CHECK(!late_cuda::destroyed_while_it_played, "while it played");
-    for (void* memory : {from, to}) release(memory);
+    for (void* memory : {from, to}) release(0, memory);
 }
 
 void an_error_of_a_launch_is_reported_once() {
@@ -164,7 +164,7 @@ void an_error_of_a_launch_does_not_end_a_download_early() {
     Bytes bytes(8, 0);
     CHECK(download(bytes.data(), memory, 8) != 0, "not reported");
     CHECK(bytes == given, "still to be written");
-    release(memory);
+    release(0, memory);
 }
 
 void a_recording_without_one_of_its_launches_is_none() {
@@ -220,32 +220,47 @@ void no_context_is_made_on_a_device_that_nobody_uses() {
 }
 
 // A batch goes ahead of the work that was asked for before it, and that which is asked for after it waits for it.
-void a_batch_is_sent_beside_the_work() {
-    void* memory = allocate(8);
-    void* busy = allocate(8);
-    void* copied = allocate(8);
-    const Bytes given = pattern(8, 7);
-    auto* pinned = static_cast<unsigned char*>(allocate_pinned(8));
-    auto* answer = static_cast<unsigned char*>(allocate_pinned(8));
+void a_batch_is_sent_beside_the_work(std::size_t size) {
+    void* memory = allocate(size);
+    void* busy = allocate(size);
+    void* copied = allocate(size);
+    const Bytes given = pattern(size, 7);
+    auto* pinned = static_cast<unsigned char*>(allocate_pinned(size));
+    auto* answer = static_cast<unsigned char*>(allocate_pinned(size));
     void* mark = make_mark();
     CHECK(pinned && answer && mark, "%s", last_error());
     synchronize();
-    std::memcpy(pinned, given.data(), 8);
-    std::memset(answer, 0, 8);
-    copy(busy, memory, 8);
-    CHECK(send(memory, pinned, 8) == 0, "%s", last_error());
-    copy(copied, memory, 8);
-    CHECK(fetch(answer, copied, 8) == 0 && set_mark(mark) == 0, "%s", last_error());
-    clear(copied, 8);
-    CHECK(fetch(answer, copied, 8) == 0, "%s", last_error());
-    CHECK(Bytes(answer, answer + 8) == Bytes(8, 0), "somebody waited");
+    std::memcpy(pinned, given.data(), size);
+    std::memset(answer, 0, size);
+    copy(busy, memory, size);
+    CHECK(send(memory, pinned, size) == 0, "%s", last_error());
+    copy(copied, memory, size);
+    CHECK(fetch(answer, copied, size) == 0 && set_mark(mark) == 0, "%s", last_error());
+    clear(copied, size);
+    CHECK(fetch(answer, copied, size) == 0, "%s", last_error());
+    CHECK(Bytes(answer, answer + size) == Bytes(size, 0), "somebody waited");
     CHECK(wait_for(mark) == 0, "%s", last_error());
-    CHECK(Bytes(answer, answer + 8) == given, "what comes after the mark was waited for, or what comes before was not");
+    CHECK(Bytes(answer, answer + size) == given,
+          "what comes after the mark was waited for, or what comes before was not");
     synchronize();
     discard_mark(mark);
     release_pinned(pinned);
     release_pinned(answer);
-    for (void* one : {memory, busy, copied}) release(one);
+    for (void* one : {memory, busy, copied}) release(0, one);
+}
+
+void launches_are_asked_after_without_waiting() {
+    void* memory = allocate_unset(8);
+    void* copied = allocate(8);
+    synchronize();
+    copy(copied, memory, 8);
+    late_cuda::error_of_a_launch = cudaErrorInvalidConfiguration;
+    CHECK(check_launches() != 0, "not reported");
+    CHECK(check_launches() == 0, "reported twice: %s", last_error());
+    CHECK(Bytes(static_cast<unsigned char*>(copied), static_cast<unsigned char*>(copied) + 8) == Bytes(8, 0),
+          "somebody waited");
+    CHECK(downloaded(copied, 8) == Bytes(8, 0xAB), "cleared, or not copied");
+    for (void* one : {memory, copied}) release(0, one);
 }
 
 void a_fetch_tells_of_a_launch_that_failed() {
@@ -255,7 +270,7 @@ void a_fetch_tells_of_a_launch_that_failed() {
     CHECK(fetch(answer, memory, 8) != 0, "not reported");
     CHECK(fetch(answer, memory, 8) == 0 && synchronize() == 0, "reported twice: %s", last_error());
     release_pinned(answer);
-    release(memory);
+    release(0, memory);
 }
 
 void every_kernel_is_loaded_or_the_device_is_not_used() {
@@ -316,7 +331,7 @@ void streams_wait_for_each_other() {
     CHECK(seen == later, "after an error of a launch theirs came first");
     CHECK(let_stream_wait(other) == 0, "an error of a launch is told twice");
     cudaStreamDestroy(other);
-    release(memory);
+    release(0, memory);
 }
 
 }  // namespace
@@ -330,7 +345,9 @@ int main() {
     memory_is_released_after_its_last_use();
     a_recording_happens_when_it_is_played();
     a_recording_is_discarded_after_it_was_played();
-    a_batch_is_sent_beside_the_work();
+    for (const std::size_t size : {std::size_t{8}, std::size_t{5000}})
+        a_batch_is_sent_beside_the_work(size);  // in either stream
+    launches_are_asked_after_without_waiting();
     a_fetch_tells_of_a_launch_that_failed();
     an_error_of_a_launch_is_reported_once();
     an_error_of_a_launch_does_not_end_a_download_early();

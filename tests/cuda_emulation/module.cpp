@@ -80,7 +80,14 @@ void* allocate(std::size_t bytes) {
     return memory;
 }
 
-void release(void* memory) {
+// Filled with NaNs, which are no labels either.
+void* allocate_unset(std::size_t bytes) {
+    void* const memory = allocate(bytes);
+    if (memory) emulation::enqueue([=] { std::memset(memory, 0xff, bytes); });
+    return memory;
+}
+
+void release(int, void* memory) {
     emulation::wait();
     emulation::release(memory);
 }
@@ -217,6 +224,7 @@ extern "C" __attribute__((visibility("default"))) const resnetcore::CudaModule* 
         make_current,
         [](const CudaPlace* before) { current_device = before->device; },
         allocate,
+        allocate_unset,
         release,
         upload,
         download,
@@ -224,6 +232,7 @@ extern "C" __attribute__((visibility("default"))) const resnetcore::CudaModule* 
         clear,
         gather,
         synchronize,
+        [] { return cudaGetLastError() == cudaSuccess ? 0 : fail("a launch was refused"); },
         std::malloc,
         std::free,
         send,

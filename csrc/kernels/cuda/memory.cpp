@@ -42,25 +42,28 @@ int order(cudaStream_t first, cudaStream_t second) {
 }  // namespace
 
 // Not on a recording's stream: it is to be there when the recording is played, which does not allocate again.
-void* allocate(std::size_t bytes) {
+void* allocate_unset(std::size_t bytes) {
     const Context& context = *current_context();
     void* memory = nullptr;
     bytes = std::max<std::size_t>(bytes, 1);
-    if (report(cudaMallocFromPoolAsync(&memory, bytes, context.pool, context.stream), "cudaMallocFromPoolAsync"))
-        return nullptr;
-    if (report(cudaMemsetAsync(memory, 0, bytes, context.stream), "cudaMemsetAsync")) {
-        release(memory);
+    const cudaError_t error = cudaMallocFromPoolAsync(&memory, bytes, context.pool, context.stream);
+    return report(error, "cudaMallocFromPoolAsync") ? nullptr : memory;
+}
+
+void* allocate(std::size_t bytes) {
+    const Context& context = *current_context();
+    void* memory = allocate_unset(bytes);
+    if (memory && report(cudaMemsetAsync(memory, 0, bytes, context.stream), "cudaMemsetAsync")) {
+        release(context.device, memory);
         return nullptr;
     }
     return memory;
 }
 
-// Any thread may give back any device's memory: it goes after what that device's stream has been given so far.
-void release(void* memory) {
+// It goes after what the device's stream has been given so far.
+void release(int device, void* memory) {
     if (!memory) return;
-    cudaPointerAttributes where = {};
-    if (report(cudaPointerGetAttributes(&where, memory), "cudaPointerGetAttributes")) return;
-    if (const Context* owner = context_of(where.device)) report(cudaFreeAsync(memory, owner->stream), "cudaFreeAsync");
+    if (const Context* owner = context_of(device)) report(cudaFreeAsync(memory, owner->stream), "cudaFreeAsync");
 }
 
 int upload(void* to, const void* from, std::size_t bytes) {
@@ -91,6 +94,11 @@ int synchronize() {
     // In any case: a download may still be writing to the caller's memory.
     const int status = report(cudaStreamSynchronize(current_stream()), "cudaStreamSynchronize");
     return launch == cudaSuccess ? status : report(launch, "cudaLaunchKernel");
+}
+
+int check_launches() {
+    RC_CUDA_TRY(cudaGetLastError());
+    return 0;
 }
 
 int wait_for_stream(void* other) {

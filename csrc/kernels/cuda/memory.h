@@ -7,12 +7,14 @@ namespace resnetcore {
 namespace cuda {
 
 void* allocate(std::size_t bytes);
-void release(void* memory);
+void* allocate_unset(std::size_t bytes);  // of any content
+void release(int device, void* memory);
 int upload(void* to, const void* from, std::size_t bytes);
 int download(void* to, const void* from, std::size_t bytes);
 int copy(void* to, const void* from, std::size_t bytes);
 int clear(void* memory, std::size_t bytes);
 int synchronize();
+int check_launches();
 int wait_for_stream(void* other);
 int let_stream_wait(void* other);
 

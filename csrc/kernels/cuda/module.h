@@ -4,7 +4,8 @@
 //
 // Invariant: no function here throws. A status of 0 is success; otherwise `last_error` says what happened, in words, on
 // the calling thread. An error of work that was asked for before is reported by `download`, `synchronize` or
-// `wait_for`; one of a launch by `let_stream_wait` too.
+// `wait_for`; one of a launch by `let_stream_wait` and `check_launches`
+// too.
 #pragma once
 
 #include <cstddef>
@@ -14,7 +15,7 @@
 
 namespace resnetcore {
 
-constexpr int cuda_module_version = 5;  // of this struct and of everything in ops.h
+constexpr int cuda_module_version = 6;  // of this struct and of everything in ops.h
 constexpr int cuda_out_of_memory = 2;   // the status, CUDA's own, of what fails for want of memory
 
 // A thread's current device, of CUDA and of the module.
@@ -46,14 +47,16 @@ struct CudaModule {
     // rely on, gives it the one of before.
     int (*make_current)(int device, CudaPlace* before);
     void (*restore)(const CudaPlace* before);
-    void* (*allocate)(std::size_t bytes);  // zeroed; null where there is no memory
-    void (*release)(void* memory);
+    void* (*allocate)(std::size_t bytes);        // zeroed; null where there is no memory
+    void* (*allocate_unset)(std::size_t bytes);  // likewise, but for what is in it
+    void (*release)(int device, void* memory);   // by any thread
     int (*upload)(void* to, const void* from, std::size_t bytes);
     int (*download)(void* to, const void* from, std::size_t bytes);
     int (*copy)(void* to, const void* from, std::size_t bytes);
     int (*clear)(void* memory, std::size_t bytes);
     int (*gather)(const GatherArgs* args);
     int (*synchronize)();
+    int (*check_launches)();  // of this thread, so far; waits for nothing
     // Copies beside the work: see runtime/device.h.
     void* (*allocate_pinned)(std::size_t bytes);  // null where there is no memory
     void (*release_pinned)(void* memory);

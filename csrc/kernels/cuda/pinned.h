@@ -1,7 +1,8 @@
 // Pinned memory of a caller's, copies out of it and into it that nobody waits for, and marks to wait for instead.
 //
-// Invariant: `send` goes by a stream of its own, so that a batch arrives while the step before it runs; what is asked
-// of the device's stream afterwards waits for it. The caller leaves pinned memory alone until a later mark was reached.
+// Invariant: `send` of more than a few bytes goes by a stream of its own, so that a batch arrives while the step before
+// it runs; what is asked of the device's stream afterwards waits for it. The caller leaves pinned memory alone until a
+// later mark was reached.
 #pragma once
 
 #include <cstddef>

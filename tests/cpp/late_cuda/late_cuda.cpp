@@ -49,7 +49,6 @@ struct LateGraph {
 namespace {
 
 thread_local int device = 0;
-std::map<const void*, int> owners;
 const cudaStream_t legacy_default = reinterpret_cast<cudaStream_t>(1);
 
 cudaError_t give(LateStream* stream, Work work) {
@@ -141,11 +140,10 @@ cudaError_t cudaFreeHost(void* memory) {
     std::free(memory);
     return cudaSuccess;
 }
-cudaError_t cudaMallocFromPoolAsync(void** memory, std::size_t bytes, cudaMemPool_t pool, cudaStream_t) {
+cudaError_t cudaMallocFromPoolAsync(void** memory, std::size_t bytes, cudaMemPool_t, cudaStream_t) {
     if (bytes > late_cuda::memory_left) return cudaErrorMemoryAllocation;
     *memory = std::malloc(bytes);
     std::memset(*memory, 0xAB, bytes);
-    owners[*memory] = *pool;
     ++late_cuda::blocks;
     return cudaSuccess;
 }
@@ -154,10 +152,6 @@ cudaError_t cudaFreeAsync(void* memory, cudaStream_t stream) {
         std::free(memory);
         --late_cuda::blocks;
     });
-}
-cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* attributes, const void* memory) {
-    attributes->device = owners.at(memory);
-    return cudaSuccess;
 }
 cudaError_t cudaMemsetAsync(void* memory, int value, std::size_t bytes, cudaStream_t stream) {
     return give(stream, [=] { std::memset(memory, value, bytes); });
