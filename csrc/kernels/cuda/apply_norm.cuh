@@ -46,6 +46,7 @@ template <class T, class Finish>
 __global__ void __launch_bounds__(total_threads, 1)
     apply_norm_kernel(Rows<T> in, const __grid_constant__ CombineMomentsArgs<T> combine,
                       const __grid_constant__ Finish finish, bool whole) {
+    begin_ahead();
     using C = Compute<T>;
     constexpr int together = rows_together<C>;
     __shared__ ColumnTotals totals;

@@ -7,12 +7,32 @@
 #include <cuda_runtime.h>
 
 #include <cstddef>
+#include <cstdint>
 
 #include "kernels/cuda/kernel_list.h"
+#include "kernels/cuda/path.h"
+#include "kernels/cuda/scratch.h"
 #include "kernels/cuda/stream.h"
 
 namespace resnetcore {
 namespace cuda {
+
+// Launched ahead, a kernel's blocks come to multiprocessors while the kernel before it still runs, and wait here, all
+// threads, until that one is complete and what it wrote is seen; the next kernel may come from then on (PTX ISA,
+// "griddepcontrol"). So nothing of launching lies between them. Whoever is launched so calls this before it touches
+// anything that others write or read.
+__device__ __forceinline__ void begin_ahead() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+// Where the GPU and its path are Hopper's, and the kernel before it leaves room: of two kernels that take every
+// multiprocessor, one is in the other's way.
+inline bool goes_ahead(dim3 grid) {
+    return current_path() != Path::simple && 2 * std::int64_t{grid.x} * grid.y * grid.z <= processor_count();
+}
 
 template <auto kernel>
 struct Launch;
@@ -22,7 +42,7 @@ struct Launch<kernel> {
 
     // A failure is the run time's last error, which the module reports where work is waited for. Until then nothing
     // else is launched: the update that follows must not be made of what a kernel would have written that never ran.
-    static void run(dim3 grid, int threads, std::size_t shared_bytes, const Parameters&... arguments) {
+    static void run(bool ahead, dim3 grid, int threads, std::size_t shared_bytes, const Parameters&... arguments) {
         // Of dynamic shared memory. What a kernel may have is asked for as a whole, always the same: it is the
         // kernel's, not the launch's, and another thread's smaller launch must not lower it in between.
         constexpr std::size_t always_there = 48 << 10, most = 227 << 10;
@@ -32,19 +52,30 @@ struct Launch<kernel> {
             cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
                                  static_cast<int>(most)) != cudaSuccess)
             return;
-        void* pointers[] = {const_cast<void*>(static_cast<const void*>(&arguments))...};
-        (void)cudaLaunchKernel(kernel, grid, dim3(threads), pointers, shared_bytes, current_stream());
+        cudaLaunchAttribute attribute = {};
+        attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+        attribute.val.programmaticStreamSerializationAllowed = 1;
+        cudaLaunchConfig_t config = {};
+        config.gridDim = grid, config.blockDim = dim3(static_cast<unsigned>(threads));
+        config.dynamicSmemBytes = shared_bytes, config.stream = current_stream();
+        config.attrs = &attribute, config.numAttrs = ahead ? 1 : 0;
+        (void)cudaLaunchKernelEx(&config, kernel, arguments...);
     }
 };
 
 template <auto kernel, class... Arguments>
 void launch(dim3 grid, int threads, const Arguments&... arguments) {
-    Launch<kernel>::run(grid, threads, 0, arguments...);
+    Launch<kernel>::run(false, grid, threads, 0, arguments...);
 }
 // With so many bytes of dynamic shared memory for each block.
 template <auto kernel, class... Arguments>
 void launch_with(std::size_t shared_bytes, dim3 grid, int threads, const Arguments&... arguments) {
-    Launch<kernel>::run(grid, threads, shared_bytes, arguments...);
+    Launch<kernel>::run(false, grid, threads, shared_bytes, arguments...);
+}
+// Of kernels that call `begin_ahead`.
+template <auto kernel, class... Arguments>
+void launch_ahead(std::size_t shared_bytes, dim3 grid, int threads, const Arguments&... arguments) {
+    Launch<kernel>::run(goes_ahead(grid), grid, threads, shared_bytes, arguments...);
 }
 
 }  // namespace cuda

@@ -132,6 +132,7 @@ template <class T>
 __global__ void __launch_bounds__(total_threads, 1)
     undo_norm_kernel(const __grid_constant__ CombineNormSumsArgs<T> combine,
                      const __grid_constant__ NormBackwardArgs<T> args, bool whole) {
+    begin_ahead();
     using C = Compute<T>;
     constexpr int together = rows_together<C>;
     __shared__ ColumnTotals totals;
@@ -276,7 +277,7 @@ template <class T>
 void undo_norm(const CombineNormSumsArgs<T>& combine, const NormBackwardArgs<T>& args) {
     const bool whole = is_on_boundaries(args);
     const dim3 grid = column_grid(args.columns, whole);
-    if (grid.x > 0) launch<undo_norm_kernel<T>>(grid, total_threads, combine, args, whole);
+    if (grid.x > 0) launch_ahead<undo_norm_kernel<T>>(0, grid, total_threads, combine, args, whole);
 }
 template <class T>
 void combine_moments(const CombineMomentsArgs<T>& args) {

@@ -4,7 +4,6 @@
 #include <cstddef>
 #include <functional>
 #include <tuple>
-#include <utility>
 
 struct dim3 {
     unsigned x, y, z;
@@ -27,18 +26,29 @@ enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorInvalidC
 cudaError_t cudaPeekAtLastError();
 cudaError_t cudaGetLastError();
 
-// Arguments are copied here and now, as CUDA does; the kernel runs when the stream gets to it.
-template <class... Parameters, std::size_t... index>
-std::function<void()> bind_kernel(void (*kernel)(Parameters...), void** arguments, std::index_sequence<index...>) {
-    return [kernel, values = std::tuple<Parameters...>(*static_cast<Parameters*>(arguments[index])...)] {
-        std::apply(kernel, values);
-    };
-}
+enum cudaLaunchAttributeID { cudaLaunchAttributeProgrammaticStreamSerialization = 6 };
+struct cudaLaunchAttribute {
+    cudaLaunchAttributeID id;
+    struct {
+        int programmaticStreamSerializationAllowed;
+    } val;
+};
+struct cudaLaunchConfig_t {
+    dim3 gridDim, blockDim;
+    std::size_t dynamicSmemBytes;
+    cudaStream_t stream;
+    cudaLaunchAttribute* attrs;
+    unsigned numAttrs;
+};
+// Arguments are copied here and now, as CUDA does; the kernel runs when the stream gets to it: after those before it,
+// whatever the attributes allow.
 template <class... Parameters>
-cudaError_t cudaLaunchKernel(void (*kernel)(Parameters...), dim3 grid, dim3 block, void** arguments,
-                             std::size_t shared_bytes, cudaStream_t stream) {
-    emulation::launch(stream, reinterpret_cast<const void*>(kernel), grid, block, shared_bytes,
-                      bind_kernel(kernel, arguments, std::index_sequence_for<Parameters...>()));
+cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
+                               const Parameters&... arguments) {
+    emulation::launch(config->stream, reinterpret_cast<const void*>(kernel), config->gridDim, config->blockDim,
+                      config->dynamicSmemBytes, [kernel, values = std::tuple<Parameters...>(arguments...)] {
+                          std::apply(kernel, values);
+                      });
     return cudaPeekAtLastError();
 }
 

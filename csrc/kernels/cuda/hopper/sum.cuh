@@ -206,6 +206,7 @@ __global__ void __launch_bounds__(sum_threads, 1)
         shared.ring().make(using_groups * warps_of_group);
         for (int half = 0; half < using_groups; ++half) shared.handover(half).make(warps_of_group);
     }
+    begin_ahead();
     __syncthreads();
     const Tiles tiles(epilogue.args.rows, epilogue.args.columns);
     if (group() == 0) {
@@ -233,7 +234,7 @@ bool launch_wide_sum(const Epilogue& epilogue) {
     if (!maps.encode_sources(args)) return false;
     const bool whole = epilogue.is_on_boundaries();
     const bool usual = whole && args.columns % Strip::width == 0 && args.n_identity <= 1 && epilogue.is_usual();
-    launch_with<wide_sum_kernel<most, Epilogue>>(tile_shared_bytes,
+    launch_ahead<wide_sum_kernel<most, Epilogue>>(tile_shared_bytes,
                                                  blocks_for_tiles(Tiles::count(args.rows, args.columns)), sum_threads,
                                                  epilogue, Terms<bfloat16, most>(args), maps, whole, usual);
     return true;
