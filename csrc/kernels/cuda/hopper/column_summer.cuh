@@ -36,7 +36,19 @@ public:
     }
 
 private:
-    static constexpr int together = 8;  // rows of a lane of fold_rows that are read before the first is added
+    static constexpr int share = gradient_stretch / column_lanes;  // rows of a lane of fold_rows
+    static constexpr int lanes = stage_terms / share;              // of fold_rows, in a stage
+    static constexpr int together = 8;                             // rows of each that are asked for at a time
+
+    struct Batch {
+        std::uint32_t at[lanes][together];
+    };
+    static __device__ __forceinline__ void load_batch(Shared box, int row, Batch& words) {
+#pragma unroll
+        for (int l = 0; l < lanes; ++l)
+#pragma unroll
+            for (int r = 0; r < together; ++r) words.at[l][r] = load_word(place_of_pair(box, l * share + row + r));
+    }
 
     __device__ __forceinline__ void add_stretch(int rows, bool is_mine, float (&total)[2]) {
         float all[2] = {};
@@ -47,27 +59,26 @@ private:
         for (int c = 0; c < 2; ++c) total[c] = total[c] + all[c];
     }
     // Two lanes of fold_rows lie in a stage, and are added side by side: the warp's time is that of its instructions,
-    // and it must not be longer than the products'.
+    // and it must not be longer than the products'. So words are asked for while those before them are added: shared
+    // memory, which products read meanwhile, answers late.
     __device__ __forceinline__ void add_whole(bool is_mine, float (&all)[2]) {
-        constexpr int share = gradient_stretch / column_lanes, lanes = stage_terms / share;
 #pragma unroll 1
         for (int begin = 0; begin < gradient_stretch; begin += stage_terms) {
             const Shared box = begin_box();
             float sum[lanes][2] = {};
-            if (is_mine)
-#pragma unroll 1
+            if (is_mine) {
+                Batch words[2];
+                load_batch(box, 0, words[0]);
+#pragma unroll
                 for (int row = 0; row < share; row += together) {
-                    std::uint32_t words[lanes][together];
-#pragma unroll
-                    for (int l = 0; l < lanes; ++l)
-#pragma unroll
-                        for (int r = 0; r < together; ++r)
-                            words[l][r] = load_word(place_of_pair(box, l * share + row + r));
+                    const int now = row / together % 2;
+                    if (row + together < share) load_batch(box, row + together, words[1 - now]);
 #pragma unroll
                     for (int r = 0; r < together; ++r)
 #pragma unroll
-                        for (int l = 0; l < lanes; ++l) add_pair(words[l][r], sum[l]);
+                        for (int l = 0; l < lanes; ++l) add_pair(words[now].at[l][r], sum[l]);
                 }
+            }
             end_box();
 #pragma unroll
             for (int l = 0; l < lanes; ++l)
@@ -76,9 +87,9 @@ private:
     }
     // The batch's last rows, fewer than a stretch.
     __device__ __forceinline__ void add_rest(int rows, bool is_mine, float (&all)[2]) {
-        const int share = (rows + column_lanes - 1) / column_lanes;
+        const int of_lane = (rows + column_lanes - 1) / column_lanes;
         float sum[2] = {};
-        int left = share;
+        int left = of_lane;
 #pragma unroll 1
         for (int begin = 0; begin < rows; begin += stage_terms) {
             const Shared box = begin_box();
@@ -87,7 +98,7 @@ private:
                 add_pair(load_word(place_of_pair(box, row)), sum);
                 if (--left > 0) continue;
                 for (int c = 0; c < 2; ++c) all[c] = all[c] + sum[c], sum[c] = 0;
-                left = share;
+                left = of_lane;
             }
             end_box();
         }
