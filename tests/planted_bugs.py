@@ -829,6 +829,13 @@ BUGS = (
         "cpp:cuda_hopper",
     ),
     Bug(
+        "a Hopper product that is launched ahead does not wait for the kernel before it",
+        "csrc/kernels/cuda/hopper/sum.cuh",
+        "    begin_ahead();\n    __syncthreads();",
+        "    __syncthreads();",
+        "cpp:cuda_hopper",
+    ),
+    Bug(
         "a Hopper warp hands sums over before all its lanes are done",
         "csrc/kernels/cuda/hopper/ring.cuh",
         "        arrive(barrier);\n        __syncwarp();",

@@ -240,11 +240,15 @@ void DeviceArray::note_pending() const {
 }
 
 void DeviceArray::wait_if_pending() const {
-    const Owned* const memory = owned_by(owner);
+    Owned* const memory = owned_by(owner);
     if (!memory || !memory->is_pending) return;
-    const WithoutGil release;
-    const CurrentDevice current(*device);
-    device->synchronize();
+    {
+        const WithoutGil release;
+        const CurrentDevice current(*device);
+        device->synchronize();
+    }
+    // Of memory that was not given before, another thread may have left work meanwhile.
+    if (memory->is_given) memory->is_pending = false;
 }
 
 std::int64_t DeviceArray::size() const {

@@ -144,11 +144,11 @@ Offer in_device_memory(const DeviceArray& array, Place place, std::intptr_t stre
     const DeviceArray given = copied ? array.copy() : array;
     const CurrentDevice current(*array.device);
     if (copied) given.note_pending();
+    given.note_given();
     if (stream != -1)
         array.device->let_stream_wait(at_address(stream));
     else
         given.wait_if_pending();  // nobody is to wait for it, so it is to be there
-    given.note_given();
     std::uint64_t flags = copied ? dlpack::copied_flag : 0;
     if (given.read_only) flags |= dlpack::read_only_flag;
     return {given.data, place, given.dtype, given.shape, given.strides, given.owner, flags};
@@ -183,8 +183,8 @@ py::object to_dlpack(const DeviceArray& array, const py::object& stream, const p
 py::object cuda_array_interface(const DeviceArray& array) {
     if (array.dtype.kind() == 'V') return py::none();
     const CurrentDevice current(*array.device);
-    array.wait_if_pending();  // there are consumers who do not look at `stream`
     array.note_given();
+    array.wait_if_pending();  // there are consumers who do not look at `stream`
     py::list strides;
     for (const std::int64_t stride : array.strides) strides.append(stride * array.dtype.itemsize());
     py::dict interface;

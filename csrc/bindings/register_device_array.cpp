@@ -41,7 +41,7 @@ void register_device_array(py::module_& m) {
 
 Other libraries take it without a copy, by DLPack (`torch.from_dlpack`, `cupy.from_dlpack`, `jax.dlpack.from_dlpack`) or by
 `__cuda_array_interface__`. Whoever takes it finds what is in it: a stream that DLPack is told waits for what is still
-being computed, and so does the CPU in `numpy()`, where no stream is told, and by `__cuda_array_interface__`. Of a call that
+being computed, and so does the CPU in `numpy()`, where it is told of none (−1), and by `__cuda_array_interface__`. Of a call that
 was given a stream, it comes first in that stream's order.)")
         .def_property_readonly("shape", [](const DeviceArray& a) { return py::tuple(py::cast(a.shape)); })
         .def_property_readonly("ndim", [](const DeviceArray& a) { return a.shape.size(); })

@@ -356,7 +356,7 @@ void register_network(py::module_& m) {
             [](const NetworkObject& n, py::handle x) {
                 return n.with([&](const auto& model) { return takes(model, x); });
             },
-            py::arg("x"), "Whether `predict` takes it as it is, with nothing about it that only Python can say.")
+            py::arg("x"), "Whether `predict` takes it without a conversion or a further check.")
         .def(
             "predict",
             [](const NetworkObject& n, py::handle x, std::int64_t memory) {

@@ -236,8 +236,7 @@ void register_trainer(py::module_& m) {
             [](const TrainerObject& t, py::handle x, py::handle y) {
                 return t.with([&](const auto& trainer) { return takes(trainer, x, y); });
             },
-            py::arg("x"), py::arg("y"),
-            "Whether `step` takes these two as they are, with nothing about them that only Python can say.")
+            py::arg("x"), py::arg("y"), "Whether `step` takes these two without a conversion or a further check.")
         .def(
             "step",
             [](const TrainerObject& t, py::handle x, py::handle y, double lr, py::handle sample_weight) {

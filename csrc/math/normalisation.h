@@ -1,6 +1,6 @@
-// Batch normalisation's formulas (Ioffe & Szegedy 2015), for host and device. Column statistics are put together in
-// double, whatever the dtype, in an order that the number of rows decides: the host adds chunk after chunk, a GPU a
-// fixed tree.
+// Batch normalisation's formulas (Ioffe & Szegedy 2015), for host and device. Sums of a column's
+// rows, of a chunk of them or of a warp's, are put together in double, whatever the dtype, in an order that the number
+// of rows decides: the host adds chunk after chunk, a GPU a fixed tree.
 #pragma once
 
 #include <cmath>

@@ -38,7 +38,7 @@ public:
     virtual void synchronize() = 0;
 
     // Copies that nobody waits for, between the device and pinned memory of the host's: memory that the device reads
-    // and writes by itself, and so is left alone until then. `send` does not wait for what was asked for before, which
+    // and writes by itself, and so is left alone until then. `send` need not wait for what was asked for before, which
     // must not touch `to`; what is asked for after it does. `fetch` has its place in the order of work, and raises what
     // went wrong when the work before it was asked for.
     virtual void* allocate_pinned(std::size_t bytes);

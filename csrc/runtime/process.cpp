@@ -12,14 +12,11 @@ std::atomic<pid_t> current{0};
 
 void ask() { current.store(getpid(), std::memory_order_relaxed); }
 
+// When the library is loaded: another thread's fork may come at any time afterwards.
+const bool is_told = (ask(), pthread_atfork(nullptr, nullptr, ask) == 0);
+
 }  // namespace
 
-pid_t this_process() {
-    static const int registered = [] {
-        ask();
-        return pthread_atfork(nullptr, nullptr, ask);
-    }();
-    return registered == 0 ? current.load(std::memory_order_relaxed) : getpid();
-}
+pid_t this_process() { return is_told ? current.load(std::memory_order_relaxed) : getpid(); }
 
 }  // namespace resnetcore

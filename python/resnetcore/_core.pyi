@@ -18,7 +18,7 @@ class DeviceArray:
 
     Other libraries take it without a copy, by DLPack (`torch.from_dlpack`, `cupy.from_dlpack`, `jax.dlpack.from_dlpack`)
     or by `__cuda_array_interface__`. Whoever takes it finds what is in it: a stream that DLPack is told waits for what is
-    still being computed, and so does the CPU in `numpy()`, where no stream is told, and by `__cuda_array_interface__`. Of a
+    still being computed, and so does the CPU in `numpy()`, where it is told of none (−1), and by `__cuda_array_interface__`. Of a
     call that was given a stream, it comes first in that stream's order.
     """
 
@@ -109,7 +109,7 @@ class Network:
         """What the way to do a step on so many rows is chosen and remembered by."""
 
     def takes(self, x: Any) -> bool:
-        """Whether `predict` takes it as it is, with nothing about it that only Python can say."""
+        """Whether `predict` takes it without a conversion or a further check."""
 
     def predict(self, x: _Rows, memory: int = 536870912) -> Any:
         """Outputs in inference mode, (n, outputs).
@@ -150,7 +150,7 @@ class Trainer:
         """The optimizer's arrays and step count."""
 
     def takes(self, x: Any, y: Any) -> bool:
-        """Whether `step` takes these two as they are, with nothing about them that only Python can say."""
+        """Whether `step` takes these two without a conversion or a further check."""
 
     def step(self, x: _Rows, y: _Rows, lr: float, sample_weight: _Array | None = None) -> float:
         """One update; the loss of before it."""

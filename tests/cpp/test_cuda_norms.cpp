@@ -267,7 +267,8 @@ void run(Gap gap) {
     constexpr std::int64_t rows_and_chunk[][2] = {{1, 8}, {7, 8}, {64, 64}, {100, 8}, {100, 64}};
     for (const auto& [rows, chunk] : rows_and_chunk)
         for (std::int64_t columns : {1, 63, 64, 130}) each_of(rows, columns, chunk);
-    each_of(4500, 9, 8);  // several rows, and chunks, for each thread of a block
+    each_of(4500, 9, 8);   // several rows, and chunks, for each thread of a block
+    each_of(1030, 16, 8);  // more of them than it keeps
 }
 
 // More elements than the blocks that measure have threads (most_measuring_blocks), so that these go round again.

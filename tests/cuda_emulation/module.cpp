@@ -192,6 +192,7 @@ std::int64_t processor_count() {
     cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, current_device);
     return count;
 }
+bool launches_ahead() { return path != Path::simple; }
 // Of all devices, one at a time. NaNs, until something is written there.
 Scratch::Scratch() {
     static std::mutex mutex;

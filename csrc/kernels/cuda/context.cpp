@@ -45,6 +45,10 @@ int prepare(Context& context, int device) {
     if (!context.scratch)
         RC_CUDA_TRY(cudaMallocFromPoolAsync(&context.scratch, scratch_bytes, context.pool, context.stream));
     RC_CUDA_TRY(cudaDeviceGetAttribute(&context.processors, cudaDevAttrMultiProcessorCount, device));
+    constexpr int driver_of_graphs = 12030;  // CUDA's graphs have such launches since 12.3
+    int driver = 0;
+    RC_CUDA_TRY(cudaDriverGetVersion(&driver));
+    context.records_ahead = driver >= driver_of_graphs;
     return context.staging.prepare();
 }
 
@@ -100,6 +104,7 @@ void set_recording_stream(cudaStream_t stream) { recording = stream; }
 bool is_recording() { return recording != nullptr; }
 Path current_path() { return current->path; }
 std::int64_t processor_count() { return current->processors; }
+bool launches_ahead() { return current->records_ahead && current->path != Path::simple; }
 Scratch::Scratch() : lock_(current->scratch_use), data_(current->scratch) {}
 cudaStream_t current_stream() { return recording ? recording : current->stream; }
 

@@ -26,6 +26,7 @@ struct Context {
     void* scratch = nullptr;        // of `scratch_bytes`
     std::mutex scratch_use;
     int processors = 0;
+    bool records_ahead = false;  // launches ahead, too (launch.cuh)
     Staging staging;
     Path path = Path::simple;
     bool is_ready = false;

@@ -199,9 +199,10 @@ void apply_norm(const CombineMomentsArgs<T>& combine, const ForwardArgs<T>& args
     const dim3 grid = column_grid(args.columns, whole);
     if (grid.x == 0) return;
     if (joins)
-        return launch_ahead<apply_norm_kernel<T, Epilogue<T>>>(0, grid, total_threads, args.branch.z, combine, Epilogue<T>(args),
-                                                         whole);
-    launch_ahead<apply_norm_kernel<T, NoEpilogue<T>>>(0, grid, total_threads, args.branch.z, combine, NoEpilogue<T>(), whole);
+        return launch_ahead<apply_norm_kernel<T, Epilogue<T>>>(0, grid, total_threads, args.branch.z, combine,
+                                                               Epilogue<T>(args), whole);
+    launch_ahead<apply_norm_kernel<T, NoEpilogue<T>>>(0, grid, total_threads, args.branch.z, combine, NoEpilogue<T>(),
+                                                      whole);
     forward(args);
 }
 

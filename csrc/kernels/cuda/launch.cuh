@@ -10,28 +10,28 @@
 #include <cstdint>
 
 #include "kernels/cuda/kernel_list.h"
-#include "kernels/cuda/path.h"
 #include "kernels/cuda/scratch.h"
 #include "kernels/cuda/stream.h"
 
 namespace resnetcore {
 namespace cuda {
 
-// Launched ahead, a kernel's blocks come to multiprocessors while the kernel before it still runs, and wait here, all
-// threads, until that one is complete and what it wrote is seen; the next kernel may come from then on (PTX ISA,
-// "griddepcontrol"). So nothing of launching lies between them. Whoever is launched so calls this before it touches
-// anything that others write or read.
+// Launched ahead, a kernel's blocks come to multiprocessors that the kernel before it leaves free, once that one's
+// blocks are through this call themselves, or at its end; and wait here, all threads, until it is complete and what it
+// wrote is seen (PTX ISA, "griddepcontrol"). So between two such kernels lies nothing of launching. Whoever is launched
+// so calls this before it touches anything that others write or read.
 __device__ __forceinline__ void begin_ahead() {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+#if defined(RESNETCORE_CUDA_EMULATION)
+    emulation::begins_ahead();
+#elif defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
     asm volatile("griddepcontrol.wait;" ::: "memory");
     asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
 #endif
 }
 
-// Where the GPU and its path are Hopper's, and the kernel before it leaves room: of two kernels that take every
-// multiprocessor, one is in the other's way.
+// A kernel of few blocks, where the device does it: of two that take every multiprocessor, one is in the other's way.
 inline bool goes_ahead(dim3 grid) {
-    return current_path() != Path::simple && 2 * std::int64_t{grid.x} * grid.y * grid.z <= processor_count();
+    return launches_ahead() && 2 * std::int64_t{grid.x} * grid.y * grid.z <= processor_count();
 }
 
 template <auto kernel>

@@ -4,8 +4,7 @@
 //
 // Invariant: no function here throws. A status of 0 is success; otherwise `last_error` says what happened, in words, on
 // the calling thread. An error of work that was asked for before is reported by `download`, `synchronize` or
-// `wait_for`; one of a launch by `let_stream_wait` and `check_launches`
-// too.
+// `wait_for`; one of a launch by `let_stream_wait` and `check_launches`, too.
 #pragma once
 
 #include <cstddef>

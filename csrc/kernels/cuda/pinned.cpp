@@ -12,7 +12,8 @@ namespace resnetcore {
 namespace cuda {
 namespace {
 
-// What is no larger is there as soon by the stream of work itself, without two calls that put another in step with it.
+// What is no larger goes by the stream of work itself, behind a step in flight: two calls that put another stream in
+// step with it would take longer than the copy.
 constexpr std::size_t few_bytes = 1024;
 
 constexpr const char* recorded = "a recorded sequence cannot reach the host's memory";

@@ -13,6 +13,8 @@ namespace cuda {
 constexpr std::int64_t scratch_bytes = std::int64_t{40} << 20;
 
 std::int64_t processor_count();
+// Whether kernels may be launched ahead of the end of those before them (launch.cuh): on Hopper's paths.
+bool launches_ahead();
 
 // While it lives, no other thread launches anything on the device that writes there: what one launch leaves, the next
 // one finds. A recording that is played is held for it likewise, as it may use the memory, too.

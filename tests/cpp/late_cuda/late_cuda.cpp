@@ -6,7 +6,6 @@
 #include <cstring>
 #include <deque>
 #include <functional>
-#include <map>
 #include <utility>
 #include <vector>
 
@@ -76,6 +75,7 @@ cudaError_t cudaGetDevice(int* index) {
     return cudaSuccess;
 }
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) { return *value = 9, cudaSuccess; }
+cudaError_t cudaDriverGetVersion(int* version) { return *version = 13000, cudaSuccess; }
 CUresult cuDevicePrimaryCtxGetState(CUdevice index, unsigned*, int* active) {
     *active = static_cast<int>(late_cuda::contexts.count(index));
     return CUDA_SUCCESS;

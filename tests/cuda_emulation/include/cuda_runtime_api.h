@@ -16,6 +16,11 @@ class Stream;
 // kernel takes so much dynamic shared memory.
 void launch(Stream* stream, const void* kernel, dim3 grid, dim3 block, std::size_t shared_bytes,
             std::function<void()> thread);
+
+[[noreturn]] void fail(const char* format, ...) __attribute__((format(printf, 1, 2)));
+// Of the thread that began last: each begins before another does.
+inline thread_local bool waits_for_those_before = false;
+inline void begins_ahead() { waits_for_those_before = true; }
 }  // namespace emulation
 
 #define CUDART_VERSION 13000
@@ -40,15 +45,19 @@ struct cudaLaunchConfig_t {
     cudaLaunchAttribute* attrs;
     unsigned numAttrs;
 };
-// Arguments are copied here and now, as CUDA does; the kernel runs when the stream gets to it: after those before it,
-// whatever the attributes allow.
+// Arguments are copied here and now, as CUDA does; the kernel runs when the stream gets to it: after those before it.
+// Where it might begin earlier, it must say that it waits for them.
 template <class... Parameters>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
                                const Parameters&... arguments) {
+    const bool ahead = config->numAttrs > 0 && config->attrs->val.programmaticStreamSerializationAllowed != 0;
+    const auto thread = [kernel, ahead, values = std::tuple<Parameters...>(arguments...)] {
+        emulation::waits_for_those_before = !ahead;
+        std::apply(kernel, values);
+        if (!emulation::waits_for_those_before) emulation::fail("a kernel does not wait for the one before it");
+    };
     emulation::launch(config->stream, reinterpret_cast<const void*>(kernel), config->gridDim, config->blockDim,
-                      config->dynamicSmemBytes, [kernel, values = std::tuple<Parameters...>(arguments...)] {
-                          std::apply(kernel, values);
-                      });
+                      config->dynamicSmemBytes, thread);
     return cudaPeekAtLastError();
 }
 

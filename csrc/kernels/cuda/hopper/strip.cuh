@@ -41,10 +41,12 @@ public:
     __device__ __forceinline__ void read(const Rows<bfloat16>& from, std::uint32_t otherwise,
                                          Words (&words)[count]) const {
         const bfloat16* at = from.data + row(0) * from.stride + j_;
+        // Which are there is found out again, and not kept from one array to the next.
+        const int there = static_cast<int>(only_here(static_cast<std::uint32_t>(exist_)));
 #pragma unroll
         for (int v = 0; v < count; ++v, at += apart * from.stride) {
             words[v] = {{otherwise, otherwise, otherwise, otherwise}};
-            if (from.data && has(v)) words[v] = *reinterpret_cast<const Words*>(at);
+            if (from.data && v < there) words[v] = *reinterpret_cast<const Words*>(at);
         }
     }
     // Of the thread's columns, in every row.

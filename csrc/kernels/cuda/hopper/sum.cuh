@@ -235,8 +235,8 @@ bool launch_wide_sum(const Epilogue& epilogue) {
     const bool whole = epilogue.is_on_boundaries();
     const bool usual = whole && args.columns % Strip::width == 0 && args.n_identity <= 1 && epilogue.is_usual();
     launch_ahead<wide_sum_kernel<most, Epilogue>>(tile_shared_bytes,
-                                                 blocks_for_tiles(Tiles::count(args.rows, args.columns)), sum_threads,
-                                                 epilogue, Terms<bfloat16, most>(args), maps, whole, usual);
+                                                  blocks_for_tiles(Tiles::count(args.rows, args.columns)), sum_threads,
+                                                  epilogue, Terms<bfloat16, most>(args), maps, whole, usual);
     return true;
 }
 
