@@ -76,7 +76,8 @@ bool is_plain_matrix(py::handle value, std::int64_t columns, const Device& devic
     }
     if (!is_exactly_numpys(value)) return false;
     const auto array = py::reinterpret_borrow<py::array>(value);
-    constexpr int ready = py::array::c_style | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
+    constexpr int ready =
+        static_cast<int>(py::array::c_style) | static_cast<int>(py::detail::npy_api::NPY_ARRAY_ALIGNED_);
     return array.ndim() == 2 && array.shape(1) == columns && (array.flags() & ready) == ready &&
            py::isinstance<py::array_t<T>>(array);
 }
@@ -114,9 +115,7 @@ InputMatrix<T> pending_matrix(const DeviceArray& array) {
     return matrix;
 }
 
-bool is_exactly_numpys(py::handle value) {
-    return Py_TYPE(value.ptr()) == reinterpret_cast<PyTypeObject*>(py::detail::npy_api::get().PyArray_Type_);
-}
+bool is_exactly_numpys(py::handle value) { return Py_TYPE(value.ptr()) == py::detail::npy_api::get().PyArray_Type_; }
 
 InputArray input_array(py::handle value, const char* operation, const char* argument) {
     return array_that(is_floating, value, operation, argument, "floating-point numbers in native byte order",

@@ -13,7 +13,11 @@ std::atomic<pid_t> current{0};
 void ask() { current.store(getpid(), std::memory_order_relaxed); }
 
 // When the library is loaded: another thread's fork may come at any time afterwards.
-const bool is_told = (ask(), pthread_atfork(nullptr, nullptr, ask) == 0);
+bool follow_forks() noexcept {
+    ask();
+    return pthread_atfork(nullptr, nullptr, ask) == 0;
+}
+const bool is_told = follow_forks();
 
 }  // namespace
 
