@@ -1,5 +1,5 @@
-"""Sums stay in registers: the innermost loops of the products forward and backward write nothing to the stack, for any
-number of rows.
+"""Sums stay in registers: the innermost loops of the products forward and backward, and of weight gradients, write
+nothing to the stack, for any number of rows.
 
 A change far from such a loop, in what is done with its sums, can move them to memory, where a product takes three times
 as long and every result is right. So the library's own code is read: where it has its symbols, as ./test builds it.
@@ -37,9 +37,9 @@ def functions():
         pytest.skip("there are no binutils")
     found = {}
     for line in shown("nm", "-C", "-S", "--defined-only", _core.__file__).splitlines():
-        match = re.fullmatch(r"([0-9a-f]+) ([0-9a-f]+) \w (.*PanelSums<.*::run<\d+>\(long\))", line)
+        match = re.fullmatch(r"([0-9a-f]+) ([0-9a-f]+) \w (.*(?:PanelSums<.*::run|::add_rows)<[^()]*>)\(.*", line)
         if match:
-            name = re.sub(r"resnetcore::|\(anonymous namespace\)::|void ", "", match[3])
+            name = re.sub(r"resnetcore::|void ", "", match[3].replace("(anonymous namespace)::", ""))
             found[name] = int(match[1], 16), int(match[2], 16)
     if not found:
         pytest.skip("the library has no symbols: -C install.strip=false leaves them there")
@@ -65,18 +65,37 @@ def innermost_loop(name, product, count):
     return min(loops, key=len)
 
 
+def written_in(name, product, rows, register):
+    """The vectors that every turn of the innermost loop writes to the stack."""
+    body = innermost_loop(name, product, 2 * rows)
+    return [line for line in body if re.search(rf"mov\w+\s+%{register}\d+,.*\(%r[sb]p", line)]
+
+
+def skip_without(isa):
+    if not any(known.startswith(f"{isa}::") for known in functions()):
+        pytest.skip(f"this build has no {isa}")
+
+
 @pytest.mark.parametrize(
     ("isa", "element", "epilogue", "activation"),
     [(i, e, p, a) for i, (_, _, elements) in TILES.items() for e in elements for p in EPILOGUES for a in ACTIVATIONS],
 )
 def test_sums_stay_in_registers(isa, element, epilogue, activation):
     most, register, products = TILES[isa]
-    if not any(known.startswith(f"{isa}::") for known in functions()):
-        pytest.skip(f"this build has no {isa}")
+    skip_without(isa)
     known = KNOWN.get((isa, epilogue, activation), ())
     for rows in (n for n in range(2, most + 1) if n not in known):
-        name = f"{isa}::PanelSums<{element}, {isa}::{epilogue}<{element}, {activation}> >::run<{rows}>(long)"
+        name = f"{isa}::PanelSums<{element}, {isa}::{epilogue}<{element}, {activation}> >::run<{rows}>"
         assert name in functions()
-        body = innermost_loop(name, products[element], 2 * rows)
-        written = [line for line in body if re.search(rf"mov\w+\s+%{register}\d+,.*\(%r[sb]p", line)]
-        assert not written, f"{len(written)} vectors are written to memory in every turn of the loop: {name}"
+        assert not written_in(name, products[element], rows, register)
+
+
+@pytest.mark.parametrize("isa", ["avx2", "avx512"])
+@pytest.mark.parametrize("sums", ["WidenedTerms::add_rows<{rows}, 2>", "add_rows<bfloat16, {rows}, 2>"])
+def test_sums_of_bfloat16_made_floats_do(isa, sums):
+    most, register, _ = TILES[isa]
+    skip_without(isa)
+    for rows in range(2, most + 1):
+        name = f"{isa}::{sums.format(rows=rows)}"
+        assert name in functions()
+        assert not written_in(name, "vfmadd", rows, register)

@@ -212,9 +212,9 @@ void weight_gradients(const ResidualArguments<T>& arguments, const ResidualGradi
         packed.emplace_back(device, packed_size(w.rows, w.columns, table.panel));
         inner = std::max(inner, w.rows);
     }
-    std::vector<AlignedArray<T>> pairs;
-    pairs.reserve(static_cast<std::size_t>(threads));
-    for (int i = 0; i < threads; ++i) pairs.emplace_back(device, pair_elements<T>(inner, table.panel));
+    std::vector<AlignedArray<T>> rooms;
+    rooms.reserve(static_cast<std::size_t>(threads));
+    for (int i = 0; i < threads; ++i) rooms.emplace_back(device, table.stretch_room(inner));
     const std::int64_t of_a_unit = panels_of_a_unit(arguments, panels, threads);
     const std::int64_t units = (panels + of_a_unit - 1) / of_a_unit;
     WorkQueue queue;
@@ -237,7 +237,7 @@ void weight_gradients(const ResidualArguments<T>& arguments, const ResidualGradi
                 args.gradient = packed[s].data();
                 args.has_bias = out.bias && s == 0;
                 args.bias_gradient = out.bias;
-                args.pairs = pairs[team.rank()].data();
+                args.room = rooms[team.rank()].data();
                 table.backward_weights(args);
             }
         },

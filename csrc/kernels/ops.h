@@ -172,14 +172,10 @@ struct Operands {
 // gives the same bits whether one call sees all of it or each call one stretch.
 constexpr std::int64_t gradient_stretch = 128;
 
-// In bfloat16 a stretch's rows of A and of δ are interleaved first, two by two, and in bfloat16x2 the halves of δ are
-// laid out as a weight's: room for that. The distance of two such rows of A is no power of two, which would put them
-// all into a few cache sets.
+// In bfloat16 a stretch's rows of A and of δ are interleaved first, two by two, or made floats, and in bfloat16x2 the
+// halves of δ are laid out as a weight's. The distance of two such rows of A is no power of two, which would put them
+// all into a few cache sets. KernelTable::stretch_room says how much room that needs.
 RC_HD std::int64_t pair_stride(std::int64_t inner) { return (inner + 15) / 16 * 16 + 16; }
-template <class T>
-std::int64_t pair_elements(std::int64_t inner, std::int64_t panel) {
-    return computes_itself<T> ? 0 : gradient_stretch * (pair_stride(inner) + operand_parts<T> * panel);
-}
 
 // dW = Aᵀ·δ over all rows, for the panels [first_panel, last_panel) of W, and db = Σ_rows δ for their columns.
 // With `gradient` set, the packed gradient is written there (added, if `accumulate`); `weight` is untouched.
@@ -202,9 +198,9 @@ struct BackwardWeightsArgs {
     const Hyper<Compute<T>>* bias_hyper = nullptr;
     const Outcome* permission = nullptr;  // of the optimizer; gradients are always taken
     // Private to the calling thread. `sums`: inner * panel elements for each panel; not used where `gradient` is set.
-    // `pairs`: pair_elements.
+    // `room`: KernelTable::stretch_room.
     Compute<T>* sums = nullptr;
-    T* pairs = nullptr;
+    T* room = nullptr;
 };
 
 // The optimizer on a materialised packed gradient: panels [first_panel, last_panel), and their operands.
@@ -370,6 +366,7 @@ struct KernelTable {
     int panel;      // columns in a packed panel
     int row_block;  // rows of the micro-kernel: row tiles are cheapest as multiples of it
     int max_terms;  // of a list of sources, or of identities; 0: any number
+    int pair_size;  // bytes of a number as `backward_weights` lays a stretch out; 0: it does not
     void (*forward)(const ForwardArgs<T>&);
     void (*backward_data)(const BackwardDataArgs<T>&);
     void (*backward_weights)(const BackwardWeightsArgs<T>&);
@@ -420,6 +417,11 @@ struct KernelTable {
     void (*undo_norm)(const CombineNormSumsArgs<T>&, const NormBackwardArgs<T>&) = nullptr;
     int square_parts = 1;  // numbers that `squares` leaves of an array
     int loss_rows = 1;     // rows whose losses `loss` adds up; 1: it does not
+
+    // Elements of BackwardWeightsArgs::room for a matrix with so many rows.
+    std::int64_t stretch_room(std::int64_t inner) const {
+        return gradient_stretch * (pair_stride(inner) + operand_parts<T> * panel) * pair_size / std::int64_t{sizeof(T)};
+    }
 };
 
 }  // namespace resnetcore

@@ -54,7 +54,7 @@ void WeightGradients<T>::prepare(int threads, bool arrays) {
     const std::int64_t panel = model_.kernels().panel;
     while (static_cast<int>(rooms_.size()) < threads)
         rooms_.push_back({AlignedArray<Compute<T>>(model_.device(), inner * panel * most_panels_),
-                          AlignedArray<T>(model_.device(), pair_elements<T>(inner, panel))});
+                          AlignedArray<T>(model_.device(), model_.kernels().stretch_room(inner))});
     for (WorkQueue* queue : {&squares_queue_, &scale_queue_, &update_queue_}) queue->reserve(threads);
     if (model_.kernels().backward_all_weights) calls_.reserve(units_.size());
     if (!arrays) return;
@@ -72,7 +72,7 @@ void WeightGradients<T>::begin(int threads) {
 
 template <class T>
 void WeightGradients<T>::direct(BackwardWeightsArgs<T>& args, const WeightStep& step, bool first, int thread) {
-    args.pairs = rooms_[thread].pairs.data();
+    args.room = rooms_[thread].stretch.data();
     args.gradient = arrays_[step.weight].data();
     if (args.has_bias) args.bias_gradient = arrays_[step.bias].data();
     args.accumulate = !first;
@@ -82,7 +82,7 @@ template <class T>
 void WeightGradients<T>::direct(BackwardWeightsArgs<T>& args, const WeightStep& step, OptimizerState<T>& state,
                                 const Outcome* permission, int thread) {
     args.sums = rooms_[thread].sums.data();
-    args.pairs = rooms_[thread].pairs.data();
+    args.room = rooms_[thread].stretch.data();
     args.weight = state.slot(step.weight);
     args.operands = model_.store().operands(step.weight);
     args.optimizer = state.settings().optimizer;

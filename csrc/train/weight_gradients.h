@@ -67,7 +67,7 @@ private:
     std::vector<AlignedArray<Compute<T>>> arrays_;  // by parameter
     struct Room {
         AlignedArray<Compute<T>> sums;
-        AlignedArray<T> pairs;
+        AlignedArray<T> stretch;
     };
     std::int64_t most_panels_ = 1;  // of a unit
     std::vector<BackwardWeightsArgs<T>> calls_;

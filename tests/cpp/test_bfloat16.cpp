@@ -110,7 +110,7 @@ struct Case {
         const std::int64_t turned = operand_size<T>(columns, inner, k.panel);
         Guarded<float> value(size, flush), sums(inner * k.panel * panels, flush);
         Guarded<T> operand(straight, flush), transposed(turned, flush), expected(straight, flush),
-            expected_transposed(turned, flush), pairs(pair_elements<T>(inner, k.panel), flush);
+            expected_transposed(turned, flush), room(k.stretch_room(inner), flush);
         k.pack(inner, columns, w.view(), value.data());
         k.pack_operand(inner, columns, w.view(), operand.data());
         k.pack_transposed(inner, columns, w.view(), transposed.data());
@@ -125,7 +125,7 @@ struct Case {
         Hyper<float> hyper;
         hyper.lr = 0.5f;
         args.weight_hyper = args.bias_hyper = &hyper;
-        args.sums = sums.data(), args.pairs = pairs.data();
+        args.sums = sums.data(), args.room = room.data();
         k.backward_weights(args);
         k.unpack(inner, columns, value.data(), after.mutable_view());
         for (std::int64_t j = 0; j < columns; ++j) {
@@ -167,6 +167,10 @@ void run(const KernelTable<T>& k, const std::string& isa) {
     for (std::int64_t rows : {127, 128, 130, 300})
         for (std::int64_t inner : {31, 96})
             for (std::int64_t columns : {5, 96}) all(rows, inner, columns);
+    // Blocks of rows, columns and terms that are made floats together, and what they leave.
+    for (std::int64_t rows : {47, 49, 97})
+        for (std::int64_t inner : {255, 256, 257, 513})
+            for (std::int64_t columns : {64, 65, 129}) all(rows, inner, columns);
 }
 
 // What is beyond a row, in A or in the panels, must not be met even by a zero: it may be infinite, or not a number.

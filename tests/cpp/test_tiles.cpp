@@ -79,7 +79,7 @@ public:
         args.last_panel = panel_count(columns, table<T>().panel);
         args.a = a_.view(), args.delta = delta_.view();
         args.gradient = packed_.data();
-        args.pairs = pairs_.data();
+        args.room = room_.data();
         table<T>().backward_weights(args);
         table<T>().unpack(inner, columns, packed_.data(), {gradient_.data(), columns});
         return gradient_ == expected_gradient_;
@@ -92,7 +92,7 @@ private:
     Integers<T> a_{rows, inner, Flush::end}, delta_{rows, columns, Flush::end};
     Integers<float> w_{inner, columns, Flush::end};
     Guarded<T> panels_{operand_size<T>(inner, columns, panel_), Flush::end};
-    Guarded<T> pairs_{pair_elements<T>(inner, panel_), Flush::end};
+    Guarded<T> room_{table<T>().stretch_room(inner), Flush::end};
     Guarded<float> packed_{packed_size(inner, columns, panel_), Flush::end};
     std::vector<float> out_ = std::vector<float>(rows * columns), expected_out_ = out_;
     std::vector<float> gradient_ = std::vector<float>(inner * columns), expected_gradient_ = gradient_;

@@ -41,22 +41,38 @@ private:
     RC_HD Formulas& formulas() { return static_cast<Formulas&>(*this); }
 };
 
+// The epilogue of one panel.
+template <class T, class Formulas, class Args>
+RC_HD Formulas epilogue_of(const Args& args, std::int64_t panel) {
+    constexpr int lanes = lanes_of<T>;
+    const std::int64_t column = panel * 2 * lanes;
+    Formulas epilogue{{args, column, {0, 0}}};
+    for (int half = 0; half < 2; ++half) {
+        const std::int64_t left = args.columns - column - half * lanes;
+        epilogue.lanes[half] = left > lanes ? lanes : static_cast<int>(left);
+    }
+    return epilogue;
+}
+
+template <class T>
+struct PanelLoop {
+    template <class Formulas, class Args>
+    static RC_HD void run(const Args& args, std::int64_t first, std::int64_t last) {
+        [[maybe_unused]] const MatrixUnit<T> unit{};
+        // Without a product there is nothing but memory, which is read fastest row by row.
+        const std::int64_t some_rows = args.n_sources > 0 ? args.rows : 8;
+        for (std::int64_t row = 0; row < args.rows; row += some_rows)
+            for (std::int64_t panel = first; panel < last; ++panel) {
+                Formulas epilogue = epilogue_of<T, Formulas>(args, panel);
+                const std::int64_t end = row + some_rows < args.rows ? row + some_rows : args.rows;
+                sum_panel(row, end, args.sources, args.n_sources, panel, epilogue);
+            }
+    }
+};
+
 // Panels [first, last), or up to the last that there is.
 template <class T, class Formulas, class Args>
 RC_HD void sum_panels(const Args& args, std::int64_t first, std::int64_t last) {
-    constexpr int lanes = lanes_of<T>;
-    [[maybe_unused]] const MatrixUnit<T> unit{};
-    // Without a product there is nothing but memory, which is read fastest row by row.
-    const std::int64_t some_rows = args.n_sources > 0 ? args.rows : 8;
-    for (std::int64_t row = 0; row < args.rows; row += some_rows)
-        for (std::int64_t panel = first; panel < last && panel * 2 * lanes < args.columns; ++panel) {
-            const std::int64_t column = panel * 2 * lanes;
-            Formulas epilogue{{args, column, {0, 0}}};
-            for (int half = 0; half < 2; ++half) {
-                const std::int64_t left = args.columns - column - half * lanes;
-                epilogue.lanes[half] = left > lanes ? lanes : static_cast<int>(left);
-            }
-            const std::int64_t end = row + some_rows < args.rows ? row + some_rows : args.rows;
-            sum_panel(row, end, args.sources, args.n_sources, panel, epilogue);
-        }
+    const std::int64_t all = panel_count(args.columns, 2 * lanes_of<T>);
+    PanelLoop<T>::template run<Formulas>(args, first, last < all ? last : all);
 }

@@ -7,6 +7,9 @@
 //                      them bfloat16x2 is not worth having
 // and includes this once. Everything lands in an unnamed namespace: only the table getters leave the object file,
 // so that the linker can never give one instruction set's code to another.
+#if !defined(RC_TILE_UNIT) && !defined(__AVX512BF16__)
+#define RC_WIDENS  // bfloat16 is multiplied as floats
+#endif
 #if defined(RC_MOST_TILE_ROWS) && !defined(RC_TILE_UNIT) && RC_MOST_TILE_ROWS < RC_TILE_ROWS
 #undef RC_TILE_ROWS
 #define RC_TILE_ROWS RC_MOST_TILE_ROWS
@@ -40,14 +43,22 @@ namespace {
 #include "kernels/cpu/vector_bfloat16.h"
 #include "kernels/cpu/vector_functions.h"
 #include "kernels/cpu/register_tile.h"
+#include "kernels/cpu/stored_blocks.h"
 #if defined(RC_TILE_UNIT)
 #include RC_TILE_UNIT
 #include "kernels/cpu/tile_kernel.h"
 #else
+#include "kernels/cpu/accumulate.h"
+#if !defined(RC_WIDENS)
+#include "kernels/cpu/accumulate_pairs.h"
+#endif
 #include "kernels/cpu/narrow.h"
 #include "kernels/cpu/micro_kernel.h"
 #endif
 #include "kernels/cpu/epilogue.h"
+#if defined(RC_WIDENS)
+#include "kernels/cpu/widened_kernel.h"
+#endif
 #include "kernels/cpu/forward.h"
 #include "kernels/cpu/backward_data.h"
 #include "kernels/cpu/stretch.h"
@@ -55,6 +66,11 @@ namespace {
 #include "kernels/cpu/tile_stretch.h"
 #else
 #include "kernels/cpu/register_stretch.h"
+#if defined(RC_WIDENS)
+#include "kernels/cpu/widened_stretch.h"
+#else
+#include "kernels/cpu/paired_stretch.h"
+#endif
 #endif
 #include "kernels/cpu/backward_weights.h"
 #include "kernels/cpu/normalisation.h"
@@ -64,14 +80,49 @@ namespace {
 #include "kernels/cpu/step.h"
 // clang-format on
 
+// The room that a stretch takes: of pairs, or floats.
+#if defined(RC_WIDENS)
 template <class T>
-constexpr KernelTable<T> table = {
-    2 * lanes_of<T>,  RC_TILE_ROWS,      0,           forward<T>,         backward_data<T>,     backward_weights<T>,
-    update<T>,        update_vectors<T>, moments<T>,  norm_sums<T>,       norm_backward<T>,     gate<T>,
-    gate_backward<T>, dropout<T>,        loss<T>,     combine_moments<T>, combine_norm_sums<T>, running_coefficients<T>,
-    fold<T>,          largest<T>,        conclude<T>, commit<T>,          squares<T>,           clip<T>,
-    scale<T>,         overflowed<T>,     pack<T>,     unpack<T>,          pack_operand<T>,      pack_transposed<T>,
-    narrow<T>,        widen<T>};
+constexpr int pair_size = computes_itself<T> ? 0 : sizeof(float);
+#else
+template <class T>
+constexpr int pair_size = computes_itself<T> ? 0 : sizeof(T);
+#endif
+
+template <class T>
+constexpr KernelTable<T> table = {2 * lanes_of<T>,
+                                  RC_TILE_ROWS,
+                                  0,
+                                  pair_size<T>,
+                                  forward<T>,
+                                  backward_data<T>,
+                                  backward_weights<T>,
+                                  update<T>,
+                                  update_vectors<T>,
+                                  moments<T>,
+                                  norm_sums<T>,
+                                  norm_backward<T>,
+                                  gate<T>,
+                                  gate_backward<T>,
+                                  dropout<T>,
+                                  loss<T>,
+                                  combine_moments<T>,
+                                  combine_norm_sums<T>,
+                                  running_coefficients<T>,
+                                  fold<T>,
+                                  largest<T>,
+                                  conclude<T>,
+                                  commit<T>,
+                                  squares<T>,
+                                  clip<T>,
+                                  scale<T>,
+                                  overflowed<T>,
+                                  pack<T>,
+                                  unpack<T>,
+                                  pack_operand<T>,
+                                  pack_transposed<T>,
+                                  narrow<T>,
+                                  widen<T>};
 
 }  // namespace
 

@@ -1,11 +1,13 @@
-// A stretch as micro_kernel.h takes it: A's numbers, or pairs, are broadcast, one by one. Included inside an ISA's
-// namespace.
+// A stretch as micro_kernel.h takes it: A's numbers, or pairs (paired_stretch.h), are broadcast, one by one. Included
+// inside an ISA's namespace.
 
 // As the products take it: `take_rows` is called once for a stretch, `take_panel` once for each of its panels.
 template <class T>
 struct Stretch : StretchRows<T> {
     using StretchRows<T>::args, StretchRows<T>::begin, StretchRows<T>::end, StretchRows<T>::column,
         StretchRows<T>::lanes;
+
+    using Number = T;  // what is multiplied
 
     explicit Stretch(const WeightsArgs<T>& args) : StretchRows<T>{args} {}
 
@@ -49,47 +51,13 @@ private:
     alignas(64) T padded_[gradient_stretch * 2 * Vec<T>::lanes];
 };
 
-template <>
-struct Stretch<bfloat16> : PairedStretch<bfloat16> {
-    explicit Stretch(const WeightsArgs<bfloat16>& args) : PairedStretch{{args}} {}
-
-    void take_rows() const {
-        const std::int64_t stride = 2 * pair_stride(args.inner);
-        bfloat16* to = args.pairs;
-        for (std::int64_t row = begin; row < end; row += 2, to += stride)
-            for (std::int64_t k = 0; k < args.inner; k += word_lanes)
-                write_pairs(pairs(args.a, row, k, args.inner - k), to + 2 * k);
-    }
-    void take_panel() const { interleave_panel(end); }
-    PanelSplit split() const { return {lanes[1] > 0 ? 2 : 1, 0}; }
-    template <int MR, int V>
-    RC_HD void add_to(Accumulators<bfloat16, MR, V>& acc, std::int64_t k) const {
-        accumulate_pairs<MR, V>(args.pairs + 2 * k, 2, 2 * pair_stride(args.inner), panel_pairs(), 4 * word_lanes,
-                                (end - begin + 1) / 2, acc);
-    }
-};
-
-template <>
-struct Stretch<bfloat16x2> : PairedStretch<bfloat16x2> {
-    explicit Stretch(const WeightsArgs<bfloat16x2>& args) : PairedStretch{{args}} {}
-
-    void take_rows() const {}
-    void take_panel() const { interleave_panel(end); }
-    PanelSplit split() const { return {lanes[1] > 0 ? 2 : 1, 0}; }
-    template <int MR, int V>
-    RC_HD void add_to(Accumulators<bfloat16x2, MR, V>& acc, std::int64_t k) const {
-        accumulate<MR, V>(args.a.data + begin * args.a.stride + k, 1, args.a.stride, panel_pairs(), 2 * word_lanes,
-                          end - begin, acc, Ahead<false>{});
-    }
-};
-
 // MR rows of a panel's share, from row k on, into `sum`: written where the stretch is the first, else added. Once per
 // row count for all optimizers.
 template <class T, int MR, int V>
 __attribute__((noinline)) void add_rows(Compute<T>* sum, bool first, const Stretch<T>& stretch, std::int64_t k) {
     // A sum may be as far as L3: asked for now, it is here when the stretch is done.
     if (!first) prefetch_lines(sum, MR * 2 * lanes_of<T>);
-    Accumulators<T, MR, V> share;
+    Accumulators<typename Stretch<T>::Number, MR, V> share;
     stretch.template add_to<MR, V>(share, k);
     into_memory(share, sum, first, stretch.split().tail == 0);
 }

@@ -51,5 +51,5 @@ struct PairedStretch : StretchRows<T> {
                 }
             }
     }
-    RC_HD T* panel_pairs() const { return args.pairs + gradient_stretch * pair_stride(args.inner); }
+    RC_HD T* panel_pairs() const { return args.room + gradient_stretch * pair_stride(args.inner); }
 };

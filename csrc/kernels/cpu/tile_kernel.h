@@ -110,29 +110,12 @@ __attribute__((noinline)) void product_into(StoredTile<T, block_rows>& sum, cons
 
 // One panel of the sums, and the epilogue on each block of rows. Registers take 8 of them at a time.
 template <class T, class Epilogue>
-struct StoredBlocks {
-    const StoredTile<T, block_rows>& sum;
-    std::int64_t row;
-    Epilogue& epilogue;
-
-    template <int MR>
-    __attribute__((noinline)) void run(std::int64_t first) {
-        Accumulators<T, MR, 2> rows = sum.template rows<MR>(first);
-        epilogue.finish_whole(rows, row + first);
-    }
-};
-template <class T, class Epilogue>
 RC_HD void sum_panel(std::int64_t begin, std::int64_t end, const Source<T>* sources, int n, std::int64_t panel,
                      Epilogue& epilogue) {
     StoredTile<T, block_rows> sum;
     for (std::int64_t row = begin; row < end; row += block_rows) {
         const int here = rows_of_block(end - row);
         product_into(sum, sources, n, row, here, panel);
-        if (Epilogue::in_registers && epilogue.whole()) {
-            StoredBlocks<T, Epilogue> blocks{sum, row, epilogue};
-            visit_blocks<8>(0, here, blocks);
-        } else {
-            epilogue.finish_from_memory(sum.at[0], here, row);
-        }
+        finish_stored<8>(sum, here, row, epilogue);
     }
 }

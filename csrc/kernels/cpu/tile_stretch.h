@@ -33,7 +33,7 @@ struct Stretch : PairedStretch<T> {
 
 private:
     RC_HD T* tile(std::int64_t k, std::int64_t row) const {
-        return args.pairs + k * gradient_stretch + row * tile_height;
+        return args.room + k * gradient_stretch + row * tile_height;
     }
 };
 

@@ -101,17 +101,15 @@ RC_HD Words pairs_of(Vec<float> low, Vec<float> high) { return rounded(low) >> 1
 RC_HD void write_pairs(Words pairs, bfloat16* p) { *reinterpret_cast<UnalignedWords*>(p) = pairs; }
 RC_HD void write_pairs(Words pairs, bfloat16x2* p) { write_words(pairs, p); }
 RC_HD Words read_pairs(const bfloat16* p) { return *reinterpret_cast<const UnalignedWords*>(p); }
+
+#if defined(__AVX512BF16__)
 RC_HD Words broadcast_pair(const bfloat16* p) {
     std::uint32_t pair;
     std::memcpy(&pair, p, sizeof pair);
     return pair - Words{};
 }
-
 // c + low(a)·low(b) + high(a)·high(b). The instruction flushes denormals, and fuses nothing.
 RC_HD Vec<float> dot_add(Words a, Words b, Vec<float> c) {
-#if defined(__AVX512BF16__)
     return (Vec<float>::Native)_mm512_dpbf16_ps((__m512)c.v, (__m512bh)a, (__m512bh)b);
-#else
-    return multiply_add(high_of(a), high_of(b), multiply_add(low_of(a), low_of(b), c));
-#endif
 }
+#endif

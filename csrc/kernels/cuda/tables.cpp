@@ -13,6 +13,7 @@ template <class T>
 constexpr KernelTable<T> table = {panel_width,
                                   row_block,
                                   max_terms,
+                                  0,
                                   forward<T>,
                                   backward_data<T>,
                                   backward_weights<T>,

@@ -1,0 +1,39 @@
+// A stretch of bfloat16 or bfloat16x2 as micro_kernel.h takes it: in pairs. Included inside an ISA's namespace.
+
+template <>
+struct Stretch<bfloat16> : PairedStretch<bfloat16> {
+    using Number = bfloat16;
+
+    explicit Stretch(const WeightsArgs<bfloat16>& args) : PairedStretch{{args}} {}
+
+    void take_rows() const {
+        const std::int64_t stride = 2 * pair_stride(args.inner);
+        bfloat16* to = args.room;
+        for (std::int64_t row = begin; row < end; row += 2, to += stride)
+            for (std::int64_t k = 0; k < args.inner; k += word_lanes)
+                write_pairs(pairs(args.a, row, k, args.inner - k), to + 2 * k);
+    }
+    void take_panel() const { interleave_panel(end); }
+    PanelSplit split() const { return {lanes[1] > 0 ? 2 : 1, 0}; }
+    template <int MR, int V>
+    RC_HD void add_to(Accumulators<bfloat16, MR, V>& acc, std::int64_t k) const {
+        accumulate_pairs<MR, V>(args.room + 2 * k, 2, 2 * pair_stride(args.inner), panel_pairs(), 4 * word_lanes,
+                                (end - begin + 1) / 2, acc);
+    }
+};
+
+template <>
+struct Stretch<bfloat16x2> : PairedStretch<bfloat16x2> {
+    using Number = bfloat16x2;
+
+    explicit Stretch(const WeightsArgs<bfloat16x2>& args) : PairedStretch{{args}} {}
+
+    void take_rows() const {}
+    void take_panel() const { interleave_panel(end); }
+    PanelSplit split() const { return {lanes[1] > 0 ? 2 : 1, 0}; }
+    template <int MR, int V>
+    RC_HD void add_to(Accumulators<bfloat16x2, MR, V>& acc, std::int64_t k) const {
+        accumulate<MR, V>(args.a.data + begin * args.a.stride + k, 1, args.a.stride, panel_pairs(), 2 * word_lanes,
+                          end - begin, acc, Ahead<false>{});
+    }
+};
