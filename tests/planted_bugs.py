@@ -58,10 +58,24 @@ BUGS = (
     ),
     Bug(
         "two k of a small tile are one and the same row of W",
-        "csrc/kernels/cpu/micro_kernel.h",
+        "csrc/kernels/cpu/accumulate.h",
         "accumulate_one(a + k_step, row_step, w + w_step, acc, ahead);",
         "accumulate_one(a + k_step, row_step, w, acc, ahead);",
         "cpp:kernels",
+    ),
+    Bug(
+        "numbers made floats: a later piece of a sum takes the place of those before it",
+        "csrc/kernels/cpu/widened_kernel.h",
+        "rows, !written, both);",
+        "rows, true, both);",
+        "cpp:bfloat16",
+    ),
+    Bug(
+        "numbers made floats: a row's rest is left as it was",
+        "csrc/kernels/cpu/widened_kernel.h",
+        "if (k < n) read(",
+        "if (k > n) read(",
+        "cpp:bfloat16",
     ),
     Bug(
         "a column summed along k starts each vector of k at the first",
