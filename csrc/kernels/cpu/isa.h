@@ -56,6 +56,7 @@ namespace {
 #else
 #include "kernels/cpu/register_stretch.h"
 #endif
+#include "kernels/cpu/panels.h"
 #include "kernels/cpu/backward_weights.h"
 #include "kernels/cpu/normalisation.h"
 #include "kernels/cpu/elementwise.h"
@@ -65,13 +66,39 @@ namespace {
 // clang-format on
 
 template <class T>
-constexpr KernelTable<T> table = {
-    2 * lanes_of<T>,  RC_TILE_ROWS,      0,           forward<T>,         backward_data<T>,     backward_weights<T>,
-    update<T>,        update_vectors<T>, moments<T>,  norm_sums<T>,       norm_backward<T>,     gate<T>,
-    gate_backward<T>, dropout<T>,        loss<T>,     combine_moments<T>, combine_norm_sums<T>, running_coefficients<T>,
-    fold<T>,          largest<T>,        conclude<T>, commit<T>,          squares<T>,           clip<T>,
-    scale<T>,         overflowed<T>,     pack<T>,     unpack<T>,          pack_operand<T>,      pack_transposed<T>,
-    narrow<T>,        widen<T>};
+constexpr KernelTable<T> table = {2 * lanes_of<T>,
+                                  RC_TILE_ROWS,
+                                  0,
+                                  forward<T>,
+                                  backward_data<T>,
+                                  backward_weights<T>,
+                                  update<T>,
+                                  update_vectors<T>,
+                                  moments<T>,
+                                  norm_sums<T>,
+                                  norm_backward<T>,
+                                  gate<T>,
+                                  gate_backward<T>,
+                                  dropout<T>,
+                                  loss<T>,
+                                  combine_moments<T>,
+                                  combine_norm_sums<T>,
+                                  running_coefficients<T>,
+                                  fold<T>,
+                                  largest<T>,
+                                  conclude<T>,
+                                  commit<T>,
+                                  squares<T>,
+                                  clip<T>,
+                                  scale<T>,
+                                  overflowed<T>,
+                                  pack<T>,
+                                  unpack<T>,
+                                  unpack_transposed<T>,
+                                  pack_operand<T>,
+                                  pack_transposed<T>,
+                                  narrow<T>,
+                                  widen<T>};
 
 }  // namespace
 
