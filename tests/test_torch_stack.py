@@ -515,19 +515,14 @@ def test_what_a_function_transform_has_left_behind():
     assert torch.equal(residual([kept[0]], [torch.eye(6)]), x.relu())
 
 
-def test_a_parameter_that_is_elsewhere_is_named():
-    module = ResidualStack(6, layers(False), seed=0)
+def test_a_tensor_that_is_elsewhere_is_named():
+    module, weight = ResidualStack(6, layers(False), seed=0), torch.zeros(6, 4, device="meta")
     module.layers[2].to("meta")
     with pytest.raises(rc.DeviceError, match=r"a parameter must be on cpu as x is, got a tensor on meta"):
-        stack_operators._forward(
-            inputs(5),
-            module._values(),
-            torch.zeros((), dtype=torch.int64),
-            module._described["float32"],
-            True,
-            False,
-            False,
-        )
+        module(inputs(5))
+    with pytest.raises(rc.DeviceError, match=r"must be on cpu as sources\[0\] is, got a tensor on meta"):
+        residual([inputs(5)], [weight])
+    assert module.to("meta")(inputs(5).to("meta")).shape == (5, 3)
 
 
 @pytest.mark.parametrize("rows", [0, 1])
