@@ -101,8 +101,8 @@ BUGS = (
     Bug(
         "the transposed copy misses its last block of rows",
         "csrc/kernels/cpu/backward_weights.h",
-        "for (int i = 0; i < outs; ++i) block[i].store(",
-        "for (int i = 0; i + 1 < outs; ++i) block[i].store(",
+        "write_rows(block, outs, operands.transposed",
+        "write_rows(block, outs - 1, operands.transposed",
         f"{REFERENCE} 'five_steps and momentum'",
     ),
     Bug(
@@ -304,8 +304,8 @@ BUGS = (
     Bug(
         "the last pair of rows of a bfloat16 operand is not refreshed",
         "csrc/kernels/cpu/backward_weights.h",
-        "for (int i = 0; i < rows; i += 2)",
-        "for (int i = 0; i + 2 < rows; i += 2)",
+        "write_rows(block, rows, operands.panels",
+        "write_rows(block, rows - 2, operands.panels",
         "cpp:bfloat16",
     ),
     Bug(
@@ -331,17 +331,24 @@ BUGS = (
     ),
     Bug(
         "the low halves of a weight are its high ones",
-        "csrc/kernels/cpu/packing.h",
-        "panels[width + j] = {x.low, x.low};",
-        "panels[width + j] = {x.high, x.high};",
+        "csrc/kernels/cpu/panels.h",
+        "write_words(low_twice(words), to + width);",
+        "write_words(high_twice(words), to + width);",
         "cpp:bfloat16",
     ),
     Bug(
-        "an update leaves the low halves of the weights",
-        "csrc/kernels/cpu/backward_weights.h",
-        "write_words(low_twice(words), to + width);",
-        "",
-        "cpp:bfloat16",
+        "a panel that columns end in keeps what its memory held before",
+        "csrc/kernels/cpu/panels.h",
+        "const std::int64_t written = columns - column < width ? 0 : sure;",
+        "const std::int64_t written = sure;",
+        "cpp:packing",
+    ),
+    Bug(
+        "a gradient that is turned is written beyond its last column",
+        "csrc/kernels/cpu/packing.h",
+        "write(block[i], w.data + (j + i) * w.stride + k, rows);",
+        "write(block[i], w.data + (j + i) * w.stride + k);",
+        "cpp:packing",
     ),
     Bug(
         "what overflows bfloat16 is infinity minus infinity",

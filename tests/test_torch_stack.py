@@ -452,6 +452,79 @@ def test_strided_inputs_and_gradients():
     module(x).sum().backward()  # an expanded gradient, whose strides are 0
 
 
+def spread(t):
+    """The same numbers, with others between them."""
+    return torch.stack([t, t + 1], -1)[..., 0]
+
+
+def misaligned(t):
+    """The same numbers, a byte beyond where elements may begin."""
+    return torch.frombuffer(bytearray(1) + t.numpy().tobytes(), dtype=t.dtype, offset=1).view(t.shape)
+
+
+LAID_OTHERWISE = {
+    "transposed": lambda t: t.t().contiguous().t(),
+    "spread": spread,
+    "negated": lambda t: torch._neg_view(-t),
+    "misaligned": misaligned,
+}
+
+
+@pytest.mark.parametrize("which", ["all", "one"])
+@pytest.mark.parametrize("laid", LAID_OTHERWISE)
+def test_parameters_that_do_not_lie_as_the_kernels_read_them(laid, which):
+    module, x = ResidualStack(6, layers(), seed=0), inputs(9)
+    other = copy.deepcopy(module)
+    for name, parameter in [*other.named_parameters()][slice(None) if which == "all" else slice(4, 5)]:
+        owner, attribute = other.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2]
+        setattr(owner, attribute, torch.nn.Parameter(LAID_OTHERWISE[laid](parameter.detach())))
+    outputs = [module(x), other(x)]
+    assert torch.equal(*outputs)
+    for out in outputs:
+        out.square().sum().backward()
+    for a, b in zip(module.parameters(), other.parameters(), strict=True):
+        assert torch.equal(a, b) and torch.equal(a.grad, b.grad)
+    assert all(torch.equal(a, b) for a, b in zip(module.buffers(), other.buffers(), strict=True))
+
+
+def test_the_core_says_which_tensors_it_reads_as_they_lie():
+    plain = [
+        torch.zeros(3, 4),
+        torch.zeros(5, dtype=torch.float64),
+        torch.nn.Parameter(torch.zeros(2)),
+        torch.zeros(0, 3),
+    ]
+    assert stack_operators._core.are_dense(plain) == stack_operators._IS_LOOKED_AT
+    others = [spread(plain[0]), plain[0].t(), misaligned(plain[0]), plain[0].to("meta"), plain[0].to_sparse()]
+    for other in [*others, plain[0].numpy(), None]:
+        assert not stack_operators._core.are_dense([*plain, other])
+
+
+def test_what_a_function_transform_has_left_behind():
+    module, x, kept = ResidualStack(6, layers(False), seed=0), inputs(5), []
+
+    def loss(x):
+        kept.append(x)
+        return module(x).sum()
+
+    gradient = torch.func.grad(loss)(x)
+    at = x.clone().requires_grad_()
+    module(at).sum().backward()
+    assert torch.equal(gradient, at.grad)
+    assert torch.equal(module(kept[0]), module(x))
+    assert torch.equal(residual([kept[0]], [torch.eye(6)]), x.relu())
+
+
+def test_a_tensor_that_is_elsewhere_is_named():
+    module, weight = ResidualStack(6, layers(False), seed=0), torch.zeros(6, 4, device="meta")
+    module.layers[2].to("meta")
+    with pytest.raises(rc.DeviceError, match=r"a parameter must be on cpu as x is, got a tensor on meta"):
+        module(inputs(5))
+    with pytest.raises(rc.DeviceError, match=r"must be on cpu as sources\[0\] is, got a tensor on meta"):
+        residual([inputs(5)], [weight])
+    assert module.to("meta")(inputs(5).to("meta")).shape == (5, 3)
+
+
 @pytest.mark.parametrize("rows", [0, 1])
 def test_small_batches(rows):
     module = ResidualStack(6, layers(False), seed=0)

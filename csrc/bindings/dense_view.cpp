@@ -51,6 +51,18 @@ bool DenseViews::look(py::handle array, dlpack::Tensor& tensor) {
     return true;
 }
 
+bool DenseViews::reads(py::handle array) {
+    dlpack::Tensor tensor;
+    try {
+        if (!look(array, tensor)) return false;
+    } catch (const py::error_already_set&) {  // of a kind that cannot be shown: sparse, say
+        return false;
+    }
+    if (tensor.device_kind != dlpack::cpu || !is_in_c_order(tensor)) return false;
+    const auto address = reinterpret_cast<std::uintptr_t>(tensor.data) + tensor.byte_offset;
+    return address % std::max(1, tensor.bits / 8) == 0;
+}
+
 template <class Element>
 Element* DenseViews::find(py::handle array, const DenseShape& shape, bool written, const char* operation,
                           const std::string& name) {
@@ -58,19 +70,18 @@ Element* DenseViews::find(py::handle array, const DenseShape& shape, bool writte
     void* data = nullptr;
     bool fits = false, empty = false;
     for (int i = 0; i < shape.ndim; ++i) empty |= shape.sizes[i] == 0;
-    if (py::isinstance<DeviceArray>(array)) {
+    // First what most arrays are: to ask for one of our own types takes longer than to find where a tensor lies.
+    if (device_.is_host() && look(array, tensor)) {
+        data = static_cast<char*>(tensor.data) + tensor.byte_offset;
+        fits = holds<Element>(tensor) && tensor.ndim == shape.ndim &&
+               std::equal(shape.sizes, shape.sizes + shape.ndim, tensor.shape) && (empty || is_in_c_order(tensor));
+    } else if (py::isinstance<DeviceArray>(array)) {
         const auto& there = array.cast<const DeviceArray&>();
         data = there.data;
         fits = there.device == &device_ && there.dtype.is(py::dtype::of<Element>()) && (empty || there.is_dense()) &&
                std::equal(shape.sizes, shape.sizes + shape.ndim, there.shape.begin(), there.shape.end()) &&
                !(written && there.read_only);
-    } else if (!device_.is_host()) {
-        fits = false;
-    } else if (look(array, tensor)) {
-        data = static_cast<char*>(tensor.data) + tensor.byte_offset;
-        fits = holds<Element>(tensor) && tensor.ndim == shape.ndim &&
-               std::equal(shape.sizes, shape.sizes + shape.ndim, tensor.shape) && (empty || is_in_c_order(tensor));
-    } else if (py::isinstance<py::array_t<Element, py::array::c_style>>(array)) {
+    } else if (device_.is_host() && py::isinstance<py::array_t<Element, py::array::c_style>>(array)) {
         const auto numpy = py::reinterpret_borrow<py::array>(array);
         data = const_cast<void*>(numpy.data());
         fits = numpy.ndim() == shape.ndim && std::equal(shape.sizes, shape.sizes + shape.ndim, numpy.shape()) &&

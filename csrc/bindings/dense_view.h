@@ -1,6 +1,6 @@
 // Where a dense array lies, for the time of a call: NumPy's, a DeviceArray, or a tensor whose type has DLPack's C
-// exchange API. That
-// costs a hundredth of what an array made of the tensor does, which is most of what a small network's step takes.
+// exchange API. That costs a hundredth of what an array made of the tensor does, which is most of what a small
+// network's step takes.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -28,6 +28,9 @@ public:
     template <class Element>
     Element* find(pybind11::handle array, const DenseShape& shape, bool written, const char* operation,
                   const std::string& name);
+
+    // Whether it is a tensor of such a type in the host's memory, aligned and in C order, of whatever shape and dtype.
+    bool reads(pybind11::handle array);
 
 private:
     bool look(pybind11::handle array, dlpack::Tensor& tensor);

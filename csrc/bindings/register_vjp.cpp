@@ -163,9 +163,19 @@ py::list parameters(const VjpObject& object) {
     });
 }
 
+bool are_dense(const py::sequence& tensors) {
+    DenseViews views(host_device());
+    for (const py::handle tensor : tensors)
+        if (!views.reads(tensor)) return false;
+    return true;
+}
+
 }  // namespace
 
 void register_vjp(py::module_& m) {
+    m.def("are_dense", &are_dense, py::arg("tensors"),
+          "Whether the CPU's kernels can read all of these as they lie, and their types let them be looked at "
+          "(DLPack's C exchange API).");
     py::class_<VjpObject>(m, "Vjp",
                           "A stack of layers for a framework with gradients of its own; parameters come with each "
                           "call, in order.")

@@ -394,6 +394,9 @@ struct KernelTable {
     // columns).
     void (*pack)(std::int64_t inner, std::int64_t columns, Rows<Compute<T>> w, Compute<T>* panels);
     void (*unpack)(std::int64_t inner, std::int64_t columns, const Compute<T>* panels, MutableRows<Compute<T>> w);
+    // To Wᵀ (columns, inner); null where a device gathers instead (runtime/gathered.h).
+    void (*unpack_transposed)(std::int64_t inner, std::int64_t columns, const Compute<T>* panels,
+                              MutableRows<Compute<T>> w);
     void (*pack_operand)(std::int64_t inner, std::int64_t columns, Rows<Compute<T>> w, T* panels);
     void (*pack_transposed)(std::int64_t inner, std::int64_t columns, Rows<Compute<T>> w, T* panels);
     // Between storage and what is computed with; the identity where they are the same.

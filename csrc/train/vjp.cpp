@@ -79,7 +79,7 @@ int Vjp<T>::prepare(const VjpPass<T>& pass, Strategy strategy) {
         device().is_host() ? useful_threads(pass.rows * 2 * model_.weight_elements(), get_num_threads()) : 1;
     executor().prepare(pass.rows, threads);
     gradients_.prepare(threads, true);
-    if (!device().is_host())
+    if (!model_.kernels().unpack_transposed)
         for (const Parameter& p : parameters().all) row_major_.reserve(p.size());
     for (WorkQueue* queue : {&unit_queue_, &parameter_queue_}) queue->reserve(threads);
     unit_queue_.reset(static_cast<std::int64_t>(units_.size()), threads);
@@ -201,15 +201,10 @@ void Vjp<T>::unpack_gradient(int id, Compute<T>* out) {
 // To (columns, rows).
 template <class T>
 void Vjp<T>::unpack_transposed(const Parameter& p, const Compute<T>* packed, Compute<T>* out) {
-    if (!device().is_host()) {
-        model_.kernels().unpack(p.rows, p.columns, packed, {row_major_.data(), p.columns});
-        return gather_strided(device(), p.columns, p.rows, row_major_.data(), 1, p.columns, out);
-    }
-    const std::int64_t panel = model_.kernels().panel;
-    for (std::int64_t j = 0; j < p.columns; ++j) {
-        const Compute<T>* column = packed + j / panel * p.rows * panel + j % panel;
-        for (std::int64_t i = 0; i < p.rows; ++i) out[j * p.rows + i] = column[i * panel];
-    }
+    const KernelTable<T>& kernels = model_.kernels();
+    if (kernels.unpack_transposed) return kernels.unpack_transposed(p.rows, p.columns, packed, {out, p.rows});
+    kernels.unpack(p.rows, p.columns, packed, {row_major_.data(), p.columns});
+    gather_strided(device(), p.columns, p.rows, row_major_.data(), 1, p.columns, out);
 }
 
 template class Vjp<float>;

@@ -482,6 +482,11 @@ class XlaStack:
     def tape_bytes(self) -> tuple[int, int]:
         """Of a tape: so many, and so many for each row."""
 
+def are_dense(tensors: Sequence[Any]) -> bool:
+    """Whether the CPU's kernels can read all of these as they lie, and their types let them be looked at (DLPack's C
+    exchange API).
+    """
+
 def tape_layout() -> int:
     """Number of the layout of a stack's tape; another one with each change."""
 

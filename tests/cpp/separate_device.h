@@ -225,6 +225,7 @@ void SeparateDevice::wrap(KernelTable<T>& table, int max_terms) {
     using K = KernelTable<T>;
     table = host_device().kernels<T>();
     table.max_terms = max_terms;
+    table.unpack_transposed = nullptr;  // as a GPU's
     defer<T, &K::forward, &K::backward_data, &K::backward_weights, &K::update, &K::update_vectors, &K::moments,
           &K::norm_sums, &K::norm_backward, &K::gate, &K::gate_backward, &K::dropout, &K::loss, &K::combine_moments,
           &K::combine_norm_sums, &K::running_coefficients, &K::fold, &K::largest, &K::conclude, &K::commit, &K::squares,

@@ -88,74 +88,19 @@ RC_HD void bias_gradient(const WeightsArgs<T>& args, std::int64_t column, const 
     }
 }
 
-// use(block, k, j, rows, columns) for the blocks of lanes × lanes of a panel of W (inner, columns) that begins at
-// `column`: rows k onwards, columns j onwards, and how many of them exist. In a whole block both are constants.
-template <class C, class Use>
-RC_HD void visit_panel_blocks(const C* panel, std::int64_t inner, std::int64_t columns, std::int64_t column, Use use) {
-    constexpr int lanes = Vec<C>::lanes, width = 2 * lanes;
-    using Whole = std::integral_constant<int, lanes>;
-    for (std::int64_t k = 0; k < inner; k += lanes)
-        for (std::int64_t j = column; j < column + width && j < columns; j += lanes) {
-            const C* from = panel + k * width + j - column;
-            Vec<C> block[lanes];
-            if (inner - k >= lanes && columns - j >= lanes) {
-                each_row<lanes>([&](int i) { block[i] = read(from + i * width); });
-                use(block, k, j, Whole(), Whole());
-                continue;
-            }
-            const int rows = inner - k < lanes ? static_cast<int>(inner - k) : lanes;
-            for (int i = 0; i < rows; ++i) block[i] = read(from + i * width);
-            use(block, k, j, rows, columns - j < lanes ? static_cast<int>(columns - j) : lanes);
-        }
-}
-
-// What the products read of a panel of W that has changed. In the transpose a panel is some columns of each of its
-// panels; row j of it begins in panel k / width at column k % width. Padding stays zero.
+// What the products read of a panel of W that has changed: the panel itself, where it is a copy, and the transpose, in
+// which a panel is some columns of each of its panels. Padding stays zero.
 template <class T>
-RC_HD void refresh_operands(const T* weight_panel, const Operands<T>& operands, std::int64_t inner,
+RC_HD void refresh_operands(const Compute<T>* weight_panel, const Operands<T>& operands, std::int64_t inner,
                             std::int64_t columns, std::int64_t column) {
-    constexpr int width = 2 * Vec<T>::lanes;
-    visit_panel_blocks(weight_panel, inner, columns, column,
-                       [&](auto& block, std::int64_t k, std::int64_t j, auto, auto outs) {
-                           transpose<T>(block);
-                           T* to = operands.transposed + (k / width * columns + j) * width + k % width;
-                           for (int i = 0; i < outs; ++i) block[i].store(to + i * width);
-                       });
-}
-
-// The same into pairs of rows, and the panel itself. Rows and columns beyond the last are zeros.
-RC_HD void refresh_operands(const float* weight_panel, const Operands<bfloat16>& operands, std::int64_t inner,
-                            std::int64_t columns, std::int64_t column) {
-    constexpr int width = 2 * Vec<float>::lanes;
-    bfloat16* panel = operands.panels + column * operand_rows<bfloat16>(inner);
-    visit_panel_blocks(
-        weight_panel, inner, columns, column, [&](auto& block, std::int64_t k, std::int64_t j, auto rows, auto outs) {
-            for (int i = 0; i < rows; i += 2)
-                write_pairs(pairs_of(block[i], block[i + 1]), panel + (k + i) * width + 2 * (j - column));
-            transpose<float>(block);
-            bfloat16* to = operands.transposed + (k / width * operand_rows<bfloat16>(columns) + j) * width;
-            for (int i = 0; i < outs; i += 2)
-                write_pairs(pairs_of(block[i], block[i + 1]), to + i * width + 2 * (k % width));
-        });
-}
-
-// The same into both halves of each element.
-RC_HD void refresh_operands(const float* weight_panel, const Operands<bfloat16x2>& operands, std::int64_t inner,
-                            std::int64_t columns, std::int64_t column) {
-    constexpr int width = 2 * Vec<float>::lanes;
-    auto write_halves = [](Vec<float> x, bfloat16x2* to) {
-        const Words words = halves_of(x);
-        write_words(high_twice(words), to);
-        write_words(low_twice(words), to + width);
-    };
-    bfloat16x2* panel = operands.panels + column * operand_rows<bfloat16x2>(inner);
-    visit_panel_blocks(
-        weight_panel, inner, columns, column, [&](auto& block, std::int64_t k, std::int64_t j, auto rows, auto outs) {
-            for (int i = 0; i < rows; ++i) write_halves(block[i], panel + 2 * (k + i) * width + j - column);
-            transpose<float>(block);
-            bfloat16x2* to =
-                operands.transposed + (k / width * operand_rows<bfloat16x2>(columns) + 2 * j) * width + k % width;
-            for (int i = 0; i < outs; ++i) write_halves(block[i], to + 2 * i * width);
+    constexpr int width = 2 * lanes_of<T>;
+    visit_panel_blocks<Compute<T>>(
+        {weight_panel, width}, inner, columns, column,
+        [&](auto& block, std::int64_t k, std::int64_t j, auto rows, auto outs) {
+            if constexpr (!computes_itself<T>)
+                write_rows(block, rows, operands.panels + column * operand_rows<T>(inner), k, j - column);
+            transpose<Compute<T>>(block);
+            write_rows(block, outs, operands.transposed + k / width * operand_rows<T>(columns) * width, j, k % width);
         });
 }
 

@@ -72,6 +72,7 @@ namespace {
 #include "kernels/cpu/paired_stretch.h"
 #endif
 #endif
+#include "kernels/cpu/panels.h"
 #include "kernels/cpu/backward_weights.h"
 #include "kernels/cpu/normalisation.h"
 #include "kernels/cpu/elementwise.h"
@@ -119,6 +120,7 @@ constexpr KernelTable<T> table = {2 * lanes_of<T>,
                                   overflowed<T>,
                                   pack<T>,
                                   unpack<T>,
+                                  unpack_transposed<T>,
                                   pack_operand<T>,
                                   pack_transposed<T>,
                                   narrow<T>,

@@ -1,62 +1,78 @@
 // Between row-major matrices and packed panels, and between storage and what is computed with (see ops.h). Included
 // inside an ISA's namespace.
 
+// use(block, k, j, rows, columns) as `visit_panel_blocks` has it, for all of W, in the order in which its rows lie.
+template <class C, class Use>
+RC_HD void visit_blocks(Rows<C> w, std::int64_t inner, std::int64_t columns, Use use) {
+    constexpr std::int64_t width = 2 * Vec<C>::lanes;
+    for (std::int64_t k = 0; k < inner; k += width)
+        for (std::int64_t column = 0; column < columns; column += width)
+            visit_panel_blocks<C>({w.data + k * w.stride + column, w.stride}, inner - k < width ? inner - k : width,
+                                  columns, column,
+                                  [&](auto& block, std::int64_t i, std::int64_t j, auto rows, auto outs) {
+                                      use(block, k + i, j, rows, outs);
+                                  });
+}
+
+template <class T>
+void pack_operand(std::int64_t inner, std::int64_t columns, Rows<Compute<T>> w, T* panels) {
+    constexpr std::int64_t width = 2 * lanes_of<T>;
+    clear_padding(inner, columns, panels);
+    visit_blocks<Compute<T>>(w, inner, columns, [&](auto& block, std::int64_t k, std::int64_t j, auto rows, auto) {
+        write_rows(block, rows, panels + j / width * operand_rows<T>(inner) * width, k, j % width);
+    });
+}
+
+template <class T>
+void pack_transposed(std::int64_t inner, std::int64_t columns, Rows<Compute<T>> w, T* panels) {
+    constexpr std::int64_t width = 2 * lanes_of<T>;
+    clear_padding(columns, inner, panels);
+    visit_blocks<Compute<T>>(w, inner, columns, [&](auto& block, std::int64_t k, std::int64_t j, auto, auto outs) {
+        transpose<Compute<T>>(block);
+        write_rows(block, outs, panels + k / width * operand_rows<T>(columns) * width, j, k % width);
+    });
+}
+
 template <class T>
 void pack(std::int64_t inner, std::int64_t columns, Rows<Compute<T>> w, Compute<T>* panels) {
-    constexpr std::int64_t width = 2 * lanes_of<T>;
-    for (std::int64_t first = 0; first < columns; first += width)
-        for (std::int64_t k = 0; k < inner; ++k)
-            for (std::int64_t j = 0; j < width; ++j)
-                *panels++ = first + j < columns ? w.data[k * w.stride + first + j] : 0;
+    pack_operand<Compute<T>>(inner, columns, w, panels);
 }
 
 template <class T>
 void unpack(std::int64_t inner, std::int64_t columns, const Compute<T>* panels, MutableRows<Compute<T>> w) {
     constexpr std::int64_t width = 2 * lanes_of<T>;
-    for (std::int64_t first = 0; first < columns; first += width)
-        for (std::int64_t k = 0; k < inner; ++k, panels += width)
-            for (std::int64_t j = 0; j < width && first + j < columns; ++j)
-                w.data[k * w.stride + first + j] = panels[j];
+    for (std::int64_t column = 0; column < columns; column += width, panels += inner * width)
+        visit_panel_blocks<Compute<T>>({panels, width}, inner, columns, column,
+                                       [&](auto& block, std::int64_t k, std::int64_t j, auto rows, auto outs) {
+                                           for (int i = 0; i < rows; ++i)
+                                               write(block[i], w.data + (k + i) * w.stride + j, outs);
+                                       });
 }
 
-// The operand of a matrix (inner, columns) whose element (k, j) is at(k, j).
-template <class T, class At>
-RC_HD void pack_elements(std::int64_t inner, std::int64_t columns, T* panels, At at) {
+template <class T>
+void unpack_transposed(std::int64_t inner, std::int64_t columns, const Compute<T>* panels, MutableRows<Compute<T>> w) {
     constexpr std::int64_t width = 2 * lanes_of<T>;
-    for (std::int64_t first = 0; first < columns; first += width)
-        if constexpr (computes_itself<T>) {
-            for (std::int64_t k = 0; k < inner; ++k)
-                for (std::int64_t j = first; j < first + width; ++j) *panels++ = j < columns ? at(k, j) : 0;
-        } else if constexpr (operand_parts<T> == 2) {
-            for (std::int64_t k = 0; k < operand_rows<T>(inner) / 2; ++k, panels += 2 * width)
-                for (std::int64_t j = 0; j < width; ++j) {
-                    const T x = to_bfloat16x2(first + j < columns && k < inner ? at(k, first + j) : 0);
-                    panels[j] = {x.high, x.high}, panels[width + j] = {x.low, x.low};
-                }
-        } else {
-            for (std::int64_t k = 0; k < operand_rows<T>(inner); k += 2)
-                for (std::int64_t j = first; j < first + width; ++j)
-                    for (std::int64_t half = 0; half < 2; ++half)
-                        *panels++ = to_bfloat16(j < columns && k + half < inner ? at(k + half, j) : 0);
-        }
-}
-
-template <class T>
-void pack_operand(std::int64_t inner, std::int64_t columns, Rows<Compute<T>> w, T* panels) {
-    pack_elements(inner, columns, panels, [&](std::int64_t k, std::int64_t j) { return w.data[k * w.stride + j]; });
-}
-
-template <class T>
-void pack_transposed(std::int64_t inner, std::int64_t columns, Rows<Compute<T>> w, T* panels) {
-    pack_elements(columns, inner, panels, [&](std::int64_t j, std::int64_t k) { return w.data[k * w.stride + j]; });
+    for (std::int64_t column = 0; column < columns; column += width, panels += inner * width)
+        visit_panel_blocks<Compute<T>>({panels, width}, inner, columns, column,
+                                       [&](auto& block, std::int64_t k, std::int64_t j, auto rows, auto outs) {
+                                           transpose<Compute<T>>(block);
+                                           for (int i = 0; i < outs; ++i)
+                                               write(block[i], w.data + (j + i) * w.stride + k, rows);
+                                       });
 }
 
 template <class T>
 void fold(const FoldArgs<T>& args) {
     constexpr std::int64_t width = 2 * lanes_of<T>;
-    pack_elements(args.inner, args.columns, args.out, [&](std::int64_t k, std::int64_t j) {
-        return args.panels[(j / width * args.inner + k) * width + j % width] * args.norm.scale[j];
-    });
+    clear_padding(args.inner, args.columns, args.out);
+    for (std::int64_t column = 0; column < args.columns; column += width)
+        visit_panel_blocks<Compute<T>>({args.panels + column * args.inner, width}, args.inner, args.columns, column,
+                                       [&](auto& block, std::int64_t k, std::int64_t j, auto rows, auto outs) {
+                                           const auto scale = read(args.norm.scale + j, outs);
+                                           for (int i = 0; i < rows; ++i) block[i] = block[i] * scale;
+                                           write_rows(block, rows, args.out + column * operand_rows<T>(args.inner), k,
+                                                      j - column);
+                                       });
     for (std::int64_t j = 0; j < args.columns; ++j)
         args.bias[j] = folded_bias(args.norm.shift[j], args.norm.mean[j], args.norm.scale[j]);
 }

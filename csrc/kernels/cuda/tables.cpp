@@ -8,6 +8,9 @@ namespace {
 
 constexpr int row_block = 64;  // rows of a block's tile
 constexpr bool keeps_largest = true;
+// A device that gathers does without.
+template <class T>
+constexpr decltype(KernelTable<T>::unpack_transposed) unpack_transposed = nullptr;
 
 template <class T>
 constexpr KernelTable<T> table = {panel_width,
@@ -39,6 +42,7 @@ constexpr KernelTable<T> table = {panel_width,
                                   overflowed<T>,
                                   pack<T>,
                                   unpack<T>,
+                                  unpack_transposed<T>,
                                   pack_operand<T>,
                                   pack_transposed<T>,
                                   narrow<T>,

@@ -14,12 +14,11 @@ import torch
 from .. import ops
 from .._blocks import Block
 from .._errors import DTypeError, ShapeError
-from .gpu import Tensors
+from .gpu import Tensors, check_beside
 from .shared import (
     OUTSIDE_GRAPHS,
     Function,
     autocast,
-    bound_once,
     is_direct,
     no_double_backward,
     refuse_second_derivative,
@@ -84,6 +83,9 @@ def _split(n: int, n_identity: int, tensors: Sequence[Any]) -> Parts:
 def _shown(tensors: Sequence[Tensor]) -> list[Any]:
     """What `resnetcore.ops` looks at: NumPy's arrays of the same memory, which cost less than DLPack's, where it has any."""
     if any(t.dtype == torch.bfloat16 or not t.is_cpu for t in tensors):
+        for t in tensors:
+            if not (t.is_cpu or t.is_cuda):
+                check_beside("residual: every tensor", t, "sources[0]", torch.device("cpu"))
         return [t.detach() for t in tensors]
     return [t.detach().resolve_neg().numpy() for t in tensors]
 
@@ -143,7 +145,6 @@ def _arranged(n: int, n_identity: int, has_bias: bool, gradients: Sequence[Tenso
 
 class _Direct(Function):
     @staticmethod
-    @bound_once
     def forward(n: int, n_identity: int, activation: str, *tensors: Tensor) -> Tensor:
         sources, weights, identity, bias = _split(n, n_identity, tensors)
         return _forward(sources, weights, bias, identity, activation)
@@ -168,7 +169,6 @@ class _Direct(Function):
 
 class _DirectGradient(Function):
     @staticmethod
-    @bound_once
     def forward(n: int, n_identity: int, activation: str, grad: Tensor, a: Tensor, *tensors: Tensor) -> Any:
         sources, weights, identity, bias = _split(n, n_identity, tensors)
         return tuple(_backward(grad, a, sources, weights, bias, identity, activation))

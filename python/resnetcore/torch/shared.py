@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterable, Iterator
+import operator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
@@ -17,7 +17,8 @@ DTYPE_NAMES = {torch.float32: "float32", torch.float64: "float64", torch.bfloat1
 OUTSIDE_GRAPHS: dict[str, Any] = (
     {"tags": (torch.Tag.cudagraph_unsafe,)} if hasattr(torch.Tag, "cudagraph_unsafe") else {}
 )
-_PLAIN = (torch.Tensor, torch.nn.Parameter)
+_PLAIN = {torch.Tensor, torch.nn.Parameter}
+_unwrap_if_dead = torch._C._functorch.unwrap_if_dead
 
 # Kernels called from here run on PyTorch's own threads: those spin between its operations, beside ours if there were any.
 if torch.backends.openmp.is_available():
@@ -34,20 +35,27 @@ def torchs_threads() -> Iterator[None]:
         _core.use_host_threads(before)
 
 
-def is_direct(tensors: Iterable[torch.Tensor]) -> bool:
-    """Whether the cheap route is open: real tensors with memory, and nobody who traces or intercepts operators."""
-    watched = torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._len_torch_dispatch_stack() > 0
-    return not watched and all(type(t) in _PLAIN and (t.is_cpu or t.is_cuda) for t in tensors)
-
-
-def bound_once(forward: Callable[..., Any]) -> Callable[..., Any]:
-    """PyTorch asks for the signature of an autograd function's `forward` in each call: half of what a small call costs."""
-    forward.__signature__ = inspect.signature(forward)  # type: ignore[attr-defined]
-    return forward
+def is_direct(tensors: Sequence[torch.Tensor]) -> bool:
+    """Whether the cheap route is open: real tensors, the first of which has memory, and nobody who traces or intercepts
+    operators. That the others are beside the first is checked there.
+    """
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._len_torch_dispatch_stack() > 0:
+        return False
+    if not (tensors[0].is_cpu or tensors[0].is_cuda) or not _PLAIN.issuperset(map(type, tensors)):
+        return False
+    # What a function transform has left behind is of a plain type, too.
+    return not any(map(operator.is_not, map(_unwrap_if_dead, tensors), tensors))
 
 
 class Function(torch.autograd.Function):
-    """An autograd function whose kernels have no other rule than backward's."""
+    """An autograd function of arguments that `is_direct` has passed, whose kernels have no other rule than backward's."""
+
+    @classmethod
+    def apply(cls, *args: Any) -> Any:
+        """Without what PyTorch does in Python for each argument: it binds it, and looks for what a transform has left."""
+        if torch._C._are_functorch_transforms_active():
+            return super().apply(*args)
+        return super(torch.autograd.Function, cls).apply(*args)  # type: ignore[misc]
 
     @staticmethod
     def vmap(*_: Any) -> NoReturn:

@@ -31,11 +31,6 @@ def _place(name: str) -> tuple[int, str]:
     return int(number) - 1, rest.replace(".", "_")
 
 
-def _narrowed(own: list[Tensor], dtype: torch.dtype) -> bool:
-    """Whether a parameter holds more than what is computed with: a layer made double by itself, say."""
-    return dtype != torch.float64 and any(v.dtype == torch.float64 for v in own)
-
-
 def _checked_dtype(operation: str, dtype: Any) -> torch.dtype:
     kind: torch.dtype = torch.get_default_dtype() if dtype is None else dtype
     if kind not in DTYPE_NAMES:
@@ -164,12 +159,13 @@ class ResidualStack(nn.Module):
                 self.layers[number].register_buffer(attribute, value)
 
     def _values(self) -> list[Tensor]:
-        layers = list(self.layers)
         # A module looks its attributes up in Python, one dictionary after another; a parameter is nearly always in the
         # first, and elsewhere where it is made of others (torch.nn.utils.parametrize).
+        layers = list(self.layers)
+        parameters = [layer._parameters for layer in layers]
         values = []
         for number, attribute in self._places:
-            parameter = layers[number]._parameters.get(attribute)
+            parameter = parameters[number].get(attribute)
             values.append(getattr(layers[number], attribute) if parameter is None else parameter)
         return values
 
@@ -182,20 +178,25 @@ class ResidualStack(nn.Module):
             raise ValueError("ResidualStack: batch norm needs at least 2 rows in training, got 1; call .eval()")
         own = self._values()
         given, first = autocast([x, own[0]])
-        if given.dtype not in DTYPE_NAMES or first.dtype != given.dtype or _narrowed(own, given.dtype):
+        dtypes = {v.dtype for v in own}
+        # A parameter that holds more than what is computed with: a layer made double by itself, say.
+        narrowed = torch.float64 in dtypes and given.dtype != torch.float64
+        if given.dtype not in DTYPE_NAMES or first.dtype != given.dtype or narrowed:
             raise DTypeError(
                 f"ResidualStack: x must be float32, float64 or bfloat16 as the parameters are, got {x.dtype} for "
-                f"{', '.join(sorted({str(v.dtype) for v in own}))}; convert one of them with .to()"
+                f"{', '.join(sorted(map(str, dtypes)))}; convert one of them with .to()"
             )
         # Statistics and sums are float32 however narrow the activations are: parameters need not be rounded.
         wide = torch.float64 if given.dtype == torch.float64 else torch.float32
         seed = self._seed(x.device)
         topology = self._described[DTYPE_NAMES[given.dtype]]
-        # Running statistics are written to before backward may look at what it was given.
-        values = [
-            v if v.dtype == wide and not runs else v.to(wide, copy=runs)
-            for v, runs in zip(own, self._runs, strict=True)
-        ]
+        values = own
+        if self._normalised or dtypes != {wide}:
+            # Running statistics are written to before backward may look at what it was given.
+            values = [
+                v if v.dtype == wide and not runs else v.to(wide, copy=runs)
+                for v, runs in zip(own, self._runs, strict=True)
+            ]
         out, *carried = stack(given.to(wide), values, seed, topology, self.training)
         if carried and x.shape[0]:
             self._carry(own, carried)

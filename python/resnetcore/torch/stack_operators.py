@@ -22,7 +22,6 @@ from .gpu import check_beside, order_of, view
 from .shared import (
     OUTSIDE_GRAPHS,
     Function,
-    bound_once,
     is_direct,
     no_double_backward,
     refuse_second_derivative,
@@ -122,10 +121,10 @@ def stack(x: Tensor, values: Sequence[Tensor], seed: Tensor, topology: str, trai
     return [out, *carried]
 
 
-def _rows_at_once(run: _core.Vjp, rows: int, whole: bool) -> int:
+def _rows_at_once(run: _core.Vjp, rows: int) -> int:
     """Where nobody goes backward, a tape is forgotten at once: it may be a few rows', if rows do not see each other."""
     row = run.tape_bytes(1) - run.tape_bytes(0)
-    return max(1, rows if whole else min(rows, _PREDICTION_TAPE // max(1, row)))
+    return min(rows, max(1, _PREDICTION_TAPE // max(1, row)))
 
 
 @functools.lru_cache(maxsize=256)
@@ -152,12 +151,19 @@ class _Core:
         self.device = "cpu" if self._order is None else self._order.device
         self.stream = None if self._order is None else self._order.stream
 
-    def dense(self, tensor: Tensor, name: str = "a parameter") -> Tensor:
+    def dense(self, tensor: Tensor, name: str) -> Tensor:
         """The tensor itself, if the kernels can read it as it lies; else a copy."""
         check_beside(f"residual_stack: {name}", tensor, "x", self.place)
         if tensor.is_contiguous() and not tensor.is_neg() and tensor.data_ptr() % tensor.element_size() == 0:
             return tensor
         return tensor.detach().resolve_neg().clone(memory_format=torch.contiguous_format)
+
+    def all_dense(self, values: Sequence[Tensor]) -> list[Tensor]:
+        """The parameters and buffers, each as `dense` has it. Most are dense, which is asked of all at once."""
+        looked_at = _IS_LOOKED_AT and self._order is None
+        if looked_at and _core.are_dense(values) and not any(map(Tensor.is_neg, values)):
+            return list(values)
+        return [self.dense(v, "a parameter") for v in values]
 
     def shown(self, tensors: Sequence[Tensor]) -> list[Any]:
         """What the compiled core looks at."""
@@ -181,14 +187,14 @@ def _forward(
     if taped:
         _check_layout(topology)
     # The device is named wherever a tensor is made here: torch.set_default_device may have set another.
-    part = _rows_at_once(run, len(x), taped or training)
-    tape = torch.empty(run.tape_bytes(min(part, len(x))), dtype=torch.uint8, device=core.place)
+    part = len(x) if taped or training else _rows_at_once(run, len(x))
+    tape = torch.empty(run.tape_bytes(part), dtype=torch.uint8, device=core.place)
     out = torch.empty((len(x), run.outputs), dtype=x.dtype, device=core.place)
-    dense = [core.dense(v) for v in values]
+    x, dense = core.dense(x, "x"), core.all_dense(values)
     carried = [dense[i].clone() for i in _running(topology)] if training else []
     shown, statistics = core.shown(dense), core.shown(carried)
     with torchs_threads():
-        for rows, result in zip(core.dense(x).split(part), out.split(part), strict=True):
+        for rows, result in [(x, out)] if part == len(x) else zip(x.split(part), out.split(part), strict=True):
             given, memory, to = core.shown((rows, tape[: run.tape_bytes(len(rows))], result))
             run.forward(given, shown, int(seed), memory, to, statistics, core.stream)
     return [out, tape if taped else torch.empty(0, dtype=torch.uint8, device=core.place), *carried]
@@ -210,10 +216,10 @@ def _backward(
     _check_layout(topology)
     if tape.data_ptr() % _TAPE_ALIGNMENT:  # whoever kept it for autograd, a hook, may have brought it back elsewhere
         tape = tape.clone()
-    dense = [core.dense(v) for v in values]
+    dense = core.all_dense(values)
     gradients = [torch.empty_like(dense[i]) for i in _trained(topology)]
     d_x = [torch.empty(x.shape, dtype=x.dtype, device=core.place)] if input_gradient else []
-    given, memory, d_out = core.shown((core.dense(x), tape, core.dense(grad, "grad")))
+    given, memory, d_out = core.shown((core.dense(x, "x"), tape, core.dense(grad, "grad")))
     to = core.shown(d_x)[0] if d_x else None
     with torchs_threads():
         run.backward(given, core.shown(dense), int(seed), memory, d_out, to, core.shown(gradients), core.stream)
@@ -230,7 +236,6 @@ def _arranged(topology: str, input_gradient: bool, gradients: Sequence[Tensor]) 
 
 class _Direct(Function):
     @staticmethod
-    @bound_once
     def forward(
         x: Tensor, seed: Tensor, topology: str, training: bool, input_gradient: bool, taped: bool, *values: Tensor
     ) -> tuple[Tensor, ...]:
@@ -260,7 +265,6 @@ class _Direct(Function):
 
 class _DirectGradient(Function):
     @staticmethod
-    @bound_once
     def forward(settings: Any, tape: Tensor, grad: Tensor, x: Tensor, seed: Tensor, *values: Tensor) -> Any:
         return tuple(_backward(grad, x, values, seed, tape, *settings))
 

@@ -1,0 +1,64 @@
+// Weights in blocks of lanes × lanes: read from rows, turned in registers, and written to the panels that the products
+// read (see ops.h). Included inside the namespace of one instruction set.
+
+// use(block, k, j, rows, columns) for the blocks of W (inner, columns) that lie in the panel from `column` on: rows k
+// onwards, columns j onwards, and how many of them exist; beyond them a block is zero. In a whole block both are
+// constants. `from` is W's row 0 at that column.
+template <class C, class Use>
+RC_HD void visit_panel_blocks(Rows<C> from, std::int64_t inner, std::int64_t columns, std::int64_t column, Use use) {
+    constexpr int lanes = Vec<C>::lanes, width = 2 * lanes;
+    using Whole = std::integral_constant<int, lanes>;
+    for (std::int64_t k = 0; k < inner; k += lanes)
+        for (std::int64_t j = column; j < column + width && j < columns; j += lanes) {
+            const C* at = from.data + k * from.stride + j - column;
+            Vec<C> block[lanes];
+            if (inner - k >= lanes && columns - j >= lanes) {
+                each_row<lanes>([&](int i) { block[i] = read(at + i * from.stride); });
+                use(block, k, j, Whole(), Whole());
+                continue;
+            }
+            const int rows = inner - k < lanes ? static_cast<int>(inner - k) : lanes;
+            const int there = columns - j < lanes ? static_cast<int>(columns - j) : lanes;
+            for (int i = 0; i < rows; ++i) block[i] = read(at + i * from.stride, there);
+            use(block, k, j, rows, there);
+        }
+}
+
+// The first rows of a block to rows k onwards of a panel of an operand, from its column `at` on.
+template <class T, class Count>
+RC_HD void write_rows(const Vec<T> (&block)[Vec<T>::lanes], Count rows, T* panel, std::int64_t k, std::int64_t at) {
+    constexpr int width = 2 * Vec<T>::lanes;
+    for (int i = 0; i < rows; ++i) block[i].store(panel + (k + i) * width + at);
+}
+// In pairs, the last with a row of zeros where it has none.
+template <class Count>
+RC_HD void write_rows(const Vec<float> (&block)[Vec<float>::lanes], Count rows, bfloat16* panel, std::int64_t k,
+                      std::int64_t at) {
+    constexpr int width = 2 * Vec<float>::lanes;
+    for (int i = 0; i < rows; i += 2) write_pairs(pairs_of(block[i], block[i + 1]), panel + (k + i) * width + 2 * at);
+}
+// Each half of an element in both places of a pair.
+template <class Count>
+RC_HD void write_rows(const Vec<float> (&block)[Vec<float>::lanes], Count rows, bfloat16x2* panel, std::int64_t k,
+                      std::int64_t at) {
+    constexpr int width = 2 * Vec<float>::lanes;
+    for (int i = 0; i < rows; ++i) {
+        const Words words = halves_of(block[i]);
+        bfloat16x2* to = panel + 2 * (k + i) * width + at;
+        write_words(high_twice(words), to);
+        write_words(low_twice(words), to + width);
+    }
+}
+
+// What `write_rows` leaves out of the operand of a matrix (inner, columns): rows beyond the last, and a panel that
+// columns end in.
+template <class T>
+RC_HD void clear_padding(std::int64_t inner, std::int64_t columns, T* panels) {
+    constexpr std::int64_t width = 2 * lanes_of<T>;
+    const std::int64_t rows = operand_rows<T>(inner);
+    const std::int64_t sure = computes_itself<T> ? inner : inner / 2 * 2 * operand_parts<T>;
+    for (std::int64_t column = 0; column < columns; column += width, panels += rows * width) {
+        const std::int64_t written = columns - column < width ? 0 : sure;
+        std::memset(panels + written * width, 0, static_cast<std::size_t>((rows - written) * width) * sizeof *panels);
+    }
+}
