@@ -110,6 +110,18 @@ def test_an_update_is_rounded_once(place, shape):
         assert np.array_equal(got.astype(float), want)
 
 
+@pytest.mark.parametrize("inner", [1, 2, 3, 257])
+def test_the_sign_of_a_zero_does_not_depend_on_the_batch(inner):
+    # Products that are too small for a number: some sums are of terms that are all -0.
+    a, w = np.full((49, inner), 1e-30, ml_dtypes.bfloat16), np.full((inner, 16), -1e-30, ml_dtypes.bfloat16)
+    whole = ops.residual_forward([a], [w], None, [], None)
+    signs = np.signbit(whole.astype("float32"))
+    assert (signs == signs[0]).all()
+    for rows in (1, 4, 5, 6):
+        one = ops.residual_forward([a[:rows]], [w], None, [], None)
+        np.testing.assert_array_equal(np.signbit(one.astype("float32")), signs[:rows])
+
+
 def test_a_step_below_half_the_last_place_is_lost():
     w = np.ones((1, 1), BFLOAT16)
     one = np.ones((1, 1), BFLOAT16)

@@ -515,6 +515,28 @@ def test_what_a_function_transform_has_left_behind():
     assert torch.equal(residual([kept[0]], [torch.eye(6)]), x.relu())
 
 
+@pytest.mark.parametrize("gradients", [True, False])
+def test_a_transforms_function_that_is_called_after_it(gradients):
+    module = ResidualStack(6, [rc.Layer(5), rc.Layer(6, activation=None)], seed=3)
+    w = module.layers[0].weight.detach().t().repeat(1, 2)[:, :6].contiguous()
+    x = torch.randn(9, 6, requires_grad=True)
+    for function in (module, lambda x: residual([x], [w])):
+        expected = torch.autograd.grad(function(x).sum(), x)[0]
+        _, backward = torch.func.vjp(function, x.detach())
+        with torch.set_grad_enabled(gradients):
+            torch.testing.assert_close(backward(torch.ones(9, 6))[0], expected)
+
+
+@pytest.mark.parametrize("which", ["x", "a parameter"])
+def test_a_tensor_whose_memory_was_freed(which):
+    module, x = ResidualStack(6, [rc.Layer(3)], seed=3), torch.randn(9, 6)
+    weight = module.layers[0].weight
+    weight.data = weight.data.clone()
+    (x if which == "x" else weight.data).untyped_storage().resize_(0)
+    with pytest.raises((rc.ShapeError, RuntimeError)):
+        module(x)
+
+
 def test_a_tensor_that_is_elsewhere_is_named():
     module, weight = ResidualStack(6, layers(False), seed=0), torch.zeros(6, 4, device="meta")
     module.layers[2].to("meta")

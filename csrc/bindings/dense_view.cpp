@@ -59,6 +59,8 @@ bool DenseViews::reads(py::handle array) {
         return false;
     }
     if (tensor.device_kind != dlpack::cpu || !is_in_c_order(tensor)) return false;
+    // Memory that was freed is at null, as is that of no numbers.
+    if (!tensor.data) return std::find(tensor.shape, tensor.shape + tensor.ndim, 0) != tensor.shape + tensor.ndim;
     const auto address = reinterpret_cast<std::uintptr_t>(tensor.data) + tensor.byte_offset;
     return address % std::max(1, tensor.bits / 8) == 0;
 }
@@ -87,7 +89,8 @@ Element* DenseViews::find(py::handle array, const DenseShape& shape, bool writte
         fits = numpy.ndim() == shape.ndim && std::equal(shape.sizes, shape.sizes + shape.ndim, numpy.shape()) &&
                (numpy.writeable() || !written);
     }
-    if (!fits || (!empty && reinterpret_cast<std::uintptr_t>(data) % alignof(Element) != 0))
+    // Memory that its owner has freed is at null.
+    if (!fits || (!empty && (!data || reinterpret_cast<std::uintptr_t>(data) % alignof(Element) != 0)))
         throw ShapeError(std::string(operation) + ": " + name + " must be a dense array of shape " +
                          shape_text(std::vector<std::int64_t>(shape.sizes, shape.sizes + shape.ndim)) + " on " +
                          device_.name());

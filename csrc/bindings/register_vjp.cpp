@@ -165,7 +165,7 @@ py::list parameters(const VjpObject& object) {
 
 bool are_dense(const py::sequence& tensors) {
     DenseViews views(host_device());
-    for (const py::handle tensor : tensors)
+    for (const py::object tensor : tensors)  // NOLINT(performance-for-range-copy): a lazy sequence keeps nothing
         if (!views.reads(tensor)) return false;
     return true;
 }

@@ -172,9 +172,9 @@ struct Operands {
 // gives the same bits whether one call sees all of it or each call one stretch.
 constexpr std::int64_t gradient_stretch = 128;
 
-// In bfloat16 a stretch's rows of A and of δ are interleaved first, two by two, or made floats, and in bfloat16x2 the
-// halves of δ are laid out as a weight's. The distance of two such rows of A is no power of two, which would put them
-// all into a few cache sets. KernelTable::stretch_room says how much room that needs.
+// In bfloat16 a stretch's rows of A and of δ are interleaved first, two by two, or those of A made floats, and in
+// bfloat16x2 the halves of δ are laid out as a weight's. The distance of two such rows of A is no power of two, which
+// would put them all into a few cache sets. KernelTable::stretch_room says how much room that needs.
 RC_HD std::int64_t pair_stride(std::int64_t inner) { return (inner + 15) / 16 * 16 + 16; }
 
 // dW = Aᵀ·δ over all rows, for the panels [first_panel, last_panel) of W, and db = Σ_rows δ for their columns.
@@ -363,10 +363,10 @@ struct OverflowedArgs {
 
 template <class T>
 struct KernelTable {
-    int panel;      // columns in a packed panel
-    int row_block;  // rows of the micro-kernel: row tiles are cheapest as multiples of it
-    int max_terms;  // of a list of sources, or of identities; 0: any number
-    int pair_size;  // bytes of a number as `backward_weights` lays a stretch out; 0: it does not
+    int panel;          // columns in a packed panel
+    int row_block;      // rows of the micro-kernel: row tiles are cheapest as multiples of it
+    int max_terms;      // of a list of sources, or of identities; 0: any number
+    int laid_out_size;  // bytes of a number as `backward_weights` lays a stretch out; 0: it does not
     void (*forward)(const ForwardArgs<T>&);
     void (*backward_data)(const BackwardDataArgs<T>&);
     void (*backward_weights)(const BackwardWeightsArgs<T>&);
@@ -423,7 +423,8 @@ struct KernelTable {
 
     // Elements of BackwardWeightsArgs::room for a matrix with so many rows.
     std::int64_t stretch_room(std::int64_t inner) const {
-        return gradient_stretch * (pair_stride(inner) + operand_parts<T> * panel) * pair_size / std::int64_t{sizeof(T)};
+        return gradient_stretch * (pair_stride(inner) + operand_parts<T> * panel) * laid_out_size /
+               std::int64_t{sizeof(T)};
     }
 };
 

@@ -81,20 +81,21 @@ namespace {
 #include "kernels/cpu/step.h"
 // clang-format on
 
-// The room that a stretch takes: of pairs, or floats.
 #if defined(RC_WIDENS)
-template <class T>
-constexpr int pair_size = computes_itself<T> ? 0 : sizeof(float);
+constexpr bool widens = true;
 #else
-template <class T>
-constexpr int pair_size = computes_itself<T> ? 0 : sizeof(T);
+constexpr bool widens = false;
 #endif
+template <class T>
+constexpr int laid_out_size = computes_itself<T> ? 0
+                              : widens           ? sizeof(float)
+                                                 : sizeof(T);
 
 template <class T>
 constexpr KernelTable<T> table = {2 * lanes_of<T>,
                                   RC_TILE_ROWS,
                                   0,
-                                  pair_size<T>,
+                                  laid_out_size<T>,
                                   forward<T>,
                                   backward_data<T>,
                                   backward_weights<T>,

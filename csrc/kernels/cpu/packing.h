@@ -3,7 +3,7 @@
 
 // use(block, k, j, rows, columns) as `visit_panel_blocks` has it, for all of W, in the order in which its rows lie.
 template <class C, class Use>
-RC_HD void visit_blocks(Rows<C> w, std::int64_t inner, std::int64_t columns, Use use) {
+RC_HD void visit_matrix_blocks(Rows<C> w, std::int64_t inner, std::int64_t columns, Use use) {
     constexpr std::int64_t width = 2 * Vec<C>::lanes;
     for (std::int64_t k = 0; k < inner; k += width)
         for (std::int64_t column = 0; column < columns; column += width)
@@ -18,19 +18,21 @@ template <class T>
 void pack_operand(std::int64_t inner, std::int64_t columns, Rows<Compute<T>> w, T* panels) {
     constexpr std::int64_t width = 2 * lanes_of<T>;
     clear_padding(inner, columns, panels);
-    visit_blocks<Compute<T>>(w, inner, columns, [&](auto& block, std::int64_t k, std::int64_t j, auto rows, auto) {
-        write_rows(block, rows, panels + j / width * operand_rows<T>(inner) * width, k, j % width);
-    });
+    visit_matrix_blocks<Compute<T>>(
+        w, inner, columns, [&](auto& block, std::int64_t k, std::int64_t j, auto rows, auto) {
+            write_rows(block, rows, panels + j / width * operand_rows<T>(inner) * width, k, j % width);
+        });
 }
 
 template <class T>
 void pack_transposed(std::int64_t inner, std::int64_t columns, Rows<Compute<T>> w, T* panels) {
     constexpr std::int64_t width = 2 * lanes_of<T>;
     clear_padding(columns, inner, panels);
-    visit_blocks<Compute<T>>(w, inner, columns, [&](auto& block, std::int64_t k, std::int64_t j, auto, auto outs) {
-        transpose<Compute<T>>(block);
-        write_rows(block, outs, panels + k / width * operand_rows<T>(columns) * width, j, k % width);
-    });
+    visit_matrix_blocks<Compute<T>>(
+        w, inner, columns, [&](auto& block, std::int64_t k, std::int64_t j, auto, auto outs) {
+            transpose<Compute<T>>(block);
+            write_rows(block, outs, panels + k / width * operand_rows<T>(columns) * width, j, k % width);
+        });
 }
 
 template <class T>

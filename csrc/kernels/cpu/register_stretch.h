@@ -1,5 +1,5 @@
-// A stretch as micro_kernel.h takes it: A's numbers, or pairs (paired_stretch.h), are broadcast, one by one. Included
-// inside an ISA's namespace.
+// A stretch as micro_kernel.h takes it: A's numbers, or pairs (paired_stretch.h), or floats made of them
+// (widened_stretch.h), are broadcast, one by one. Included inside an ISA's namespace.
 
 // As the products take it: `take_rows` is called once for a stretch, `take_panel` once for each of its panels.
 template <class T>

@@ -19,9 +19,9 @@ struct StretchRows {
     int lanes[2] = {0, 0};
 };
 
-// What the products take a stretch's rows as. In bfloat16, pairs along the rows: two rows are interleaved, and zeros
-// stand for rows and columns that are none. In bfloat16x2 numbers are pairs; only the halves of δ are laid out as a
-// weight's.
+// What products of pairs take a stretch's rows as. In bfloat16, pairs along the rows: two rows are interleaved, and
+// zeros stand for rows and columns that are none. In bfloat16x2 numbers are pairs; only the halves of δ are laid out as
+// a weight's.
 template <class T>
 struct PairedStretch : StretchRows<T> {
     using StretchRows<T>::args, StretchRows<T>::begin, StretchRows<T>::end, StretchRows<T>::column,

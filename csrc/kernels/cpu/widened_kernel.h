@@ -35,8 +35,7 @@ RC_HD void widen_row(const bfloat16* from, std::int64_t n, float* to) {
     if (k < n) read(from + k, static_cast<int>(n - k)).store(to + k);
 }
 
-// acc += A·W for `terms`, of floats and of pairs, in the order of `accumulate`. Behind an odd last term both have a
-// zero.
+// acc += A·W for an even number of terms, of floats and of pairs, in the order of `accumulate`.
 template <int MR, int V>
 RC_HD void accumulate_widening(const float* a, std::int64_t row_step, const bfloat16* pairs, std::int64_t terms,
                                Accumulators<float, MR, V>& acc) {
@@ -60,11 +59,11 @@ public:
     static constexpr int width = 2 * word_lanes;
 
     void take_rows(Rows<bfloat16> from, int rows, std::int64_t terms) {
-        terms_ = terms;
+        terms_ = (terms + 1) / 2 * 2;  // behind an odd last one both sides have a zero, added for few rows and many
         few_ = rows <= few_rows;
         for (int i = 0; i < rows; ++i) widen_row(from.data + i * from.stride, terms, a_[i]);
     }
-    // `pairs`: of this source's panel, from the first of the terms on. An odd last term has zeros beside it.
+    // `pairs`: of this source's panel, from the first of the terms on.
     void take_panel(const bfloat16* pairs) {
         pairs_ = pairs;
         for (std::int64_t k = 0; k < terms_ && !few_; k += 2, pairs += 2 * width) widen_pairs(pairs, w_[k], w_[k + 1]);
@@ -133,9 +132,6 @@ private:
     static void sum_block(const Args& args, std::int64_t row, int rows, std::int64_t panel, int here,
                           WidenedTerms& terms, StoredTile<bfloat16, widened_rows> (&sums)[panels]) {
         constexpr int width = WidenedTerms::width;
-        if (args.n_sources == 0)
-            for (int p = 0; p < here; ++p)
-                std::memset(sums[p].at, 0, static_cast<std::size_t>(rows) * sizeof sums[p].at[0]);
         bool written = false;
         for (int s = 0; s < args.n_sources; ++s) {
             const Source<bfloat16>& source = args.sources[s];
@@ -150,5 +146,7 @@ private:
                 }
             }
         }
+        for (int p = 0; p < here && !written; ++p)
+            std::memset(sums[p].at, 0, static_cast<std::size_t>(rows) * sizeof sums[p].at[0]);
     }
 };

@@ -22,6 +22,7 @@ from .shared import (
     is_direct,
     no_double_backward,
     refuse_second_derivative,
+    saved,
     torchs_threads,
 )
 
@@ -156,7 +157,7 @@ class _Direct(Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-        a, *tensors = ctx.saved_tensors
+        a, *tensors = saved(ctx)
         has_bias = len(tensors) > 2 * ctx.n + ctx.n_identity
         if torch.is_grad_enabled():  # create_graph: someone may ask for a second derivative
             gradients = _DirectGradient.apply(ctx.n, ctx.n_identity, ctx.activation, grad, a, *tensors)

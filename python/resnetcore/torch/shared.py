@@ -47,8 +47,15 @@ def is_direct(tensors: Sequence[torch.Tensor]) -> bool:
     return not any(map(operator.is_not, map(_unwrap_if_dead, tensors), tensors))
 
 
+def saved(ctx: Any) -> list[torch.Tensor]:
+    """What an autograd function has saved, out of what a transform that has ended leaves around it: the function that
+    `torch.func.vjp` returns is called afterwards.
+    """
+    return [_unwrap_if_dead(t) for t in ctx.saved_tensors]
+
+
 class Function(torch.autograd.Function):
-    """An autograd function of arguments that `is_direct` has passed, whose kernels have no other rule than backward's."""
+    """An autograd function of tensors that no ended transform has left, whose kernels have no other rule than backward's."""
 
     @classmethod
     def apply(cls, *args: Any) -> Any:

@@ -25,6 +25,7 @@ from .shared import (
     is_direct,
     no_double_backward,
     refuse_second_derivative,
+    saved,
     torchs_threads,
 )
 
@@ -252,7 +253,7 @@ class _Direct(Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Any, ...]:
-        x, seed, tape, *values = ctx.saved_tensors
+        x, seed, tape, *values = saved(ctx)
         if grad is None:
             return None, None, None, None, None, None, *[None] * len(values)
         if torch.is_grad_enabled():  # create_graph: someone may ask for a second derivative
