@@ -14,7 +14,7 @@
 
 namespace resnetcore {
 
-constexpr int cuda_module_version = 6;  // of this struct and of everything in ops.h
+constexpr int cuda_module_version = 7;  // of this struct and of everything in ops.h
 constexpr int cuda_out_of_memory = 2;   // the status, CUDA's own, of what fails for want of memory
 
 // A thread's current device, of CUDA and of the module.
