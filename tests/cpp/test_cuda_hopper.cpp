@@ -1,11 +1,15 @@
 // Hopper's path on its emulation, against plain loops in double, and bit for bit against the simple path where both add
 // in the same order; what it does not take, the simple path does.
+#include <optional>
+
 #include "device_products.h"
 
 using namespace resnetcore;
 
 // Of the emulation: blocks that had dynamic shared memory, which those of no other path have.
 extern "C" long resnetcore_emulated_hopper_blocks();
+// Of those, boxes that were copied to global memory, as tiles of 256 columns alone are.
+extern "C" long resnetcore_emulated_boxes_stored();
 
 namespace {
 
@@ -14,6 +18,13 @@ bool ran_on_hopper() {
     static long before = 0;
     device().synchronize();
     const long now = resnetcore_emulated_hopper_blocks();
+    return std::exchange(before, now) != now;
+}
+
+// Whether tiles of 256 columns were among them.
+bool ran_broad() {
+    static long before = 0;
+    const long now = resnetcore_emulated_boxes_stored();
     return std::exchange(before, now) != now;
 }
 
@@ -56,7 +67,7 @@ ForwardArgs<bfloat16> plain(const Sum<bfloat16>& sum, DeviceMatrix<bfloat16>& ou
 }
 
 void both_paths_agree() {
-    Sum<bfloat16> sum(200, 136, {320, 192}, 0, Fill::reals, to_boundaries);
+    Sum<bfloat16> sum(200, 136, {640, 512}, 0, Fill::reals, to_boundaries);
     DeviceMatrix<bfloat16> wide(200, 136), simple(200, 136);
     device_kernels<bfloat16>().forward(plain(sum, wide));
     CHECK(ran_on_hopper(), "another path");
@@ -68,9 +79,10 @@ void both_paths_agree() {
     CHECK(wide.same_bits(simple), "the paths add in different orders");
 }
 
-// What nearly every layer has is finished in a way of its own. Zeros of both signs, infinities and NaN are among all
-// that it reads.
-void usual_epilogues_have_the_simple_paths_bits() {
+// What nearly every layer has is finished in ways of its own. Zeros of both signs, infinities and NaN are among all that
+// it reads.
+void usual_epilogue_has_the_simple_paths_bits(int turn, std::int64_t rows, std::int64_t columns,
+                                              const std::vector<std::int64_t>& terms, std::optional<bool> broad) {
     const double odd[] = {-0.0, 0.0, INFINITY, -INFINITY, NAN, 1e-39};
     const auto strew = [&](auto& matrix) {
         using T = std::decay_t<decltype(matrix.host[0])>;
@@ -79,45 +91,64 @@ void usual_epilogues_have_the_simple_paths_bits() {
                 if (next_noise() >> 28 == 0) matrix(i, j) = stored<T>(odd[next_noise() % 6]);
         matrix.upload();
     };
+    const bool has_skip = turn % 2 == 0, has_bias = either();
+    Sum<bfloat16> sum(rows, columns, terms, has_skip ? 1 : 0, Fill::reals, to_boundaries);
+    if (has_skip) strew(*sum.identity[0]);
+    DeviceMatrix<float> bias(1, columns, Fill::reals);
+    DeviceMatrix<bfloat16> saved(rows, columns, Fill::reals, to_boundaries(columns, 0));
+    strew(bias), strew(saved);
+    const auto compare = [&](const char* what, auto args, auto kernel) {
+        DeviceMatrix<bfloat16> wide(rows, columns, Fill::zeros, to_boundaries(columns, 9)),
+            simple(rows, columns, Fill::zeros, to_boundaries(columns, 9));
+        OnDevice<double> of_wide(0), of_simple(0);
+        args.rows = rows, args.columns = columns, args.activation = find_activation(either() ? "relu" : "identity");
+        args.sources = sum.sources.data(), args.n_sources = int(sum.sources.size());
+        args.identity = sum.skips.data(), args.n_identity = int(sum.skips.size());
+        args.out = wide.mutable_view(), args.largest = of_wide.data();
+        kernel(args);
+        const bool is_product = !terms.empty() || !std::is_same<decltype(args), ForwardArgs<bfloat16>>::value;
+        CHECK(ran_on_hopper() == is_product, "%d: another path", turn);
+        const bool was_broad = ran_broad();
+        CHECK(!broad || *broad == was_broad, "%d: other tiles", turn);
+        choose("simple");
+        args.out = simple.mutable_view(), args.largest = of_simple.data();
+        kernel(args);
+        CHECK(!ran_on_hopper(), "another path");
+        choose("hopper");
+        wide.download(), simple.download();
+        const double most = of_wide.get(), expected = of_simple.get();
+        CHECK(most == expected || (most != most && expected != expected), "%d: the largest %s is %g, not %g", turn,
+              what, most, expected);
+        CHECK(wide.same_bits(simple), "%d: %s of %d x %d, %d skips", turn, what, int(rows), int(columns), has_skip);
+    };
+    ForwardArgs<bfloat16> forward;
+    if (has_bias) forward.bias = bias.data();
+    compare("output", forward, device_kernels<bfloat16>().forward);
+    BackwardDataArgs<bfloat16> data;
+    data.saved = saved.view(), data.saved_is_argument = either();
+    compare("data", data, device_kernels<bfloat16>().backward_data);
+}
+void usual_epilogues_have_the_simple_paths_bits() {
     for (int turn = 0; turn < 48; ++turn) {
-        const std::int64_t rows = one_of({1, 2, 15, 17, 64, 113, 128, 129, 300, 530}),
-                           columns = one_of({8, 64, 72, 128, 136, 264});
-        const bool has_skip = turn % 2 == 0, has_bias = either(), has_terms = turn % 8 != 7;
-        Sum<bfloat16> sum(rows, columns, has_terms ? std::vector<std::int64_t>{128} : std::vector<std::int64_t>{},
-                          has_skip ? 1 : 0, Fill::reals, to_boundaries);
-        if (has_skip) strew(*sum.identity[0]);
-        DeviceMatrix<float> bias(1, columns, Fill::reals);
-        DeviceMatrix<bfloat16> saved(rows, columns, Fill::reals, to_boundaries(columns, 0));
-        strew(bias), strew(saved);
-        const auto compare = [&](const char* what, auto args, auto kernel) {
-            DeviceMatrix<bfloat16> wide(rows, columns, Fill::zeros, to_boundaries(columns, 9)),
-                simple(rows, columns, Fill::zeros, to_boundaries(columns, 9));
-            OnDevice<double> of_wide(0), of_simple(0);
-            args.rows = rows, args.columns = columns, args.activation = find_activation(either() ? "relu" : "identity");
-            args.sources = sum.sources.data(), args.n_sources = int(sum.sources.size());
-            args.identity = sum.skips.data(), args.n_identity = int(sum.skips.size());
-            args.out = wide.mutable_view(), args.largest = of_wide.data();
-            kernel(args);
-            const bool is_product = has_terms || !std::is_same<decltype(args), ForwardArgs<bfloat16>>::value;
-            CHECK(ran_on_hopper() == is_product, "another path");
-            choose("simple");
-            args.out = simple.mutable_view(), args.largest = of_simple.data();
-            kernel(args);
-            CHECK(!ran_on_hopper(), "another path");
-            choose("hopper");
-            wide.download(), simple.download();
-            const double most = of_wide.get(), expected = of_simple.get();
-            CHECK(most == expected || (most != most && expected != expected), "%d: the largest %s is %g, not %g", turn,
-                  what, most, expected);
-            CHECK(wide.same_bits(simple), "%d: %s of %d x %d, %d skips", turn, what, int(rows), int(columns), has_skip);
-        };
-        ForwardArgs<bfloat16> forward;
-        if (has_bias) forward.bias = bias.data();
-        compare("output", forward, device_kernels<bfloat16>().forward);
-        BackwardDataArgs<bfloat16> data;
-        data.saved = saved.view(), data.saved_is_argument = either();
-        compare("data", data, device_kernels<bfloat16>().backward_data);
+        const std::vector<std::int64_t> terms(turn % 8 != 7 ? 1 : 0, 128);
+        const std::int64_t rows = one_of({1, 2, 15, 17, 64, 113, 128, 129, 300, 530});
+        usual_epilogue_has_the_simple_paths_bits(turn, rows, one_of({8, 64, 72, 128, 136, 264}), terms, {});
     }
+}
+// The emulated GPU's three multiprocessors are through sooner by tiles of 256 columns. Sums may be as long as they are
+// not cut.
+void broad_tiles_have_the_simple_paths_bits() {
+    const struct {
+        std::int64_t rows, columns;
+        std::vector<std::int64_t> terms;
+        bool broad;
+    } cases[] = {{257, 512, {128}, true},  {300, 504, {72, 8}, true},    {641, 256, {64}, true},
+                 {640, 520, {200}, true},  {384, 512, {512, 448}, true}, {300, 512, {1024}, true},
+                 {300, 512, {1032}, false}, {257, 264, {128}, false},    {300, 512, {}, false}};
+    int turn = 0;
+    for (const auto& one : cases)
+        for (int twice = 0; twice < 2; ++twice)
+            usual_epilogue_has_the_simple_paths_bits(turn++, one.rows, one.columns, one.terms, one.broad);
 }
 
 // The longer batch is divided: the emulated GPU has three multiprocessors.
@@ -224,6 +255,7 @@ int main() {
     CHECK(ran_on_hopper(), "another path");
     both_paths_agree();
     usual_epilogues_have_the_simple_paths_bits();
+    broad_tiles_have_the_simple_paths_bits();
     for (std::int64_t rows : {1, 63, 100, 390, 1931}) both_paths_have_the_same_gradients(rows, 150, 260);
     both_paths_have_the_same_gradients(1931, 40, 196);
     rows_alone();

@@ -70,41 +70,46 @@ struct Sums {
     static int lane() { return static_cast<int>(threadIdx.x) % 32; }
 };
 
-// 64 × 64 by 64 × 128, either operand along the sum's terms in memory, or across them.
+// 64 × 64 by 64 × 256, either operand along the sum's terms in memory, or across them; the halves of the columns, and
+// their quarter, by narrower instructions.
 template <bool a_along_rows, bool b_along_columns>
 void operands_are_where_copies_put_them() {
     constexpr std::uint32_t box = 64 * box_row;
     const Tensor a(a_along_rows ? 50 : 61, a_along_rows ? 61 : 50, a_along_rows ? 3 : 6, {64, 64});
-    const Tensor b(b_along_columns ? 50 : 121, b_along_columns ? 121 : 50, b_along_columns ? 7 : 6, {64, 64});
-    float c[64][128] = {};
+    const Tensor b(b_along_columns ? 50 : 249, b_along_columns ? 249 : 50, b_along_columns ? 7 : 6, {64, 64});
+    static float c[64][256];
+    std::fill_n(c[0], 64 * 256, 0.0f);
     for (int turn = 0; turn < 2; ++turn)
         run(warpgroup, [&] {
             make_barriers({1});
             const Shared left = stages(), right = left + box;
             if (threadIdx.x == 0) {
-                arrive_expecting(barriers(), 3 * box);
+                arrive_expecting(barriers(), 5 * box);
                 copy_box(left, a.map, 0, 0, barriers());
-                copy_box(right, b.map, 0, 0, barriers());
-                copy_box(right + box, b.map, b_along_columns ? 64 : 0, b_along_columns ? 0 : 64, barriers());
+                for (int i = 0; i < 4; ++i)
+                    copy_box(right + static_cast<Shared>(i) * box, b.map, b_along_columns ? 64 * i : 0,
+                             b_along_columns ? 0 : 64 * i, barriers());
             }
             wait(barriers(), 0);
             Sums sums = {};
-            float of_half[32] = {};  // the columns
+            float of_quarter[32] = {}, all[128] = {};
             product_fence();
             for (int k = 0; k < 4; ++k) {
                 const std::uint64_t rows = a_along_rows ? across_terms(left, k, box) : along_terms(left, k);
                 const std::uint64_t columns = b_along_columns ? across_terms(right, k, box) : along_terms(right, k);
                 multiply<a_along_rows, b_along_columns>(sums.d, rows, columns, k > 0);
-                multiply<a_along_rows, b_along_columns>(of_half, rows, columns, k > 0);
+                multiply<a_along_rows, b_along_columns>(of_quarter, rows, columns, k > 0);
+                multiply<a_along_rows, b_along_columns>(all, rows, columns, k > 0);
             }
             commit_products();
             CHECK(std::isnan(sums.d[5]), "sums can be read too early");
             wait_for_products<0>();
-            for (int i = 0; i < 32; ++i) CHECK(of_half[i] == sums.d[i], "%d: %g, not %g", i, of_half[i], sums.d[i]);
-            for (int i = 0; i < 64; ++i) c[sums.row(i)][sums.column(i)] += sums.d[i];
+            for (int i = 0; i < 32; ++i) CHECK(of_quarter[i] == all[i], "%d: %g, not %g", i, of_quarter[i], all[i]);
+            for (int i = 0; i < 64; ++i) CHECK(sums.d[i] == all[i], "%d: %g, not %g", i, sums.d[i], all[i]);
+            for (int i = 0; i < 128; ++i) c[sums.row(i)][sums.column(i)] += all[i];
         });
     for (int i = 0; i < 64; ++i)
-        for (int j = 0; j < 128; ++j) {
+        for (int j = 0; j < 256; ++j) {
             float exact = 0;
             for (int k = 0; k < 64; ++k)
                 exact += 2 * (a_along_rows ? a.at(k, i) : a.at(i, k)) * (b_along_columns ? b.at(k, j) : b.at(j, k));
@@ -164,6 +169,36 @@ struct Ring {
         return first;
     }
 };
+
+// A box to a tensor from where another came, within one and over its edge, and what lies around stays as it is.
+void boxes_come_back() {
+    constexpr std::uint32_t box = 64 * box_row;
+    for (int turn = 0; turn < 2; ++turn)
+        for (int x : {0, 40, 128}) {
+            const Tensor a(64, 64, 0, {64, 64}), b(70, 88, 8, {64, 64});
+            const std::vector<bfloat16> before = b.memory;
+            run(warpgroup, [&] {
+                make_barriers({1});
+                if (threadIdx.x != 0) return;
+                arrive_expecting(barriers(), box);
+                copy_box(stages(), a.map, 0, 0, barriers());
+                wait(barriers(), 0);
+                store_box(b.map, x, 10, stages());
+                commit_boxes();
+                wait_until_boxes_are_read();
+                store(stages(), 0, 0);
+            });
+            for (int i = 0; i < b.rows; ++i)
+                for (int j = 0; j < b.stride; ++j) {
+                    const int row = i - 10, column = j - x;
+                    const bool inside = j < b.columns && row >= 0 && column >= 0 && column < 64;
+                    const std::ptrdiff_t at = &b.data[i * b.stride + j] - b.memory.data();
+                    const float expected = inside ? a.at(row, column) : to_float(before[static_cast<std::size_t>(at)]);
+                    const float found = to_float(b.data[i * b.stride + j]);
+                    CHECK(found == expected, "%d %d: %g, not %g", i, j, found, expected);
+                }
+        }
+}
 
 void several_groups_meet() {
     run(5 * warpgroup, [] {
@@ -232,13 +267,13 @@ void block_is_refused(const Reasons& reasons, Thread thread, int threads = warpg
 }
 
 // Numbers in a box, by stores of all threads.
-void store_box(Shared box) {
+void fill_box(Shared box) {
     for (unsigned i = threadIdx.x; i < 64 * box_row / 8; i += blockDim.x) store(box + 8 * i, 0, 0);
 }
 
 // All that a product needs before it, over one box.
 void begin_product() {
-    store_box(stages());
+    fill_box(stages());
     fence_barrier_init();
     __syncthreads();
     product_fence();
@@ -251,21 +286,21 @@ void multiply_once(float (&d)[64]) {
 void products_are_ordered() {
     block_is_refused({"wgmma.mma_async without wgmma.fence"}, [] {
         float d[64];
-        store_box(stages());
+        fill_box(stages());
         fence_barrier_init();
         __syncthreads();
         multiply_once(d);
     });
     block_is_refused({"wrote it without fence.proxy.async"}, [] {
         float d[64];
-        store_box(stages());
+        fill_box(stages());
         __syncthreads();
         product_fence();
         multiply_once(d);
     });
     block_is_refused({"wrote it without fence.proxy.async"}, [] {  // the others did
         float d[64];
-        store_box(stages());
+        fill_box(stages());
         if (threadIdx.x != 5) fence_stores();
         __syncthreads();
         product_fence();
@@ -273,7 +308,7 @@ void products_are_ordered() {
     });
     block_is_refused({"it was written, and not waited for", "nobody wrote it"}, [] {
         float d[64];
-        store_box(stages());
+        fill_box(stages());
         fence_barrier_init();
         product_fence();
         multiply_once(d);
@@ -285,7 +320,7 @@ void products_are_ordered() {
     });
     block_is_refused({"sums were written to"}, [] {
         float d[64];
-        store_box(stages()), store_box(stages() + 64 * box_row);
+        fill_box(stages()), fill_box(stages() + 64 * box_row);
         fence_barrier_init();
         __syncthreads();
         product_fence();
@@ -405,6 +440,42 @@ void copies_and_barriers_are_checked() {
         3 * warpgroup);
 }
 
+void boxes_that_leave_are_checked() {
+    static const Tensor a(64, 64, 0, {64, 64});
+    static const auto leave = [](bool fenced, bool waits) {
+        fill_box(stages());
+        if (fenced) fence_stores();
+        __syncthreads();
+        if (threadIdx.x != 0) return;
+        store_box(a.map, 0, 0, stages());
+        commit_boxes();
+        if (waits) wait_until_boxes_are_read();
+    };
+    block_is_refused({"wrote it without fence.proxy.async"}, [] { leave(false, true); });
+    block_is_refused({"copies still read its shared memory"}, [] { leave(true, false); });
+    block_is_refused({"a copy may still be reading it"}, [] {
+        leave(true, false);
+        __syncthreads();
+        if (threadIdx.x == 32) store(stages(), 0, 0);
+    });
+    block_is_refused({"a thread may still be reading it"}, [] {  // who waited has told nobody
+        leave(true, true);
+        if (threadIdx.x == 32) wait_until_boxes_are_read(), store(stages(), 0, 0);
+        if (emulation::turned_round()) emulation::fail("a thread may still be reading it: it came later");
+    });
+    block_is_refused({"it was written, and not waited for", "nobody wrote it"}, [] {
+        fill_box(stages());
+        fence_stores();
+        if (threadIdx.x == 0) store_box(a.map, 0, 0, stages());
+    });
+    block_is_refused({"which is no multiple of 1024"}, [] {
+        fill_box(stages());
+        fence_stores();
+        __syncthreads();
+        if (threadIdx.x == 0) store_box(a.map, 0, 0, stages() + 128);
+    });
+}
+
 void meetings_are_checked() {
     block_is_refused({"barrier 0 of 128 threads"}, [] { meet_group(0); });
     block_is_refused({"waits in barrier.sync 1"}, [] {
@@ -449,11 +520,13 @@ int main() {
     operands_are_where_copies_put_them<true, true>();
     for (int steps : {1, 2, 3, 9})
         for (int turn = 0; turn < 2; ++turn) Ring{steps}();
+    boxes_come_back();
     groups_meet();
     several_groups_meet();
     products_are_ordered();
     rings_are_ordered();
     copies_and_barriers_are_checked();
+    boxes_that_leave_are_checked();
     meetings_are_checked();
     maps_are_checked();
     return summary("hopper_atoms");

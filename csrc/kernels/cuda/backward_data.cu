@@ -20,14 +20,30 @@ struct BackwardData {
     RC_HD bool is_relu() const { return hopper::is_activation<Relu>(args.activation); }
 
     // Of what was saved, a bit for each number: whether its slope is 1, and not 0.
+    static constexpr std::uint32_t ones = 0x3f803f80;  // 1, twice: whose slope is 1
+    __device__ __forceinline__ void add_passes(const hopper::Words& saved, int place, std::uint32_t& bits) const {
+        const Stretch<float, 8> numbers = numbers_of(saved);
+#pragma unroll
+        for (int c = 0; c < 8; ++c)
+            if (derivative<Relu>(numbers.at[c], args.saved_is_argument) != 0) bits |= 1u << (place + c);
+    }
+    template <int n>
+    __device__ __forceinline__ Stretch<float, n> finish_usual(Stretch<float, n> g, const Stretch<float, n>& skip,
+                                                              std::uint32_t passes) const {
+        each(g, Plus(), skip);
+#pragma unroll
+        for (int c = 0; c < n; ++c) g.at[c] = g.at[c] * (passes >> c & 1 ? 1.0f : 0.0f);
+        return g;
+    }
+
     struct Ahead {
         hopper::Words skip[hopper::Strip::count];
         std::uint32_t passes[2];
 
-        __device__ __forceinline__ static int bit(int v, int c) { return v * hopper::Strip::width % 32 + c; }
+        __device__ __forceinline__ static int place(int v) { return v * hopper::Strip::width % 32; }
         __device__ __forceinline__ std::uint32_t& passes_of(int v) { return passes[v * hopper::Strip::width / 32]; }
-        __device__ __forceinline__ bool lets_pass(int v, int c) const {
-            return passes[v * hopper::Strip::width / 32] >> bit(v, c) & 1;
+        __device__ __forceinline__ std::uint32_t passes_of(int v) const {
+            return passes[v * hopper::Strip::width / 32] >> place(v);
         }
     };
     template <int most>
@@ -35,25 +51,60 @@ struct BackwardData {
         using hopper::Strip;
         Ahead x = {};
         hopper::Words saved[Strip::count];
-        constexpr std::uint32_t ones = 0x3f803f80;  // 1, twice
         strip.read(is_relu() ? args.saved : Rows<T>(), ones, saved);
 #pragma unroll
-        for (int v = 0; v < Strip::count; ++v) {
-            const Stretch<float, Strip::width> numbers = numbers_of(saved[v]);
-#pragma unroll
-            for (int c = 0; c < Strip::width; ++c)
-                if (derivative<Relu>(numbers.at[c], args.saved_is_argument) != 0)
-                    x.passes_of(v) |= 1u << Ahead::bit(v, c);
-        }
-        strip.read(terms.n_identity > 0 ? terms.identity[0] : Rows<T>(), Strip::nothing_twice, x.skip);
+        for (int v = 0; v < Strip::count; ++v) add_passes(saved[v], Ahead::place(v), x.passes_of(v));
+        strip.read(terms.n_identity > 0 ? terms.identity[0] : Rows<T>(), hopper::nothing_twice, x.skip);
         return x;
     }
     __device__ __forceinline__ Stretch<float, hopper::Strip::width> finish_usual(Stretch<float, hopper::Strip::width> g,
                                                                                  const Ahead& ahead, int v) const {
-        each(g, Plus(), numbers_of(ahead.skip[v]));
+        return finish_usual(g, numbers_of(ahead.skip[v]), ahead.passes_of(v));
+    }
+
+    // The same of a broad tile, two columns at a time: its warpgroup prepares the bits, a byte for eight columns, a row's
+    // side by side. A warp has whole rows, some of them at a time.
+    template <class Begin>
+    __device__ __forceinline__ void prepare(hopper::Shared to, std::int64_t first_row, std::int64_t first_column,
+                                            Begin begin) const {
+        using namespace hopper;
+        constexpr int rows_of_warp = tile_rows / preparing_warps, together = 16;
+        static_assert(broad_columns == 32 * 8, "a warp has a row");
+        const int first = preparing_thread() / 32 * rows_of_warp;
+        const std::int64_t j = first_column + lane() * 8;
+        const bool asks = is_relu() && j < args.columns;
+#pragma unroll 1
+        for (int row = first; row < first + rows_of_warp; row += together) {
+            Words saved[together];
 #pragma unroll
-        for (int c = 0; c < hopper::Strip::width; ++c) g.at[c] = g.at[c] * (ahead.lets_pass(v, c) ? 1.0f : 0.0f);
-        return g;
+            for (int v = 0; v < together; ++v) {
+                const std::int64_t i = first_row + row + v;
+                saved[v] = {{ones, ones, ones, ones}};
+                if (asks && i < args.rows)
+                    saved[v] = *reinterpret_cast<const Words*>(args.saved.data + i * args.saved.stride + j);
+            }
+            if (row == first) begin();
+#pragma unroll
+            for (int v = 0; v < together; ++v) {
+                std::uint32_t bits = 0;
+                add_passes(saved[v], 0, bits);
+                store_byte(place_of_bits(to, row + v) + static_cast<std::uint32_t>(lane()), bits);
+            }
+        }
+    }
+    struct OfRow {
+        std::uint32_t words[4];
+    };
+    __device__ __forceinline__ OfRow of_row(hopper::Shared prepared, int row, int side) const {
+        OfRow bits;
+        hopper::load_words(hopper::place_of_bits(prepared, row) + static_cast<std::uint32_t>(side) * 16, bits.words);
+        return bits;
+    }
+    struct OfColumns {};
+    __device__ __forceinline__ OfColumns of_columns(hopper::Shared, int) const { return {}; }
+    __device__ __forceinline__ hopper::Pair finish_pair(const hopper::Pair& g, const hopper::Pair& skip, OfColumns,
+                                                        const OfRow& bits, int chunk, int column) const {
+        return finish_usual(g, skip, bits.words[chunk / 4] >> (chunk % 4 * 8 + column));
     }
 
     // n neighbours of row i, from column j on.

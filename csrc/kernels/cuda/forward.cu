@@ -47,16 +47,46 @@ struct Forward {
     template <int most>
     __device__ __forceinline__ Ahead ahead(const hopper::Strip& strip, const Terms<T, most>& terms) const {
         Ahead x;
-        strip.read(terms.n_identity > 0 ? terms.identity[0] : Rows<T>(), hopper::Strip::nothing_twice, x.skip);
+        strip.read(terms.n_identity > 0 ? terms.identity[0] : Rows<T>(), hopper::nothing_twice, x.skip);
         x.bias = strip.read_columns(args.bias);
         return x;
     }
-    __device__ __forceinline__ Stretch<float, hopper::Strip::width> finish_usual(Stretch<float, hopper::Strip::width> z,
-                                                                                 const Ahead& ahead, int v) const {
-        each(z, Plus(), ahead.bias);
-        each(z, Plus(), numbers_of(ahead.skip[v]));
+    template <int n>
+    __device__ __forceinline__ Stretch<float, n> finish_usual(Stretch<float, n> z, const Stretch<float, n>& bias,
+                                                              const Stretch<float, n>& skip) const {
+        each(z, Plus(), bias);
+        each(z, Plus(), skip);
         each(z, [relu = is_relu()](float x) { return relu ? Relu::forward(x) : x; });
         return z;
+    }
+    __device__ __forceinline__ Stretch<float, hopper::Strip::width> finish_usual(Stretch<float, hopper::Strip::width> z,
+                                                                                 const Ahead& ahead, int v) const {
+        return finish_usual(z, ahead.bias, numbers_of(ahead.skip[v]));
+    }
+
+    // The same of a broad tile, two columns at a time. Its bias is prepared, some columns a thread.
+    template <class Begin>
+    __device__ __forceinline__ void prepare(hopper::Shared to, std::int64_t, std::int64_t first_column,
+                                            Begin begin) const {
+        constexpr int width = hopper::broad_columns / (32 * hopper::preparing_warps);
+        static_assert(width == 4, "as many as are stored at a time");
+        const int column = width * hopper::preparing_thread();
+        const bool asks = args.bias && first_column + column < args.columns;
+        Stretch<float, width> bias = {{-0.0f, -0.0f, -0.0f, -0.0f}};
+        if (asks) bias = read<width>(args.bias + first_column + column);
+        begin();
+        hopper::store(hopper::place_of_columns(to, column), bias.at[0], bias.at[1], bias.at[2], bias.at[3]);
+    }
+    struct OfRow {};
+    __device__ __forceinline__ OfRow of_row(hopper::Shared, int, int) const { return {}; }
+    __device__ __forceinline__ hopper::Pair of_columns(hopper::Shared prepared, int column) const {
+        hopper::Pair bias;
+        hopper::load(hopper::place_of_columns(prepared, column), bias.at[0], bias.at[1]);
+        return bias;
+    }
+    __device__ __forceinline__ hopper::Pair finish_pair(const hopper::Pair& z, const hopper::Pair& skip,
+                                                        const hopper::Pair& bias, OfRow, int, int) const {
+        return finish_usual(z, bias, skip);
     }
 
     // n neighbours of row i, from column j on.

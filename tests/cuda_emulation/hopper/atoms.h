@@ -42,6 +42,10 @@ inline float load(Shared from) {
     std::memcpy(&x, emulated::shared_data(from), sizeof x);
     return x;
 }
+inline void load(Shared from, float& x, float& y) {
+    if (from % 8 != 0) emulation::fail("a load from shared address %u", from);
+    x = load(from), y = load(from + 4);
+}
 inline void load(Shared from, float& x, float& y, float& z, float& w) {
     if (from % 16 != 0) emulation::fail("a load from shared address %u", from);
     x = load(from), y = load(from + 4), z = load(from + 8), w = load(from + 12);
@@ -51,6 +55,10 @@ inline void store_word(Shared to, std::uint32_t x) {
     if (to % sizeof x != 0) emulation::fail("a store to shared address %u", to);
     emulated::check_store(to, sizeof x);
     std::memcpy(emulated::shared_data(to), &x, sizeof x);
+}
+inline void store_byte(Shared to, std::uint32_t x) {
+    emulated::check_store(to, 1);
+    *emulated::shared_data(to) = static_cast<unsigned char>(x);
 }
 inline std::uint32_t load_word(Shared from) {
     std::uint32_t x;
@@ -107,6 +115,13 @@ inline void copy_box(Shared to, const CUtensorMap& map, std::int32_t x, std::int
     emulated::copy_box(to, &map, at, 3, barrier);
 }
 
+inline void store_box(const CUtensorMap& map, std::int32_t x, std::int32_t y, Shared from) {
+    const std::int32_t at[] = {x, y};
+    emulated::store_box(&map, at, 2, from);
+}
+inline void commit_boxes() { emulated::commit_boxes(); }
+inline void wait_until_boxes_are_read() { emulated::wait_until_boxes_are_read(); }
+
 inline void product_fence() { emulated::product_fence(); }
 inline void commit_products() { emulated::commit_products(); }
 template <int but_the_last>
@@ -118,7 +133,7 @@ void keep_in_place(float (&)[count]) {}
 inline std::uint32_t only_here(std::uint32_t x) { return x; }
 template <bool a_along_rows, bool b_along_columns, int count>
 void multiply(float (&d)[count], std::uint64_t a, std::uint64_t b, bool add) {
-    static_assert(count == 64 || count == 32, "as many as there are instructions of");
+    static_assert(count == 128 || count == 64 || count == 32, "as many as there are instructions of");
     emulated::multiply(d, 2 * count, a, b, a_along_rows, b_along_columns, add);
 }
 

@@ -1,4 +1,4 @@
-// cp.async.bulk.tensor: copies of boxes of a tensor in global memory, that arrive late.
+// cp.async.bulk.tensor: copies of boxes of a tensor in global memory, that arrive late, and of boxes to one.
 //
 // Invariant: a copy arrives when nothing else can happen, or at once, in turn from launch to launch; so what does not
 // wait for it reads NaN, or is refused by shared_memory.h.
@@ -17,6 +17,12 @@ void end_copies();
 // By the calling thread. Coordinates are in elements, the innermost first.
 void copy_box(std::uint32_t to, const CUtensorMap* map, const std::int32_t* coordinates, int rank,
               std::uint32_t barrier);
+
+// To the tensor, whose numbers are there once the block has ended, or at once. Groups are those of the calling thread,
+// which must wait for them.
+void store_box(const CUtensorMap* map, const std::int32_t* coordinates, int rank, std::uint32_t from);
+void commit_boxes();
+void wait_until_boxes_are_read();
 
 }  // namespace hopper
 }  // namespace emulation

@@ -12,11 +12,12 @@ namespace emulation {
 namespace hopper {
 namespace {
 
-constexpr std::uint32_t granule = 16;
+constexpr std::uint32_t granule = 4;
 
 struct Granule {
     enum class Writer { none, thread, fenced_thread, copy } writer = Writer::none;
     bool arriving = false;
+    int departing = 0;  // copies that read it, not waited for
     int unfenced = 0;  // threads whose stores there no fence has followed
     Moment written;
     std::vector<Moment> readers;
@@ -52,11 +53,17 @@ void check_written(const char* what, const Granule& one, std::uint32_t index) {
 void check_unread(const char* what, const Granule& one, std::uint32_t index) {
     for (const Moment& reader : one.readers)
         if (!knowledge().knows(thread_index(), reader)) refuse(what, index, "a thread may still be reading it");
+    if (one.departing > 0) refuse(what, index, "a copy may still be reading it");
     for (int product : one.products)
         if (!product_is_known(product)) refuse(what, index, "a product may still be reading it");
 }
 void check_fenced(const char* what, const Granule& one, std::uint32_t index) {
     if (one.writer == Granule::Writer::thread) refuse(what, index, "a thread wrote it without fence.proxy.async");
+}
+void add_reader(Granule& one, Moment now) {
+    for (Moment& reader : one.readers)
+        if (reader.who == now.who) return void(reader = now);
+    one.readers.push_back(now);
 }
 
 }  // namespace
@@ -74,9 +81,7 @@ void check_load(std::uint32_t address, std::size_t bytes) {
     visit_granules("a load", address, bytes, [&](Granule& one, std::uint32_t index) {
         if (one.writer == Granule::Writer::none && !one.arriving) refuse("a load", index, "nobody wrote it");
         check_written("a load", one, index);
-        for (Moment& reader : one.readers)
-            if (reader.who == now.who) return void(reader = now);
-        one.readers.push_back(now);
+        add_reader(one, now);
     });
 }
 
@@ -119,6 +124,23 @@ void check_arrival(std::uint32_t address, std::size_t bytes, Moment arrived) {
 
 void arrive(std::uint32_t address, std::size_t bytes) {
     visit_granules("a copy", address, bytes, [](Granule& one, std::uint32_t) { one.arriving = false; });
+}
+
+void check_departure(std::uint32_t address, std::size_t bytes) {
+    visit_granules("a copy", address, bytes, [](Granule& one, std::uint32_t index) {
+        if (one.writer == Granule::Writer::none) refuse("a copy", index, "nobody wrote it");
+        check_written("a copy", one, index);
+        check_fenced("a copy", one, index);
+        ++one.departing;
+    });
+}
+
+void depart(std::uint32_t address, std::size_t bytes) {
+    const Moment now = knowledge().now(thread_index());
+    visit_granules("a copy", address, bytes, [now](Granule& one, std::uint32_t) {
+        --one.departing;
+        add_reader(one, now);
+    });
 }
 
 void check_operand(std::uint32_t address, std::size_t bytes, int product) {

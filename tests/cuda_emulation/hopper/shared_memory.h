@@ -1,4 +1,4 @@
-// A block's dynamic shared memory, and for every 16 bytes of it who wrote and who reads them.
+// A block's dynamic shared memory, and for every word of it who wrote and who reads it.
 //
 // Invariant: nobody reads what is still to arrive, or was written by someone whose doing so it does not know of; nobody
 // writes what others may still be reading; what threads wrote, copies and products touch only after fence.proxy.async.
@@ -26,6 +26,9 @@ void fence_stores();  // fence.proxy.async
 // By a copy that the calling thread starts, and that is known to have arrived when `arrived` is.
 void check_arrival(std::uint32_t address, std::size_t bytes, Moment arrived);
 void arrive(std::uint32_t address, std::size_t bytes);
+// By a copy that the calling thread starts and that reads; and once the thread has waited for it.
+void check_departure(std::uint32_t address, std::size_t bytes);
+void depart(std::uint32_t address, std::size_t bytes);
 // By a product that the calling thread has part in.
 void check_operand(std::uint32_t address, std::size_t bytes, int product);
 

@@ -55,7 +55,7 @@ CUresult encode_tiled(CUtensorMap* map, CUtensorMapDataType type, std::uint32_t 
     right = right && box[0] * plain.element % 16 == 0 &&
             (swizzle == CU_TENSOR_MAP_SWIZZLE_NONE || box[0] * plain.element <= swizzle_bytes);
     if (!right) return CUDA_ERROR_INVALID_VALUE;
-    plain.address = static_cast<const unsigned char*>(address);
+    plain.address = static_cast<unsigned char*>(address);
     plain.rank = static_cast<std::uint8_t>(rank);
     plain.swizzled = swizzle == CU_TENSOR_MAP_SWIZZLE_128B;
     plain.magic = magic;

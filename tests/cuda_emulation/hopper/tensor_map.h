@@ -11,7 +11,7 @@ namespace hopper {
 constexpr int most_dimensions = 5;
 
 struct TensorMap {
-    const unsigned char* address;
+    unsigned char* address;
     std::int64_t stride[most_dimensions];  // bytes; of the first, not used
     std::uint32_t size[most_dimensions];
     std::uint16_t box[most_dimensions];

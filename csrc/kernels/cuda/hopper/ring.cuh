@@ -31,6 +31,8 @@ constexpr std::uint32_t barrier_bytes(std::uint32_t stages) { return 2 * stages 
 template <std::uint32_t stage_bytes>
 class Ring {
 public:
+    static constexpr std::uint32_t stage_size = stage_bytes;
+
     // `begin` is on a boundary of 1024 bytes, `barriers` of 8.
     __device__ __forceinline__ Ring(Shared begin, Shared barriers, std::uint32_t stages)
         : begin_(begin), barriers_(barriers), stages_(stages) {}
@@ -70,7 +72,7 @@ private:
     std::uint32_t stages_;
 };
 
-// One room in shared memory that a warpgroup fills and another one empties, in turn: who fills waits until it is empty,
+// One room in shared memory that some warps fill and others empty, in turn: who fills waits until it is empty,
 // who empties until it is full, and each thread says when it is done.
 class Handover {
 public:
@@ -80,9 +82,9 @@ public:
     __device__ __forceinline__ explicit Handover(Shared barriers) : full_(barriers), empty_(barriers + 8) {}
 
     // By one thread, before all others meet it.
-    __device__ __forceinline__ void make(std::uint32_t warps) const {
-        barrier_init(full_, 32 * warps);
-        barrier_init(empty_, 32 * warps);
+    __device__ __forceinline__ void make(std::uint32_t filling_warps, std::uint32_t emptying_warps) const {
+        barrier_init(full_, 32 * filling_warps);
+        barrier_init(empty_, 32 * emptying_warps);
         fence_barrier_init();
     }
     __device__ __forceinline__ void begin_filling(const Place& turn) const { wait(empty_, turn.parity() ^ 1); }

@@ -20,8 +20,6 @@ class Strip {
 public:
     static constexpr int width = 8, across = tile_columns / width, apart = 32 / across;
     static constexpr int count = group_rows / warps_of_group / apart;
-    // Nothing changes by adding it, not even a zero's sign.
-    static constexpr std::uint32_t nothing_twice = 0x80008000;  // −0, twice
 
     __device__ __forceinline__ Strip(std::int64_t first_row, std::int64_t first_column, std::int64_t rows,
                                      std::int64_t columns)

@@ -9,68 +9,16 @@
 
 #include <limits>
 
+#include "kernels/cuda/hopper/broad_sum.cuh"
+#include "kernels/cuda/hopper/source_stages.cuh"
 #include "kernels/cuda/hopper/strip.cuh"
-#include "kernels/cuda/hopper/tensor_map.h"
-#include "kernels/cuda/hopper/tile.cuh"
-#include "kernels/cuda/hopper/tiles.cuh"
 #include "kernels/cuda/path.h"
-#include "kernels/cuda/sources.cuh"
 
 namespace resnetcore {
 namespace cuda {
 namespace hopper {
 
-// Sources that have terms, as copies find them.
-template <int most>
-struct Maps {
-    CUtensorMap rows[most], panels[most];
-    std::int32_t steps[most];  // stages that a source's terms take
-    std::int32_t count = 0;
-    std::int64_t all_steps = 0;
-
-    // False where a source's rows do not lie as copies need them.
-    template <class Args>
-    bool encode_sources(const Args& args) {
-        for (int s = 0; s < args.n_sources; ++s) {
-            const Source<bfloat16>& source = args.sources[s];
-            if (source.inner <= 0) continue;
-            if (source.inner > std::numeric_limits<std::int32_t>::max() - stage_terms ||
-                !encode(rows[count], source.rows, args.rows, source.inner, tile_rows) ||
-                !encode_panels(panels[count], source.panels, source.inner, args.columns, stage_terms,
-                               tile_columns / panel_width))
-                return false;
-            steps[count] = static_cast<std::int32_t>((source.inner + stage_terms - 1) / stage_terms);
-            all_steps += steps[count++];
-        }
-        return true;
-    }
-};
-
-// Of a stage: 128 rows of 64 terms, then two panels of 64 terms.
-struct SourceOperands {
-    static constexpr bool a_along_rows = false, b_along_columns = true;
-    Shared first_row;
-    __device__ __forceinline__ std::uint64_t a(Shared stage, std::int64_t, int product) const {
-        return along_terms(stage + first_row, product);
-    }
-    __device__ __forceinline__ std::uint64_t b(Shared stage, int product) const {
-        return across_terms(stage + 2 * box_bytes, product, box_bytes);
-    }
-};
-
-template <int most>
-__device__ __forceinline__ void fill_stages(const TileRing& ring, const Maps<most>& maps, Tiles tiles) {
-    for (Place place; tiles.exists(); tiles.advance()) {
-        const std::int32_t row = static_cast<std::int32_t>(tiles.first_row());
-        const std::int32_t panel = static_cast<std::int32_t>(tiles.first_column() / panel_width);
-        for (int source = 0; source < maps.count; ++source)
-            for (std::int32_t step = 0; step < maps.steps[source]; ++step, ring.advance(place)) {
-                const Shared stage = ring.begin_filling(place);
-                copy_box(stage, maps.rows[source], step * stage_terms, row, ring.full(place));
-                copy_box(stage + 2 * box_bytes, maps.panels[source], 0, step * stage_terms, panel, ring.full(place));
-            }
-    }
-}
+using SumTiles = Tiles<tile_columns>;
 
 constexpr int sum_threads = (1 + 2 * using_groups) * group_threads;
 constexpr int copying_registers = 24, multiplying_registers_of_sums = 144, finishing_registers = 80;
@@ -78,7 +26,7 @@ static_assert(copying_registers + using_groups * (multiplying_registers_of_sums 
                   registers_of_groups(1 + 2 * using_groups),
               "a block's registers");
 
-__device__ __forceinline__ void multiply_tiles(const TileShared& shared, std::int64_t steps, Tiles tiles) {
+__device__ __forceinline__ void multiply_tiles(const TileShared& shared, std::int64_t steps, SumTiles tiles) {
     const SourceOperands operands{static_cast<Shared>(half_of_group()) * group_rows * box_row};
     const Handover left = shared.handover(half_of_group());
     Place place, turn;
@@ -95,7 +43,7 @@ __device__ __forceinline__ void multiply_tiles(const TileShared& shared, std::in
 // of its stretches. The results' largest magnitudes are kept at even columns and at odd ones, as the bits of bfloat16.
 template <int most, class Epilogue>
 __device__ __forceinline__ void finish_usual_tiles(const TileShared& shared, const Epilogue& epilogue,
-                                                   const Terms<bfloat16, most>& terms, Tiles tiles) {
+                                                   const Terms<bfloat16, most>& terms, SumTiles tiles) {
     const MutableRows<bfloat16>& out = epilogue.args.out;
     const Handover left = shared.handover(half_of_group());
     std::uint32_t largest = 0;
@@ -136,7 +84,7 @@ __device__ __forceinline__ void visit_strip(const Strip& strip, const Rows<bfloa
 // at a time.
 template <int most, class Epilogue>
 __device__ __forceinline__ void finish_elements(Shared left, const Epilogue& epilogue,
-                                                const Terms<bfloat16, most>& terms, bool whole, const Tiles& tiles,
+                                                const Terms<bfloat16, most>& terms, bool whole, const SumTiles& tiles,
                                                 LargestResult<bfloat16>& largest) {
     constexpr int rows_of_warp = group_rows / warps_of_group;
     const std::int64_t first = tiles.first_column(), there = epilogue.args.columns - first;
@@ -158,7 +106,7 @@ __device__ __forceinline__ void finish_elements(Shared left, const Epilogue& epi
 // go back to shared memory between the epilogue's parts, so that what is kept of an array is out of the next one's way.
 template <int most, class Epilogue>
 __device__ __forceinline__ void finish_tiles(const TileShared& shared, const Epilogue& epilogue,
-                                             const Terms<bfloat16, most>& terms, bool whole, Tiles tiles) {
+                                             const Terms<bfloat16, most>& terms, bool whole, SumTiles tiles) {
     const std::int64_t rows = epilogue.args.rows, columns = epilogue.args.columns;
     const Handover left = shared.handover(half_of_group());
     LargestResult<bfloat16> largest;
@@ -204,11 +152,11 @@ __global__ void __launch_bounds__(sum_threads, 1)
     const TileShared shared;
     if (threadIdx.x == 0) {
         shared.ring().make(using_groups * warps_of_group);
-        for (int half = 0; half < using_groups; ++half) shared.handover(half).make(warps_of_group);
+        for (int half = 0; half < using_groups; ++half) shared.handover(half).make(warps_of_group, warps_of_group);
     }
     begin_ahead();
     __syncthreads();
-    const Tiles tiles(epilogue.args.rows, epilogue.args.columns);
+    const SumTiles tiles(epilogue.args.rows, epilogue.args.columns);
     if (group() == 0) {
         give_registers<copying_registers>();
         if (threadIdx.x < 32 && elect_one()) fill_stages(shared.ring(), maps, tiles);
@@ -230,12 +178,13 @@ bool launch_wide_sum(const Epilogue& epilogue) {
     static_assert(sizeof(Terms<bfloat16, most>) + sizeof(Maps<most>) + sizeof(Epilogue) <= 32764,
                   "what a kernel's parameters may take");
     const auto& args = epilogue.args;
-    Maps<most> maps;
-    if (!maps.encode_sources(args)) return false;
     const bool whole = epilogue.is_on_boundaries();
     const bool usual = whole && args.columns % Strip::width == 0 && args.n_identity <= 1 && epilogue.is_usual();
+    if (usual && launch_broad_sum(epilogue)) return true;
+    Maps<most> maps;
+    if (!maps.encode_sources(args, tile_columns)) return false;
     launch_ahead<wide_sum_kernel<most, Epilogue>>(tile_shared_bytes,
-                                                  blocks_for_tiles(Tiles::count(args.rows, args.columns)), sum_threads,
+                                                  blocks_for_tiles(SumTiles::count(args.rows, args.columns)), sum_threads,
                                                   epilogue, Terms<bfloat16, most>(args), maps, whole, usual);
     return true;
 }

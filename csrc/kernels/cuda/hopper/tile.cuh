@@ -76,38 +76,45 @@ __device__ __forceinline__ int first_row_of_warp(int thread = static_cast<int>(t
 __device__ __forceinline__ int row_of_sum(int i) { return lane() / 4 + i % 4 / 2 * 8; }
 __device__ __forceinline__ int column_of_sum(int i) { return i / 4 * 8 + 2 * (lane() % 4) + i % 2; }
 
-// Adds to the sums of this thread those of the terms in the next `steps` stages, in parts of so many terms. `Operands`:
-// a(stage, step, product) and b(stage, product) are descriptors, and how memory goes along them. A stage is let go of
-// while the next one is multiplied.
+// Sums of this thread, of the terms in the next n stages, from the operands' step `first` on. `Operands`: a(stage, step,
+// product) and b(stage, product) are descriptors, and how memory goes along them. A stage is let go of while the next one
+// is multiplied.
+template <class Ring, class Steps, class Operands, int count>
+__device__ __forceinline__ void multiply_stages(const Ring& ring, Place& place, Steps first, int n,
+                                                const Operands& operands, float (&sums)[count]) {
+    const auto let_go = [&ring](const Place& used) {
+        if (lane() == 0) ring.let_go(used);
+    };
+    Place used = place;
+#pragma unroll 1
+    for (int step = 0; step < n; ++step) {
+        const Shared stage = ring.begin_using(place);
+        keep_in_place(sums);
+        product_fence();  // after the wait, where ptxas would put one of its own
+#pragma unroll
+        for (int k = 0; k < stage_terms / product_depth; ++k)
+            multiply<Operands::a_along_rows, Operands::b_along_columns>(sums, operands.a(stage, first + step, k),
+                                                                        operands.b(stage, k), step > 0 || k > 0);
+        commit_products();
+        wait_for_products<1>();
+        if (step > 0) let_go(used);
+        used = place;
+        ring.advance(place);
+    }
+    wait_for_products<0>();
+    keep_in_place(sums);
+    let_go(used);
+}
+
+// Adds to the sums of this thread those of the terms in the next `steps` stages, in parts of so many terms.
 template <int terms, class Ring, class Steps, class Operands, int count>
 __device__ __forceinline__ void add_stages(const Ring& ring, Place& place, Steps steps, const Operands& operands,
                                            float (&total)[count]) {
     constexpr int steps_in_part = terms / stage_terms;
-    const auto let_go = [&ring](const Place& used) {
-        if (lane() == 0) ring.let_go(used);
-    };
     float part[count] = {};
     for (Steps done = 0; done < steps; done += steps_in_part) {
         const int n = steps - done < steps_in_part ? static_cast<int>(steps - done) : steps_in_part;
-        Place used = place;
-#pragma unroll 1
-        for (int step = 0; step < n; ++step) {
-            const Shared stage = ring.begin_using(place);
-            keep_in_place(part);
-            product_fence();  // after the wait, where ptxas would put one of its own
-#pragma unroll
-            for (int k = 0; k < stage_terms / product_depth; ++k)
-                multiply<Operands::a_along_rows, Operands::b_along_columns>(part, operands.a(stage, done + step, k),
-                                                                            operands.b(stage, k), step > 0 || k > 0);
-            commit_products();
-            wait_for_products<1>();
-            if (step > 0) let_go(used);
-            used = place;
-            ring.advance(place);
-        }
-        wait_for_products<0>();
-        keep_in_place(part);
-        let_go(used);
+        multiply_stages(ring, place, done, n, operands, part);
 #pragma unroll
         for (int i = 0; i < count; ++i) total[i] = total[i] + part[i];
     }

@@ -13,12 +13,18 @@ struct alignas(16) Words {
     std::uint32_t at[4];
 };
 
+// Nothing changes by adding it, not even a zero's sign.
+constexpr std::uint32_t nothing_twice = 0x80008000;  // −0, twice
+
+__device__ __forceinline__ Stretch<float, 2> numbers_of(std::uint32_t pair) {
+    return {{to_float(lower(pair)), to_float(upper(pair))}};
+}
 __device__ __forceinline__ Stretch<float, 8> numbers_of(const Words& words) {
     Stretch<float, 8> x;
 #pragma unroll
     for (int c = 0; c < 8; c += 2) {
-        x.at[c] = to_float(lower(words.at[c / 2]));
-        x.at[c + 1] = to_float(upper(words.at[c / 2]));
+        const Stretch<float, 2> two = numbers_of(words.at[c / 2]);
+        x.at[c] = two.at[0], x.at[c + 1] = two.at[1];
     }
     return x;
 }
