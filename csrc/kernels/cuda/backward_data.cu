@@ -93,12 +93,11 @@ struct BackwardData {
         }
     }
     struct OfRow {
-        std::uint32_t words[4];
+        std::uint32_t words[2];
     };
-    __device__ __forceinline__ OfRow of_row(hopper::Shared prepared, int row, int side) const {
-        OfRow bits;
-        hopper::load_words(hopper::place_of_bits(prepared, row) + static_cast<std::uint32_t>(side) * 16, bits.words);
-        return bits;
+    __device__ __forceinline__ OfRow of_row(hopper::Shared prepared, int row, int box) const {
+        const hopper::Shared at = hopper::place_of_bits(prepared, row) + static_cast<std::uint32_t>(box) * 8;
+        return {{hopper::load_word(at), hopper::load_word(at + 4)}};
     }
     struct OfColumns {};
     __device__ __forceinline__ OfColumns of_columns(hopper::Shared, int) const { return {}; }

@@ -79,7 +79,8 @@ struct Forward {
     }
     struct OfRow {};
     __device__ __forceinline__ OfRow of_row(hopper::Shared, int, int) const { return {}; }
-    __device__ __forceinline__ hopper::Pair of_columns(hopper::Shared prepared, int column) const {
+    using OfColumns = hopper::Pair;
+    __device__ __forceinline__ OfColumns of_columns(hopper::Shared prepared, int column) const {
         hopper::Pair bias;
         hopper::load(hopper::place_of_columns(prepared, column), bias.at[0], bias.at[1]);
         return bias;

@@ -122,47 +122,53 @@ __device__ __forceinline__ Shared place_of_bits(Shared prepared, int row) {
     return prepared + static_cast<std::uint32_t>(row) * (broad_columns / 8);
 }
 
-// One tile's results, in the place of its skip. `Epilogue` has what it reads of a row's 128 columns, `of_row`, and of
-// two columns, `of_columns`, as it prepared them, and `finish_pair`: of a chunk of eight of the 128, two from a column on. The largest magnitudes are kept as in
-// `finish_usual_tiles`.
+// One tile's results, in the place of its skip. `Epilogue` has what it reads of a row's 64 columns, `of_row`, and of two
+// columns, `of_columns`, as it prepared them, and `finish_pair`: of a chunk of eight of the 64, two from a column on. The
+// largest magnitudes are kept as in `finish_usual_tiles`. A box is read before any of it is written, as shared memory
+// answers late.
 template <class Epilogue>
 __device__ __forceinline__ void finish_broad_tile(const BroadShared& shared, const Epilogue& epilogue, bool has_skip,
                                                   const BroadTiles& tiles, const float (&sums)[128],
                                                   std::uint32_t& largest) {
-    constexpr int chunks = broad_columns / 2 / 8;  // of eight columns, in what `of_row` reads
+    constexpr int chunks = box_width / 8;
     const int row = first_row_of_warp() + lane() / 4, pair = 2 * (lane() % 4);
     const std::int64_t there = epilogue.args.columns - tiles.first_column();
     // Without their signs; of rows that are not there, nothing.
     std::uint32_t magnitude[2];
     for (int down = 0; down < 2; ++down)
         magnitude[down] = tiles.first_row() + row + 8 * down < epilogue.args.rows ? 0x7fff7fff : 0;
-    const Shared first = shared.room + static_cast<std::uint32_t>(half_of_group()) * half_bytes +
-                         static_cast<std::uint32_t>(row % group_rows) * box_row +
+    const Shared first = shared.box(half_of_group(), 0) + static_cast<std::uint32_t>(row % group_rows) * box_row +
                          static_cast<std::uint32_t>(pair) * sizeof(bfloat16);
     // As copies swizzle, 16 bytes change places within eight rows; eight rows on, the same ones.
     const std::uint32_t swizzle = static_cast<std::uint32_t>(row % 8) * 16;
 #pragma unroll
-    for (int side = 0; side < 2; ++side) {
-        const typename Epilogue::OfRow of_row[2] = {epilogue.of_row(shared.prepared, row, side),
-                                                    epilogue.of_row(shared.prepared, row + 8, side)};
+    for (int box = 0; box < broad_boxes; ++box) {
+        const auto place = [&](int c, int down) {
+            return first + (static_cast<std::uint32_t>(c) * 16 ^ swizzle) +
+                   static_cast<std::uint32_t>(box) * box_bytes + static_cast<std::uint32_t>(down * 8) * box_row;
+        };
+        typename Epilogue::OfRow of_row[2];
+        typename Epilogue::OfColumns of_columns[chunks];
+        std::uint32_t skip[chunks][2];
+#pragma unroll
+        for (int down = 0; down < 2; ++down) of_row[down] = epilogue.of_row(shared.prepared, row + 8 * down, box);
 #pragma unroll
         for (int c = 0; c < chunks; ++c) {
-            const int chunk = side * chunks + c;
-            const auto of_columns = epilogue.of_columns(shared.prepared, chunk * 8 + pair);
+            of_columns[c] = epilogue.of_columns(shared.prepared, box * box_width + c * 8 + pair);
+#pragma unroll
+            for (int down = 0; down < 2; ++down) skip[c][down] = has_skip ? load_word(place(c, down)) : nothing_twice;
+        }
+#pragma unroll
+        for (int c = 0; c < chunks; ++c)
 #pragma unroll
             for (int down = 0; down < 2; ++down) {
-                const Shared at = first + (static_cast<std::uint32_t>(chunk % 8) * 16 ^ swizzle) +
-                                  static_cast<std::uint32_t>(chunk / 8) * box_bytes +
-                                  static_cast<std::uint32_t>(down * 8) * box_row;
-                const std::uint32_t skip = has_skip ? load_word(at) : nothing_twice;
-                const int i = chunk * 4 + down * 2;
-                const Pair z = epilogue.finish_pair({{sums[i], sums[i + 1]}}, numbers_of(skip), of_columns,
+                const int i = (box * chunks + c) * 4 + down * 2;
+                const Pair z = epilogue.finish_pair({{sums[i], sums[i + 1]}}, numbers_of(skip[c][down]), of_columns[c],
                                                     of_row[down], c, pair);
                 const std::uint32_t result = pair_of(z.at[0], z.at[1]);
-                store_word(at, result);
-                if (chunk * 8 < there) largest = larger_of_each(largest, result & magnitude[down]);
+                store_word(place(c, down), result);
+                if (box * box_width + c * 8 < there) largest = larger_of_each(largest, result & magnitude[down]);
             }
-        }
     }
 }
 
