@@ -908,8 +908,22 @@ BUGS = (
     Bug(
         "Hopper's columns are summed beyond the batch's part",
         "csrc/kernels/cuda/hopper/column_summer.cuh",
-        "const std::int64_t end = parts.last_row(tiles.part());\n            float total[2]",
-        "const std::int64_t end = parts.rows;\n            float total[2]",
+        "const std::int64_t end = parts.last_row(part);",
+        "const std::int64_t end = parts.rows;",
+        "cpp:cuda_updates",
+    ),
+    Bug(
+        "Hopper's tiles down a weight all sum the first one's share of the columns",
+        "csrc/kernels/cuda/hopper/column_summer.cuh",
+        "parts.first_row(part, own)",
+        "parts.first_row(part)",
+        "cpp:cuda_hopper",
+    ),
+    Bug(
+        "a CUDA bias lacks all shares but the first",
+        "csrc/kernels/cuda/finish_gradient.cuh",
+        "parts.count * parts.bias_shares, lane",
+        "parts.count, lane",
         "cpp:cuda_updates",
     ),
     Bug(

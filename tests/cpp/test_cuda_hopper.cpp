@@ -142,25 +142,27 @@ void broad_tiles_have_the_simple_paths_bits() {
         std::int64_t rows, columns;
         std::vector<std::int64_t> terms;
         bool broad;
-    } cases[] = {{257, 512, {128}, true},  {300, 504, {72, 8}, true},    {641, 256, {64}, true},
-                 {640, 520, {200}, true},  {384, 512, {512, 448}, true}, {300, 512, {1024}, true},
-                 {300, 512, {1032}, false}, {257, 264, {128}, false},    {300, 512, {}, false}};
+    } cases[] = {{257, 512, {1024}, true},     {300, 504, {72, 8, 800}, true}, {641, 256, {850}, true},
+                 {640, 520, {1000}, true},     {384, 512, {512, 448}, true},   {300, 512, {1032}, false},
+                 {300, 512, {512}, false},     {257, 264, {1024}, false},      {300, 512, {}, false}};
     int turn = 0;
     for (const auto& one : cases)
         for (int twice = 0; twice < 2; ++twice)
             usual_epilogue_has_the_simple_paths_bits(turn++, one.rows, one.columns, one.terms, one.broad);
 }
 
-// The longer batch is divided: the emulated GPU has three multiprocessors.
 void both_paths_have_the_same_gradients(std::int64_t rows, std::int64_t inner, std::int64_t columns) {
-    const std::int64_t packed = packed_size(inner, columns, device_kernels<bfloat16>().panel);
-    DeviceMatrix<bfloat16> a(rows, inner, Fill::reals, to_boundaries(inner, 0)), delta(rows, columns, Fill::reals, 4);
+    const std::int64_t panel = device_kernels<bfloat16>().panel, packed = packed_size(inner, columns, panel);
+    DeviceMatrix<bfloat16> a(rows, inner, Fill::reals, to_boundaries(inner, 0)),
+        delta(rows, columns, Fill::reals, to_boundaries(columns, 4));
     DeviceMatrix<float> wide(1, packed, Fill::reals), simple(1, packed);
     DeviceMatrix<float> wide_bias(1, columns, Fill::reals), simple_bias(1, columns);
+    const std::vector<float> before = wide_bias.host;
     simple.host = wide.host, simple_bias.host = wide_bias.host;
     simple.upload(), simple_bias.upload();
     BackwardWeightsArgs<bfloat16> args;
-    args.rows = rows, args.inner = inner, args.columns = columns, args.first_panel = 1, args.last_panel = 4;
+    args.rows = rows, args.inner = inner, args.columns = columns, args.first_panel = 1;
+    args.last_panel = std::min<std::int64_t>(4, panel_count(columns, panel));
     args.a = a.view(), args.delta = delta.view(), args.gradient = wide.data(), args.accumulate = true;
     args.has_bias = true, args.bias_gradient = wide_bias.data();
     device_kernels<bfloat16>().backward_weights(args);
@@ -171,8 +173,18 @@ void both_paths_have_the_same_gradients(std::int64_t rows, std::int64_t inner, s
     CHECK(!ran_on_hopper(), "another path");
     choose("hopper");
     wide.download(), simple.download(), wide_bias.download(), simple_bias.download();
-    CHECK(wide.same_bits(simple), "%d rows: the paths add in different orders, or touch other panels", int(rows));
-    CHECK(wide_bias.same_bits(simple_bias), "%d rows: the paths sum columns in different orders", int(rows));
+    CHECK(wide.same_bits(simple), "%d x %d: the paths add in different orders, or touch other panels", int(rows),
+          int(inner));
+    CHECK(wide_bias.same_bits(simple_bias), "%d x %d: the paths sum columns in different orders", int(rows),
+          int(inner));
+    for (std::int64_t j = 0; j < columns; ++j) {
+        double exact = before[static_cast<std::size_t>(j)], size = std::fabs(exact);
+        const bool is_asked_for = j >= panel && j < args.last_panel * panel;
+        for (std::int64_t r = 0; is_asked_for && r < rows; ++r)
+            exact += delta.at(r, j), size += std::fabs(delta.at(r, j));
+        CHECK(std::fabs(wide_bias.at(0, j) - exact) <= (is_asked_for ? 64 * 0x1p-24 * size : 0),
+              "%d x %d: bias gradient at %d is %g, not %g", int(rows), int(inner), int(j), wide_bias.at(0, j), exact);
+    }
 }
 
 void rows_alone() {
@@ -256,8 +268,12 @@ int main() {
     both_paths_agree();
     usual_epilogues_have_the_simple_paths_bits();
     broad_tiles_have_the_simple_paths_bits();
+    // Biases in one share, in one for each tile down W, and in fewer than those.
     for (std::int64_t rows : {1, 63, 100, 390, 1931}) both_paths_have_the_same_gradients(rows, 150, 260);
-    both_paths_have_the_same_gradients(1931, 40, 196);
+    for (std::int64_t rows : {129, 390, 1000}) both_paths_have_the_same_gradients(rows, 520, 130);
+    // Divided, as the emulated GPU has three multiprocessors: each part in one share, and in two.
+    both_paths_have_the_same_gradients(1931, 40, 130);
+    both_paths_have_the_same_gradients(4300, 150, 190);
     rows_alone();
     others_are_left_to_the_simple_path();
     return summary("cuda_hopper");

@@ -3,8 +3,8 @@
 // tiles of all of them are there at once, so that the batch need not be divided, or in fewer parts.
 //
 // Invariant: sums are cut as everywhere (product.cuh), whose parts are added in order of the rows, and those of the
-// bias into stretches of `gradient_stretch`; a gradient that is accumulated is where that order begins, or, where the
-// batch is divided, what its parts are added to.
+// bias into stretches of `gradient_stretch`, of which each part's shares are summed apart; a gradient that is
+// accumulated is where that order begins, or, where the batch is divided, what its parts are added to.
 #include <algorithm>
 
 #include "kernels/cuda/column_sums.cuh"
@@ -80,18 +80,18 @@ __global__ void __launch_bounds__(column_block* column_lanes)
                 const __grid_constant__ GradientParts<Compute<T>> parts) {
     __shared__ ColumnMemory<Compute<T>> memory;
     if (!args.gradient && !permits(args.permission)) return;
-    const int part = static_cast<int>(blockIdx.y);
+    const int part = static_cast<int>(blockIdx.z), share = static_cast<int>(blockIdx.y);
     const std::int64_t panel = args.first_panel + blockIdx.x, j = panel * column_block + column_of_thread();
     const bool exists = j < args.columns;
     const std::int64_t end = parts.last_row(part);
     Compute<T> total = 0;
-    for (std::int64_t first = parts.first_row(part); first < end; first += gradient_stretch) {
+    for (std::int64_t first = parts.first_row(part, share); first < end; first += parts.share_step()) {
         const std::int64_t rows = end - first < gradient_stretch ? end - first : gradient_stretch;
         total = total + sum_rows(rows, memory, [&](std::int64_t i) {
                     return exists ? read(args.delta, first + i, j) : Compute<T>(0);
                 });
     }
-    if (leads_column()) *parts.bias_at(part, panel, column_of_thread()) = total;
+    if (leads_column()) *parts.bias_at(part, share, panel, column_of_thread()) = total;
 }
 
 template <class T>
@@ -101,7 +101,9 @@ void launch_simple(const BackwardWeightsArgs<T>& args, const GradientParts<Compu
     const unsigned count = static_cast<unsigned>(parts.count);
     if (tiles.y == 0) return;
     if (tiles.x > 0) launch<weights_kernel<T>>(dim3(tiles.x, tiles.y, count), tile_threads, args, parts);
-    if (args.has_bias) launch<bias_kernel<T>>(dim3(tiles.y, count), column_block * column_lanes, args, parts);
+    if (args.has_bias)
+        launch<bias_kernel<T>>(dim3(tiles.y, static_cast<unsigned>(parts.bias_shares), count),
+                               column_block * column_lanes, args, parts);
 }
 
 }  // namespace

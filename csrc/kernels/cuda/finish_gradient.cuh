@@ -1,9 +1,9 @@
 // The end of gradients that were taken in parts: their sums, and what becomes of them: they are kept, or the optimizer
 // runs on them.
 //
-// Invariant: parts are added in order: lanes of threads have neighbouring parts each, and then the lanes' sums are. A
-// block owns eight rows of W in one panel, which are whole rows of 16 bytes of the transpose: no block writes what
-// another does.
+// Invariant: parts, and of a bias the shares of each, are added in order: lanes of threads have neighbouring parts
+// each, and then the lanes' sums are. A block owns eight rows of W in one panel, which are whole rows of 16 bytes of
+// the transpose: no block writes what another does.
 #pragma once
 
 #include <algorithm>
@@ -103,8 +103,8 @@ __device__ __forceinline__ void finish_bias(const BackwardWeightsArgs<T>& args, 
     const int column = static_cast<int>(threadIdx.x) % panel_width, lane = static_cast<int>(threadIdx.x) / panel_width,
               lanes = static_cast<int>(blockDim.x) / panel_width;
     const std::int64_t panel = args.first_panel + blockIdx.y, j = panel * panel_width + column;
-    C total = add_parts<1>(parts.bias_at(0, panel, column), parts.panels * panel_width, parts.count, lane, lanes,
-                           memory, column)
+    C total = add_parts<1>(parts.bias_at(0, 0, panel, column), parts.panels * panel_width,
+                           parts.count * parts.bias_shares, lane, lanes, memory, column)
                   .at[0];
     if (lane > 0 || j >= args.columns) return;
     if (args.gradient) {

@@ -1,4 +1,6 @@
 // residual_forward: sums, then bias, skips, a branch and the activation.
+#include <limits>
+
 #include "kernels/cuda/apply_norm.cuh"
 #include "kernels/cuda/hopper/sum.cuh"
 #include "math/activation.h"
@@ -56,7 +58,10 @@ struct Forward {
                                                               const Stretch<float, n>& skip) const {
         each(z, Plus(), bias);
         each(z, Plus(), skip);
-        each(z, [relu = is_relu()](float x) { return relu ? Relu::forward(x) : x; });
+        // ReLU, or what changes nothing.
+        each(z, [least = is_relu() ? 0.0f : -std::numeric_limits<float>::infinity()](float x) {
+            return larger(x, least);
+        });
         return z;
     }
     __device__ __forceinline__ Stretch<float, hopper::Strip::width> finish_usual(Stretch<float, hopper::Strip::width> z,

@@ -1,4 +1,4 @@
-// Pairs of bfloat16 as words, and words on their way to memory, by an instruction each. The emulation has the same
+// Pairs of bfloat16 as words, words on their way to memory, and floats, by an instruction each. The emulation has the same
 // functions (tests/cuda_emulation).
 #pragma once
 
@@ -16,6 +16,12 @@ __device__ __forceinline__ std::uint32_t pair_of(float x, float y) {
     std::uint32_t pair;
     asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(y), "f"(x));
     return pair;
+}
+// The larger one; of both zeros +0; NaN where one is.
+__device__ __forceinline__ float larger(float x, float y) {
+    float most;
+    asm("max.NaN.f32 %0, %1, %2;" : "=f"(most) : "f"(x), "f"(y));
+    return most;
 }
 // To global memory, in one access: of what a structure has, the compiler makes four where it sees fit.
 __device__ __forceinline__ void write_words(void* to, const std::uint32_t (&x)[4]) {

@@ -132,7 +132,7 @@ __device__ __forceinline__ void finish_broad_tile(const BroadShared& shared, con
                                                   std::uint32_t& largest) {
     constexpr int chunks = box_width / 8;
     const int row = first_row_of_warp() + lane() / 4, pair = 2 * (lane() % 4);
-    const std::int64_t there = epilogue.args.columns - tiles.first_column();
+    const int there = static_cast<int>(epilogue.args.columns - tiles.first_column());
     // Without their signs; of rows that are not there, nothing.
     std::uint32_t magnitude[2];
     for (int down = 0; down < 2; ++down)
@@ -224,26 +224,29 @@ __global__ void __launch_bounds__(block_threads, 1)
 #endif
 }
 
-// Whether blocks are through sooner. A broad tile takes less time than two others do, and of as few rows and columns as
-// a round of blocks has, there may be room for the others alone.
-inline bool is_sooner_broad(std::int64_t rows, std::int64_t columns) {
-    constexpr double of_two_tiles = 1.6;
+// Whether blocks are through sooner than by tiles of 128 columns, for sums of so many stages' terms: by nanoseconds of an
+// H200, whose ratios are what counts. A stage of twice the columns takes less than twice the time, but epilogues are
+// waited for, and a kernel's end is later.
+inline bool is_sooner_broad(std::int64_t rows, std::int64_t columns, std::int64_t steps) {
+    constexpr double step = 452, broad_step = 733, broad_epilogue = 600, broad_end = 3000;
     const std::int64_t at_a_time = processor_count();
     const auto rounds = [at_a_time](std::int64_t tiles) {
         return static_cast<double>((tiles + at_a_time - 1) / at_a_time);
     };
-    return of_two_tiles * rounds(BroadTiles::count(rows, columns)) < rounds(Tiles<tile_columns>::count(rows, columns));
+    const auto terms = static_cast<double>(steps);
+    return rounds(BroadTiles::count(rows, columns)) * (terms * broad_step + broad_epilogue) + broad_end <
+           rounds(Tiles<tile_columns>::count(rows, columns)) * terms * step;
 }
 
 // Of what is usual. False where it is not for such tiles; then nothing was launched.
 template <class Epilogue>
 bool launch_broad_sum(const Epilogue& epilogue) {
     const auto& args = epilogue.args;
-    if (args.n_sources > usual_terms || !is_sooner_broad(args.rows, args.columns)) return false;
+    if (args.n_sources > usual_terms) return false;
+    const std::int64_t steps = stages_of_sources(args);
+    if (steps * stage_terms > terms_in_part || !is_sooner_broad(args.rows, args.columns, steps)) return false;
     BroadMaps maps;
     if (!maps.encode_all(args)) return false;
-    const std::int64_t terms = maps.sources.all_steps * stage_terms;
-    if (terms == 0 || terms > terms_in_part) return false;
     launch_ahead<broad_sum_kernel<Epilogue>>(broad_shared_bytes,
                                              blocks_for_tiles(BroadTiles::count(args.rows, args.columns)),
                                              block_threads, epilogue, maps);

@@ -14,7 +14,8 @@ namespace hopper {
 constexpr int summing_warps = tile_columns / box_width;
 
 // Sums of a tile's columns, by a warp for each box of δ: a lane has two neighbours, and adds rows in the order in which
-// fold_rows has it. Of the tiles of the first rows of W alone; the others' stages pass by.
+// fold_rows has it. All tiles down W have the same columns: each has a share of their stretches, and what is another's
+// passes by.
 class ColumnSummer {
 public:
     __device__ __forceinline__ ColumnSummer(const TileRing& ring, int box) : ring_(ring), box_(box) {}
@@ -24,14 +25,22 @@ public:
         for (; tiles.exists(); tiles.advance()) {
             const GradientParts<float>& parts = tiles.parts();
             const std::int64_t panel = parts.first_panel + tiles.first_column() / panel_width + box_;
-            const bool is_mine =
-                tiles.call().has_bias && tiles.first_row() == 0 && panel < parts.first_panel + parts.panels;
-            const std::int64_t end = parts.last_row(tiles.part());
+            const int part = tiles.part(), own = tiles.first_row() / tile_rows;
+            const bool has_share =
+                tiles.call().has_bias && own < parts.bias_shares && panel < parts.first_panel + parts.panels;
+            const std::int64_t end = parts.last_row(part);
+            std::int64_t next = has_share ? parts.first_row(part, own) : end;
             float total[2] = {};
-            for (std::int64_t first = parts.first_row(tiles.part()); first < end; first += gradient_stretch)
-                add_stretch(end - first < gradient_stretch ? static_cast<int>(end - first) : int{gradient_stretch},
-                            is_mine, total);
-            if (is_mine) write(Stretch<float, 2>{{total[0], total[1]}}, parts.bias_at(tiles.part(), panel, 2 * lane()));
+            for (std::int64_t first = parts.first_row(part); first < end; first += gradient_stretch) {
+                const int rows = end - first < gradient_stretch ? static_cast<int>(end - first) : int{gradient_stretch};
+                if (first < next) {
+                    pass_by(rows);
+                } else {
+                    add_stretch(rows, total);
+                    next += parts.share_step();
+                }
+            }
+            if (has_share) write(Stretch<float, 2>{{total[0], total[1]}}, parts.bias_at(part, own, panel, 2 * lane()));
         }
     }
 
@@ -50,34 +59,36 @@ private:
             for (int r = 0; r < together; ++r) words.at[l][r] = load_word(place_of_pair(box, l * share + row + r));
     }
 
-    __device__ __forceinline__ void add_stretch(int rows, bool is_mine, float (&total)[2]) {
+    __device__ __forceinline__ void pass_by(int rows) {
+#pragma unroll 1
+        for (int begin = 0; begin < rows; begin += stage_terms) begin_box(), end_box();
+    }
+    __device__ __forceinline__ void add_stretch(int rows, float (&total)[2]) {
         float all[2] = {};
         if (rows == gradient_stretch)
-            add_whole(is_mine, all);
+            add_whole(all);
         else
-            add_rest(rows, is_mine, all);
+            add_rest(rows, all);
         for (int c = 0; c < 2; ++c) total[c] = total[c] + all[c];
     }
     // Two lanes of fold_rows lie in a stage, and are added side by side: the warp's time is that of its instructions,
     // and it must not be longer than the products'. So words are asked for while those before them are added: shared
     // memory, which products read meanwhile, answers late.
-    __device__ __forceinline__ void add_whole(bool is_mine, float (&all)[2]) {
+    __device__ __forceinline__ void add_whole(float (&all)[2]) {
 #pragma unroll 1
         for (int begin = 0; begin < gradient_stretch; begin += stage_terms) {
             const Shared box = begin_box();
             float sum[lanes][2] = {};
-            if (is_mine) {
-                Batch words[2];
-                load_batch(box, 0, words[0]);
+            Batch words[2];
+            load_batch(box, 0, words[0]);
 #pragma unroll
-                for (int row = 0; row < share; row += together) {
-                    const int now = row / together % 2;
-                    if (row + together < share) load_batch(box, row + together, words[1 - now]);
+            for (int row = 0; row < share; row += together) {
+                const int now = row / together % 2;
+                if (row + together < share) load_batch(box, row + together, words[1 - now]);
 #pragma unroll
-                    for (int r = 0; r < together; ++r)
+                for (int r = 0; r < together; ++r)
 #pragma unroll
-                        for (int l = 0; l < lanes; ++l) add_pair(words[now].at[l][r], sum[l]);
-                }
+                    for (int l = 0; l < lanes; ++l) add_pair(words[now].at[l][r], sum[l]);
             }
             end_box();
 #pragma unroll
@@ -86,7 +97,7 @@ private:
         }
     }
     // The batch's last rows, fewer than a stretch.
-    __device__ __forceinline__ void add_rest(int rows, bool is_mine, float (&all)[2]) {
+    __device__ __forceinline__ void add_rest(int rows, float (&all)[2]) {
         const int of_lane = (rows + column_lanes - 1) / column_lanes;
         float sum[2] = {};
         int left = of_lane;
@@ -94,7 +105,7 @@ private:
         for (int begin = 0; begin < rows; begin += stage_terms) {
             const Shared box = begin_box();
 #pragma unroll 1
-            for (int row = 0; is_mine && row < stage_terms && begin + row < rows; ++row) {
+            for (int row = 0; row < stage_terms && begin + row < rows; ++row) {
                 add_pair(load_word(place_of_pair(box, row)), sum);
                 if (--left > 0) continue;
                 for (int c = 0; c < 2; ++c) all[c] = all[c] + sum[c], sum[c] = 0;

@@ -12,6 +12,14 @@ namespace resnetcore {
 namespace cuda {
 namespace hopper {
 
+constexpr std::int64_t stages_of_terms(std::int64_t terms) { return (terms + stage_terms - 1) / stage_terms; }
+template <class Args>
+std::int64_t stages_of_sources(const Args& args) {
+    std::int64_t steps = 0;
+    for (int s = 0; s < args.n_sources; ++s) steps += stages_of_terms(args.sources[s].inner);
+    return steps;
+}
+
 // Sources that have terms, as copies find them.
 template <int most>
 struct Maps {
@@ -31,7 +39,7 @@ struct Maps {
                 !encode_panels(panels[count], source.panels, source.inner, args.columns, stage_terms,
                                width / panel_width))
                 return false;
-            steps[count] = static_cast<std::int32_t>((source.inner + stage_terms - 1) / stage_terms);
+            steps[count] = static_cast<std::int32_t>(stages_of_terms(source.inner));
             all_steps += steps[count++];
         }
         return true;

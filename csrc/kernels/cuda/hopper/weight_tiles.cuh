@@ -12,6 +12,8 @@ namespace resnetcore {
 namespace cuda {
 namespace hopper {
 
+static_assert(tile_rows == weight_tile_side && tile_columns == weight_tile_side, "a tile is what parts count");
+
 template <class T>
 class WeightTiles {
 public:
@@ -20,8 +22,8 @@ public:
         : group_(group), members_(members), at_(static_cast<int>(blockIdx.x)) {
         find();
     }
-    static RC_HD int count(const BackwardWeightsArgs<T>& call, const GradientParts<Compute<T>>& parts) {
-        return parts.count * tiles_down(call) * tiles_across(parts);
+    static RC_HD int count(const GradientParts<Compute<T>>& parts) {
+        return parts.count * parts.tiles_down() * parts.tiles_across();
     }
 
     __device__ __forceinline__ bool exists() const { return member_ < members_; }
@@ -38,20 +40,14 @@ public:
     __device__ __forceinline__ int part() const { return part_; }
 
 private:
-    static RC_HD int tiles_down(const BackwardWeightsArgs<T>& call) {
-        return static_cast<int>((call.inner + tile_rows - 1) / tile_rows);
-    }
-    static RC_HD int tiles_across(const GradientParts<Compute<T>>& parts) {
-        return static_cast<int>((parts.panels * panel_width + tile_columns - 1) / tile_columns);
-    }
     __device__ __forceinline__ void find() {
         for (; member_ < members_; ++member_) {
-            const int all = count(call(), parts());
+            const int all = count(parts());
             if (at_ < all) break;
             at_ -= all;
         }
         if (!exists()) return;
-        const int across = tiles_across(parts()), of_part = across * tiles_down(call()), tile = at_ % of_part;
+        const int across = parts().tiles_across(), of_part = across * parts().tiles_down(), tile = at_ % of_part;
         part_ = at_ / of_part;
         first_row_ = tile / across * tile_rows;
         first_column_ = tile % across * tile_columns;

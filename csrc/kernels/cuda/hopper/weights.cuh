@@ -261,7 +261,7 @@ int launch_weights(WeightGroup<T>& group) {
             if (!takes(group.calls[m], maps.of[members])) continue;
             std::swap(group.calls[m], group.calls[members]);
             std::swap(group.parts[m], group.parts[members]);
-            tiles += WeightTiles<T>::count(group.calls[members], group.parts[members]);
+            tiles += WeightTiles<T>::count(group.parts[members]);
             has_bias |= group.calls[members].has_bias;
             ++members;
         }
