@@ -649,8 +649,8 @@ BUGS = (
     Bug(
         "a CUDA weight gradient is cut into longer stretches",
         "csrc/kernels/cuda/backward_weights.cu",
-        "add_steps<T, false, Multiply<T>::longest_sum>",
-        "add_steps<T, false, 8 * Multiply<T>::longest_sum>",
+        "add_steps<T, false, Multiply<T>::longest_gradient>",
+        "add_steps<T, false, 8 * Multiply<T>::longest_gradient>",
         "cpp:cuda_updates",
     ),
     Bug(

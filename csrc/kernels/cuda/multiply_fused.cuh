@@ -12,7 +12,7 @@ class FusedMultiply {
 public:
     static constexpr int depth = 16;  // terms of each sum in a stage
     // Sums of more terms are cut and the parts added, so that rounding errors do not grow with the length.
-    static constexpr int longest_sum = 512;
+    static constexpr int longest_sum = 512, longest_gradient = longest_sum;
     // Four more than the rows keep the threads that write a column apart, and rows on boundaries of 16 bytes.
     struct Stage {
         T a[depth][tile_size + 4];

@@ -46,7 +46,8 @@ public:
     // Short: the units do not round what they add, but cut it off, and always towards zero (Fasi, Higham, Mikaitis &
     // Pranesh 2021, "Numerical behavior of NVIDIA tensor cores"): after 1024 terms, 64 times, up to 2⁻¹⁷ of the sum,
     // which is nothing beside the 2⁻⁹ of a bfloat16, and too much for the 2⁻¹⁷ of two halves.
-    static constexpr int longest_sum = parts == 1 ? 1024 : 128;
+    // A gradient of weights is not rounded to what it is a sum of, and is cut sooner.
+    static constexpr int longest_sum = parts == 1 ? 1024 : 128, longest_gradient = parts == 1 ? 512 : 128;
     // Rows are so much longer than what they hold that the words of a warp's fragment lie in 32 banks.
     struct Stage {
         std::uint32_t a[parts][tile_size][depth / 2 + 4];

@@ -27,7 +27,8 @@ constexpr int registers_of_groups(int groups) { return groups * (65536 / (groups
 // one before is let go of, three are on their way: about as long as the way is.
 constexpr int stage_terms = 64, stages = 5;
 // In which sums are cut: as long as on the simple path.
-constexpr int terms_in_part = MatrixUnit<bfloat16>::longest_sum;
+constexpr int terms_in_part = MatrixUnit<bfloat16>::longest_sum,
+              terms_in_gradient = MatrixUnit<bfloat16>::longest_gradient;
 constexpr std::uint32_t box_bytes = 64 * box_row;
 constexpr std::uint32_t stage_bytes = 4 * box_bytes;
 using TileRing = Ring<stage_bytes>;

@@ -187,7 +187,7 @@ __device__ __forceinline__ void finish_tiles(const TileShared& shared, WeightTil
         const std::int64_t rows = parts.last_row(tiles.part()) - parts.first_row(tiles.part());
         float total[64] = {};
         if (args.gradient && args.accumulate && !parts.is_divided()) take_gradient(tile, total);
-        add_stages<terms_in_part>(shared.ring(), place, (rows + stage_terms - 1) / stage_terms, operands, total);
+        add_stages<terms_in_gradient>(shared.ring(), place, (rows + stage_terms - 1) / stage_terms, operands, total);
         if (parts.is_divided()) {
             keep_part(tile, parts, tiles.part(), total);
             continue;
