@@ -29,6 +29,11 @@ __device__ __forceinline__ void begin_ahead() {
 #endif
 }
 
+// A kernel of few blocks, where the device does it: of two that take every multiprocessor, one is in the other's way.
+inline bool goes_ahead(dim3 grid) {
+    return launches_ahead() && 2 * std::int64_t{grid.x} * grid.y * grid.z <= processor_count();
+}
+
 template <auto kernel>
 struct Launch;
 template <class... Parameters, void (*kernel)(Parameters...)>
@@ -67,10 +72,10 @@ template <auto kernel, class... Arguments>
 void launch_with(std::size_t shared_bytes, dim3 grid, int threads, const Arguments&... arguments) {
     Launch<kernel>::run(false, grid, threads, shared_bytes, arguments...);
 }
-// Of kernels that call `begin_ahead`, where the device does it.
+// Of kernels that call `begin_ahead`.
 template <auto kernel, class... Arguments>
 void launch_ahead(std::size_t shared_bytes, dim3 grid, int threads, const Arguments&... arguments) {
-    Launch<kernel>::run(launches_ahead(), grid, threads, shared_bytes, arguments...);
+    Launch<kernel>::run(goes_ahead(grid), grid, threads, shared_bytes, arguments...);
 }
 
 }  // namespace cuda

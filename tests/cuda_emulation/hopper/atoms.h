@@ -15,7 +15,6 @@
 #include "products.h"
 #include "registers.h"
 #include "shared_memory.h"
-#include "tensor_map.h"
 
 namespace resnetcore {
 namespace cuda {
@@ -106,7 +105,6 @@ inline void arrive(Shared barrier) { emulated::barrier_arrive(barrier, 0); }
 inline void arrive_expecting(Shared barrier, std::uint32_t bytes) { emulated::barrier_arrive(barrier, bytes); }
 inline void wait(Shared barrier, std::uint32_t parity) { emulated::barrier_wait(barrier, parity); }
 
-inline void fetch_map(const CUtensorMap& map) { (void)emulated::tensor_map(map); }
 inline void copy_box(Shared to, const CUtensorMap& map, std::int32_t x, std::int32_t y, Shared barrier) {
     const std::int32_t at[] = {x, y};
     emulated::copy_box(to, &map, at, 2, barrier);

@@ -136,10 +136,6 @@ __device__ __forceinline__ void wait(Shared barrier, std::uint32_t parity) {
     } while (complete == 0);
 }
 
-// A map that copies will ask for soon.
-__device__ __forceinline__ void fetch_map(const CUtensorMap& map) {
-    asm volatile("prefetch.tensormap [%0];" ::"l"(&map) : "memory");
-}
 // A box of a tensor in global memory, whose map is a parameter of the kernel, to shared memory: on a boundary of 1024
 // bytes where it is swizzled. What lies outside of the tensor is zeros. Bytes are counted by the barrier.
 __device__ __forceinline__ void copy_box(Shared to, const CUtensorMap& map, std::int32_t x, std::int32_t y,

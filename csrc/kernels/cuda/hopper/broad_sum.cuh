@@ -79,11 +79,6 @@ struct BroadMaps {
                (!has_skip || encode(skip, args.identity[0], args.rows, args.columns, group_rows)) &&
                encode(results, args.out, args.rows, args.columns, group_rows);
     }
-    __device__ __forceinline__ void fetch() const {
-        sources.fetch();
-        if (has_skip) fetch_map(skip);
-        fetch_map(results);
-    }
 };
 
 // Skips on their way here, and results on theirs, which leave the room empty for the next tile's skip.
@@ -213,7 +208,6 @@ __global__ void __launch_bounds__(block_threads, 1)
 #if defined(RC_HOPPER)
     const BroadShared shared;
     if (threadIdx.x == 0) shared.make_barriers();
-    if (threadIdx.x == 32) maps.fetch();
     begin_ahead();
     __syncthreads();
     const BroadTiles tiles(epilogue.args.rows, epilogue.args.columns);

@@ -44,9 +44,6 @@ struct Maps {
         }
         return true;
     }
-    __device__ __forceinline__ void fetch() const {
-        for (int s = 0; s < count; ++s) fetch_map(rows[s]), fetch_map(panels[s]);
-    }
 };
 
 // Of a stage: 128 rows of 64 terms, then panels of 64 terms.

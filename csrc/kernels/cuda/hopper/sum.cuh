@@ -102,9 +102,6 @@ __device__ __forceinline__ void finish_elements(Shared left, const Epilogue& epi
     }
 }
 
-// Of fewer columns, as a classifier's, stretches would leave most lanes without work.
-constexpr int few_columns = 16;
-
 // `whole`: everything that the epilogue touches lies on boundaries of 16 bytes, and so do stretches of 8 columns. Sums
 // go back to shared memory between the epilogue's parts, so that what is kept of an array is out of the next one's way.
 template <int most, class Epilogue>
@@ -157,7 +154,6 @@ __global__ void __launch_bounds__(sum_threads, 1)
         shared.ring().make(using_groups * warps_of_group);
         for (int half = 0; half < using_groups; ++half) shared.handover(half).make(warps_of_group, warps_of_group);
     }
-    if (threadIdx.x == 32) maps.fetch();
     begin_ahead();
     __syncthreads();
     const SumTiles tiles(epilogue.args.rows, epilogue.args.columns);
@@ -182,9 +178,8 @@ bool launch_wide_sum(const Epilogue& epilogue) {
     static_assert(sizeof(Terms<bfloat16, most>) + sizeof(Maps<most>) + sizeof(Epilogue) <= 32764,
                   "what a kernel's parameters may take");
     const auto& args = epilogue.args;
-    const bool on_boundaries = epilogue.is_on_boundaries();
-    const bool usual = on_boundaries && args.columns % Strip::width == 0 && args.n_identity <= 1 && epilogue.is_usual();
-    const bool whole = on_boundaries && args.columns > few_columns;
+    const bool whole = epilogue.is_on_boundaries();
+    const bool usual = whole && args.columns % Strip::width == 0 && args.n_identity <= 1 && epilogue.is_usual();
     if (usual && launch_broad_sum(epilogue)) return true;
     Maps<most> maps;
     if (!maps.encode_sources(args, tile_columns)) return false;
