@@ -47,7 +47,7 @@ for path in simple hopper; do
     done
 done
 # That Hopper's own kernels run: a product that is not for them goes the simple way without a word.
-pieces+=("default-kernels|60|$python -m benchmarks.kernels --shapes 3 5 --steps 3 | tee $work/kernels.txt && grep -q chain_kernel $work/kernels.txt && grep -q wide_sum_kernel $work/kernels.txt && grep -q wide_weights_kernel $work/kernels.txt")
+pieces+=("default-kernels|60|$python -m benchmarks.kernels --shapes 3 5 --steps 3 | tee $work/kernels.txt && grep -q chain_kernel $work/kernels.txt && grep -q wide_sum_kernel $work/kernels.txt && grep -q broad_sum_kernel $work/kernels.txt && grep -q wide_weights_kernel $work/kernels.txt")
 for check in memcheck racecheck initcheck synccheck; do
     for dtype in float32 bfloat16 float64; do
         pieces+=("$check-$dtype|590|compute-sanitizer --tool $check --target-processes all --error-exitcode 9 $python -m benchmarks.small_shapes cuda $dtype brief")

@@ -32,12 +32,18 @@ INSTRUCTIONS = {"8bfloat16": "HMMA.16816.F32.BF16", "10bfloat16x2": "HMMA.16816.
 # A stage is 32 terms of a warp's 16 × 32 sums, an instruction 16 of 16 × 8; two halves are three products.
 MATRIX_INSTRUCTIONS = {"8bfloat16": 8, "10bfloat16x2": 24, "If": 0, "Id": 0}
 # Kernels of Hopper's path, and how often their PTX for sm_90a has a product, and a copy of a box: those of one stage.
-HOPPER = {"wide_sum_kernel": (4, 2), "wide_weights_kernel": (4, 4), "chain_kernel": (4, 1)}
+# Of broad tiles also those of a tile's skip and of its results, eight each.
+HOPPER = {"wide_sum_kernel": (4, 2), "broad_sum_kernel": (4, 18), "wide_weights_kernel": (4, 4), "chain_kernel": (4, 1)}
 # What their launch bounds leave a thread before its warpgroup gives registers back or takes more, and how many kinds of
 # warpgroups do so.
-HOPPER_REGISTERS = {"wide_sum_kernel": (96, 3), "wide_weights_kernel": (168, 2), "chain_kernel": (96, 2)}
-# A chain's is of half the columns: its sums leave registers for four warpgroups.
-HOPPER_PRODUCT = r"HGMMA\.64x(128|64)x16\.F32\.BF16"
+HOPPER_REGISTERS = {
+    "wide_sum_kernel": (96, 3),
+    "broad_sum_kernel": (168, 2),
+    "wide_weights_kernel": (168, 2),
+    "chain_kernel": (96, 2),
+}
+# A chain's is of half the columns: its sums leave registers for four warpgroups. A broad tile's is of twice as many.
+HOPPER_PRODUCT = r"HGMMA\.64x(256|128|64)x16\.F32\.BF16"
 # ptxas remarks on wgmma that it serialises or waits for early, and on setmaxnreg that it ignores: C7508, C7510, C7517, …
 REMARK = r"\(C75\d\d\).*"
 

@@ -79,8 +79,8 @@ void both_paths_agree() {
     CHECK(wide.same_bits(simple), "the paths add in different orders");
 }
 
-// What nearly every layer has is finished in ways of its own. Zeros of both signs, infinities and NaN are among all that
-// it reads.
+// What nearly every layer has is finished in ways of its own. Zeros of both signs, infinities and NaN are among all
+// that it reads.
 void usual_epilogue_has_the_simple_paths_bits(int turn, std::int64_t rows, std::int64_t columns,
                                               const std::vector<std::int64_t>& terms, std::optional<bool> broad) {
     const double odd[] = {-0.0, 0.0, INFINITY, -INFINITY, NAN, 1e-39};
@@ -142,9 +142,9 @@ void broad_tiles_have_the_simple_paths_bits() {
         std::int64_t rows, columns;
         std::vector<std::int64_t> terms;
         bool broad;
-    } cases[] = {{257, 512, {1024}, true},     {300, 504, {72, 8, 800}, true}, {641, 256, {850}, true},
-                 {640, 520, {1000}, true},     {384, 512, {512, 448}, true},   {300, 512, {1032}, false},
-                 {300, 512, {512}, false},     {257, 264, {1024}, false},      {300, 512, {}, false}};
+    } cases[] = {{257, 512, {1024}, true}, {300, 504, {72, 8, 800}, true}, {641, 256, {850}, true},
+                 {640, 520, {1000}, true}, {384, 512, {512, 448}, true},   {300, 512, {1032}, false},
+                 {300, 512, {512}, false}, {257, 264, {1024}, false},      {300, 512, {}, false}};
     int turn = 0;
     for (const auto& one : cases)
         usual_epilogue_has_the_simple_paths_bits(turn++, one.rows, one.columns, one.terms, one.broad);

@@ -20,7 +20,6 @@ struct BackwardData {
     RC_HD bool is_relu() const { return hopper::is_activation<Relu>(args.activation); }
 
     // Of what was saved, a bit for each number: whether its slope is 1, and not 0.
-    static constexpr std::uint32_t ones = 0x3f803f80;  // 1, twice: whose slope is 1
     __device__ __forceinline__ void add_passes(const hopper::Words& saved, int place, std::uint32_t& bits) const {
         const Stretch<float, 8> numbers = numbers_of(saved);
 #pragma unroll
@@ -51,7 +50,7 @@ struct BackwardData {
         using hopper::Strip;
         Ahead x = {};
         hopper::Words saved[Strip::count];
-        strip.read(is_relu() ? args.saved : Rows<T>(), ones, saved);
+        strip.read(is_relu() ? args.saved : Rows<T>(), hopper::ones, saved);
 #pragma unroll
         for (int v = 0; v < Strip::count; ++v) add_passes(saved[v], Ahead::place(v), x.passes_of(v));
         strip.read(terms.n_identity > 0 ? terms.identity[0] : Rows<T>(), hopper::nothing_twice, x.skip);
@@ -62,8 +61,8 @@ struct BackwardData {
         return finish_usual(g, numbers_of(ahead.skip[v]), ahead.passes_of(v));
     }
 
-    // The same of a broad tile, two columns at a time: its warpgroup prepares the bits, a byte for eight columns, a row's
-    // side by side. A warp has whole rows, some of them at a time.
+    // The same of a broad tile, two columns at a time. The bits are prepared, a byte for eight columns, a row's side by
+    // side; a warp has whole rows, some of them at a time.
     template <class Begin>
     __device__ __forceinline__ void prepare(hopper::Shared to, std::int64_t first_row, std::int64_t first_column,
                                             Begin begin) const {

@@ -54,8 +54,8 @@ __global__ void __launch_bounds__(tile_threads)
             const Position p = Multiply<T>::position(i);
             if (tile.has_row(p.row)) total[i] = args.gradient[tile.at(p.row, p.column)];
         }
-    add_steps<T, false, Multiply<T>::longest_gradient>(RowSteps<T>(args, tile, parts.first_row(part), parts.last_row(part)),
-                                                  memory, total);
+    add_steps<T, false, Multiply<T>::longest_gradient>(
+        RowSteps<T>(args, tile, parts.first_row(part), parts.last_row(part)), memory, total);
     // What A has of NaN and infinity makes NaN of a zero beside it.
 #pragma unroll
     for (int i = 0; i < sums_of_thread; ++i)

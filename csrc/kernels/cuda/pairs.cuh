@@ -1,5 +1,5 @@
-// Pairs of bfloat16 as words, words on their way to memory, and floats, by an instruction each. The emulation has the same
-// functions (tests/cuda_emulation).
+// Pairs of bfloat16 as words, words on their way to memory, and floats, by an instruction each. The emulation has the
+// same functions (tests/cuda_emulation).
 #pragma once
 
 #include <cuda_runtime.h>

@@ -18,7 +18,7 @@ struct Granule {
     enum class Writer { none, thread, fenced_thread, copy } writer = Writer::none;
     bool arriving = false;
     int departing = 0;  // copies that read it, not waited for
-    int unfenced = 0;  // threads whose stores there no fence has followed
+    int unfenced = 0;   // threads whose stores there no fence has followed
     Moment written;
     std::vector<Moment> readers;
     std::vector<int> products;

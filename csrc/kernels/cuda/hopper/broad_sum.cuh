@@ -1,10 +1,11 @@
-// Sums of wide layers: what sum.cuh does for nearly every layer, by tiles of 128 × 256. Two warpgroups multiply 64 × 256
-// each, so that a stage's panels are read for twice as many rows' products as by tiles of 128 columns: shared memory,
-// which products read and copies write, is what those wait for. Their 128 sums a thread stay where they are until they
-// are results: skips come to shared memory by copies, meanwhile, and results leave it so, from the same place.
+// Sums of wide layers: what sum.cuh does for nearly every layer, by tiles of 128 × 256. Two warpgroups multiply 64 ×
+// 256 each, so that a stage's panels are read for twice as many rows' products as by tiles of 128 columns: shared
+// memory, which products read and copies write, is what those wait for. Their 128 sums a thread stay where they are
+// until they are results: skips come to shared memory by copies, meanwhile, and results leave it so, from the same
+// place.
 //
-// Invariant: sums are those of sum.cuh, bit by bit, so that either may be taken; where they would be cut, they are taken
-// there.
+// Invariant: sums are those of sum.cuh, bit by bit, so that either may be taken; where they would be cut, they are
+// taken there.
 #pragma once
 
 #include "kernels/cuda/hopper/source_stages.cuh"
@@ -122,10 +123,10 @@ __device__ __forceinline__ Shared place_of_bits(Shared prepared, int row) {
     return prepared + static_cast<std::uint32_t>(row) * (broad_columns / 8);
 }
 
-// One tile's results, in the place of its skip. `Epilogue` has what it reads of a row's 64 columns, `of_row`, and of two
-// columns, `of_columns`, as it prepared them, and `finish_pair`: of a chunk of eight of the 64, two from a column on. The
-// largest magnitudes are kept as in `finish_usual_tiles`. A box is read before any of it is written, as shared memory
-// answers late.
+// One tile's results, in the place of its skip. `Epilogue` has what it reads of a row's 64 columns, `of_row`, and of
+// two columns, `of_columns`, as it prepared them, and `finish_pair`: of a chunk of eight of the 64, two from a column
+// on. The largest magnitudes are kept as in `finish_usual_tiles`. A box is read before any of it is written, as shared
+// memory answers late.
 template <class Epilogue>
 __device__ __forceinline__ void finish_broad_tile(const BroadShared& shared, const Epilogue& epilogue, bool has_skip,
                                                   const BroadTiles& tiles, const float (&sums)[128],
@@ -224,8 +225,8 @@ __global__ void __launch_bounds__(block_threads, 1)
 #endif
 }
 
-// Whether blocks are through sooner than by tiles of 128 columns, for sums of so many stages' terms: by nanoseconds of an
-// H200, whose ratios are what counts. A stage of twice the columns takes less than twice the time, but epilogues are
+// Whether blocks are through sooner than by tiles of 128 columns, for sums of so many stages' terms: by nanoseconds of
+// an H200, whose ratios are what counts. A stage of twice the columns takes less than twice the time, but epilogues are
 // waited for, and a kernel's end is later.
 inline bool is_sooner_broad(std::int64_t rows, std::int64_t columns, std::int64_t steps) {
     constexpr double step = 452, broad_step = 733, broad_epilogue = 600, broad_end = 3000;

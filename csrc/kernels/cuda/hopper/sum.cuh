@@ -183,9 +183,9 @@ bool launch_wide_sum(const Epilogue& epilogue) {
     if (usual && launch_broad_sum(epilogue)) return true;
     Maps<most> maps;
     if (!maps.encode_sources(args, tile_columns)) return false;
-    launch_ahead<wide_sum_kernel<most, Epilogue>>(tile_shared_bytes,
-                                                  blocks_for_tiles(SumTiles::count(args.rows, args.columns)), sum_threads,
-                                                  epilogue, Terms<bfloat16, most>(args), maps, whole, usual);
+    launch_ahead<wide_sum_kernel<most, Epilogue>>(
+        tile_shared_bytes, blocks_for_tiles(SumTiles::count(args.rows, args.columns)), sum_threads, epilogue,
+        Terms<bfloat16, most>(args), maps, whole, usual);
     return true;
 }
 

@@ -77,9 +77,9 @@ __device__ __forceinline__ int first_row_of_warp(int thread = static_cast<int>(t
 __device__ __forceinline__ int row_of_sum(int i) { return lane() / 4 + i % 4 / 2 * 8; }
 __device__ __forceinline__ int column_of_sum(int i) { return i / 4 * 8 + 2 * (lane() % 4) + i % 2; }
 
-// Sums of this thread, of the terms in the next n stages, from the operands' step `first` on. `Operands`: a(stage, step,
-// product) and b(stage, product) are descriptors, and how memory goes along them. A stage is let go of while the next one
-// is multiplied.
+// Sums of this thread, of the terms in the next n stages, from the operands' step `first` on. `Operands`: a(stage,
+// step, product) and b(stage, product) are descriptors, and how memory goes along them. A stage is let go of while the
+// next one is multiplied.
 template <class Ring, class Steps, class Operands, int count>
 __device__ __forceinline__ void multiply_stages(const Ring& ring, Place& place, Steps first, int n,
                                                 const Operands& operands, float (&sums)[count]) {

@@ -15,6 +15,7 @@ struct alignas(16) Words {
 
 // Nothing changes by adding it, not even a zero's sign.
 constexpr std::uint32_t nothing_twice = 0x80008000;  // −0, twice
+constexpr std::uint32_t ones = 0x3f803f80;           // 1, twice: where ReLU's slope is 1
 
 __device__ __forceinline__ Stretch<float, 2> numbers_of(std::uint32_t pair) {
     return {{to_float(lower(pair)), to_float(upper(pair))}};
