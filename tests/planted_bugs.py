@@ -289,7 +289,7 @@ BUGS = (
     ),
     Bug(
         "a step that met NaN is taken",
-        "csrc/kernels/ops.h",
+        "csrc/kernels/update_ops.h",
         "return !outcome || (outcome->finite && !outcome->may_overflow && !outcome->follows);",
         "return !outcome || (!outcome->may_overflow && !outcome->follows);",
         "tests/test_training_bad_inputs.py tests/test_trainer.py",
