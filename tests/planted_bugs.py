@@ -836,13 +836,6 @@ BUGS = (
         "cpp:cuda_hopper",
     ),
     Bug(
-        "a skip that is not there changes the sign of a zero",
-        "csrc/kernels/cuda/hopper/words.cuh",
-        "nothing_twice = 0x80008000",
-        "nothing_twice = 0",
-        "cpp:cuda_hopper",
-    ),
-    Bug(
         "a Hopper strip's slopes are those of four rows before",
         "csrc/kernels/cuda/backward_data.cu",
         "            return passes[v * hopper::Strip::width / 32]",
