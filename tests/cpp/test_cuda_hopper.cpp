@@ -159,6 +159,43 @@ void broad_tiles_have_the_simple_paths_bits() {
         usual_epilogue_has_the_simple_paths_bits(turn++, one.rows, one.columns, one.terms, one.broad);
 }
 
+// A sum that underflows from below is a zero of the units' own sign, and +0 once it is a part of a sum: then adding −0, or
+// nothing, leaves it so on every path.
+void no_tile_has_a_negative_zero() {
+    for (int skips = 0; skips < 2; ++skips) {
+        const std::int64_t rows = 257, columns = 512, terms = 1024;
+        Sum<bfloat16> sum(rows, columns, {terms}, skips, Fill::zeros, to_boundaries);
+        for (std::int64_t i = 0; i < rows; ++i) (*sum.a[0])(i, i % terms) = stored<bfloat16>(-0x1p-100);
+        for (float& one : sum.w[0]->host) one = 0x1p-100f;
+        sum.a[0]->upload(), sum.w[0]->upload();
+        device_kernels<bfloat16>().pack_operand(terms, columns, sum.w[0]->view(), sum.panels[0]->data());
+        DeviceMatrix<float> bias(1, columns);
+        for (float& one : bias.host) one = -0.0f;
+        bias.upload();
+        for (auto& skip : sum.identity) {
+            for (bfloat16& one : skip->host) one = stored<bfloat16>(-0.0);
+            skip->upload();
+        }
+        const auto compare = [&](const char* what, auto args, auto kernel) {
+            DeviceMatrix<bfloat16> out(rows, columns);
+            args.rows = rows, args.columns = columns, args.activation = find_activation("identity");
+            args.sources = sum.sources.data(), args.n_sources = 1;
+            args.identity = sum.skips.data(), args.n_identity = skips, args.out = out.mutable_view();
+            kernel(args);
+            CHECK(ran_broad(), "other tiles");
+            out.download();
+            for (std::int64_t i = 0; i < rows; ++i)
+                for (std::int64_t j = 0; j < columns; ++j)
+                    CHECK(!std::signbit(out.at(i, j)) && out.at(i, j) == 0, "%s, %d skips: %g", what, skips, out.at(i, j));
+        };
+        ForwardArgs<bfloat16> forward;
+        compare("output", forward, device_kernels<bfloat16>().forward);
+        forward.bias = bias.data();
+        compare("output with a bias", forward, device_kernels<bfloat16>().forward);
+        compare("data", BackwardDataArgs<bfloat16>(), device_kernels<bfloat16>().backward_data);
+    }
+}
+
 void both_paths_have_the_same_gradients(std::int64_t rows, std::int64_t inner, std::int64_t columns) {
     const std::int64_t panel = device_kernels<bfloat16>().panel, packed = packed_size(inner, columns, panel);
     DeviceMatrix<bfloat16> a(rows, inner, Fill::reals, to_boundaries(inner, 0)),
@@ -276,6 +313,7 @@ int main() {
     both_paths_agree();
     usual_epilogues_have_the_simple_paths_bits();
     broad_tiles_have_the_simple_paths_bits();
+    no_tile_has_a_negative_zero();
     // Biases in one share, in one for each tile down W, and in fewer than those.
     for (std::int64_t rows : {1, 63, 100, 390, 1931}) both_paths_have_the_same_gradients(rows, 150, 260);
     for (std::int64_t rows : {129, 390, 1000}) both_paths_have_the_same_gradients(rows, 520, 130);
