@@ -121,6 +121,18 @@ void check_operands(const Product& product, int index) {
                  [&](int, int, std::uint32_t at) { check_operand(at, 16, index); });
 }
 
+// A row of the product: each sum from the first k to the last, whatever the vectors' width.
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+__attribute__((target_clones("avx2", "default")))
+#endif
+void multiply_row(const double (&left)[depth], const double (&right)[depth][most_columns], int columns, double* sums) {
+    for (int column = 0; column < columns; ++column) sums[column] = 0;
+    for (int k = 0; k < depth; k += 4)
+        for (int column = 0; column < columns; ++column)
+            sums[column] = sums[column] + left[k] * right[k][column] + left[k + 1] * right[k + 1][column] +
+                           left[k + 2] * right[k + 2][column] + left[k + 3] * right[k + 3][column];
+}
+
 void multiply_operands(Product& product) {
     const Descriptor a(product.a), b(product.b);
     check_start(a, !product.a_along_rows);
@@ -137,12 +149,8 @@ void multiply_operands(Product& product) {
             (product.b_along_columns ? right[k][n + i] : right[k + i][n]) = values[static_cast<std::size_t>(i)];
     });
     product.sums.resize(static_cast<std::size_t>(rows * product.columns));
-    for (int row = 0; row < rows; ++row) {
-        double sums[most_columns] = {};
-        for (int k = 0; k < depth; ++k)
-            for (int column = 0; column < product.columns; ++column) sums[column] += left[row][k] * right[k][column];
-        std::copy_n(sums, product.columns, &product.sums[static_cast<std::size_t>(row * product.columns)]);
-    }
+    for (int row = 0; row < rows; ++row)
+        multiply_row(left[row], right, product.columns, &product.sums[static_cast<std::size_t>(row * product.columns)]);
 }
 
 // This thread's part of the next product of its warpgroup.

@@ -34,27 +34,33 @@ constexpr std::uint32_t line_granules = 4;
 struct Line {
     std::uint32_t block = 0;  // that touched it last: to others its granules are new
     bool whole = true;
-    Granule granules[line_granules];
+    Granule first;
 
     void begin(std::uint32_t now) {
         if (block == now) return;
         block = now, whole = true;
-        granules[0].reset();
-    }
-    void split() {
-        if (!whole) return;
-        for (std::uint32_t i = 1; i < line_granules; ++i) granules[i] = granules[0];
-        whole = false;
+        first.reset();
     }
 };
 
 struct Memory {
     std::vector<unsigned char> bytes;
     std::vector<Line> lines;
+    std::vector<Granule> others;  // but for lines' first, which lie close together
     std::uint32_t block = 0;
     std::vector<std::vector<std::uint32_t>> unfenced;  // granules that were stored to, for each thread
 };
 thread_local Memory memory;
+
+Granule& granule_at(std::uint32_t index) {
+    const std::uint32_t line = index / line_granules, place = index % line_granules;
+    return place == 0 ? memory.lines[line].first : memory.others[line * (line_granules - 1) + place - 1];
+}
+void split(std::uint32_t line) {
+    if (!memory.lines[line].whole) return;
+    memory.lines[line].whole = false;
+    for (std::uint32_t i = 1; i < line_granules; ++i) granule_at(line * line_granules + i) = memory.lines[line].first;
+}
 
 // The calling thread, asked for once for all granules.
 struct Caller {
@@ -83,11 +89,11 @@ void visit_granules(const char* what, std::uint32_t address, std::size_t bytes, 
         Line& line = memory.lines[i / line_granules];
         line.begin(memory.block);
         if (!each && line.whole && i % line_granules == 0 && i + line_granules <= end) {
-            visit(line.granules[0], i);
+            visit(line.first, i);
             i += line_granules;
         } else {
-            line.split();
-            visit(line.granules[i % line_granules], i);
+            split(i / line_granules);
+            visit(granule_at(i), i);
             ++i;
         }
     }
@@ -122,7 +128,7 @@ void add_reader(Granule& one, Moment now) {
 void begin_shared_memory(std::size_t bytes) {
     memory.bytes.assign(bytes, 0xff);  // NaN
     const std::size_t line_bytes = line_granules * granule, lines = (bytes + line_bytes - 1) / line_bytes;
-    if (memory.lines.size() < lines) memory.lines.resize(lines);
+    if (memory.lines.size() < lines) memory.lines.resize(lines), memory.others.resize(lines * (line_granules - 1));
     ++memory.block;
     memory.unfenced.resize(static_cast<std::size_t>(knowledge().threads()));
     for (auto& of_thread : memory.unfenced) of_thread.clear();
@@ -160,7 +166,7 @@ void fence_stores() {
     const Caller caller;
     auto& mine = memory.unfenced[static_cast<std::size_t>(caller.thread)];
     for (std::uint32_t index : mine) {
-        Granule& one = memory.lines[index / line_granules].granules[index % line_granules];
+        Granule& one = granule_at(index);
         --one.unfenced;
         if (one.writer != Granule::Writer::thread) continue;
         if (one.unfenced == 0) one.writer = Granule::Writer::fenced_thread;
