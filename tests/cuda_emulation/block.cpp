@@ -6,7 +6,6 @@
 #include <ucontext.h>
 #include <unistd.h>
 
-#include <cmath>
 #include <csetjmp>
 #include <cstdarg>
 #include <cstdio>
@@ -48,7 +47,7 @@ struct Fiber {
     bool started = false;
     Waits waits = Waits::no;
     const char* operation = "";
-    std::string event;
+    std::function<std::string()> event;
     std::function<bool()> ready;
     // What a lane gave lives until the operation after the next: others may read it while this one goes on.
     unsigned char given[2][exchanged];
@@ -139,7 +138,7 @@ bool run_warp(int begin, int end) {
         fail("some threads wait at a barrier, others have ended");
     for (int i = 0; i < block.size; ++i) {
         const Fiber& fiber = *block.fibers[i];
-        if (fiber.waits == Waits::for_event) fail("nothing goes on: thread %d waits in %s", i, fiber.event.c_str());
+        if (fiber.waits == Waits::for_event) fail("nothing goes on: thread %d waits in %s", i, fiber.event().c_str());
     }
     fail("nothing goes on: threads wait for each other");
 }
@@ -164,7 +163,7 @@ void run_block() {
 }
 
 void finish_fragments() {
-    double a[16][16], b[16][8], c[16][8];
+    double a[16][16], b[16][8], c[16][8] = {};
     auto as_float = [](std::uint32_t word, int half) {
         const std::uint32_t bits = half ? word & 0xffff0000u : word << 16;
         float value;
@@ -182,11 +181,8 @@ void finish_fragments() {
         }
     }
     for (int i = 0; i < 16; ++i)
-        for (int j = 0; j < 8; ++j) {
-            double sum = 0;
-            for (int k = 0; k < 16; ++k) sum += a[i][k] * b[k][j];
-            c[i][j] = sum;
-        }
+        for (int k = 0; k < 16; ++k)
+            for (int j = 0; j < 8; ++j) c[i][j] += a[i][k] * b[k][j];
     for (int lane = 0; lane < warp_size; ++lane) {
         const int group = lane / 4, in_group = lane % 4;
         double mine[4];
@@ -207,18 +203,13 @@ void fail(const char* format, ...) {
     std::abort();
 }
 
-float towards_zero(double x) {
-    const float rounded = static_cast<float>(x);
-    return std::fabs(static_cast<double>(rounded)) > std::fabs(x) ? std::nextafterf(rounded, 0) : rounded;
-}
-
 int thread_index() { return block.current; }
 int lane() { return block.current % warp_size; }
 bool turned_round() { return block.backwards; }
 
 void wait_for_block() { give_way(Waits::for_block, "__syncthreads"); }
 
-void wait_until(std::string operation, std::function<bool()> ready) {
+void wait_until(std::function<std::string()> operation, std::function<bool()> ready) {
     if (ready()) return;
     block.fiber().event = std::move(operation);
     block.fiber().ready = std::move(ready);

@@ -5,8 +5,10 @@
 // late every time. The order turns round from launch to launch.
 #pragma once
 
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <functional>
 #include <string>
 
@@ -29,15 +31,24 @@ int thread_index();
 int lane();
 bool turned_round();  // whether this launch goes backwards
 void wait_for_block();
-// Until `ready`, which is asked whenever others have gone on.
-void wait_until(std::string operation, std::function<bool()> ready);
+// Until `ready`, which is asked whenever others have gone on. `operation` names it for a message.
+void wait_until(std::function<std::string()> operation, std::function<bool()> ready);
 // Gives `bytes` to the warp and waits for all its lanes, which must call this for the same operation. The first lane
 // that goes on calls `finish`, which may change what the lanes gave.
 void wait_for_warp(const char* operation, const void* given, std::size_t bytes, void (*finish)());
 void* taken_from_lane(int lane);
 
 // The nearest float that is not larger in magnitude: matrix units cut off what does not fit.
-float towards_zero(double x);
+inline float towards_zero(double x) {
+    float rounded = static_cast<float>(x);
+    if (std::fabs(static_cast<double>(rounded)) > std::fabs(x)) {  // then the one before it, which has the bits before
+        std::uint32_t bits;
+        std::memcpy(&bits, &rounded, sizeof bits);
+        --bits;
+        std::memcpy(&rounded, &bits, sizeof bits);
+    }
+    return rounded;
+}
 
 // c += a·b by a warp: mma.m16n8k16 on bfloat16, with the fragments of PTX. Products and their sum are
 // exact, and what they are added to is cut off after a float's bits, as matrix units do.

@@ -89,9 +89,12 @@ void barrier_wait(std::uint32_t address, unsigned parity) {
     Barrier& barrier = known(address);
     if (parity > 1) fail("thread %d: a parity of %u", thread_index(), parity);
     if ((barrier.phase & 1) == parity)
-        wait_until("mbarrier.try_wait at shared address " + std::to_string(address) + " for a phase of parity " +
-                       std::to_string(parity),
-                   [&barrier, parity] { return (barrier.phase & 1) != parity; });
+        wait_until(
+            [address, parity] {
+                return "mbarrier.try_wait at shared address " + std::to_string(address) + " for a phase of parity " +
+                       std::to_string(parity);
+            },
+            [&barrier, parity] { return (barrier.phase & 1) != parity; });
     knowledge().learn(thread_index(), barrier.completed);
 }
 

@@ -18,7 +18,6 @@ struct Moment {
 };
 
 using Clock = std::vector<std::uint32_t>;
-void join(Clock& into, const Clock& other);
 
 class Knowledge {
 public:
@@ -26,16 +25,20 @@ public:
     int threads() const { return threads_; }
     int barrier(int index) const { return threads_ + index; }
 
-    Moment now(int thread) const { return {thread, clocks_[thread][thread]}; }
-    bool knows(int thread, Moment moment) const { return moment.who < 0 || clocks_[thread][moment.who] >= moment.when; }
+    Moment now(int thread) const { return {thread, clock(thread)[thread]}; }
+    bool knows(int thread, Moment moment) const { return moment.who < 0 || clock(thread)[moment.who] >= moment.when; }
     // `into` learns all that the thread knows; what it does from now on is later.
     void tell(int thread, Clock& into);
-    void learn(int thread, const Clock& from) { join(clocks_[thread], from); }
+    void learn(int thread, const Clock& from);
     void meet(int begin, int end);
 
 private:
+    std::size_t size() const { return static_cast<std::size_t>(threads_ + most_barriers); }
+    const std::uint32_t* clock(int thread) const { return clocks_.data() + static_cast<std::size_t>(thread) * size(); }
+    std::uint32_t* clock(int thread) { return clocks_.data() + static_cast<std::size_t>(thread) * size(); }
+
     int threads_ = 0;
-    std::vector<Clock> clocks_;
+    std::vector<std::uint32_t> clocks_;  // [thread][whose deeds]
 };
 
 Knowledge& knowledge();  // of the block that runs

@@ -38,7 +38,8 @@ void meet(std::uint32_t number, int threads) {
         one.known = std::move(one.gathered);
         one.gathered.clear();
     } else {
-        wait_until("barrier.sync " + std::to_string(number), [&one, turn] { return one.turn != turn; });
+        wait_until([number] { return "barrier.sync " + std::to_string(number); },
+                   [&one, turn] { return one.turn != turn; });
     }
     knowledge().learn(thread_index(), one.known);
 }

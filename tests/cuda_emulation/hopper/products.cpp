@@ -1,5 +1,6 @@
 #include "products.h"
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstring>
@@ -15,14 +16,15 @@ namespace emulation {
 namespace hopper {
 namespace {
 
-constexpr int group_size = 128, rows = 64, depth = 16;
+constexpr int group_size = 128, rows = 64, depth = 16, most_columns = 256;
 
 // What the threads of a warpgroup do together, once for all of them.
 struct Product {
     int columns;
     std::uint64_t a, b;
     bool a_along_rows, b_along_columns, add;
-    std::vector<float> left, right;                 // [row][k], [k][column]
+    std::vector<double> sums;  // [row][column], until each thread has taken its own
+    int to_take = group_size;
     std::array<std::uint32_t, group_size> known{};  // of each thread, when it had waited; 0: it has not
     std::array<bool, group_size / warp_size> checked{};
     int first_thread;
@@ -98,13 +100,18 @@ void each_granule(const Descriptor& d, bool along_k, int size, Visit visit) {
         for (int k = 0; k < depth; k += along_k ? 8 : 1) visit(mn, k, address_of(d, along_k, mn, k));
 }
 
-float element(std::uint32_t address) {
-    std::uint16_t upper;
-    std::memcpy(&upper, shared_data(address), sizeof upper);
-    const std::uint32_t bits = static_cast<std::uint32_t>(upper) << 16;
-    float value;
-    std::memcpy(&value, &bits, sizeof value);
-    return value;
+// Eight elements.
+std::array<double, 8> elements(std::uint32_t address) {
+    std::uint16_t upper[8];
+    std::memcpy(upper, shared_data(address), sizeof upper);
+    std::array<double, 8> values;
+    for (std::size_t i = 0; i < values.size(); ++i) {
+        const std::uint32_t bits = static_cast<std::uint32_t>(upper[i]) << 16;
+        float value;
+        std::memcpy(&value, &bits, sizeof value);
+        values[i] = static_cast<double>(value);
+    }
+    return values;
 }
 
 void check_operands(const Product& product, int index) {
@@ -114,25 +121,36 @@ void check_operands(const Product& product, int index) {
                  [&](int, int, std::uint32_t at) { check_operand(at, 16, index); });
 }
 
-void read_operands(Product& product) {
+// A row of the product: each sum from the first k to the last, whatever the vectors' width.
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+__attribute__((target_clones("avx2", "default")))
+#endif
+void multiply_row(const double (&left)[depth], const double (&right)[depth][most_columns], int columns, double* sums) {
+    for (int column = 0; column < columns; ++column) sums[column] = 0;
+    for (int k = 0; k < depth; k += 4)
+        for (int column = 0; column < columns; ++column)
+            sums[column] = sums[column] + left[k] * right[k][column] + left[k + 1] * right[k + 1][column] +
+                           left[k + 2] * right[k + 2][column] + left[k + 3] * right[k + 3][column];
+}
+
+void multiply_operands(Product& product) {
     const Descriptor a(product.a), b(product.b);
     check_start(a, !product.a_along_rows);
     check_start(b, !product.b_along_columns);
-    product.left.resize(rows * depth);
-    product.right.resize(static_cast<std::size_t>(depth * product.columns));
+    double left[rows][depth], right[depth][most_columns];
     each_granule(a, !product.a_along_rows, rows, [&](int m, int k, std::uint32_t at) {
-        for (int i = 0; i < 8; ++i) {
-            const int row = product.a_along_rows ? m + i : m, l = product.a_along_rows ? k : k + i;
-            product.left[static_cast<std::size_t>(row * depth + l)] = element(at + 2 * static_cast<std::uint32_t>(i));
-        }
+        const std::array<double, 8> values = elements(at);
+        for (int i = 0; i < 8; ++i)
+            (product.a_along_rows ? left[m + i][k] : left[m][k + i]) = values[static_cast<std::size_t>(i)];
     });
     each_granule(b, !product.b_along_columns, product.columns, [&](int n, int k, std::uint32_t at) {
-        for (int i = 0; i < 8; ++i) {
-            const int column = product.b_along_columns ? n + i : n, l = product.b_along_columns ? k : k + i;
-            product.right[static_cast<std::size_t>(l * product.columns + column)] =
-                element(at + 2 * static_cast<std::uint32_t>(i));
-        }
+        const std::array<double, 8> values = elements(at);
+        for (int i = 0; i < 8; ++i)
+            (product.b_along_columns ? right[k][n + i] : right[k + i][n]) = values[static_cast<std::size_t>(i)];
     });
+    product.sums.resize(static_cast<std::size_t>(rows * product.columns));
+    for (int row = 0; row < rows; ++row)
+        multiply_row(left[row], right, product.columns, &product.sums[static_cast<std::size_t>(row * product.columns)]);
 }
 
 // This thread's part of the next product of its warpgroup.
@@ -144,7 +162,7 @@ int find_product(int columns, std::uint64_t a, std::uint64_t b, bool a_along_row
         fresh->columns = columns, fresh->a = a, fresh->b = b, fresh->add = add;
         fresh->a_along_rows = a_along_rows, fresh->b_along_columns = b_along_columns;
         fresh->first_thread = thread_index() / group_size * group_size;
-        read_operands(*fresh);
+        multiply_operands(*fresh);
         group.products.push_back(static_cast<int>(products.size()));
         products.push_back(std::move(fresh));
     }
@@ -197,18 +215,16 @@ void multiply(float* place, int columns, std::uint64_t a, std::uint64_t b, bool 
     Thread& thread = mine();
     if (!thread.fenced) fail("thread %d: wgmma.mma_async without wgmma.fence", thread_index());
     const int index = find_product(columns, a, b, a_along_rows, b_along_columns, add);
-    const Product& product = *products[static_cast<std::size_t>(index)];
+    Product& product = *products[static_cast<std::size_t>(index)];
     const int row = in_group() / warp_size * 16 + lane() / 4, column = 2 * (lane() % 4);
     Sums& sums = sums_at(place, columns / 2, add);
     sums.last_group = thread.groups;
     for (int i = 0; i < columns / 2; ++i) {
-        const float* left = &product.left[static_cast<std::size_t>((row + 8 * (i % 4 / 2)) * depth)];
-        const float* right = &product.right[static_cast<std::size_t>(column + i / 4 * 8 + i % 2)];
-        double sum = 0;
-        for (int k = 0; k < depth; ++k) sum += static_cast<double>(left[k]) * static_cast<double>(right[k * columns]);
+        const int at = (row + 8 * (i % 4 / 2)) * columns + column + i / 4 * 8 + i % 2;
         float& value = sums.values[static_cast<std::size_t>(i)];
-        value = towards_zero((add ? static_cast<double>(value) : 0.0) + sum);
+        value = towards_zero((add ? static_cast<double>(value) : 0.0) + product.sums[static_cast<std::size_t>(at)]);
     }
+    if (--product.to_take == 0) product.sums = {};
     thread.products.emplace_back(index, thread.groups);
 }
 

@@ -29,7 +29,7 @@ void set_registers(int count, bool more) {
         if (more ? count < mine : count > mine)
             fail("thread %d: setmaxnreg from %d to %d", thread_index(), mine, count);
         const int wanted = (count - mine) * warp_size;
-        if (wanted > left) wait_until("setmaxnreg", [wanted] { return wanted <= left; });
+        if (wanted > left) wait_until([] { return std::string("setmaxnreg"); }, [wanted] { return wanted <= left; });
         left -= wanted;
         mine = count;
     }

@@ -1,7 +1,6 @@
 #include "shared_memory.h"
 
 #include <cstring>
-#include <set>
 #include <vector>
 
 #include "block.h"
@@ -18,44 +17,102 @@ struct Granule {
     enum class Writer { none, thread, fenced_thread, copy } writer = Writer::none;
     bool arriving = false;
     int departing = 0;  // copies that read it, not waited for
-    int unfenced = 0;   // threads whose stores there no fence has followed
+    int unfenced = 0;   // stores there that no fence of their threads has followed
     Moment written;
     std::vector<Moment> readers;
     std::vector<int> products;
+
+    void nobody_reads() { readers.clear(), products.clear(); }
+    void reset() {  // lists keep their memory
+        writer = Writer::none, arriving = false, departing = unfenced = 0, written = {};
+        nobody_reads();
+    }
+};
+
+// Copies and products touch 16 bytes at a time: as long as nobody has touched fewer, the first granule stands for all.
+constexpr std::uint32_t line_granules = 4;
+struct Line {
+    std::uint32_t block = 0;  // that touched it last: to others its granules are new
+    bool whole = true;
+    Granule first;
+
+    void begin(std::uint32_t now) {
+        if (block == now) return;
+        block = now, whole = true;
+        first.reset();
+    }
 };
 
 struct Memory {
     std::vector<unsigned char> bytes;
-    std::vector<Granule> granules;
-    std::vector<std::set<std::uint32_t>> unfenced;  // granules, for each thread
+    std::vector<Line> lines;
+    std::vector<Granule> others;  // but for lines' first, which lie close together
+    std::uint32_t block = 0;
+    std::vector<std::vector<std::uint32_t>> unfenced;  // granules that were stored to, for each thread
 };
 thread_local Memory memory;
 
-// visit(granule, its index), for all that the bytes lie in.
+Granule& granule_at(std::uint32_t index) {
+    const std::uint32_t line = index / line_granules, place = index % line_granules;
+    return place == 0 ? memory.lines[line].first : memory.others[line * (line_granules - 1) + place - 1];
+}
+void split(std::uint32_t line) {
+    if (!memory.lines[line].whole) return;
+    memory.lines[line].whole = false;
+    for (std::uint32_t i = 1; i < line_granules; ++i) granule_at(line * line_granules + i) = memory.lines[line].first;
+}
+
+// The calling thread, asked for once for all granules.
+struct Caller {
+    const Knowledge& all = knowledge();
+    const int thread = thread_index();
+    int known_product = -1;  // the last that was asked for
+
+    bool knows(Moment moment) const { return all.knows(thread, moment); }
+    Moment now() const { return all.now(thread); }
+    bool knows_product(int product) {
+        if (product != known_product && !product_is_known(product)) return false;
+        known_product = product;
+        return true;
+    }
+};
+
+// visit(granule, its index), for all that the bytes lie in; once for a whole line, unless each is to have its own.
 template <class Visit>
-void visit_granules(const char* what, std::uint32_t address, std::size_t bytes, Visit visit) {
+void visit_granules(const char* what, std::uint32_t address, std::size_t bytes, Visit visit, bool each = false) {
     if (address < first_address || address + bytes > first_address + memory.bytes.size())
         fail("thread %d: %s at shared address %u, %zu bytes: the block has [%u, %zu)", thread_index(), what, address,
              bytes, first_address, first_address + memory.bytes.size());
     const std::uint32_t begin = (address - first_address) / granule;
     const std::uint32_t end = (address - first_address + static_cast<std::uint32_t>(bytes) + granule - 1) / granule;
-    for (std::uint32_t i = begin; i < end; ++i) visit(memory.granules[i], i);
+    for (std::uint32_t i = begin; i < end;) {
+        Line& line = memory.lines[i / line_granules];
+        line.begin(memory.block);
+        if (!each && line.whole && i % line_granules == 0 && i + line_granules <= end) {
+            visit(line.first, i);
+            i += line_granules;
+        } else {
+            split(i / line_granules);
+            visit(granule_at(i), i);
+            ++i;
+        }
+    }
 }
 
 [[noreturn]] void refuse(const char* what, std::uint32_t index, const char* why) {
     fail("thread %d: %s at shared address %u: %s", thread_index(), what, first_address + index * granule, why);
 }
 
-void check_written(const char* what, const Granule& one, std::uint32_t index) {
+void check_written(const char* what, const Granule& one, std::uint32_t index, const Caller& caller) {
     if (one.arriving) refuse(what, index, "a copy has yet to arrive there");
-    if (!knowledge().knows(thread_index(), one.written)) refuse(what, index, "it was written, and not waited for");
+    if (!caller.knows(one.written)) refuse(what, index, "it was written, and not waited for");
 }
-void check_unread(const char* what, const Granule& one, std::uint32_t index) {
+void check_unread(const char* what, const Granule& one, std::uint32_t index, Caller& caller) {
     for (const Moment& reader : one.readers)
-        if (!knowledge().knows(thread_index(), reader)) refuse(what, index, "a thread may still be reading it");
+        if (!caller.knows(reader)) refuse(what, index, "a thread may still be reading it");
     if (one.departing > 0) refuse(what, index, "a copy may still be reading it");
     for (int product : one.products)
-        if (!product_is_known(product)) refuse(what, index, "a product may still be reading it");
+        if (!caller.knows_product(product)) refuse(what, index, "a product may still be reading it");
 }
 void check_fenced(const char* what, const Granule& one, std::uint32_t index) {
     if (one.writer == Granule::Writer::thread) refuse(what, index, "a thread wrote it without fence.proxy.async");
@@ -70,54 +127,68 @@ void add_reader(Granule& one, Moment now) {
 
 void begin_shared_memory(std::size_t bytes) {
     memory.bytes.assign(bytes, 0xff);  // NaN
-    memory.granules.assign((bytes + granule - 1) / granule, Granule{});
-    memory.unfenced.assign(static_cast<std::size_t>(knowledge().threads()), {});
+    const std::size_t line_bytes = line_granules * granule, lines = (bytes + line_bytes - 1) / line_bytes;
+    if (memory.lines.size() < lines) memory.lines.resize(lines), memory.others.resize(lines * (line_granules - 1));
+    ++memory.block;
+    memory.unfenced.resize(static_cast<std::size_t>(knowledge().threads()));
+    for (auto& of_thread : memory.unfenced) of_thread.clear();
 }
 
 unsigned char* shared_data(std::uint32_t address) { return memory.bytes.data() + (address - first_address); }
 
 void check_load(std::uint32_t address, std::size_t bytes) {
-    const Moment now = knowledge().now(thread_index());
+    const Caller caller;
+    const Moment now = caller.now();
     visit_granules("a load", address, bytes, [&](Granule& one, std::uint32_t index) {
         if (one.writer == Granule::Writer::none && !one.arriving) refuse("a load", index, "nobody wrote it");
-        check_written("a load", one, index);
+        check_written("a load", one, index, caller);
         add_reader(one, now);
     });
 }
 
 void check_store(std::uint32_t address, std::size_t bytes) {
-    visit_granules("a store", address, bytes, [&](Granule& one, std::uint32_t index) {
+    Caller caller;
+    auto& unfenced = memory.unfenced[static_cast<std::size_t>(caller.thread)];
+    const auto store = [&](Granule& one, std::uint32_t index) {
         // Threads may write different bytes of a granule.
-        if (one.arriving || one.writer == Granule::Writer::copy) check_written("a store", one, index);
-        check_unread("a store", one, index);
-        one.readers.clear(), one.products.clear();
+        if (one.arriving || one.writer == Granule::Writer::copy) check_written("a store", one, index, caller);
+        check_unread("a store", one, index, caller);
+        one.nobody_reads();
         one.writer = Granule::Writer::thread;
-        one.written = knowledge().now(thread_index());
-        one.unfenced += memory.unfenced[static_cast<std::size_t>(thread_index())].insert(index).second;
-    });
+        one.written = caller.now();
+        ++one.unfenced;
+        unfenced.push_back(index);
+    };
+    visit_granules("a store", address, bytes, store, true);  // a fence finds them by their indices
 }
 
 void fence_stores() {
-    auto& mine = memory.unfenced[static_cast<std::size_t>(thread_index())];
+    const Caller caller;
+    auto& mine = memory.unfenced[static_cast<std::size_t>(caller.thread)];
     for (std::uint32_t index : mine) {
-        Granule& one = memory.granules[index];
+        Granule& one = granule_at(index);
         --one.unfenced;
         if (one.writer != Granule::Writer::thread) continue;
         if (one.unfenced == 0) one.writer = Granule::Writer::fenced_thread;
-        if (one.written.who == thread_index()) one.written = knowledge().now(thread_index());
+        if (one.written.who == caller.thread) one.written = caller.now();
     }
     mine.clear();
 }
 
 void check_arrival(std::uint32_t address, std::size_t bytes, Moment arrived) {
+    Caller caller;
     visit_granules("a copy", address, bytes, [&](Granule& one, std::uint32_t index) {
-        check_written("a copy", one, index);
+        check_written("a copy", one, index, caller);
         check_fenced("a copy", one, index);
-        check_unread("a copy", one, index);
-        one.readers.clear(), one.products.clear();
+        check_unread("a copy", one, index, caller);
+        one.nobody_reads();
         one.writer = Granule::Writer::copy;
         one.written = arrived;
         one.arriving = true;
+        // The granules of a line that lies within the copy are all alike again: none has an unfenced store, or a
+        // reader.
+        if ((index + 1) % line_granules == 0 && index * granule + first_address >= address + 3 * granule)
+            memory.lines[index / line_granules].whole = true;
     });
     std::memset(shared_data(address), 0xff, bytes);
 }
@@ -127,9 +198,10 @@ void arrive(std::uint32_t address, std::size_t bytes) {
 }
 
 void check_departure(std::uint32_t address, std::size_t bytes) {
-    visit_granules("a copy", address, bytes, [](Granule& one, std::uint32_t index) {
+    const Caller caller;
+    visit_granules("a copy", address, bytes, [&](Granule& one, std::uint32_t index) {
         if (one.writer == Granule::Writer::none) refuse("a copy", index, "nobody wrote it");
-        check_written("a copy", one, index);
+        check_written("a copy", one, index, caller);
         check_fenced("a copy", one, index);
         ++one.departing;
     });
@@ -144,9 +216,10 @@ void depart(std::uint32_t address, std::size_t bytes) {
 }
 
 void check_operand(std::uint32_t address, std::size_t bytes, int product) {
+    const Caller caller;
     visit_granules("a product", address, bytes, [&](Granule& one, std::uint32_t index) {
         if (one.writer == Granule::Writer::none) refuse("a product", index, "nobody wrote it");
-        check_written("a product", one, index);
+        check_written("a product", one, index, caller);
         check_fenced("a product", one, index);
         if (one.products.empty() || one.products.back() != product) one.products.push_back(product);
     });
