@@ -927,6 +927,13 @@ BUGS = (
         "cpp:cuda_hopper",
     ),
     Bug(
+        "a broad tile has a zero of the matrix units' own sign",
+        "csrc/kernels/cuda/backward_data.cu",
+        "        each(g, Plus(), hopper::Pair{});  // sums begin from +0\n",
+        "",
+        "cpp:cuda_hopper",
+    ),
+    Bug(
         "a broad tile's sums are never cut",
         "csrc/kernels/cuda/hopper/broad_sum.cuh",
         "steps * stage_terms > terms_in_part || ",

@@ -14,7 +14,7 @@ namespace cuda {
 inline std::uint32_t pair_of(float x, float y) {
     return static_cast<std::uint32_t>(to_bfloat16(y).bits) << 16 | to_bfloat16(x).bits;
 }
-inline float larger(float x, float y) {
+inline float larger_or_nan(float x, float y) {
     if (x != x || y != y) return x != x ? x : y;
     return x > y || (x == y && !std::signbit(x)) ? x : y;
 }

@@ -100,8 +100,9 @@ struct BackwardData {
     }
     struct OfColumns {};
     __device__ __forceinline__ OfColumns of_columns(hopper::Shared, int) const { return {}; }
-    __device__ __forceinline__ hopper::Pair finish_pair(const hopper::Pair& g, const hopper::Pair& skip, OfColumns,
+    __device__ __forceinline__ hopper::Pair finish_pair(hopper::Pair g, const hopper::Pair& skip, OfColumns,
                                                         const OfRow& bits, int chunk, int column) const {
+        each(g, Plus(), hopper::Pair{});  // sums begin from +0
         return finish_usual(g, skip, bits.words[chunk / 4] >> (chunk % 4 * 8 + column));
     }
 

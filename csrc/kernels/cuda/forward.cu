@@ -60,7 +60,7 @@ struct Forward {
         each(z, Plus(), skip);
         // ReLU, or what changes nothing.
         each(z, [least = is_relu() ? 0.0f : -std::numeric_limits<float>::infinity()](float x) {
-            return larger(x, least);
+            return larger_or_nan(x, least);
         });
         return z;
     }
@@ -69,7 +69,8 @@ struct Forward {
         return finish_usual(z, ahead.bias, numbers_of(ahead.skip[v]));
     }
 
-    // The same of a broad tile, two columns at a time. Its bias is prepared, some columns a thread.
+    // The same of a broad tile, two columns at a time. Its bias is prepared, some columns a thread: where there is
+    // none, +0, and where it is −0 also, as sums begin from +0.
     template <class Begin>
     __device__ __forceinline__ void prepare(hopper::Shared to, std::int64_t, std::int64_t first_column,
                                             Begin begin) const {
@@ -77,8 +78,8 @@ struct Forward {
         static_assert(width == 4, "as many as are stored at a time");
         const int column = width * hopper::preparing_thread();
         const bool asks = args.bias && first_column + column < args.columns;
-        Stretch<float, width> bias = {{-0.0f, -0.0f, -0.0f, -0.0f}};
-        if (asks) bias = read<width>(args.bias + first_column + column);
+        Stretch<float, width> bias = {};
+        if (asks) each(bias, Plus(), read<width>(args.bias + first_column + column));
         begin();
         hopper::store(hopper::place_of_columns(to, column), bias.at[0], bias.at[1], bias.at[2], bias.at[3]);
     }

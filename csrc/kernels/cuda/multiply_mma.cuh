@@ -44,10 +44,17 @@ public:
     static constexpr int depth = 32;
     static constexpr int parts = operand_parts<T>;
     // Short: the units do not round what they add, but cut it off, and always towards zero (Fasi, Higham, Mikaitis &
-    // Pranesh 2021, "Numerical behavior of NVIDIA tensor cores"): after 1024 terms, 64 times, up to 2⁻¹⁷ of the sum,
-    // which is nothing beside the 2⁻⁹ of a bfloat16, and too much for the 2⁻¹⁷ of two halves.
-    // A gradient of weights is not rounded to what it is a sum of, and is cut sooner.
-    static constexpr int longest_sum = parts == 1 ? 1024 : 128, longest_gradient = parts == 1 ? 512 : 128;
+    // Pranesh 2021, "Numerical behavior of NVIDIA tensor cores"): after 512 terms, 32 times, up to 2⁻¹⁸ of the sum,
+    // which is nothing beside the 2⁻⁹ of a bfloat16, and too much for the 2⁻¹⁷ of two halves. Hopper's add more terms
+    // at a time than those before, and may take twice as many; gradients of weights, which are not rounded, are cut
+    // sooner all the same.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
+    static constexpr int longest_bfloat16_sum = 512;
+#else
+    static constexpr int longest_bfloat16_sum = 1024;
+#endif
+    static constexpr int longest_sum = parts == 1 ? longest_bfloat16_sum : 128;
+    static constexpr int longest_gradient = parts == 1 ? 512 : 128;
     // Rows are so much longer than what they hold that the words of a warp's fragment lie in 32 banks.
     struct Stage {
         std::uint32_t a[parts][tile_size][depth / 2 + 4];

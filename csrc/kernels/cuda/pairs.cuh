@@ -18,7 +18,7 @@ __device__ __forceinline__ std::uint32_t pair_of(float x, float y) {
     return pair;
 }
 // The larger one; of both zeros +0; NaN where one is.
-__device__ __forceinline__ float larger(float x, float y) {
+__device__ __forceinline__ float larger_or_nan(float x, float y) {
     float most;
     asm("max.NaN.f32 %0, %1, %2;" : "=f"(most) : "f"(x), "f"(y));
     return most;

@@ -5,7 +5,8 @@
 // place.
 //
 // Invariant: sums are those of sum.cuh, bit by bit, so that either may be taken; where they would be cut, they are
-// taken there.
+// taken there. A sum that underflows from below may be −0 in the units, and there is +0, being added to a zero: so
+// epilogues add +0 here.
 #pragma once
 
 #include "kernels/cuda/hopper/source_stages.cuh"
@@ -57,6 +58,7 @@ struct BroadShared {
             barrier_init(skip_is_there(half), 1);
             barrier_init(results_are_there(half), group_threads);
         }
+        // These end in the fence that all of them need.
         handover().make(preparing_warps, using_groups * warps_of_group);
         ring().make(using_groups * warps_of_group);
     }
@@ -133,7 +135,7 @@ __device__ __forceinline__ void finish_broad_tile(const BroadShared& shared, con
                                                   std::uint32_t& largest) {
     constexpr int chunks = box_width / 8;
     const int row = first_row_of_warp() + lane() / 4, pair = 2 * (lane() % 4);
-    const int there = static_cast<int>(epilogue.args.columns - tiles.first_column());
+    const int columns_left = static_cast<int>(epilogue.args.columns - tiles.first_column());
     // Without their signs; of rows that are not there, nothing.
     std::uint32_t magnitude[2];
     for (int down = 0; down < 2; ++down)
@@ -168,7 +170,7 @@ __device__ __forceinline__ void finish_broad_tile(const BroadShared& shared, con
                                                     of_row[down], c, pair);
                 const std::uint32_t result = pair_of(z.at[0], z.at[1]);
                 store_word(place(c, down), result);
-                if (box * box_width + c * 8 < there) largest = larger_of_each(largest, result & magnitude[down]);
+                if (box * box_width + c * 8 < columns_left) largest = larger_of_each(largest, result & magnitude[down]);
             }
     }
 }
@@ -245,7 +247,8 @@ bool launch_broad_sum(const Epilogue& epilogue) {
     const auto& args = epilogue.args;
     if (args.n_sources > usual_terms) return false;
     const std::int64_t steps = stages_of_sources(args);
-    if (steps * stage_terms > terms_in_part || !is_sooner_broad(args.rows, args.columns, steps)) return false;
+    if (steps == 0 || steps * stage_terms > terms_in_part || !is_sooner_broad(args.rows, args.columns, steps))
+        return false;
     BroadMaps maps;
     if (!maps.encode_all(args)) return false;
     launch_ahead<broad_sum_kernel<Epilogue>>(broad_shared_bytes,

@@ -4,7 +4,7 @@
 // memory, which would be as long as the products of a thousand terms.
 //
 // Invariant: whether a sum is taken here is decided by the shapes, strides and places of its terms, never by the number
-// of rows: a row's result does not depend on its batch.
+// of rows: a row's result does not depend on its batch. Which tiles take it may be, as their bits are the same.
 #pragma once
 
 #include <limits>
