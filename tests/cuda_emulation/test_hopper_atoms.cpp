@@ -476,6 +476,46 @@ void boxes_that_leave_are_checked() {
     });
 }
 
+// Of 16 bytes, each word has its own writer and readers once somebody touches fewer.
+void words_are_told_apart() {
+    run(2 * warpgroup, [] {
+        const Shared mine = stages() + 4 * threadIdx.x;
+        for (std::uint32_t round = 0; round < 3; ++round) {
+            if (threadIdx.x % 4 == 0) store_words(mine, {round, round, round, round});
+            __syncwarp();
+            meet_groups(1, 2);
+            CHECK(load_word(mine) == round, "thread %u", threadIdx.x);
+            store_word(mine, threadIdx.x);  // beside what others read and write meanwhile
+            CHECK(load_word(mine) == threadIdx.x, "thread %u", threadIdx.x);
+            meet_groups(1, 2);
+        }
+    });
+    block_is_refused({"it was written, and not waited for", "a thread may still be reading it"}, [] {
+        if (threadIdx.x == 0) store_words(stages(), {1, 2, 3, 4});
+        __syncthreads();
+        if (threadIdx.x == 32) store_word(stages() + 4, 5);
+        if (threadIdx.x == 64) (void)load_word(stages() + 4);
+    });
+    static const Tensor a(64, 64, 0, {64, 64});
+    static const auto brought_and_stored = [](bool fenced) {
+        make_barriers({1});
+        if (threadIdx.x == 0) {
+            arrive_expecting(barriers(), 64 * box_row);
+            copy_box(stages(), a.map, 0, 0, barriers());
+        }
+        wait(barriers(), 0);
+        if (threadIdx.x == 7) store_word(stages() + 20, 0);
+        if (fenced) fence_stores();
+        __syncthreads();
+        if (threadIdx.x != 0) return;
+        store_box(a.map, 0, 0, stages());
+        commit_boxes();
+        wait_until_boxes_are_read();
+    };
+    for (int turn = 0; turn < 2; ++turn) run(warpgroup, [] { brought_and_stored(true); });
+    block_is_refused({"wrote it without fence.proxy.async"}, [] { brought_and_stored(false); });
+}
+
 void meetings_are_checked() {
     block_is_refused({"barrier 0 of 128 threads"}, [] { meet_group(0); });
     block_is_refused({"waits in barrier.sync 1"}, [] {
@@ -527,6 +567,7 @@ int main() {
     rings_are_ordered();
     copies_and_barriers_are_checked();
     boxes_that_leave_are_checked();
+    words_are_told_apart();
     meetings_are_checked();
     maps_are_checked();
     return summary("hopper_atoms");
