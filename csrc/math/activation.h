@@ -139,6 +139,15 @@ RC_HD V derivative(V saved, bool saved_is_argument) {
     return Activation::derivative(saved);
 }
 
+// gradient ⊙ g′. ReLU's takes nothing but a choice, as PyTorch's does: relu(z) is ≤ 0 where z is.
+template <class Activation, class V>
+RC_HD V times_derivative(V gradient, V saved, bool saved_is_argument) {
+    if constexpr (std::is_same<Activation, Relu>::value)
+        return select(saved <= V(0), V(0), gradient);
+    else
+        return gradient * derivative<Activation>(saved, saved_is_argument);
+}
+
 using Activations = TypeList<Identity, Relu, LeakyRelu, Elu, Gelu, Silu, Tanh, Sigmoid, Softplus>;
 
 inline int activation_count() { return Activations::size; }

@@ -20,11 +20,10 @@ struct BackwardDataEpilogue : Epilogue<T, Activation, BackwardDataArgs<T>, Backw
             const T* saved = args.saved.data + row * args.saved.stride + j;
             each_row<MR>([&](int i) {
                 const Vec<Compute<T>> of_g = read(saved + i * args.saved.stride);
-                g.at[i][half] = g.at[i][half] * derivative<Activation>(of_g, args.saved_is_argument);
+                g.at[i][half] = times_derivative<Activation>(g.at[i][half], of_g, args.saved_is_argument);
             });
         }
-        T* to = args.out.data + row * args.out.stride + j;
-        each_row<MR>([&](int i) { write(g.at[i][half], to + i * args.out.stride); });
+        this->template write_half<half>(g, args.out, row, j);
     }
 
     RC_HD Vec<Compute<T>> bias(std::int64_t, int) const { return Vec<Compute<T>>(); }
@@ -34,7 +33,7 @@ struct BackwardDataEpilogue : Epilogue<T, Activation, BackwardDataArgs<T>, Backw
         if (args.mask.data) g = g * read(args.mask.data + i * args.mask.stride + j, n);
         if constexpr (!std::is_same<Activation, Identity>::value) {
             const Vec<Compute<T>> saved = read(args.saved.data + i * args.saved.stride + j, n);
-            g = g * derivative<Activation>(saved, args.saved_is_argument);
+            g = times_derivative<Activation>(g, saved, args.saved_is_argument);
         }
         write(g, args.out.data + i * args.out.stride + j, n);
     }

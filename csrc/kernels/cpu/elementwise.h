@@ -23,7 +23,7 @@ void gate_backward(const GateBackwardArgs<T>& args) {
                 const V h = at(args.h, i, j, n), x = at(args.x, i, j, n);
                 V d_h = g * t;
                 if constexpr (!std::is_same<Activation, Identity>::value)
-                    d_h = d_h * derivative<Activation>(at(args.saved, i, j, n), args.saved_is_argument);
+                    d_h = times_derivative<Activation>(d_h, at(args.saved, i, j, n), args.saved_is_argument);
                 write(d_h, args.d_h.data + i * args.d_h.stride + j, n);
                 write(gate_slope(g, h, t, x), args.d_t.data + i * args.d_t.stride + j, n);
                 write(g * rest, args.d_x.data + i * args.d_x.stride + j, n);

@@ -37,6 +37,14 @@ struct Epilogue {
         }
     }
 
+protected:
+    // `to` is a copy: what is written could be the arguments, for all the compiler knows, which so reads them again.
+    template <int half, class Out, int MR>
+    RC_HD void write_half(const Accumulators<T, MR, 2>& x, MutableRows<Out> to, std::int64_t row, std::int64_t j) {
+        Out* const first = to.data + row * to.stride + j;
+        each_row<MR>([&](int i) { write(x.at[i][half], first + i * to.stride); });
+    }
+
 private:
     RC_HD Formulas& formulas() { return static_cast<Formulas&>(*this); }
 };

@@ -15,20 +15,15 @@ struct ForwardEpilogue : Epilogue<T, Activation, ForwardArgs<T>, ForwardEpilogue
             const std::int64_t stride = args.identity[s].stride;
             each_row<MR>([&](int i) { z.at[i][half] = z.at[i][half] + read(from + i * stride); });
         }
-        if (args.branch.z.data)
-            each_row<MR>([&](int i) { z.at[i][half] = z.at[i][half] + branch(row + i, j, lanes_of<T>); });
-        if (args.argument.data)
-            each_row<MR>(
-                [&](int i) { write(z.at[i][half], args.argument.data + (row + i) * args.argument.stride + j); });
+        if (args.branch.z.data) add_branch<MR, half>(z, row, j);
+        if (args.argument.data) this->template write_half<half>(z, args.argument, row, j);
         each_row<MR>([&](int i) { z.at[i][half] = Activation::forward(z.at[i][half]); });
         if (args.mask.data)
             each_row<MR>([&](int i) {
                 z.at[i][half] = z.at[i][half] * read(args.mask.data + (row + i) * args.mask.stride + j);
             });
-        if (computes_itself<T> || args.out.data)
-            each_row<MR>([&](int i) { write(z.at[i][half], args.out.data + (row + i) * args.out.stride + j); });
-        if (!computes_itself<T> && args.wide.data)
-            each_row<MR>([&](int i) { write(z.at[i][half], args.wide.data + (row + i) * args.wide.stride + j); });
+        if (computes_itself<T> || args.out.data) this->template write_half<half>(z, args.out, row, j);
+        if (!computes_itself<T> && args.wide.data) this->template write_half<half>(z, args.wide, row, j);
     }
 
     RC_HD Vec<Compute<T>> bias(std::int64_t j, int n) const {
@@ -45,12 +40,37 @@ struct ForwardEpilogue : Epilogue<T, Activation, ForwardArgs<T>, ForwardEpilogue
         if (!computes_itself<T> && args.wide.data) write(a, args.wide.data + i * args.wide.stride + j, n);
     }
 
-    RC_HD Vec<Compute<T>> branch(std::int64_t i, std::int64_t j, int n) {
+    // A branch's norm of the columns of a vector.
+    struct Norm {
+        Vec<Compute<T>> center, scale, shift;
+
+        RC_HD Vec<Compute<T>> of(Vec<Compute<T>> z) const { return multiply_add(z - center, scale, shift); }
+    };
+    RC_HD Norm norm(std::int64_t j, int n) const {
+        const Branch<T>& b = args.branch;
+        if (!b.center) return {};
+        return {read(b.center + j, n), read(b.scale + j, n), read(b.shift + j, n)};
+    }
+    RC_HD Vec<Compute<T>> branch(std::int64_t i, std::int64_t j, int n) const {
         const Branch<T>& b = args.branch;
         Vec<Compute<T>> z = read(b.z.data + i * b.z.stride + j, n);
-        if (b.center) z = multiply_add(z - read(b.center + j, n), read(b.scale + j, n), read(b.shift + j, n));
+        if (b.center) z = norm(j, n).of(z);
         if (b.mask.data) z = z * read(b.mask.data + i * b.mask.stride + j, n);
         return z;
+    }
+    // The same for all rows of a tile, whose columns' norm is read once.
+    template <int MR, int half>
+    RC_HD void add_branch(Accumulators<T, MR, 2>& z, std::int64_t row, std::int64_t j) const {
+        const Rows<T> from = args.branch.z;
+        const Rows<Compute<T>> mask = args.branch.mask;
+        const bool has_norm = args.branch.center;
+        const Norm norm = this->norm(j, lanes_of<T>);
+        each_row<MR>([&](int i) {
+            Vec<Compute<T>> x = read(from.data + (row + i) * from.stride + j);
+            if (has_norm) x = norm.of(x);
+            if (mask.data) x = x * read(mask.data + (row + i) * mask.stride + j);
+            z.at[i][half] = z.at[i][half] + x;
+        });
     }
 };
 

@@ -47,12 +47,17 @@ struct StoredTile {
         each_row<MR>(
             [&](int i) { each_row<V>([&](int v) { tile.at[i][v] = read(at[i] + v * lanes) + tile.at[i][v]; }); });
     }
-    // Rows [first, first + R), in registers.
+    // Rows [first, first + R), in registers: made of their numbers at once, as a tile of zeros first would be cleared
+    // in a loop, by address, and stay in memory.
     template <int R>
     RC_HD Accumulators<T, R, 2> rows(std::int64_t first) const {
-        Accumulators<T, R, 2> some;
-        each_row<R>([&](int i) { each_row<2>([&](int v) { some.at[i][v] = read(at[first + i] + v * lanes); }); });
-        return some;
+        return rows(first, std::make_integer_sequence<int, R>());
+    }
+
+private:
+    template <int... i>
+    RC_HD Accumulators<T, sizeof...(i), 2> rows(std::int64_t first, std::integer_sequence<int, i...>) const {
+        return {{{read(at[first + i]), read(at[first + i] + lanes)}...}};
     }
 };
 

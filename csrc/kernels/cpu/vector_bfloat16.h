@@ -8,16 +8,22 @@ typedef std::uint16_t UnalignedHalves __attribute__((vector_size(RC_VECTOR_BYTES
 
 constexpr int word_lanes = RC_VECTOR_BYTES / 4;
 
-// bfloat16 number i as the low half of word i.
+// bfloat16 number i as the low half of word i. AVX-512's conversions by their intrinsics: GCC 12 takes vectors of 64
+// bytes apart for them, which makes six instructions of one.
+#if defined(__AVX512F__)
+RC_HD Words widened(__m256i halves) { return (Words)_mm512_cvtepu16_epi32(halves); }
+RC_HD __m256i narrowed(Words low) { return _mm512_cvtepi32_epi16((__m512i)low); }
+RC_HD Words read_words(const bfloat16* p) { return widened(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))); }
+#else
 RC_HD Words read_words(const bfloat16* p) {
     return __builtin_convertvector((Halves) * reinterpret_cast<const UnalignedHalves*>(p), Words);
 }
+#endif
 RC_HD Words read_words(const bfloat16* p, int n) {
     if (n >= word_lanes) return read_words(p);
 #if defined(__AVX512BW__)
     if (n <= 0) return Words{};
-    const __m256i halves = _mm256_maskz_loadu_epi16(static_cast<__mmask16>((1u << n) - 1), p);
-    return __builtin_convertvector((Halves)halves, Words);
+    return widened(_mm256_maskz_loadu_epi16(static_cast<__mmask16>((1u << n) - 1), p));
 #else
     Words words{};
     for (int i = 0; i < n; ++i) words[i] = p[i].bits;
@@ -35,9 +41,14 @@ RC_HD Words rounded(Vec<float> x) {
     return (x.v != x.v) ? (bits | 0x400000) : nearest;
 }
 
-RC_HD void write(Vec<float> x, bfloat16* p) {
 #if defined(__AVX512BF16__)
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), (__m256i)_mm512_cvtneps_pbh((__m512)x.v));
+RC_HD __m256i halves_to_write(Vec<float> x) { return (__m256i)_mm512_cvtneps_pbh((__m512)x.v); }
+#elif defined(__AVX512F__)
+RC_HD __m256i halves_to_write(Vec<float> x) { return narrowed(rounded(x) >> 16); }
+#endif
+RC_HD void write(Vec<float> x, bfloat16* p) {
+#if defined(__AVX512F__)
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), halves_to_write(x));
 #else
     *reinterpret_cast<UnalignedHalves*>(p) = __builtin_convertvector(rounded(x) >> 16, Halves);
 #endif
@@ -46,8 +57,7 @@ RC_HD void write(Vec<float> x, bfloat16* p, int n) {
     if (n <= 0) return;
     if (n >= word_lanes) return write(x, p);
 #if defined(__AVX512BW__)
-    const Halves halves = __builtin_convertvector(rounded(x) >> 16, Halves);
-    _mm256_mask_storeu_epi16(p, static_cast<__mmask16>((1u << n) - 1), (__m256i)halves);
+    _mm256_mask_storeu_epi16(p, static_cast<__mmask16>((1u << n) - 1), halves_to_write(x));
 #else
     const Words words = rounded(x) >> 16;
     for (int i = 0; i < n; ++i) p[i].bits = static_cast<std::uint16_t>(words[i]);
