@@ -68,23 +68,47 @@ struct UseGradient {
     }
 };
 
+// Σ δ of a stretch of rows in the columns of a vector: four short sums, added in order. They are made at once where all
+// are there: each addition waits for the one before it in its sum.
+template <class T, class Count>
+RC_HD Vec<Compute<T>> stretch_of_bias(Rows<T> delta, std::int64_t rows, Count n) {
+    constexpr std::int64_t short_sum = gradient_stretch / 4;
+    Vec<Compute<T>> stretch;
+    const auto at = [&](std::int64_t i) { return read(delta.data + i * delta.stride, n); };
+    if (rows == gradient_stretch) {
+        Vec<Compute<T>> first, second, third, fourth;
+        for (std::int64_t i = 0; i < short_sum; ++i) {
+            first = first + at(i);
+            second = second + at(short_sum + i);
+            third = third + at(2 * short_sum + i);
+            fourth = fourth + at(3 * short_sum + i);
+        }
+        return stretch + first + second + third + fourth;
+    }
+    for (std::int64_t i = 0; i < rows;) {
+        Vec<Compute<T>> sum;
+        const std::int64_t stop = i + short_sum < rows ? i + short_sum : rows;
+        for (; i < stop; ++i) sum = sum + at(i);
+        stretch = stretch + sum;
+    }
+    return stretch;
+}
+
 template <class T, class Finish>
 RC_HD void bias_gradient(const WeightsArgs<T>& args, std::int64_t column, const int (&lanes)[2]) {
     using V = Vec<Compute<T>>;
-    constexpr std::int64_t short_sum = 32;
+    using Whole = std::integral_constant<int, V::lanes>;
     for (int half = 0; half < 2; ++half) {
-        if (lanes[half] <= 0) return;
+        const int n = lanes[half];
+        if (n <= 0) return;
         const std::int64_t j = column + half * V::lanes;
-        V total = Finish::bias_start(args, j, lanes[half]), stretch;
-        // Three levels of sums, cut by the row's number: short ones, stretches, the total.
-        for (std::int64_t row = 0; row < args.rows;) {
-            V sum;
-            const std::int64_t stop = row + short_sum < args.rows ? row + short_sum : args.rows;
-            for (; row < stop; ++row) sum = sum + read(args.delta.data + row * args.delta.stride + j, lanes[half]);
-            stretch = stretch + sum;
-            if (row % gradient_stretch == 0 || row == args.rows) total = total + stretch, stretch = V();
+        V total = Finish::bias_start(args, j, n);
+        for (std::int64_t row = 0; row < args.rows; row += gradient_stretch) {
+            const std::int64_t rows = args.rows - row < gradient_stretch ? args.rows - row : gradient_stretch;
+            const Rows<T> delta{args.delta.data + row * args.delta.stride + j, args.delta.stride};
+            total = total + (n == V::lanes ? stretch_of_bias(delta, rows, Whole()) : stretch_of_bias(delta, rows, n));
         }
-        Finish::finish_bias(args, j, total, lanes[half]);
+        Finish::finish_bias(args, j, total, n);
     }
 }
 

@@ -8,10 +8,14 @@ struct Stretch<bfloat16> : PairedStretch<bfloat16> {
 
     void take_rows() const {
         const std::int64_t stride = 2 * pair_stride(args.inner);
+        const Rows<bfloat16> a = args.a;
         bfloat16* to = args.room;
-        for (std::int64_t row = begin; row < end; row += 2, to += stride)
-            for (std::int64_t k = 0; k < args.inner; k += word_lanes)
-                write_pairs(pairs(args.a, row, k, args.inner - k), to + 2 * k);
+        for (std::int64_t row = begin; row < end; row += 2, to += stride) {
+            std::int64_t k = 0;
+            if (row + 2 <= end)
+                for (; k + word_lanes <= args.inner; k += word_lanes) write_pairs(whole_pairs(a, row, k), to + 2 * k);
+            for (; k < args.inner; k += word_lanes) write_pairs(pairs(a, row, k, args.inner - k), to + 2 * k);
+        }
     }
     void take_panel() const { interleave_panel(end); }
     PanelSplit split() const { return {lanes[1] > 0 ? 2 : 1, 0}; }

@@ -28,6 +28,12 @@ struct PairedStretch : StretchRows<T> {
         StretchRows<T>::lanes;
     static constexpr int rows_of_a_pair = 2 / operand_parts<T>;
 
+    // A vector's numbers from `first` on of the rows of a pair, which are there.
+    RC_HD Words whole_pairs(Rows<T> from, std::int64_t row, std::int64_t first) const {
+        const T* low = from.data + row * from.stride + first;
+        if constexpr (rows_of_a_pair == 1) return read_words(low);
+        return read_words(low) | read_words(low + from.stride) << 16;
+    }
     // Numbers [first, first + columns) of the rows of a pair, or as many as a vector holds.
     RC_HD Words pairs(Rows<T> from, std::int64_t row, std::int64_t first, std::int64_t columns) const {
         const int n = columns < word_lanes ? static_cast<int>(columns) : word_lanes;
@@ -39,17 +45,26 @@ struct PairedStretch : StretchRows<T> {
     // The panel of δ, for rows up to `stop`.
     RC_HD void interleave_panel(std::int64_t stop) const {
         T* to = panel_pairs();
-        for (std::int64_t row = begin; row < stop; row += rows_of_a_pair, to += 4 * word_lanes)
-            for (int half = 0; half < 2; ++half) {
-                const std::int64_t j = half * word_lanes;
-                const Words words = pairs(args.delta, row, column + j, lanes[half]);
-                if constexpr (operand_parts<T> == 2) {
-                    write_words(high_twice(words), to + j);
-                    write_words(low_twice(words), to + 2 * word_lanes + j);
-                } else {
-                    write_pairs(words, to + 2 * j);
-                }
-            }
+        const Rows<T> delta = args.delta;  // a copy: what is written could be the arguments, for all the compiler knows
+        std::int64_t row = begin;
+        if (lanes[1] == word_lanes)
+            for (; row + rows_of_a_pair <= end; row += rows_of_a_pair, to += 4 * word_lanes)
+                for (int half = 0; half < 2; ++half)
+                    write_half(whole_pairs(delta, row, column + half * word_lanes), to, half);
+        for (; row < stop; row += rows_of_a_pair, to += 4 * word_lanes)
+            for (int half = 0; half < 2; ++half)
+                write_half(pairs(delta, row, column + half * word_lanes, lanes[half]), to, half);
     }
     RC_HD T* panel_pairs() const { return args.room + gradient_stretch * pair_stride(args.inner); }
+
+private:
+    static RC_HD void write_half(Words words, T* to, int half) {
+        const std::int64_t j = half * word_lanes;
+        if constexpr (operand_parts<T> == 2) {
+            write_words(high_twice(words), to + j);
+            write_words(low_twice(words), to + 2 * word_lanes + j);
+        } else {
+            write_pairs(words, to + 2 * j);
+        }
+    }
 };

@@ -12,11 +12,17 @@ struct Stretch : PairedStretch<T> {
     // A's pairs lie along its rows; the left operand wants them along its columns. Tiles of 16 of A's columns × a step
     // of its rows follow one another, each contiguous; a stretch has room for a whole number of such steps.
     void take_rows() const {
+        const Rows<T> a = args.a;
         for (std::int64_t k = 0; k < args.inner; k += tile_height)
             for (std::int64_t row = begin; row < end; row += depth) {
                 Vec<float> block[word_lanes];
-                for (int i = 0; i < word_lanes; ++i)
-                    block[i].v = (Vec<float>::Native)pairs(args.a, row + rows_of_a_pair * i, k, args.inner - k);
+                if (row + depth <= end && k + tile_height <= args.inner)
+                    each_row<word_lanes>([&](int i) {
+                        block[i].v = (Vec<float>::Native)this->whole_pairs(a, row + rows_of_a_pair * i, k);
+                    });
+                else
+                    for (int i = 0; i < word_lanes; ++i)
+                        block[i].v = (Vec<float>::Native)pairs(a, row + rows_of_a_pair * i, k, args.inner - k);
                 transpose<float>(block);
                 T* to = tile(k, row - begin);
                 for (int i = 0; i < tile_height; ++i) write_pairs((Words)block[i].v, to + i * depth);
