@@ -88,8 +88,14 @@ __attribute__((noinline)) void product_into(StoredTile<T, block_rows>& sum, cons
         const Source<T>& source = sources[s];
         const std::int64_t stride = source.rows.stride, inner = source.inner;
         const T* a = source.rows.data + row * stride;
-        const T* w = source.panels + panel * operand_rows<T>(inner) * width;
-        for (std::int64_t k = 0; k < inner; k += depth, w += depth * width * operand_parts<T>, ++steps) {
+        const std::int64_t panel_size = operand_rows<T>(inner) * width;
+        constexpr std::int64_t step_size = depth * width * operand_parts<T>;
+        const T* w = source.panels + panel * panel_size;
+        for (std::int64_t k = 0; k < inner; k += depth, w += step_size, ++steps) {
+            // The first rows fetch the next panel for all, as in micro_kernel.h.
+            if (row == 0)
+                for (std::int64_t i = 0; i < step_size; i += 64 / static_cast<std::int64_t>(sizeof *w))
+                    __builtin_prefetch(w + panel_size + i, 0, 2);
             if (steps == most_steps) {
                 sums_into_memory<T>(sum.at[0], first, rows);
                 clear_sums();

@@ -1,6 +1,16 @@
 // A SIMD vector of floats or doubles, over the compiler's vector extensions. Included inside the namespace of one
 // instruction set (see isa.h): the type, and so every function templated on it, is private to that set.
 
+// The first n of less than 2·piece elements, in pieces of halved sizes: no loop over n, and no call.
+template <int piece, class Element>
+RC_HD void copy_first(Element* to, const Element* from, int n) {
+    if (n & piece) {
+        std::memcpy(to, from, piece * sizeof *to);
+        to += piece, from += piece;
+    }
+    if constexpr (piece > 1) copy_first<piece / 2>(to, from, n);
+}
+
 template <class T>
 struct Vec {
     static constexpr int lanes = RC_VECTOR_BYTES / static_cast<int>(sizeof(T));
@@ -45,8 +55,9 @@ struct Vec {
         if constexpr (sizeof(T) == 4) return _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << n) - 1), (__m512)v);
         if constexpr (sizeof(T) == 8) return _mm512_mask_storeu_pd(p, static_cast<__mmask8>((1u << n) - 1), (__m512d)v);
 #endif
-        for (int i = 0; i < lanes; ++i)
-            if (i < n) p[i] = v[i];
+        alignas(RC_VECTOR_BYTES) T all[lanes];
+        store(all);
+        copy_first<lanes / 2>(p, all, n);
     }
 };
 

@@ -59,8 +59,9 @@ RC_HD void write(Vec<float> x, bfloat16* p, int n) {
 #if defined(__AVX512BW__)
     _mm256_mask_storeu_epi16(p, static_cast<__mmask16>((1u << n) - 1), halves_to_write(x));
 #else
-    const Words words = rounded(x) >> 16;
-    for (int i = 0; i < n; ++i) p[i].bits = static_cast<std::uint16_t>(words[i]);
+    alignas(RC_VECTOR_BYTES / 2) bfloat16 all[word_lanes];
+    write(x, all);
+    copy_first<word_lanes / 2>(p, all, n);
 #endif
 }
 
@@ -87,7 +88,9 @@ RC_HD void write_words(Words words, bfloat16x2* p, int n) {
 #if defined(__AVX512F__)
     _mm512_mask_storeu_epi32(p, static_cast<__mmask16>((1u << n) - 1), (__m512i)words);
 #else
-    std::memcpy(p, &words, static_cast<std::size_t>(n) * sizeof *p);
+    alignas(RC_VECTOR_BYTES) bfloat16x2 all[word_lanes];
+    write_words(words, all);
+    copy_first<word_lanes / 2>(p, all, n);
 #endif
 }
 
