@@ -4,19 +4,24 @@
 // Invariant: rows are cut into stretches of `gradient_stretch`, whose sums are added in order. A stretch of a panel of
 // δ stays in L1 while every row of W passes over it.
 
-// The optimizer on elements [at, at + size) of a slot, whichever way their gradient was made.
+template <class Optimizer, class C, class Count>
+RC_HD void update_vector(const Slot<C>& slot, std::int64_t at, const C* gradient, Count n, const Hyper<C>& hyper) {
+    Vec<C> state[2];
+    for (int s = 0; s < Optimizer::states; ++s) state[s] = Vec<C>::load(slot.state[s] + at, n);
+    const Vec<C> w = Vec<C>::load(slot.value + at, n), g = Vec<C>::load(gradient, n);
+    Optimizer::apply(w, g, state[0], state[1], hyper).store(slot.value + at, n);
+    for (int s = 0; s < Optimizer::states; ++s) state[s].store(slot.state[s] + at, n);
+}
+// The optimizer on elements [at, at + size) of a slot, whichever way their gradient was made. What is written could be
+// the slot or the hyperparameters, for all the compiler knows, were they not copies.
 template <class Optimizer, class C>
-__attribute__((noinline)) void update_elements(const Slot<C>& slot, std::int64_t at, const C* gradient,
-                                               std::int64_t size, const Hyper<C>& hyper) {
+__attribute__((noinline)) void update_elements(Slot<C> slot, std::int64_t at, const C* gradient, std::int64_t size,
+                                               Hyper<C> hyper) {
     constexpr int lanes = Vec<C>::lanes;
-    for (std::int64_t i = 0; i < size; i += lanes) {
-        const int n = size - i < lanes ? static_cast<int>(size - i) : lanes;
-        Vec<C> state[2];
-        for (int s = 0; s < Optimizer::states; ++s) state[s] = Vec<C>::load(slot.state[s] + at + i, n);
-        const Vec<C> w = Vec<C>::load(slot.value + at + i, n), g = Vec<C>::load(gradient + i, n);
-        Optimizer::apply(w, g, state[0], state[1], hyper).store(slot.value + at + i, n);
-        for (int s = 0; s < Optimizer::states; ++s) state[s].store(slot.state[s] + at + i, n);
-    }
+    std::int64_t i = 0;
+    for (; i + lanes <= size; i += lanes)
+        update_vector<Optimizer>(slot, at + i, gradient + i, std::integral_constant<int, lanes>(), hyper);
+    if (i < size) update_vector<Optimizer>(slot, at + i, gradient + i, static_cast<int>(size - i), hyper);
 }
 
 // Sums of fewer rows are done before memory from L3 would be here.

@@ -1,8 +1,9 @@
 // Gates, dropout masks and losses: one row after another. Included inside an ISA's namespace, after normalisation.h.
 
 template <class T>
-void gate(const GateArgs<T>& args) {
+void gate(const GateArgs<T>& given) {
     using V = Vec<Compute<T>>;
+    const GateArgs<T> args = given;  // a copy, which nothing that is written can be
     for (std::int64_t i = 0; i < args.rows; ++i)
         for_columns<T>(args.columns, [&](std::int64_t j, int n) {
             V a = gated(at(args.h, i, j, n), at(args.t, i, j, n), at(args.x, i, j, n));
@@ -13,8 +14,9 @@ void gate(const GateArgs<T>& args) {
 }
 
 template <class T>
-void gate_backward(const GateBackwardArgs<T>& args) {
+void gate_backward(const GateBackwardArgs<T>& given) {
     using V = Vec<Compute<T>>;
+    const GateBackwardArgs<T> args = given;
     visit_type(args.activation, Activations{}, [&](auto activation) {
         using Activation = decltype(activation);
         for (std::int64_t i = 0; i < args.rows; ++i)

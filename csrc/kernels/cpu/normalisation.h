@@ -118,8 +118,9 @@ void running_coefficients(const RunningCoefficientsArgs<T>& args) {
 }
 
 template <class T>
-void norm_backward(const NormBackwardArgs<T>& args) {
+void norm_backward(const NormBackwardArgs<T>& given) {
     using V = Vec<Compute<T>>;
+    const NormBackwardArgs<T> args = given;  // a copy, which nothing that is written can be
     for_column_blocks<T>(args.columns, [&](auto vectors, std::int64_t j, int n) {
         NormSlope<V> slope[vectors];
         for (int v = 0; v < vectors && args.z.data; ++v) {
