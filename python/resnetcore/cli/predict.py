@@ -10,8 +10,6 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from .._atomic import replace_file
 from ..checkpoint import load_network
 from ..network import Network
@@ -60,7 +58,7 @@ def _as_it_is(net: Network, table: datafile.Table, probabilities: bool) -> dict[
             f"predict: the network takes {net.inputs} columns, {table.source} has {len(table.columns)}; a network "
             f"without {DESCRIPTION} beside it takes exactly its inputs, in order"
         )
-    x = np.ascontiguousarray(table.numbers(list(table.columns)), net.dtype)
+    x = table.numbers(list(table.columns))
     outputs = net.predict_proba(x) if probabilities else net.predict(x)
     return {f"output{number}": column.tolist() for number, column in enumerate(outputs.T)}
 
