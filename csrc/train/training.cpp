@@ -156,7 +156,7 @@ NonFiniteError non_finite(const PassResult& result, const std::string& operation
     if (result.bad_layer == 0) text += "; the first layer with NaN or infinite values is layer 0, the input";
     if (result.bad_layer > 0)
         text += "; the first layer with NaN or infinite values is layer " + std::to_string(result.bad_layer);
-    return NonFiniteError(text + ". Nothing was updated; try a smaller lr, clip_norm, or a norm");
+    return NonFiniteError(text + ". Nothing was updated; try a smaller lr or weight_decay, clip_norm, or a norm");
 }
 
 template class Training<float>;
