@@ -377,6 +377,9 @@ def test_a_layer_does_not_change():
             change(layer.skips)
     for same in (pickle.loads(pickle.dumps(layer)), copy.deepcopy(layer), dataclasses.replace(layer)):
         assert same == layer and same.skips == {2: "identity"}
+    layer = rc.Layer(8, skips={2: np.eye(8)})
+    for same in (pickle.loads(pickle.dumps(layer)), copy.copy(layer), copy.deepcopy(layer), dataclasses.replace(layer)):
+        assert same == layer and not same.skips[2].flags.writeable
 
 
 def test_layers_tell_the_fixed_matrix_in_use(X):
