@@ -77,6 +77,7 @@ BAD_Y = {
     "negative": (Y - 1, ValueError, "0 to 2, got -1 in row 0"),
     "too high": (Y + 1, ValueError, "0 to 2, got 3 in row 2"),
     "beyond 63 bits": (Y.astype(np.uint64) + np.uint64(2**63), ValueError, "0 to 2"),
+    "zeros and a one": (np.eye(3, dtype=int)[Y], rc.ShapeError, r"y.argmax\(axis=1\)"),
     "floats": (Y.astype(float), rc.DTypeError, "integer labels"),
     "class names": (np.array(list("abc"))[Y], rc.DTypeError, "return_inverse"),
     "objects": (np.array(list("abc"), object)[Y], rc.DTypeError, "return_inverse"),
