@@ -469,6 +469,19 @@ def test_probabilities_of_infinite_logits_warn_of_nothing():
         net.predict_proba(np.array([[np.inf]], "f4"), check_finite=True)
 
 
+@pytest.mark.parametrize("text", ["3", "3,2", " 3"])
+def test_openmps_number_of_threads_is_taken(text):
+    """Of a list, the first: it is for the outer of nested regions."""
+    environment = {name: value for name, value in os.environ.items() if name != "RESNETCORE_NUM_THREADS"}
+    run = subprocess.run(
+        [sys.executable, "-c", "import resnetcore as rc; print(rc.get_num_threads())"],
+        env={**environment, "OMP_NUM_THREADS": text},
+        capture_output=True,
+        text=True,
+    )
+    assert run.stdout == "3\n", run.stderr
+
+
 @pytest.mark.parametrize("text", ["abc", "2x", "0", "1025"])
 def test_a_number_of_threads_that_is_none(text):
     run = subprocess.run(
