@@ -366,6 +366,15 @@ def test_a_network_without_a_run_takes_numbers_of_any_size(capsys, tmp_path):
     assert status == 0 and "inf" in out and not error
 
 
+@pytest.mark.parametrize("arguments", [["--version"], ["info"], ["predict", "net.safetensors", "t.csv"]])
+def test_a_standard_output_that_is_closed(tmp_path, arguments):
+    rc.Network(2, [rc.Layer(1)]).save(tmp_path / "net.safetensors")
+    (tmp_path / "t.csv").write_text("a,b\n1,0\n")
+    command = ["sh", "-c", 'exec "$@" >&-', "sh", sys.executable, "-m", "resnetcore", *arguments]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_momentum_of_another_optimizer(capsys, table, tmp_path):
     status, _, error = run(capsys, "train", table, "--momentum", 0.5, "--out", tmp_path / "run", *FAST)
     assert status == 2 and "--momentum belongs to sgd, not to adamw" in error

@@ -6,7 +6,6 @@ import argparse
 import csv
 import io
 import os
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -69,6 +68,6 @@ def _write(path: str | None, columns: dict[str, Sequence[Any]]) -> None:
     writer.writerow(columns)
     writer.writerows(zip(*columns.values(), strict=True))
     if path is None:
-        sys.stdout.write(text.getvalue())
+        print(text.getvalue(), end="")
     else:
         replace_file(path, [text.getvalue().encode()])
