@@ -261,6 +261,7 @@ def test_archives_that_are_no_arrays(capsys, tmp_path, kind):
         (["train", "--resume"], "No such file"),
         (["predict", "no.safetensors", "{table}"], "No such file"),
         (["info", "--plan", "{table}"], "table.csv"),
+        (["bench", "--json", "nowhere/numbers.json"], "nowhere/: No such file"),
         (["nothing"], "invalid choice"),
         ([], "required"),
     ],

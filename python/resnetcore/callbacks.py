@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ._atomic import replace_file
+from ._atomic import replace_file, require_folder
 from ._errors import DTypeError
 from .best import Best
 from .checks import as_integer, as_number
@@ -153,9 +153,8 @@ class _Writer(Callback):
 
     def on_fit_begin(self, trainer: Trainer, plan: FitPlan) -> None:
         """OSError where there is no folder to write to."""
-        folder = os.path.dirname(self.path) or os.curdir
-        if "{" not in folder:
-            os.stat(os.path.join(folder, ""))
+        if "{" not in os.path.dirname(self.path):
+            require_folder(self.path)
 
 
 class Checkpoint(_Writer):
