@@ -186,8 +186,17 @@ def test_targets_never_broadcast():
 def test_a_loss_that_is_not_finite(unchanged, bad):
     x = X.copy()
     x[3, 2] = bad
-    with pytest.raises(FloatingPointError, match=r"at step 7.*input"):
+    with pytest.raises(FloatingPointError, match=r"at step 7.*input.*leave such rows out, or fill them in"):
         unchanged.step(x, Y)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_target_that_is_not_finite(bad):
+    """No layer is to blame, nor the learning rate."""
+    y = X[:, :3].copy()
+    y[3, 2] = bad
+    with pytest.raises(FloatingPointError, match=r"look for NaN and infinity in y"):
+        rc.Trainer(make_net(), loss="mse").step(X, y)
 
 
 def test_fit_keeps_the_weights_of_before_the_bad_step():
