@@ -432,9 +432,23 @@ BUGS = (
     Bug(
         "an update that overflows is applied",
         "csrc/math/step.h",
-        "return !(larger(gradient, 1) * larger(lr, 1) < small);",
-        "return false && !(larger(gradient, 1) * larger(lr, 1) < small);",
+        "return !(larger(gradient, 1)",
+        "return false && !(larger(gradient, 1)",
         "tests/test_training_bad_inputs.py -k overflow",
+    ),
+    Bug(
+        "a decay that makes weights grow is taken for safe",
+        "csrc/math/step.h",
+        " && lr * decay <= 1",
+        "",
+        "tests/test_training_bad_inputs.py -k decay",
+    ),
+    Bug(
+        "a call while the interpreter ends gives the GIL away",
+        "csrc/bindings/without_gil.h",
+        "finalizing() ? nullptr : PyEval_SaveThread()",
+        "PyEval_SaveThread()",
+        "tests/test_process.py -k ends",
     ),
     Bug(
         "a device updates a bias although the loss is NaN",

@@ -377,6 +377,9 @@ def test_a_layer_does_not_change():
             change(layer.skips)
     for same in (pickle.loads(pickle.dumps(layer)), copy.deepcopy(layer), dataclasses.replace(layer)):
         assert same == layer and same.skips == {2: "identity"}
+    layer = rc.Layer(8, skips={2: np.eye(8)})
+    for same in (pickle.loads(pickle.dumps(layer)), copy.copy(layer), copy.deepcopy(layer), dataclasses.replace(layer)):
+        assert same == layer and not same.skips[2].flags.writeable
 
 
 def test_layers_tell_the_fixed_matrix_in_use(X):
@@ -464,6 +467,19 @@ def test_probabilities_of_infinite_logits_warn_of_nothing():
         assert np.isnan(net.predict_proba(np.array([[np.inf]], "f4"))).all()
     with pytest.raises(ValueError, match="finite"):
         net.predict_proba(np.array([[np.inf]], "f4"), check_finite=True)
+
+
+@pytest.mark.parametrize("text", ["3", "3,2", " 3"])
+def test_openmps_number_of_threads_is_taken(text):
+    """Of a list, the first: it is for the outer of nested regions."""
+    environment = {name: value for name, value in os.environ.items() if name != "RESNETCORE_NUM_THREADS"}
+    run = subprocess.run(
+        [sys.executable, "-c", "import resnetcore as rc; print(rc.get_num_threads())"],
+        env={**environment, "OMP_NUM_THREADS": text},
+        capture_output=True,
+        text=True,
+    )
+    assert run.stdout == "3\n", run.stderr
 
 
 @pytest.mark.parametrize("text", ["abc", "2x", "0", "1025"])

@@ -273,6 +273,7 @@ def test_progress_is_quiet_unless_asked(data, capsys):
         (lambda: rc.EarlyStopping(True), TypeError),
         (lambda: rc.EarlyStopping(min_delta=-1.0), ValueError),
         (lambda: rc.EarlyStopping(mode="lowest"), ValueError),
+        (lambda: rc.EarlyStopping(monitor=5), TypeError),
         (lambda: rc.Checkpoint("x", every=0), ValueError),
         (lambda: rc.Checkpoint("x", every=1.5), TypeError),
     ],
@@ -326,9 +327,21 @@ def test_the_path_of_a_checkpoint(data, tmp_path):
     X, y = data
     make().fit(X, y, callbacks=rc.Checkpoint(bytes(tmp_path / "{epoch}.safetensors")))
     assert (tmp_path / "1.safetensors").exists()
+
+
+@pytest.mark.parametrize("callback", [rc.Checkpoint, rc.CSVLogger, rc.JSONLLogger])
+def test_a_folder_that_is_missing_is_found_before_the_first_step(data, tmp_path, callback):
+    X, y = data
+    trainer = make()
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        trainer.fit(X, y, callbacks=callback(tmp_path / "nowhere" / "file"))
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError):
+        trainer.fit(X, y, callbacks=callback(tmp_path / "file" / "file"))
+    assert trainer.steps == 0
     for bad in (5, None):
         with pytest.raises(TypeError):
-            rc.Checkpoint(bad)
+            callback(bad)
 
 
 def test_a_least_improvement_that_is_none():

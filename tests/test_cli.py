@@ -1,12 +1,14 @@
 """The command line: what each command writes, one clear line for each mistake, and a run that survives Ctrl-C."""
 
 import csv
+import io
 import json
 import re
 import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -220,6 +222,29 @@ def test_tables_that_are_none(capsys, tmp_path, text, message):
     assert not (tmp_path / "run").exists()
 
 
+def damaged_npz(kind):
+    """Bytes of a .npz file that is none."""
+    if kind == "truncated":
+        return b"PK\x03\x04 and no more"
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("notes.txt" if kind == "of texts" else "x.npy", b"x" * 10_000)
+    content = bytearray(file.getvalue())
+    if kind == "garbled":
+        content[40:50] = b"\xff" * 10  # of the compressed bytes
+    return bytes(content)
+
+
+@pytest.mark.parametrize("kind", ["truncated", "garbled", "of texts", "of bytes"])
+def test_archives_that_are_no_arrays(capsys, tmp_path, kind):
+    path = tmp_path / "bad.npz"
+    path.write_bytes(damaged_npz(kind))
+    status, _, error = run(capsys, "train", path, "--out", tmp_path / "run", *FAST)
+    assert status == 2 and "bad.npz: " in error and "NumPy array" in error
+    assert len(error.splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
@@ -229,12 +254,14 @@ def test_tables_that_are_none(capsys, tmp_path, text, message):
         (["train", "{table}", "--target", "x"], "there is no column 'x'; there are alpha"),
         (["train", "{table}", "--depth", "1"], "depth"),
         (["train", "{table}", "--lr", "-1"], "lr must be above 0"),
+        (["train", "{table}", "--seed", "-1"], "train: seed must be from 0 to 2**64 - 1, got -1"),
         (["train", "{table}", "--validation", "1"], "--validation must be in [0, 1)"),
         (["train", "{table}", "--model", "x"], "invalid choice"),
         (["train", "--resume", "--lr", "1"], "--lr belongs to a new run"),
         (["train", "--resume"], "No such file"),
         (["predict", "no.safetensors", "{table}"], "No such file"),
         (["info", "--plan", "{table}"], "table.csv"),
+        (["bench", "--json", "nowhere/numbers.json"], "nowhere/: No such file"),
         (["nothing"], "invalid choice"),
         ([], "required"),
     ],
@@ -319,6 +346,34 @@ def test_numbers_too_large_to_standardise(capsys, tmp_path, column):
     status, _, error = run(capsys, "train", path, "--epochs", 1, "--out", tmp_path / "run", *FAST)
     assert status == 2 and f"column '{column}' holds numbers whose squares overflow" in error
     assert not (tmp_path / "run").exists()
+
+
+def test_numbers_too_large_to_predict_from(capsys, table, tmp_path):
+    """float32 would make them infinite, and a prediction of that a class like any other."""
+    assert run(capsys, "train", table, "--epochs", 1, "--out", tmp_path / "run", *FAST)[0] == 0
+    header, *rows = Path(table).read_text().splitlines()
+    far = tmp_path / "far.csv"
+    far.write_text("\n".join([header, rows[0], ",".join(["1e300", *rows[1].split(",")[1:]])]) + "\n")
+    status, _, error = run(capsys, "predict", tmp_path / "run", far)
+    assert status == 2 and "far.csv: column 'alpha' has a number in row 2 that is too far" in error
+    assert len(error.splitlines()) == 1
+
+
+def test_a_network_without_a_run_takes_numbers_of_any_size(capsys, tmp_path):
+    """What its dtype cannot hold is infinite, as in `Network.predict`, and no warning is written."""
+    rc.Network(2, [rc.Layer(1, activation=None)]).save(tmp_path / "net.safetensors")
+    (tmp_path / "t.csv").write_text("a,b\n1e300,0\n")
+    status, out, error = run(capsys, "predict", tmp_path / "net.safetensors", tmp_path / "t.csv")
+    assert status == 0 and "inf" in out and not error
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["info"], ["predict", "net.safetensors", "t.csv"]])
+def test_a_standard_output_that_is_closed(tmp_path, arguments):
+    rc.Network(2, [rc.Layer(1)]).save(tmp_path / "net.safetensors")
+    (tmp_path / "t.csv").write_text("a,b\n1,0\n")
+    command = ["sh", "-c", 'exec "$@" >&-', "sh", sys.executable, "-m", "resnetcore", *arguments]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_momentum_of_another_optimizer(capsys, table, tmp_path):

@@ -238,6 +238,14 @@ def test_torch_tensors_come_back_as_tensors():
     np.testing.assert_array_equal(result.numpy(), net.predict(X))
     with pytest.raises(BufferError, match=r"detach|grad"):
         net.predict(torch.from_numpy(X).requires_grad_())
+    with pytest.raises(rc.DTypeError, match=r"use X.float\(\)"):
+        net.predict(torch.from_numpy(X).int())
+
+
+def test_a_list_of_integers():
+    net = rc.models.plain(2, 2, 4, 3)
+    with pytest.raises(rc.DTypeError, match=r"use numpy.asarray\(X, 'float32'\)"):
+        net.predict([[1, 2]])
 
 
 def test_a_frame_of_numbers_that_numpy_takes_for_objects():

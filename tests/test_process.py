@@ -23,9 +23,10 @@ y = np.zeros(512, int)
 """
 
 
-def run(code):
+def run(code, *before):
+    """`before`: a command that ends with running another."""
     script = SETUP + textwrap.dedent(code)
-    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    return subprocess.run([*before, sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
@@ -41,6 +42,30 @@ def test_fork_after_threads():
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="what a process has of memory and threads is read from /proc")
+def test_where_no_thread_can_be_had_there_are_fewer():
+    """As in a container that has no process left, or no memory for a thread's stack."""
+    done = run(
+        """
+        import resource
+        def threads():
+            return len(os.listdir("/proc/self/task"))
+        before, pages = threads(), int(open("/proc/self/statm").read().split()[0])
+        resource.setrlimit(resource.RLIMIT_AS, (pages * os.sysconf("SC_PAGESIZE") + 2**29, -1))
+        alone = net(x), rc.Trainer(net).step(x, y)
+        assert threads() == before
+        resource.setrlimit(resource.RLIMIT_AS, (-1, -1))
+        twin = rc.models.resnet(64, 10, 256, 10, seed=0)
+        assert np.array_equal(alone[0], twin(x)) and alone[1] == rc.Trainer(twin).step(x, y)
+        assert threads() == before + 1
+        """,
+        *("sh", "-c", f'ulimit -s {2**20} || exit 77; exec "$@"', "sh"),  # KiB: a thread's stack is as large
+    )
+    if done.returncode == 77:
+        pytest.skip("the system does not let a stack be so large")
+    assert done.returncode == 0, done.stderr
+
+
 def test_several_threads_predict():
     net = rc.models.resnet(20, 3, 64, 8, seed=0)
     batches = [np.random.default_rng(i).standard_normal((50 + i, 20)).astype("float32") for i in range(16)]
@@ -48,6 +73,19 @@ def test_several_threads_predict():
     with ThreadPoolExecutor(4) as pool:
         for got, expected in zip(pool.map(net, batches * 5), serial * 5, strict=True):
             assert np.array_equal(got, expected)
+
+
+def test_a_call_while_the_interpreter_ends():
+    done = run("""
+        class Last:
+            def __init__(self, net, x):
+                self.net, self.x, self.before = net, x, net(x).tobytes()
+            def __del__(self):
+                os.write(1, b"same" if self.net(self.x).tobytes() == self.before else b"other")
+        last = Last(net, x)
+        del net, x
+    """)
+    assert (done.returncode, done.stdout) == (0, "same"), done.stderr
 
 
 def test_a_network_deleted_in_use_and_exit_with_threads_alive():

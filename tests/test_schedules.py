@@ -155,3 +155,33 @@ def test_fractions_of_other_libraries_become_floats():
     for bad in ("0.5", True, np.array([0.5])):
         with pytest.raises(rc.DTypeError, match="Cosine: final must be a number"):
             Cosine(10, final=bad)
+
+
+class Mine(rc.Schedule):
+    """A user's own, by a function of the step."""
+
+    def __init__(self, function, whole_rate=False):
+        name = "rate" if whole_rate else "factor"
+        object.__setattr__(self, name, (lambda step, lr: function(step)) if whole_rate else function)
+
+
+@pytest.mark.parametrize("whole_rate", [False, True])
+def test_a_schedule_of_the_users_own(whole_rate):
+    """Numbers of any kind are taken; what is none is named, before anything is changed."""
+    X, y = np.ones((6, 2)), np.zeros(6, int)
+
+    def fit(function):
+        trainer = rc.Trainer(rc.Network(2, [rc.Layer(2)]), optimizer=rc.SGD(lr=1.0), batch_size=2)
+        trainer.schedule = Mine(function, whole_rate)
+        try:
+            return trainer.fit(X, y)["lr"]
+        finally:
+            assert trainer.steps in (0, 3)
+
+    assert fit(lambda step: np.float32(0.5)) == fit(lambda step: np.array(0.5)) == fit(lambda step: 0.5) == [0.5]
+    for bad in (None, "0.5", np.array([0.5])):
+        with pytest.raises(rc.DTypeError, match="must be a number, got"):
+            fit(lambda step, bad=bad: bad)
+    for bad in (10**400, np.float32("nan"), -1.0):
+        with pytest.raises(ValueError, match=r"must be finite|must be above 0"):
+            fit(lambda step, bad=bad: bad)

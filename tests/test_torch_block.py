@@ -206,6 +206,10 @@ def test_transforms_without_a_rule_say_so():
         torch.func.vmap(lambda a: residual([a], weights[:1]))(sources[0][None])
     with pytest.raises(NotImplementedError, match="no forward-mode derivatives"):
         torch.func.jvp(lambda a: residual([a], weights[:1]), (sources[0],), (sources[0],))
+    x = sources[0].clone().requires_grad_()
+    out = residual([x], weights[:1])
+    with pytest.raises(NotImplementedError, match="one after another"):
+        torch.autograd.grad(out, x, out.detach()[None], is_grads_batched=True)
 
 
 def test_as_many_threads_as_pytorch_has(monkeypatch):

@@ -287,6 +287,9 @@ def test_function_transforms():
         torch.func.vmap(loss, (None, 0))(parameters, x[:, None])
     with pytest.raises(NotImplementedError, match=r"no forward-mode derivatives \(jvp\); use reverse mode"):
         torch.func.jvp(module, (x,), (x,))
+    out = module(x)
+    with pytest.raises(NotImplementedError, match="one after another"):
+        torch.autograd.grad(out, module.layers[0].weight, out.detach()[None], is_grads_batched=True)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch", "ignore::torch.jit.TracerWarning")

@@ -171,6 +171,17 @@ def test_weights_of_classes_and_rows():
     assert got == pytest.approx(loss_and_step(X[:10], y[:10])[0])
 
 
+@pytest.mark.parametrize("given", [np.array([1.0, 3.0]), {0: 1.0, 1: 3.0}], ids=["array", "dict"])
+def test_class_weights_are_copied(given):
+    """What is done to them later changes neither the training nor its validation, nor its file."""
+    X, y = problem(40)
+    trainers = [make(class_weight=given), make(class_weight=[1.0, 3.0])]
+    given[0] = given[1] = -1.0
+    first, second = (t.fit(X, y, epochs=2, validation=(X, y)) for t in trainers)
+    assert first.to_dict() == second.to_dict()
+    assert trainers[0].config() == trainers[1].config()
+
+
 def test_evaluation_does_not_depend_on_how_it_is_cut(monkeypatch):
     import resnetcore.network as network
 

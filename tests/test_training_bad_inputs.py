@@ -3,6 +3,7 @@
 import copy
 import math
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -76,6 +77,7 @@ BAD_Y = {
     "negative": (Y - 1, ValueError, "0 to 2, got -1 in row 0"),
     "too high": (Y + 1, ValueError, "0 to 2, got 3 in row 2"),
     "beyond 63 bits": (Y.astype(np.uint64) + np.uint64(2**63), ValueError, "0 to 2"),
+    "zeros and a one": (np.eye(3, dtype=int)[Y], rc.ShapeError, r"y.argmax\(axis=1\)"),
     "floats": (Y.astype(float), rc.DTypeError, "integer labels"),
     "class names": (np.array(list("abc"))[Y], rc.DTypeError, "return_inverse"),
     "objects": (np.array(list("abc"), object)[Y], rc.DTypeError, "return_inverse"),
@@ -184,8 +186,17 @@ def test_targets_never_broadcast():
 def test_a_loss_that_is_not_finite(unchanged, bad):
     x = X.copy()
     x[3, 2] = bad
-    with pytest.raises(FloatingPointError, match=r"at step 7.*input"):
+    with pytest.raises(FloatingPointError, match=r"at step 7.*input.*leave such rows out, or fill them in"):
         unchanged.step(x, Y)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_target_that_is_not_finite(bad):
+    """No layer is to blame, nor the learning rate."""
+    y = X[:, :3].copy()
+    y[3, 2] = bad
+    with pytest.raises(FloatingPointError, match=r"look for NaN and infinity in y"):
+        rc.Trainer(make_net(), loss="mse").step(X, y)
 
 
 def test_fit_keeps_the_weights_of_before_the_bad_step():
@@ -595,6 +606,36 @@ def test_an_update_that_overflows_is_undone(optimizer, settings, strategy):
     assert all(np.array_equal(before[name], after[name]) for name in before)
     assert trainer.steps == steps
     assert np.array_equal(net(x), net.copy()(x), equal_nan=True)
+
+
+@pytest.mark.parametrize("decay", [1e39, 1e300, 100.0], ids=str)  # beyond float32; growing slowly
+@pytest.mark.parametrize(
+    "optimizer",
+    [rc.SGD(lr=0.1), rc.SGD(lr=0.1, momentum=0.9), rc.SGD(lr=0.1, momentum=0.9, nesterov=True), rc.AdamW(lr=0.1)],
+    ids=lambda one: f"{type(one).__name__}-{getattr(one, 'momentum', 0)}-{getattr(one, 'nesterov', False)}",
+)
+def test_a_weight_decay_that_overflows_is_undone(optimizer, decay):
+    """Decay alone makes weights infinite, where no gradient is large."""
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((50, 4)).astype("float32"), rng.integers(0, 3, 50)
+    net = rc.Network(4, [rc.Layer(3, activation=None)])
+    trainer = rc.Trainer(net, optimizer=replace(optimizer, weight_decay=decay))
+    with pytest.raises(FloatingPointError, match="weight_decay"):
+        for _ in range(100):
+            before = trainer.state()["optimizer"] | net.parameters()
+            trainer.step(x, y)
+    after = trainer.state()["optimizer"] | net.parameters()
+    assert all(np.isfinite(array).all() and np.array_equal(array, before[name]) for name, array in after.items())
+
+
+def test_decay_of_more_than_the_weight_trains():
+    """The careful way is the same step."""
+    x, y = np.ones((8, 3)), np.zeros((8, 2))
+    net = rc.Network(3, [rc.Layer(2, activation=None, bias=False)], dtype="float64", seed=1)
+    w = net.parameters()["1.weight"]
+    rc.Trainer(net, loss="mse", optimizer=rc.SGD(lr=0.5, weight_decay=4.0)).step(x, y)
+    gradient = x.T @ (2 * (x @ w - y) / y.size)
+    np.testing.assert_allclose(net.parameters()["1.weight"], w - 0.5 * (gradient + 4 * w), rtol=1e-12)
 
 
 def test_large_numbers_that_do_not_overflow_train():

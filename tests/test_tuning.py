@@ -90,6 +90,16 @@ def test_a_file_that_cannot_be_used_is_passed_over(file, text):
     assert len(json.loads(file.read_text())["choices"]) == 1
 
 
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_what_is_no_file_is_passed_over_at_once(file, make):
+    file.parent.mkdir()
+    make(file)
+    with pytest.warns(RuntimeWarning, match="passed over"):
+        rc.Trainer(network(8))
+    with pytest.raises(OSError, match=r"tuning\.json"):
+        rc.tune(network(8), 13, seconds=0.01)
+
+
 def test_choices_of_another_machine_are_left(file):
     other = {"machine": {"isa": "none"}, "choice": {**network(8)._core.step_shape(11), "strategy": "by_tile"}}
     file.parent.mkdir()

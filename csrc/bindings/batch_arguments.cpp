@@ -54,6 +54,16 @@ Dense<T> value_array(const py::array& y, std::int64_t rows, std::int64_t outputs
     return dense<T>(y);
 }
 
+// What needs a conversion or another error than one about its length or numbers is the Python layer's, which has words
+// for it.
+bool are_plain_targets(py::handle y, const LossSettings& settings) {
+    if (!is_exactly_numpys(y)) return false;
+    if (!settings.takes_labels()) return true;
+    const auto array = py::reinterpret_borrow<py::array>(y);
+    const char kind = array.dtype().kind();
+    return array.ndim() == (kind == 'i' || kind == 'u' || kind == 'b' ? 1 : 2);
+}
+
 bool holds(const DeviceArray& array, GatherArgs::Type type) {
     return array.dtype.kind() == 'i' && array.dtype.itemsize() == (type == GatherArgs::i64 ? 8 : 4);
 }
@@ -167,7 +177,7 @@ template <class C>
 bool are_plain(py::handle x, py::handle y, const LossSettings& settings, std::int64_t inputs, std::int64_t outputs,
                const Device& device) {
     if (!is_plain_matrix<C>(x, inputs, device)) return false;
-    if (!py::isinstance<DeviceArray>(x)) return is_exactly_numpys(y);
+    if (!py::isinstance<DeviceArray>(x)) return are_plain_targets(y, settings);
     if (!py::isinstance<DeviceArray>(y)) return false;
     const std::int64_t rows = x.cast<const DeviceArray&>().shape[0];
     const auto& there = y.cast<const DeviceArray&>();

@@ -1,5 +1,6 @@
 // Releases the GIL for a scope. Where the interpreter has begun to end meanwhile, this thread (a daemon) stops here for
-// good: taking the GIL back would end the thread by unwinding it, through frames that hold Python objects.
+// good: taking the GIL back would end the thread by unwinding it, through frames that hold Python objects. Who has the
+// GIL after that has begun is the thread that ends the interpreter, as in a `__del__`; it keeps it.
 #pragma once
 
 #include <Python.h>
@@ -9,10 +10,11 @@ namespace resnetcore {
 
 class WithoutGil {
 public:
-    WithoutGil() : state_(PyEval_SaveThread()) {}
+    WithoutGil() : state_(finalizing() ? nullptr : PyEval_SaveThread()) {}
     // May be unwound by pthread_exit where the end begins between the check and the lock.
     // NOLINTNEXTLINE(bugprone-unsafe-to-allow-exceptions)
     ~WithoutGil() noexcept(false) {
+        if (!state_) return;
         while (finalizing()) pause();
         PyEval_RestoreThread(state_);
     }

@@ -104,7 +104,8 @@ RC_HD void conclude_batch(const ConcludeArgs<T>& args, double loss) {
     args.out->finite = is_finite(loss);
     args.out->may_overflow =
         args.out->finite && args.hyper &&
-        update_may_overflow(args.rows, *args.largest_a, *args.largest_delta, static_cast<double>(args.hyper->lr));
+        update_may_overflow(args.rows, *args.largest_a, *args.largest_delta, static_cast<double>(args.hyper->lr),
+                            static_cast<double>(args.hyper->weight_decay));
     args.out->follows = args.shut && *args.shut;
     if (args.shut && !permits(args.out)) *args.shut = 1;
 }

@@ -33,13 +33,13 @@ int cpus_of_quota() {
     return limit > 0 && period > 0 ? static_cast<int>(std::ceil(limit / period)) : 0;
 }
 
-// 0 where the variable is not set, or empty; −1 where it is no whole number.
-long number_in(const char* variable) {
+// 0 where the variable is not set, or empty; −1 where it is no whole number, which `end_of_first` may follow.
+long number_in(const char* variable, char end_of_first = 0) {
     const char* text = std::getenv(variable);
     if (!text || !*text) return 0;
     char* end = nullptr;
     const long number = std::strtol(text, &end, 10);
-    return *end ? -1 : number;
+    return *end && *end != end_of_first ? -1 : number;
 }
 
 }  // namespace
@@ -59,7 +59,7 @@ ThreadCount default_thread_count() {
                              "\"");
         return {static_cast<int>(wanted), "RESNETCORE_NUM_THREADS"};
     }
-    const long openmp = number_in("OMP_NUM_THREADS");
+    const long openmp = number_in("OMP_NUM_THREADS", ',');  // "4,2": of the outer of nested regions
     if (openmp >= 1 && openmp <= 1024) return {static_cast<int>(openmp), "OMP_NUM_THREADS"};
     const int affinity = cpus_of_affinity(), quota = cpus_of_quota();
     if (quota > 0 && quota < affinity) return {quota, "cgroup quota"};

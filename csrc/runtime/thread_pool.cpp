@@ -6,6 +6,7 @@
 #include <condition_variable>
 #include <cstdint>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -23,8 +24,8 @@ namespace {
 
 class Pool {
 public:
-    void run(Run& run, int size) {
-        start_workers(size - 1);
+    void run(Run& run, int most) {
+        const int size = 1 + start_workers(most - 1);
         run_ = &run;
         running_.store(size - 1, std::memory_order_relaxed);
         publish(size);
@@ -33,13 +34,19 @@ public:
     }
 
 private:
-    void start_workers(int wanted) {
+    // How many there are now: so many, or fewer where the system has no thread left for this process.
+    int start_workers(int wanted) {
         while (workers_ < wanted) {
             const int rank = workers_ + 1;
-            // A worker sleeps or runs until the process ends; it is never joined, so it owns nothing.
-            std::thread([this, rank, seen = ticket_.load()]() mutable { worker(rank, seen); }).detach();
+            try {
+                // A worker sleeps or runs until the process ends; it is never joined, so it owns nothing.
+                std::thread([this, rank, seen = ticket_.load()]() mutable { worker(rank, seen); }).detach();
+            } catch (const std::system_error&) {
+                return workers_;
+            }
             ++workers_;
         }
+        return wanted;
     }
 
     // Run number and team size travel in one word, so that no worker can pair one run's number with another's size.

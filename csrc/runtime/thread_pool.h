@@ -8,9 +8,9 @@
 
 namespace resnetcore {
 
-// Runs `body` on min(max_threads, get_num_threads()) threads (0: no limit), or fewer where they are a host's; the
-// caller is rank 0. The first exception of any of them is rethrown once all have stopped; threads waiting at a barrier
-// leave it.
+// Runs `body` on min(max_threads, get_num_threads()) threads (0: no limit), or fewer where they are a host's or the
+// system has no more; the caller is rank 0. The first exception of any of them is rethrown once all have stopped;
+// threads waiting at a barrier leave it.
 void run_on_team(TeamBody body, int max_threads = 0);
 
 // At start: RESNETCORE_NUM_THREADS, else OMP_NUM_THREADS, else the CPUs that affinity and cgroup quota leave us.

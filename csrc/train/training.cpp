@@ -153,10 +153,14 @@ NonFiniteError non_finite(const PassResult& result, const std::string& operation
     text += result.overflow.empty() ? "the loss became " + number_text(result.loss)
                                     : "the update makes '" + result.overflow + "' NaN or infinite";
     if (step > 0) text += " at step " + std::to_string(step);
-    if (result.bad_layer == 0) text += "; the first layer with NaN or infinite values is layer 0, the input";
-    if (result.bad_layer > 0)
-        text += "; the first layer with NaN or infinite values is layer " + std::to_string(result.bad_layer);
-    return NonFiniteError(text + ". Nothing was updated; try a smaller lr, clip_norm, or a norm");
+    const bool in_input = result.bad_layer == 0;
+    if (result.bad_layer >= 0)
+        text += "; the first layer with NaN or infinite values is layer " + std::to_string(result.bad_layer) +
+                (in_input ? ", the input" : "");
+    text += ". Nothing was updated; ";
+    if (in_input) return NonFiniteError(text + "leave such rows out, or fill them in");
+    if (result.overflow.empty() && result.bad_layer < 0) text += "look for NaN and infinity in y, or ";
+    return NonFiniteError(text + "try a smaller lr or weight_decay, clip_norm, or a norm");
 }
 
 template class Training<float>;

@@ -16,7 +16,7 @@ import stat
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-__all__ = ["open_regular", "replace_file"]
+__all__ = ["open_regular", "replace_file", "require_folder"]
 
 _PREFIX, _SUFFIX = ".resnetcore-", ".tmp"
 
@@ -30,6 +30,11 @@ def open_regular(path: str | os.PathLike[str]) -> int:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def require_folder(path: str | os.PathLike[str]) -> None:
+    """OSError where the folder that `path` is to be written to is not there: for who writes after long work."""
+    os.stat(os.path.join(os.path.dirname(os.fsdecode(path)) or os.curdir, ""))
 
 
 def replace_file(path: str | os.PathLike[str], chunks: Iterable[Any]) -> None:

@@ -165,6 +165,10 @@ def _layout(array: Any) -> np.ndarray:
     return array if isinstance(array, np.ndarray) else _core.layout_of(array)
 
 
+def _conversion(dtype: str) -> str:
+    return f"convert it with .astype('{dtype}'), or a tensor of PyTorch's with .to(torch.{dtype})"
+
+
 def _has_contiguous_rows_or_columns(array: np.ndarray) -> bool:
     lengths = [size for size in array.shape if size > 1]
     return len(lengths) < 2 or array.itemsize in array.strides
@@ -306,7 +310,7 @@ class Block:
         if self.dtype not in _SUFFIX:
             raise DTypeError(
                 f"{self.operation}: sources[0] must be float32, float64 or bfloat16, got {self.dtype}; "
-                "convert it with .astype('float32')"
+                + _conversion("float32")
             )
         for name, array in [("sources[0]", self.sources[0]), ("weights[0]", self.weights[0])]:
             if array.ndim != 2:
@@ -327,7 +331,7 @@ class Block:
             expected = dtype_name(self.dtype)
             raise DTypeError(
                 f"{self.operation}: {name} must be {expected} as sources[0] is, got {dtype_name(array.dtype)}; "
-                f"convert it with .astype('{expected}')"
+                + _conversion(expected)
             )
         if array.shape != shape:
             raise ShapeError(f"{self.operation}: {name} must be {shape}, got {array.shape}")

@@ -146,7 +146,7 @@ def as_rows(operation: str, name: str, value: Any, width: int, device: str = "cp
         array = as_array(operation, name, value)
     if not is_floating(array):
         # Frames become objects where a column is no number, but also where booleans or their own numbers stand beside.
-        remedy = f"use {name}.astype('float32')" + (
+        remedy = f"use {_as_float32(name, value)}" + (
             ", of its numeric columns, without missing values" if array.dtype.kind in "OUS" else ""
         )
         raise DTypeError(f"{operation}: {name} must be float32 or float64, got {array.dtype}; {remedy}")
@@ -192,6 +192,13 @@ def as_dense(array: Rows, dtype: Any) -> Rows:
 
 def _is_torch(original: Any) -> bool:
     return type(original).__module__.partition(".")[0] == "torch" and "torch" in sys.modules
+
+
+def _as_float32(name: str, value: Any) -> str:
+    """The conversion of `value` that its library has, as code."""
+    if isinstance(value, (list, tuple)):
+        return f"numpy.asarray({name}, 'float32')"
+    return f"{name}.float()" if _is_torch(value) else f"{name}.astype('float32')"
 
 
 def has_bfloat16(original: Any) -> bool:

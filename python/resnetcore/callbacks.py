@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ._atomic import replace_file
+from ._atomic import replace_file, require_folder
+from ._errors import DTypeError
 from .best import Best
 from .checks import as_integer, as_number
 
@@ -84,6 +85,8 @@ class EarlyStopping(Callback):
         min_delta = as_number("EarlyStopping: min_delta", min_delta)
         if min_delta < 0:
             raise ValueError(f"EarlyStopping: min_delta must not be negative, got {min_delta}")
+        if monitor is not None and not isinstance(monitor, str):
+            raise DTypeError(f"EarlyStopping: monitor must be a metric's name or None, got {monitor!r}")
         if mode not in (None, "min", "max"):
             raise ValueError(f"EarlyStopping: mode must be 'min', 'max' or None, got {mode!r}")
         self.patience, self.monitor, self.min_delta, self.restore_best, self.mode = (
@@ -142,18 +145,34 @@ class EarlyStopping(Callback):
             trainer.stop()
 
 
-class Checkpoint(Callback):
+class _Writer(Callback):
+    """Writes files. Hours may lie between the first step and the first file, so a folder that is missing is found before."""
+
+    def __init__(self, path: Any) -> None:
+        self.path = os.fsdecode(path)
+
+    def on_fit_begin(self, trainer: Trainer, plan: FitPlan) -> None:
+        """OSError where there is no folder to write to."""
+        if "{" not in os.path.dirname(self.path):
+            require_folder(self.path)
+
+
+class Checkpoint(_Writer):
     """Saves the trainer as it goes, for `Trainer.resume(path)`. A file is replaced whole or not at all.
 
     Args:
         path: of the file; "{epoch}" and "{step}" in it become numbers, and one file is kept for each.
         every: steps between two files; None saves at the end of each epoch.
+
+    Raises:
+        OSError: at the start of a `fit`, where the path's folder is not there.
     """
 
     def __init__(self, path: Any, every: int | None = None) -> None:
         if every is not None and as_integer("Checkpoint: every", every) < 1:
             raise ValueError(f"Checkpoint: every must be at least 1 step, got {every}")
-        self.path, self.every = os.fsdecode(path), every
+        super().__init__(path)
+        self.every = every
 
     def on_step_end(self, trainer: Trainer, loss: float) -> None:
         """Saves where steps are what counts, and enough have passed."""
@@ -174,11 +193,8 @@ class Checkpoint(Callback):
         trainer.save(path)
 
 
-class _Logger(Callback):
+class _Logger(_Writer):
     """The whole history, written after each epoch and replaced at once: a resumed run writes the same file."""
-
-    def __init__(self, path: Any) -> None:
-        self.path = path
 
     def on_epoch_end(self, trainer: Trainer, metrics: dict[str, float]) -> None:
         replace_file(self.path, [self._text(trainer.history.rows()).encode()])
@@ -191,7 +207,7 @@ class CSVLogger(_Logger):
     """A table of the history as a CSV file: a header, then one row an epoch; empty where a metric was not measured.
 
     Args:
-        path: of the file; replaced after each epoch.
+        path: of the file, in a folder that is there; replaced after each epoch.
     """
 
     def _text(self, rows: list[dict[str, float]]) -> str:
@@ -204,7 +220,7 @@ class JSONLLogger(_Logger):
     """The history as JSON lines: one object an epoch; null where a metric was not measured or not finite.
 
     Args:
-        path: of the file; replaced after each epoch.
+        path: of the file, in a folder that is there; replaced after each epoch.
     """
 
     def _text(self, rows: list[dict[str, float]]) -> str:

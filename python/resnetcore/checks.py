@@ -85,7 +85,7 @@ def check_dtype(operation: str, dtype: Any) -> str:
 
 def check_matmul_precision(what: str, precision: Any) -> str:
     """One of PyTorch's three names."""
-    if precision not in ("highest", "high", "medium"):
+    if not isinstance(precision, str) or precision not in ("highest", "high", "medium"):
         raise ValueError(f'{what} must be "highest", "high" or "medium", got {precision!r}')
     return precision
 

@@ -156,7 +156,7 @@ class _Skips(dict[int, Any]):
     clear = pop = popitem = setdefault = update = _refuse
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _Skips, (dict(self),)
+        return _skips, (dict(self),)  # what copies and pickles make of a read-only matrix could be written to
 
 
 def _skips(skips: Any) -> _Skips:

@@ -55,6 +55,10 @@ class Loss:
             raise ValueError(
                 f"loss: class_weight belongs to cross_entropy and binary_cross_entropy, not to {self.name}"
             )
+        if self.class_weight is not None:  # a copy: a trainer's loss must not change under it
+            given, mapping = self.class_weight, isinstance(self.class_weight, Mapping)
+            kept = dict(given) if mapping else np.array(as_array("loss", "class_weight", given))
+            object.__setattr__(self, "class_weight", kept)
         if not self.delta > 0:
             raise ValueError(f"loss: delta must be positive, got {self.delta}")
 
@@ -160,7 +164,10 @@ def check_targets(
 
 def _check_label_count(what: str, y: np.ndarray | DeviceArray, rows: int, classes: int) -> None:
     if y.shape != (rows,):
-        raise ShapeError(f"{what} must hold one label a row, shape ({rows},), got {y.shape}")
+        remedy = "; use y[:, 0]" if y.shape == (rows, 1) else ""
+        if y.shape == (rows, classes) and classes > 1:
+            remedy = "; rows of zeros and a one become labels by y.argmax(axis=1)"
+        raise ShapeError(f"{what} must hold one label a row, shape ({rows},), got {y.shape}{remedy}")
     if classes < 2:
         raise ShapeError(
             f"{what}: cross_entropy needs two outputs or more, the network has {classes}; use "

@@ -26,7 +26,8 @@ class Schedule:
 
     def rate(self, step: int, lr: float) -> float:
         """The learning rate at `step`, for an optimizer whose own is `lr`."""
-        return lr * self.factor(step)
+        factor: Any = self.factor(step)  # of the user's own, anything
+        return lr * (factor if type(factor) is float else as_number(f"{type(self).__name__}: factor({step})", factor))
 
     def needs_length(self) -> bool:
         """Whether `steps` was left out, to be filled in with the length of the first `fit`."""
@@ -193,7 +194,9 @@ def from_dict(description: dict[str, Any]) -> Schedule:
 
 def checked_rate(operation: str, schedule: Schedule, step: int, lr: float) -> float:
     """`schedule.rate(step, lr)`; ValueError where no step can be made with it."""
-    rate = schedule.rate(step, float(lr))
+    rate: Any = schedule.rate(step, float(lr))
+    if type(rate) is not float:  # as a schedule of the user's own may have it
+        rate = as_number(f"{operation}: the learning rate of {schedule!r} at step {step}", rate)
     if not 0 < rate < math.inf:
         raise ValueError(
             f"{operation}: the schedule {schedule!r} gives a learning rate of {rate} at step {step}, and it must be "

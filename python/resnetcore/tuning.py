@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from . import _core
-from ._atomic import replace_file
+from ._atomic import open_regular, replace_file
 from ._errors import DeviceError, DTypeError
 from .checks import as_integer, as_number
 from .losses import Loss
@@ -125,9 +125,14 @@ def _machine() -> dict[str, Any]:
     return {"isa": _core.isa_info()["current"], **_core.cache_info(), "cpus": os.cpu_count()}
 
 
+def _text(path: Path) -> str:
+    with os.fdopen(open_regular(path), encoding="utf-8") as file:
+        return file.read()
+
+
 def _read(path: Path) -> list[dict[str, Any]]:
     """The choices kept for this machine."""
-    kept = json.loads(path.read_text())
+    kept = json.loads(_text(path))
     if not isinstance(kept, dict) or kept.get("version") != _VERSION:
         raise ValueError(f"it is not of version {_VERSION}")
     return [dict(entry["choice"]) for entry in kept["choices"] if entry["machine"] == _machine()]
@@ -139,7 +144,7 @@ def _keep(choice: dict[str, Any]) -> None:
     if path is None:
         return
     try:
-        entries = json.loads(path.read_text())["choices"]
+        entries = json.loads(_text(path))["choices"]
     except (OSError, ValueError, TypeError, KeyError):
         entries = []  # none yet, or load() has warned of what was there
     new = {"machine": _machine(), "choice": choice}

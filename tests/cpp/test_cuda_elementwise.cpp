@@ -352,6 +352,13 @@ struct Arrays {
             k.conclude({size, row_loss.data(), size, largest_a.data(), twice.data(), rate.data(), outcome.data()});
             CHECK(outcome.get().may_overflow == (a != 1), "largest %g", a);
         }
+        for (double decay : {0.5, 0.75, 1e16}) {
+            hyper.weight_decay = C(decay);
+            const OnDevice<Hyper<C>> decaying(hyper);
+            const OnDevice<double> small(1.0);
+            k.conclude({size, row_loss.data(), size, small.data(), small.data(), decaying.data(), outcome.data()});
+            CHECK(outcome.get().may_overflow == (decay > 0.5), "decay %g", decay);
+        }
         row_loss(0, size - 1) = NAN;
         row_loss.upload();
         const OnDevice<double> one(1.0);

@@ -40,7 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         chosen = build_parser(given).parse_args(given)
         import_module(f".{chosen.command}", __name__).run(chosen)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # closed by whoever started us
+            sys.stdout.flush()
     except SystemExit as end:  # argparse: --help, --version and its own errors
         return int(end.code or 0)
     except KeyboardInterrupt as stop:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from .._atomic import replace_file
+from .._atomic import replace_file, require_folder
 from ..config import get_num_threads
 from ..layers import Layer
 from ..network import Network
@@ -40,6 +40,8 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         FloatingPointError: gradients that differ from float64's.
     """
+    if arguments.json:
+        require_folder(arguments.json)
     print(f"Gradients agree with float64 to {check():.1e}; {get_num_threads()} threads, float32\n")
     results = [measure(*shape, seconds=0.2 if arguments.quick else 1.0) for shape in SHAPES]
     rows = [

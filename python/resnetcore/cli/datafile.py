@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import csv
 import os
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -98,10 +100,13 @@ def _separator(header: str) -> str:
 
 def _read_numpy(path: str) -> dict[str, np.ndarray]:
     try:
-        loaded = np.load(path, allow_pickle=False)
-        arrays = {name: loaded[name] for name in loaded.files} if hasattr(loaded, "files") else {"": loaded}
-    except (ValueError, EOFError, KeyError) as error:
+        with open(path, "rb") as file:  # NumPy leaves it open where it is no archive
+            loaded = np.load(file, allow_pickle=False)
+            arrays = {name: loaded[name] for name in loaded.files} if hasattr(loaded, "files") else {"": loaded}
+    except (ValueError, EOFError, KeyError, BadZipFile, zlib.error, NotImplementedError) as error:
         raise ValueError(f"{path}: cannot be read as NumPy arrays without pickle: {error}") from None
+    if strange := [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]:
+        raise ValueError(f"{path}: {strange[0]!r} is no NumPy array; make the file with numpy.savez")
     columns: dict[str, np.ndarray] = {}
     wide = [name for name, array in arrays.items() if array.ndim == 2]
     if len(wide) != 1:

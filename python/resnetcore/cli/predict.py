@@ -6,11 +6,8 @@ import argparse
 import csv
 import io
 import os
-import sys
 from collections.abc import Sequence
 from typing import Any
-
-import numpy as np
 
 from .._atomic import replace_file
 from ..checkpoint import load_network
@@ -60,7 +57,7 @@ def _as_it_is(net: Network, table: datafile.Table, probabilities: bool) -> dict[
             f"predict: the network takes {net.inputs} columns, {table.source} has {len(table.columns)}; a network "
             f"without {DESCRIPTION} beside it takes exactly its inputs, in order"
         )
-    x = np.ascontiguousarray(table.numbers(list(table.columns)), net.dtype)
+    x = table.numbers(list(table.columns))
     outputs = net.predict_proba(x) if probabilities else net.predict(x)
     return {f"output{number}": column.tolist() for number, column in enumerate(outputs.T)}
 
@@ -71,6 +68,6 @@ def _write(path: str | None, columns: dict[str, Sequence[Any]]) -> None:
     writer.writerow(columns)
     writer.writerows(zip(*columns.values(), strict=True))
     if path is None:
-        sys.stdout.write(text.getvalue())
+        print(text.getvalue(), end="")
     else:
         replace_file(path, [text.getvalue().encode()])

@@ -90,14 +90,15 @@ class Preparation:
         return "mse" if self.classes is None else "cross_entropy"
 
     def x(self, table: Table) -> np.ndarray:
-        """(rows, inputs) float32."""
+        """(rows, inputs) float32; ValueError for a number that float32 cannot hold so standardised."""
         values = (table.numbers(self.inputs) - self.mean) / self.scale
-        return np.ascontiguousarray(values, np.float32)
+        return _as_float32(table.source, self.inputs, values)
 
     def y(self, table: Table) -> np.ndarray:
-        """Labels (rows,) int64, or standardised targets (rows,) float32."""
+        """Labels (rows,) int64, or standardised targets (rows,) float32; ValueError as `x`."""
         if self.classes is None:
-            return np.float32((table.numbers([self.target])[:, 0] - self.target_mean) / self.target_scale)
+            values = (table.numbers([self.target]) - self.target_mean) / self.target_scale
+            return _as_float32(table.source, [self.target], values)[:, 0]
         label = {name: number for number, name in enumerate(self.classes)}
         names = _texts(table.column(self.target))
         unknown = sorted(set(names) - label.keys())
@@ -117,6 +118,18 @@ class Preparation:
             shares = powers / powers.sum(axis=1, keepdims=True)
             columns.update({f"p({name})": shares[:, label].tolist() for label, name in enumerate(self.classes)})
         return columns
+
+
+def _as_float32(source: str, names: Sequence[str], values: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        narrow = np.ascontiguousarray(values, np.float32)
+    bad = np.argwhere(~np.isfinite(narrow))
+    if len(bad):
+        row, column = bad[0]
+        raise ValueError(
+            f"{source}: column {names[column]!r} has a number in row {row + 1} that is too far from those trained on"
+        )
+    return narrow
 
 
 def _check_in_range(source: str, names: Sequence[str], mean: np.ndarray, deviation: np.ndarray) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 from .. import models, schedules
 from .._core import random_permutation
 from ..callbacks import Callback, Checkpoint, CSVLogger, EarlyStopping
+from ..checks import check_seed
 from ..network import Network
 from ..optimizers import SGD, Adam, AdamW
 from ..trainer import Trainer
@@ -159,6 +160,7 @@ def _begin(arguments: argparse.Namespace) -> tuple[Trainer, Run, datafile.Table]
     }
     if arguments.momentum is not None and choice["optimizer"] != "sgd":
         raise ValueError(f"train: --momentum belongs to sgd, not to {choice['optimizer']}; add --optimizer sgd")
+    check_seed("train", choice["seed"])
     if not 0 <= choice["validation"] < 1:
         raise ValueError(f"train: --validation must be in [0, 1), got {choice['validation']}")
     table = datafile.read(arguments.data)

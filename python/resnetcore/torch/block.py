@@ -21,6 +21,7 @@ from .shared import (
     autocast,
     is_direct,
     no_double_backward,
+    refuse_batch,
     refuse_second_derivative,
     saved,
     torchs_threads,
@@ -157,6 +158,7 @@ class _Direct(Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+        refuse_batch(grad)
         a, *tensors = saved(ctx)
         has_bias = len(tensors) > 2 * ctx.n + ctx.n_identity
         if torch.is_grad_enabled():  # create_graph: someone may ask for a second derivative

@@ -19,6 +19,7 @@ OUTSIDE_GRAPHS: dict[str, Any] = (
 )
 _PLAIN = {torch.Tensor, torch.nn.Parameter}
 _unwrap_if_dead = torch._C._functorch.unwrap_if_dead
+_is_batch_of_gradients = torch._C._functorch.is_legacy_batchedtensor
 
 # Kernels called from here run on PyTorch's own threads: those spin between its operations, beside ours if there were any.
 if torch.backends.openmp.is_available():
@@ -54,6 +55,18 @@ def saved(ctx: Any) -> list[torch.Tensor]:
     return [_unwrap_if_dead(t) for t in ctx.saved_tensors]
 
 
+def refuse_batch(grad: torch.Tensor) -> None:
+    """Raises what `is_grads_batched`, and `jacobian(vectorize=True)` by it, get: PyTorch's own words would be about itself."""
+    if _is_batch_of_gradients(grad):
+        _no_vmap(
+            "going backward with many gradients at once (is_grads_batched, vectorize)", "ask for them one after another"
+        )
+
+
+def _no_vmap(what: str, remedy: str) -> NoReturn:
+    raise NotImplementedError(f"resnetcore.torch: {what} has no rule for this operation; {remedy}")
+
+
 class Function(torch.autograd.Function):
     """An autograd function of tensors that no ended transform has left, whose kernels have no other rule than backward's."""
 
@@ -67,10 +80,7 @@ class Function(torch.autograd.Function):
     @staticmethod
     def vmap(*_: Any) -> NoReturn:
         """What torch.func.vmap gets."""
-        raise NotImplementedError(
-            "resnetcore.torch: torch.func.vmap has no rule for this operation; make the mapped dimension part of the "
-            "batch, or call it in a loop"
-        )
+        _no_vmap("torch.func.vmap", "make the mapped dimension part of the batch, or call it in a loop")
 
     @staticmethod
     def jvp(*_: Any) -> NoReturn:

@@ -24,6 +24,7 @@ from .shared import (
     Function,
     is_direct,
     no_double_backward,
+    refuse_batch,
     refuse_second_derivative,
     saved,
     torchs_threads,
@@ -256,6 +257,7 @@ class _Direct(Function):
         x, seed, tape, *values = saved(ctx)
         if grad is None:
             return None, None, None, None, None, None, *[None] * len(values)
+        refuse_batch(grad)
         if torch.is_grad_enabled():  # create_graph: someone may ask for a second derivative
             gradients = _DirectGradient.apply(tuple(ctx.settings), tape, grad, x, seed, *values)
         else:
