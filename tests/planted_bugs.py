@@ -1231,6 +1231,7 @@ class Copy:
         options = {
             "CMAKE_BUILD_TYPE": "Release",
             "RESNETCORE_KERNEL_OPTIMIZATION": "-O1",  # wrong at any level, and quicker to compile
+            "RESNETCORE_UNITY_BUILD": "OFF",  # one file changes at a time
             "RESNETCORE_BUILD_TESTS": "ON",
             "RESNETCORE_CUDA": "OFF",
             "RESNETCORE_CUDA_EMULATION": "ON",

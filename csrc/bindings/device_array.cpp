@@ -99,7 +99,7 @@ DeviceArray checked(const DeviceArray& array, const std::string& what, bool writ
 }
 
 // Nothing, where it is to be `written` to and only its __cuda_array_interface__ says whether it may be.
-std::optional<DeviceArray> from_dlpack(const py::object& value, const std::string& what, bool written) {
+std::optional<DeviceArray> of_dlpack(const py::object& value, const std::string& what, bool written) {
     const auto place = value.attr("__dlpack_device__")().cast<std::pair<int, int>>();
     if (place.first != dlpack::cuda)
         dlpack::refuse(what, "the array is on a device of DLPack's kind " + std::to_string(place.first) +
@@ -364,7 +364,7 @@ GatherArgs gathered_from(const DeviceArray& matrix) {
 DeviceArray device_array(const py::object& value, const std::string& what, const std::string& home, bool written) {
     if (py::isinstance<DeviceArray>(value)) return checked(value.cast<DeviceArray>(), what, written);
     if (py::hasattr(value, "__dlpack_device__"))
-        if (const auto array = from_dlpack(value, what, written)) return checked(*array, what, written);
+        if (const auto array = of_dlpack(value, what, written)) return checked(*array, what, written);
     try {
         return checked(from_interface(value, what, home), what, written);
     } catch (const py::cast_error& error) {

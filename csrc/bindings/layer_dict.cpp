@@ -13,7 +13,7 @@ namespace resnetcore {
 namespace {
 
 std::string at(std::int64_t number) { return "Network: layer " + std::to_string(number) + ": "; }
-std::string text(py::handle value) { return py::repr(value).cast<std::string>(); }
+std::string shown(py::handle value) { return py::repr(value).cast<std::string>(); }
 
 std::int64_t integer(py::handle value, std::int64_t number, const char* what) {
     return integer_argument(value, at(number) + what);
@@ -21,14 +21,14 @@ std::int64_t integer(py::handle value, std::int64_t number, const char* what) {
 
 double real(py::handle value, std::int64_t number, const char* what) {
     if (PyBool_Check(value.ptr()) || !PyNumber_Check(value.ptr()))
-        throw DTypeError(at(number) + what + " must be a number, got " + text(value));
+        throw DTypeError(at(number) + what + " must be a number, got " + shown(value));
     const double result = PyFloat_AsDouble(value.ptr());
     if (PyErr_Occurred()) throw py::error_already_set();
     return result;
 }
 
 bool boolean(py::handle value, std::int64_t number, const char* what) {
-    if (!PyBool_Check(value.ptr())) throw DTypeError(at(number) + what + " must be True or False, got " + text(value));
+    if (!PyBool_Check(value.ptr())) throw DTypeError(at(number) + what + " must be True or False, got " + shown(value));
     return value.ptr() == Py_True;
 }
 
@@ -37,16 +37,16 @@ int activation(py::handle value, std::int64_t number) {
     std::string known;
     for (int i = 0; i < activation_count(); ++i) known += std::string(i ? ", " : "") + activation_name(i);
     if (!py::isinstance<py::str>(value))
-        throw DTypeError(at(number) + "activation must be a name or None, got " + text(value));
+        throw DTypeError(at(number) + "activation must be a name or None, got " + shown(value));
     const int id = find_activation(value.cast<std::string>());
-    if (id < 0) throw ValueError(at(number) + "unknown activation " + text(value) + "; known are " + known);
+    if (id < 0) throw ValueError(at(number) + "unknown activation " + shown(value) + "; known are " + known);
     return id;
 }
 
 bool batch_norm(py::handle value, std::int64_t number) {
     if (value.is_none()) return false;
     if (py::isinstance<py::str>(value) && value.cast<std::string>() == "batch") return true;
-    throw ValueError(at(number) + "norm must be None or \"batch\", got " + text(value));
+    throw ValueError(at(number) + "norm must be None or \"batch\", got " + shown(value));
 }
 
 Initialization initialization(py::handle value, std::int64_t number) {
@@ -54,7 +54,7 @@ Initialization initialization(py::handle value, std::int64_t number) {
     if (py::isinstance<py::str>(value))
         for (const auto& [name, scheme] : initializations)
             if (value.cast<std::string>() == name) return scheme;
-    throw ValueError(at(number) + "init must be None, \"he\", \"glorot\", \"lecun\" or \"zero\", got " + text(value));
+    throw ValueError(at(number) + "init must be None, \"he\", \"glorot\", \"lecun\" or \"zero\", got " + shown(value));
 }
 
 // A fixed matrix is copied: what the user does with theirs afterwards changes nothing here.
@@ -62,10 +62,10 @@ Skip fixed_skip(py::handle value, std::int64_t number, const std::string& what) 
     const py::array any = py::array::ensure(value);
     if (!any) {
         PyErr_Clear();
-        throw DTypeError(at(number) + what + " must be \"identity\", \"learned\" or a matrix, got " + text(value));
+        throw DTypeError(at(number) + what + " must be \"identity\", \"learned\" or a matrix, got " + shown(value));
     }
     if (any.dtype().kind() != 'f')
-        throw DTypeError(at(number) + what + " must be a matrix of floats, got dtype " + text(any.dtype()));
+        throw DTypeError(at(number) + what + " must be a matrix of floats, got dtype " + shown(any.dtype()));
     if (any.ndim() != 2)
         throw ShapeError(at(number) + what + " must have 2 dimensions, got " + std::to_string(any.ndim()));
     const Dense<double> values = dense<double>(any);
@@ -86,7 +86,7 @@ Skip skip_of(py::handle key, py::handle value, std::int64_t number) {
     } else {
         const std::string kind = value.cast<std::string>();
         if (kind != "identity" && kind != "learned")
-            throw ValueError(at(number) + what + " must be \"identity\", \"learned\" or a matrix, got " + text(value));
+            throw ValueError(at(number) + what + " must be \"identity\", \"learned\" or a matrix, got " + shown(value));
         skip.kind = kind == "identity" ? SkipKind::identity : SkipKind::learned;
     }
     skip.back = back;
@@ -95,7 +95,7 @@ Skip skip_of(py::handle key, py::handle value, std::int64_t number) {
 
 std::vector<Skip> skips_of(py::handle value, std::int64_t number) {
     if (value.is_none()) return {};
-    if (!py::isinstance<py::dict>(value)) throw DTypeError(at(number) + "skips must be a dict, got " + text(value));
+    if (!py::isinstance<py::dict>(value)) throw DTypeError(at(number) + "skips must be a dict, got " + shown(value));
     std::vector<Skip> skips;
     for (const auto& [key, kind] : py::reinterpret_borrow<py::dict>(value)) skips.push_back(skip_of(key, kind, number));
     std::sort(skips.begin(), skips.end(), [](const Skip& a, const Skip& b) { return a.back < b.back; });
@@ -106,12 +106,12 @@ std::vector<Skip> skips_of(py::handle value, std::int64_t number) {
 
 std::int64_t integer_argument(py::handle value, const std::string& what) {
     const bool is_index = PyIndex_Check(value.ptr()) && !PyBool_Check(value.ptr());
-    if (!is_index) throw DTypeError(what + " must be an int, got " + text(value));
+    if (!is_index) throw DTypeError(what + " must be an int, got " + shown(value));
     const auto whole = py::reinterpret_steal<py::object>(PyNumber_Index(value.ptr()));
     if (!whole) throw py::error_already_set();
     int overflow = 0;
     const long long result = PyLong_AsLongLongAndOverflow(whole.ptr(), &overflow);
-    if (overflow) throw ShapeError(what + " must be below 2**63, got " + text(value));
+    if (overflow) throw ShapeError(what + " must be below 2**63, got " + shown(value));
     return result;
 }
 
@@ -147,7 +147,7 @@ Layer layer_from_dict(const py::dict& description, std::int64_t number) {
         else if (name == "gate_bias")
             layer.gate_bias = real(value, number, "gate_bias");
         else
-            throw ValueError(at(number) + "unknown key " + text(key));
+            throw ValueError(at(number) + "unknown key " + shown(key));
     }
     return layer;
 }

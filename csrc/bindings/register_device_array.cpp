@@ -28,7 +28,7 @@ DeviceArray zeros_on(const std::string& device, std::vector<std::int64_t> shape,
     return DeviceArray::zeros(gpu_named(device, "zeros_on"), dtype, std::move(shape));
 }
 
-std::string text(const DeviceArray& array) {
+std::string description(const DeviceArray& array) {
     const py::tuple shape(py::cast(array.shape));
     return "<DeviceArray of " + py::repr(shape).cast<std::string>() + " " + py::str(array.dtype).cast<std::string>() +
            " on " + array.device->name() + ">";
@@ -51,7 +51,7 @@ was given a stream, it comes first in that stream's order.)")
         .def("numpy", &DeviceArray::numpy, "A copy in the CPU's memory.")
         .def("__len__", &length)
         .def("__getitem__", &DeviceArray::operator[], py::arg("rows"), "A slice of the rows, of the same memory.")
-        .def("__repr__", &text)
+        .def("__repr__", &description)
         .def("__dlpack__", &to_dlpack, py::kw_only(), py::arg("stream") = py::none(),
              py::arg("max_version") = py::none(), py::arg("dl_device") = py::none(), py::arg("copy") = py::none(),
              "A DLPack capsule, as the Python array API standard describes it.")

@@ -29,8 +29,9 @@ MutableRows<T> written(const py::handle& value, std::int64_t rows, std::int64_t 
 }
 
 template <class T>
-void forward(const py::list& sources, const py::list& weights, const py::object& bias, const py::list& identity,
-             const std::string& activation, const py::object& out, const py::object& stream) {
+void forward_on_device(const py::list& sources, const py::list& weights, const py::object& bias,
+                       const py::list& identity, const std::string& activation, const py::object& out,
+                       const py::object& stream) {
     constexpr const char* operation = "residual_forward";
     const DeviceArray& result = out.cast<const DeviceArray&>();
     CudaDevice& device = *result.device;
@@ -76,10 +77,10 @@ Rows<T> rows_of(const Matrix<T>& matrix) {
 }
 
 template <class T>
-void backward(const py::object& grad, const py::object& a, const py::list& sources, const py::list& weights,
-              const py::object& bias, const py::list& identity, const std::string& activation,
-              const py::list& d_sources, const py::list& d_weights, const py::object& d_bias, const py::list& deltas,
-              const py::object& stream) {
+void backward_on_device(const py::object& grad, const py::object& a, const py::list& sources, const py::list& weights,
+                        const py::object& bias, const py::list& identity, const std::string& activation,
+                        const py::list& d_sources, const py::list& d_weights, const py::object& d_bias,
+                        const py::list& deltas, const py::object& stream) {
     constexpr const char* operation = "residual_backward";
     CudaDevice& device = device_of(deltas, operation);
     StreamOrder order(device, named_stream(stream, operation));
@@ -113,9 +114,9 @@ Strided<T> in_place(const py::handle& value, const CudaDevice& device) {
 }
 
 template <class T>
-void update(const py::object& grad, const py::object& a, const py::list& sources, const py::list& weights,
-            const py::object& bias, const py::list& identity, const std::string& activation, const py::list& d_sources,
-            const py::list& deltas, double lr, const py::object& stream) {
+void update_on_device(const py::object& grad, const py::object& a, const py::list& sources, const py::list& weights,
+                      const py::object& bias, const py::list& identity, const std::string& activation,
+                      const py::list& d_sources, const py::list& deltas, double lr, const py::object& stream) {
     constexpr const char* operation = "residual_update";
     if (!(lr > 0 && std::isfinite(lr)))
         throw ValueError("residual_update: lr must be positive and finite, got " + number_text(lr));
@@ -134,14 +135,14 @@ void update(const py::object& grad, const py::object& a, const py::list& sources
 }
 
 template <class T>
-void register_for(py::module_& m, const std::string& suffix) {
+void register_device_block(py::module_& m, const std::string& suffix) {
     const auto name = [&](const char* function) { return std::string(function) + "_on_gpu_" + suffix; };
-    m.def(name("residual_forward").c_str(), &forward<T>, py::arg("sources"), py::arg("weights"), py::arg("bias"),
-          py::arg("identity"), py::arg("activation"), py::arg("out"), py::arg("stream"));
-    m.def(name("residual_backward").c_str(), &backward<T>, py::arg("grad"), py::arg("a"), py::arg("sources"),
+    m.def(name("residual_forward").c_str(), &forward_on_device<T>, py::arg("sources"), py::arg("weights"),
+          py::arg("bias"), py::arg("identity"), py::arg("activation"), py::arg("out"), py::arg("stream"));
+    m.def(name("residual_backward").c_str(), &backward_on_device<T>, py::arg("grad"), py::arg("a"), py::arg("sources"),
           py::arg("weights"), py::arg("bias"), py::arg("identity"), py::arg("activation"), py::arg("d_sources"),
           py::arg("d_weights"), py::arg("d_bias"), py::arg("deltas"), py::arg("stream"));
-    m.def(name("residual_update").c_str(), &update<T>, py::arg("grad"), py::arg("a"), py::arg("sources"),
+    m.def(name("residual_update").c_str(), &update_on_device<T>, py::arg("grad"), py::arg("a"), py::arg("sources"),
           py::arg("weights"), py::arg("bias"), py::arg("identity"), py::arg("activation"), py::arg("d_sources"),
           py::arg("deltas"), py::arg("lr"), py::arg("stream"));
 }
@@ -149,9 +150,9 @@ void register_for(py::module_& m, const std::string& suffix) {
 }  // namespace
 
 void register_device_ops(py::module_& m) {
-    register_for<float>(m, "f32");
-    register_for<double>(m, "f64");
-    register_for<bfloat16>(m, "bf16");
+    register_device_block<float>(m, "f32");
+    register_device_block<double>(m, "f64");
+    register_device_block<bfloat16>(m, "bf16");
     m.def(
         "wait_for_stream",
         [](const std::string& device, const py::object& stream, const std::string& operation) {

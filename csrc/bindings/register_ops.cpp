@@ -118,7 +118,7 @@ py::tuple update(const py::object& grad, const py::object& a, const py::list& so
 }
 
 template <class T>
-void register_for(py::module_& m, const std::string& suffix) {
+void register_block(py::module_& m, const std::string& suffix) {
     const auto name = [&](const char* function) { return function + suffix; };
     m.def(name("residual_forward_").c_str(), &forward<T>, py::arg("sources"), py::arg("weights"), py::arg("bias"),
           py::arg("identity"), py::arg("activation"), py::arg("out"), py::arg("device") = "cpu");
@@ -132,9 +132,9 @@ void register_for(py::module_& m, const std::string& suffix) {
 }  // namespace
 
 void register_ops(py::module_& m) {
-    register_for<float>(m, "f32");
-    register_for<double>(m, "f64");
-    register_for<bfloat16>(m, "bf16");
+    register_block<float>(m, "f32");
+    register_block<double>(m, "f64");
+    register_block<bfloat16>(m, "bf16");
 }
 
 }  // namespace resnetcore

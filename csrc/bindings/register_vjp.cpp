@@ -115,8 +115,8 @@ std::unique_ptr<StreamOrder> order_of(Device& device, const py::object& stream) 
     return gpu ? std::make_unique<StreamOrder>(*gpu, named_stream(stream, operation)) : nullptr;
 }
 
-void forward(const VjpObject& object, py::handle x, const py::list& values, std::uint64_t seed, py::handle tape,
-             py::handle out, const py::list& carried, const py::object& stream) {
+void run_forward(const VjpObject& object, py::handle x, const py::list& values, std::uint64_t seed, py::handle tape,
+                 py::handle out, const py::list& carried, const py::object& stream) {
     object.with([&](auto& vjp) {
         using T = typename std::decay_t<decltype(vjp)>::Scalar;
         const auto order = order_of(vjp.device(), stream);
@@ -132,8 +132,8 @@ void forward(const VjpObject& object, py::handle x, const py::list& values, std:
     });
 }
 
-void backward(const VjpObject& object, py::handle x, const py::list& values, std::uint64_t seed, py::handle tape,
-              py::handle d_out, py::handle d_x, const py::list& gradients, const py::object& stream) {
+void run_backward(const VjpObject& object, py::handle x, const py::list& values, std::uint64_t seed, py::handle tape,
+                  py::handle d_out, py::handle d_x, const py::list& gradients, const py::object& stream) {
     object.with([&](auto& vjp) {
         using T = typename std::decay_t<decltype(vjp)>::Scalar;
         const auto order = order_of(vjp.device(), stream);
@@ -187,11 +187,11 @@ void register_vjp(py::module_& m) {
         .def_property_readonly("parameters", &parameters,
                                "Name, shape, (out, in) for a matrix, and whether it is trained.")
         .def("tape_bytes", &bytes_of_tape, py::arg("rows"), "What a forward pass leaves for backward.")
-        .def("forward", &forward, py::arg("x"), py::arg("values"), py::arg("seed"), py::arg("tape"), py::arg("out"),
+        .def("forward", &run_forward, py::arg("x"), py::arg("values"), py::arg("seed"), py::arg("tape"), py::arg("out"),
              py::arg("carried"), py::arg("stream") = py::none(),
              "Fills `tape`, `out` and, in training, `carried`: the running statistics, in order.")
-        .def("backward", &backward, py::arg("x"), py::arg("values"), py::arg("seed"), py::arg("tape"), py::arg("d_out"),
-             py::arg("d_x"), py::arg("gradients"), py::arg("stream") = py::none(),
+        .def("backward", &run_backward, py::arg("x"), py::arg("values"), py::arg("seed"), py::arg("tape"),
+             py::arg("d_out"), py::arg("d_x"), py::arg("gradients"), py::arg("stream") = py::none(),
              "Fills `gradients`, of what is trained, in order, and `d_x`, where it was asked for.");
 }
 

@@ -33,7 +33,7 @@ struct XlaStack {
     }
 };
 
-py::list parameters(const XlaStack& stack) {
+py::list parameters_of(const XlaStack& stack) {
     return stack.with([](const auto& program) {
         py::list all;
         for (const Parameter& p : program.vjp().parameters().all) {
@@ -63,7 +63,7 @@ void register_xla(py::module_& m) {
             "outputs",
             [](const XlaStack& s) { return s.with([](const auto& program) { return program.vjp().outputs(); }); },
             "Width of the last layer.")
-        .def_property_readonly("parameters", &parameters,
+        .def_property_readonly("parameters", &parameters_of,
                                "Name, shape, (in, out) for a matrix, and whether it is trained.")
         .def_property_readonly(
             "tape_bytes",

@@ -12,12 +12,12 @@ namespace {
 
 constexpr int most_gpus = 1000;  // as a device's name has room for
 
-bool known(rc_device device) { return device >= RC_CPU && device < RC_CUDA + most_gpus; }
+bool known_device(rc_device device) { return device >= RC_CPU && device < RC_CUDA + most_gpus; }
 
 }  // namespace
 
 std::string device_text(rc_device device, const char* operation, const std::string& argument) {
-    if (!known(device))
+    if (!known_device(device))
         throw ValueError(std::string(operation) + ": " + argument + ": there is no device " + std::to_string(device) +
                          "; RC_CPU is one, and RC_CUDA + i the GPU number i");
     return device == RC_CPU ? "cpu" : "cuda:" + std::to_string(device - RC_CUDA);
@@ -60,7 +60,7 @@ rc_status rc_find_device(const char* name, rc_device* device) {
 
 const char* rc_device_name(rc_device device) {
     thread_local char name[16];
-    if (!known(device)) return nullptr;
+    if (!known_device(device)) return nullptr;
     if (device == RC_CPU) return "cpu";
     std::snprintf(name, sizeof name, "cuda:%d", static_cast<int>(device - RC_CUDA));
     return name;

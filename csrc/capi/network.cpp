@@ -111,7 +111,7 @@ void set_parameters(Model<T>& model, int n, const char* const* names, const rc_m
     model.write(dense.template pairs<const Compute<T>*>(ids));  // which waits
 }
 
-Device& device_of(const rc_network& network) {
+Device& network_device(const rc_network& network) {
     return network.with([](const auto& model) -> Device& { return model.device(); });
 }
 
@@ -156,7 +156,7 @@ rc_status rc_network_save(const rc_network* network, const char* path) {
 rc_status rc_network_copy(const rc_network* network, rc_network** copy) {
     return guarded([&] {
         require(network, "rc_network_copy", "network");
-        copy_to(*network, device_of(*network), copy, "rc_network_copy");
+        copy_to(*network, network_device(*network), copy, "rc_network_copy");
     });
 }
 

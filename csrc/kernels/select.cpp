@@ -7,7 +7,7 @@
 
 namespace resnetcore {
 
-// Getters of each instruction set that is compiled in (kernels/cpu/isa.h).
+// Getters of each instruction set (kernels/cpu/isa.h); of one that this build lacks they give nothing.
 #define RC_DECLARE_ISA(isa)                  \
     namespace isa {                          \
     const KernelTable<float>* f32();         \
@@ -37,14 +37,15 @@ bool has_avx512_bf16() { return has_avx512() && __builtin_cpu_supports("avx512bf
 std::vector<Isa> list_isas() {
     std::vector<Isa> isas;
 #if defined(__x86_64__)
+    const bool has_floats = avx512::f32() != nullptr;  // all three sets with 64-byte vectors have the first one's
     isas.push_back({"baseline", true, true, baseline::f32(), baseline::f64(), baseline::bf16()});
-    isas.push_back({"avx2", true, has_avx2(), avx2::f32(), avx2::f64(), avx2::bf16()});
-    isas.push_back({"avx512", true, has_avx512(), avx512::f32(), avx512::f64(), avx512::bf16()});
-    isas.push_back({"avx512_bf16", true, has_avx512_bf16(), avx512::f32(), avx512::f64(), avx512_bf16::bf16(),
-                    avx512_bf16::bf16x2()});
+    isas.push_back({"avx2", avx2::bf16() != nullptr, has_avx2(), avx2::f32(), avx2::f64(), avx2::bf16()});
+    isas.push_back({"avx512", has_floats, has_avx512(), avx512::f32(), avx512::f64(), avx512::bf16()});
+    isas.push_back({"avx512_bf16", has_floats && avx512_bf16::bf16(), has_avx512_bf16(), avx512::f32(), avx512::f64(),
+                    avx512_bf16::bf16(), avx512_bf16::bf16x2()});
     const bool amx_permitted = has_avx512_bf16() && has_tiles() && may_use_tiles();
-    isas.push_back({"avx512_amx", true, amx_permitted, avx512::f32(), avx512::f64(), avx512_amx::bf16(),
-                    avx512_amx::bf16x2(), true,
+    isas.push_back({"avx512_amx", has_floats && avx512_amx::bf16(), amx_permitted, avx512::f32(), avx512::f64(),
+                    avx512_amx::bf16(), avx512_amx::bf16x2(), true,
                     has_tiles() && !amx_permitted ? "not permitted by the operating system" : ""});
     isas.push_back({"neon", false, false, nullptr, nullptr, nullptr});
 #elif defined(__aarch64__)

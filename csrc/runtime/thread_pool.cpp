@@ -95,16 +95,16 @@ private:
     int workers_ = 0;
 };
 
-std::atomic<Pool*> current{nullptr};
+std::atomic<Pool*> current_pool{nullptr};
 
 // The parent's pool is left as it is in the child: its threads do not exist here, and it may have been in use.
-void forget_pool() { current.store(nullptr); }
+void forget_pool() { current_pool.store(nullptr); }
 
 Pool& pool() {
     static const int registered = pthread_atfork(nullptr, nullptr, forget_pool);
     (void)registered;
-    if (!current.load()) current.store(new Pool);
-    return *current.load();
+    if (!current_pool.load()) current_pool.store(new Pool);
+    return *current_pool.load();
 }
 
 // Never destroyed: a framework's threads may still be calling when the process ends.

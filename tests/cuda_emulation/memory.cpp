@@ -22,6 +22,7 @@ struct Allocation {
     char* begin = nullptr;
     std::size_t size = 0;
     int device = 0;
+    int accesses = 0;  // to it alone
 
     void protect(int rights) const { mprotect(pages, length, rights); }
     char* end() const { return begin + size; }
@@ -31,7 +32,19 @@ struct Memory {
     std::mutex mutex;
     std::map<void*, Allocation> live;
     std::size_t used = 0;
-    int accesses = 0;
+    int accesses = 0;  // to all of it
+
+    // The allocation that an address lies in, or null.
+    Allocation* find(const void* address) {
+        const auto after = live.upper_bound(const_cast<void*>(address));
+        if (after == live.begin() || address >= std::prev(after)->second.end()) return nullptr;
+        return &std::prev(after)->second;
+    }
+    // Of those that no other access has open.
+    void protect(int rights) const {
+        for (const auto& [begin, one] : live)
+            if (one.accesses == 0) one.protect(rights);
+    }
 };
 // Never destroyed: statics of others may hold device memory at exit.
 Memory& memory() {
@@ -93,23 +106,35 @@ void release(void* released) {
 int device_of(const void* address) {
     Memory& all = memory();
     std::lock_guard<std::mutex> lock(all.mutex);
-    auto after = all.live.upper_bound(const_cast<void*>(address));
-    if (after == all.live.begin() || address >= std::prev(after)->second.end()) return -1;
-    return std::prev(after)->second.device;
+    const Allocation* found = all.find(address);
+    return found ? found->device : -1;
 }
 
-Access::Access() {
+Access::Access() : everywhere_(true) {
     Memory& all = memory();
     std::lock_guard<std::mutex> lock(all.mutex);
-    if (all.accesses++ == 0)
-        for (const auto& [begin, one] : all.live) one.protect(PROT_READ | PROT_WRITE);
+    if (all.accesses++ == 0) all.protect(PROT_READ | PROT_WRITE);
+}
+
+Access::Access(const std::vector<const void*>& addresses) : everywhere_(false) {
+    Memory& all = memory();
+    std::lock_guard<std::mutex> lock(all.mutex);
+    for (const void* address : addresses)
+        if (Allocation* one = all.find(address)) {
+            if (one->accesses++ == 0 && all.accesses == 0) one->protect(PROT_READ | PROT_WRITE);
+            opened_.push_back(one->begin);
+        }
 }
 
 Access::~Access() {
     Memory& all = memory();
     std::lock_guard<std::mutex> lock(all.mutex);
-    if (--all.accesses == 0)
-        for (const auto& [begin, one] : all.live) one.protect(PROT_NONE);
+    if (everywhere_ && --all.accesses == 0) all.protect(PROT_NONE);
+    for (void* begin : opened_) {
+        const auto found = all.live.find(begin);  // released meanwhile, perhaps
+        if (found != all.live.end() && --found->second.accesses == 0 && all.accesses == 0)
+            found->second.protect(PROT_NONE);
+    }
 }
 
 }  // namespace emulation

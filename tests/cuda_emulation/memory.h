@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <vector>
 
 namespace emulation {
 
@@ -14,12 +15,18 @@ void release(void* memory);
 // Within whose memory it is; −1 where it is none's.
 int device_of(const void* memory);
 
-// While one lives, device memory can be reached.
+// While one lives, device memory can be reached: all of it, or what the addresses lie in. Every array has pages of its
+// own, so that all of it takes a while where there are many.
 class Access {
 public:
     Access();
+    explicit Access(const std::vector<const void*>& addresses);
     ~Access();
     Access(const Access&) = delete;
+
+private:
+    const bool everywhere_;
+    std::vector<void*> opened_;
 };
 
 }  // namespace emulation

@@ -83,7 +83,7 @@ void* allocate(std::size_t bytes) {
 // Filled with NaNs, which are no labels either.
 void* allocate_unset(std::size_t bytes) {
     void* const memory = allocate(bytes);
-    if (memory) emulation::enqueue([=] { std::memset(memory, 0xff, bytes); });
+    if (memory) emulation::enqueue(emulation::copy_work({memory}, [=] { std::memset(memory, 0xff, bytes); }));
     return memory;
 }
 
@@ -114,7 +114,7 @@ int gather(const resnetcore::GatherArgs* args) {
 int upload(void* to, const void* from, std::size_t bytes) {
     if (emulation::recording()) return refused_while_recording();
     const std::string staged(static_cast<const char*>(from), bytes);
-    emulation::enqueue([to, staged] { std::memcpy(to, staged.data(), staged.size()); });
+    emulation::enqueue(emulation::copy_work({to}, [to, staged] { std::memcpy(to, staged.data(), staged.size()); }));
     constexpr std::size_t large = 1 << 20;  // not worth keeping
     if (bytes >= large) emulation::wait();
     return 0;
@@ -122,14 +122,14 @@ int upload(void* to, const void* from, std::size_t bytes) {
 
 int download(void* to, const void* from, std::size_t bytes) {
     if (emulation::recording()) return refused_while_recording();
-    emulation::enqueue([=] { std::memcpy(to, from, bytes); });
+    emulation::enqueue(emulation::copy_work({to, from}, [=] { std::memcpy(to, from, bytes); }));
     return synchronize();
 }
 
 // As early as it may be: what is still to be done with `to` finds it overwritten.
 int send(void* to, const void* from, std::size_t bytes) {
     if (emulation::recording()) return refused_while_recording();
-    const emulation::Access access;
+    const emulation::Access access({to, from});
     std::memcpy(to, from, bytes);
     return 0;
 }
@@ -137,17 +137,17 @@ int send(void* to, const void* from, std::size_t bytes) {
 int fetch(void* to, const void* from, std::size_t bytes) {
     if (emulation::recording()) return refused_while_recording();
     if (cudaGetLastError() != cudaSuccess) return fail("a launch was refused");
-    emulation::enqueue([=] { std::memcpy(to, from, bytes); });
+    emulation::enqueue(emulation::copy_work({to, from}, [=] { std::memcpy(to, from, bytes); }));
     return 0;
 }
 
 int copy(void* to, const void* from, std::size_t bytes) {
-    emulation::enqueue([=] { std::memmove(to, from, bytes); });
+    emulation::enqueue(emulation::copy_work({to, from}, [=] { std::memmove(to, from, bytes); }));
     return 0;
 }
 
 int clear(void* memory, std::size_t bytes) {
-    emulation::enqueue([=] { std::memset(memory, 0, bytes); });
+    emulation::enqueue(emulation::copy_work({memory}, [=] { std::memset(memory, 0, bytes); }));
     return 0;
 }
 
@@ -264,12 +264,11 @@ extern "C" __attribute__((visibility("default"))) void emulated_copy(void* strea
                                                                      std::size_t bytes) {
     const std::string staged(static_cast<const char*>(from), bytes);
     emulation::find_stream(stream)->add(
-        std::make_shared<const std::function<void()>>([to, staged] { std::memcpy(to, staged.data(), staged.size()); }));
+        emulation::copy_work({to}, [to, staged] { std::memcpy(to, staged.data(), staged.size()); }));
 }
 extern "C" __attribute__((visibility("default"))) void emulated_read(void* stream, void* to, const void* from,
                                                                      std::size_t bytes) {
-    emulation::find_stream(stream)->add(
-        std::make_shared<const std::function<void()>>([to, from, bytes] { std::memcpy(to, from, bytes); }));
+    emulation::find_stream(stream)->add(emulation::copy_work({from}, [=] { std::memcpy(to, from, bytes); }));
 }
 extern "C" __attribute__((visibility("default"))) void emulated_wait(void* stream) {
     emulation::find_stream(stream)->wait();

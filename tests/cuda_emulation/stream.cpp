@@ -1,5 +1,6 @@
 #include "stream.h"
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -78,8 +79,11 @@ void Stream::wait() {
 
 void Stream::run() {
     if (queue_.empty()) return;
-    const Access access;
-    for (const Work& work : queue_) (*work)();
+    std::vector<const void*> addresses;
+    for (const Work& work : queue_) addresses.insert(addresses.end(), work->addresses.begin(), work->addresses.end());
+    const bool everywhere = std::any_of(queue_.begin(), queue_.end(), [](const Work& work) { return work->is_kernel; });
+    const auto access = everywhere ? std::make_unique<Access>() : std::make_unique<Access>(addresses);
+    for (const Work& work : queue_) work->run();
     queue_.clear();
 }
 
@@ -100,12 +104,16 @@ Stream* find_stream(void* handle) {
     return handle == &device_stream() ? &device_stream() : nullptr;
 }
 
-void enqueue(std::function<void()> work) {
-    Work shared = std::make_shared<const std::function<void()>>(std::move(work));
+Work kernel_work(std::function<void()> run) { return std::make_shared<const Task>(Task{std::move(run), true, {}}); }
+Work copy_work(std::vector<const void*> addresses, std::function<void()> run) {
+    return std::make_shared<const Task>(Task{std::move(run), false, std::move(addresses)});
+}
+
+void enqueue(Work work) {
     if (taken_down)
-        taken_down->push_back(std::move(shared));
+        taken_down->push_back(std::move(work));
     else
-        device_stream().add(std::move(shared));
+        device_stream().add(std::move(work));
 }
 
 void launch(Stream*, const void* kernel, dim3 grid, dim3 block, std::size_t shared_bytes,
@@ -115,7 +123,7 @@ void launch(Stream*, const void* kernel, dim3 grid, dim3 block, std::size_t shar
     else if (shared_bytes > allowed_bytes(kernel))
         last_error = cudaErrorInvalidValue;
     else
-        enqueue([=, thread = std::move(thread)] { run_grid(grid, block, shared_bytes, thread); });
+        enqueue(kernel_work([=, thread = std::move(thread)] { run_grid(grid, block, shared_bytes, thread); }));
 }
 
 bool recording() { return taken_down != nullptr; }

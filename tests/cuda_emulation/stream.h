@@ -9,7 +9,15 @@
 
 namespace emulation {
 
-using Work = std::shared_ptr<const std::function<void()>>;
+// What to run, and the addresses in device memory that it needs: a kernel has any.
+struct Task {
+    std::function<void()> run;
+    bool is_kernel;
+    std::vector<const void*> addresses;
+};
+using Work = std::shared_ptr<const Task>;
+Work kernel_work(std::function<void()> run);
+Work copy_work(std::vector<const void*> addresses, std::function<void()> run);
 using Recording = std::vector<Work>;
 
 class Stream {
@@ -28,7 +36,7 @@ Stream* current_stream();
 // Another program's: made by `make_stream`, or one of CUDA's defaults, whose handles are 1 and 2. Null: there is none.
 Stream* find_stream(void* handle);
 Stream* make_stream();
-void enqueue(std::function<void()> work);
+void enqueue(Work work);
 
 bool recording();
 bool begin_recording();
