@@ -273,6 +273,7 @@ struct KernelTable {
     int row_block;      // rows of the micro-kernel: row tiles are cheapest as multiples of it
     int max_terms;      // of a list of sources, or of identities; 0: any number
     int laid_out_size;  // bytes of a number as `backward_weights` lays a stretch out; 0: it does not
+    std::int64_t most_laid_out;  // numbers of A for which it takes several stretches together (laid_out_rows)
     void (*forward)(const ForwardArgs<T>&);
     void (*backward_data)(const BackwardDataArgs<T>&);
     void (*backward_weights)(const BackwardWeightsArgs<T>&);
@@ -329,7 +330,7 @@ struct KernelTable {
 
     // Elements of BackwardWeightsArgs::room for a matrix with so many rows.
     std::int64_t stretch_room(std::int64_t inner) const {
-        return gradient_stretch * (pair_stride(inner) + operand_parts<T> * panel) * laid_out_size /
+        return laid_out_rows(inner, most_laid_out) * (pair_stride(inner) + operand_parts<T> * panel) * laid_out_size /
                std::int64_t{sizeof(T)};
     }
 };

@@ -47,6 +47,15 @@ constexpr std::int64_t gradient_stretch = 128;
 // would put them all into a few cache sets. KernelTable::stretch_room says how much room that needs.
 RC_HD std::int64_t pair_stride(std::int64_t inner) { return (inner + 15) / 16 * 16 + 16; }
 
+// Rows that a kernel lays out together: a stretch, or as many as make `most` numbers of A, up to four.
+RC_HD std::int64_t laid_out_rows(std::int64_t inner, std::int64_t most) {
+    const std::int64_t stretches = most / (gradient_stretch * pair_stride(inner));
+    return gradient_stretch * (stretches < 1 ? 1 : stretches > 4 ? 4 : stretches);
+}
+
+// Panels whose sums wait in memory together, between stretches.
+constexpr std::int64_t panels_of_sums = 4;
+
 // dW = Aᵀ·δ over all rows, for the panels [first_panel, last_panel) of W, and db = Σ_rows δ for their columns.
 // With `gradient` set, the packed gradient is written there (added, if `accumulate`); `weight` is untouched.
 // Otherwise the optimizer is applied to `weight` and its operands are refreshed. The same holds for the bias.
@@ -67,7 +76,8 @@ struct BackwardWeightsArgs {
     const Hyper<Compute<T>>* weight_hyper = nullptr;
     const Hyper<Compute<T>>* bias_hyper = nullptr;
     const Outcome* permission = nullptr;  // of the optimizer; gradients are always taken
-    // Private to the calling thread. `sums`: inner * panel elements for each panel; not used where `gradient` is set.
+    // Private to the calling thread. `sums`: inner * panel elements for each panel, or for `panels_of_sums` where there
+    // are more; not used where `gradient` is set.
     // `room`: KernelTable::stretch_room.
     Compute<T>* sums = nullptr;
     T* room = nullptr;

@@ -288,7 +288,7 @@ void Backpropagation<T>::team_body(Team& team, const Frame<T>& whole, const Pass
         const Frame<T> frame = micro_batch(whole, options, m);
         if (team.rank() == 0) {
             executor().begin(frame.rows, team.size());
-            unit_queue_.reset(static_cast<std::int64_t>(units_.size()), team.size());
+            unit_queue_.reset(gradients_.groups(), team.size());
         }
         team.barrier();
         executor().run(team, frame, &gradients_);

@@ -82,7 +82,7 @@ int Vjp<T>::prepare(const VjpPass<T>& pass, Strategy strategy) {
     if (!model_.kernels().unpack_transposed)
         for (const Parameter& p : parameters().all) row_major_.reserve(p.size());
     for (WorkQueue* queue : {&unit_queue_, &parameter_queue_}) queue->reserve(threads);
-    unit_queue_.reset(static_cast<std::int64_t>(units_.size()), threads);
+    unit_queue_.reset(gradients_.groups(), threads);
     parameter_queue_.reset(static_cast<std::int64_t>(parameters().all.size()), threads);
     return threads;
 }

@@ -14,9 +14,9 @@ std::vector<WeightUnit> weight_units(const Model<T>& model, const std::vector<We
     std::int64_t all = 0;
     for (const WeightStep& step : steps) all += panels(step);
     // What is done to the rows of A is done once for all panels of a unit; but all threads must have some units.
-    constexpr std::int64_t enough_units = 64, most = 4;
+    constexpr std::int64_t enough_units = 64;
     const std::int64_t of_a_unit =
-        model.device().is_host() ? std::clamp<std::int64_t>(all / enough_units, 1, most) : all;
+        model.device().is_host() ? std::clamp<std::int64_t>(all / enough_units, 1, panels_of_sums) : all;
     std::vector<WeightUnit> units;
     for (std::size_t s = 0; s < steps.size(); ++s)
         for (std::int64_t first = 0; first < panels(steps[s]); first += of_a_unit)
@@ -47,8 +47,26 @@ WeightGradients<T>::WeightGradients(Model<T>& model, const std::vector<WeightUni
     for (const WeightUnit& unit : units) most_panels_ = std::max(most_panels_, unit.last_panel - unit.first_panel);
 }
 
+// Units are the same for any number of threads, as sums of squares are by unit. Where a kernel lays out many rows of A
+// together, and does that once for all panels of a call, a call has as many units as leave each thread some calls.
+template <class T>
+void WeightGradients<T>::group_units(int threads) {
+    constexpr std::int64_t calls_of_a_thread = 8;
+    const auto count = static_cast<std::int64_t>(units_.size());
+    const std::int64_t most =
+        model_.kernels().most_laid_out > 0 ? std::max<std::int64_t>(count / (calls_of_a_thread * threads), 1) : 1;
+    groups_.clear();
+    for (std::int64_t first = 0, next = 0; first < count; first = next) {
+        while (next < count && units_[next].step == units_[first].step) ++next;
+        const std::int64_t units = next - first, parts = (units + most - 1) / most;
+        for (std::int64_t part = 0; part < parts; ++part)
+            groups_.push_back({first + units * part / parts, first + units * (part + 1) / parts});
+    }
+}
+
 template <class T>
 void WeightGradients<T>::prepare(int threads, bool arrays) {
+    group_units(threads);
     std::int64_t inner = 1;
     for (const WeightUnit& unit : units_) inner = std::max(inner, model_.parameters().all[unit.weight].rows);
     const std::int64_t panel = model_.kernels().panel;

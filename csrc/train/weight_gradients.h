@@ -33,7 +33,9 @@ public:
     void prepare(int threads, bool arrays);
     // By one thread, before a pass that goes on with `clip` or `update`.
     void begin(int threads);
-    // `backward_weights` of the units that the queue has for this thread; where a device takes them together, which has
+    // Pieces of a queue for `take_units`.
+    std::int64_t groups() const { return static_cast<std::int64_t>(groups_.size()); }
+    // `backward_weights` of the groups of units that the queue has for this thread; where a device takes them together, which has
     // one thread, in one call. direct(args, step) says where a sum is left.
     template <class Direct>
     void take_units(WorkQueue& queue, int thread, const BatchExecutor<T>& executor, const Frame<T>& frame,
@@ -60,11 +62,16 @@ private:
     void visit_norms(Visit visit);
     // A weight's and its bias's, or a norm's two.
     std::int64_t squares_of_pair() const { return 2 * model_.kernels().square_parts; }
+    void group_units(int threads);
     void update_unit(const WeightUnit& unit, OptimizerState<T>& state, const Outcome* permission);
 
     Model<T>& model_;
     const std::vector<WeightUnit>& units_;
     std::vector<AlignedArray<Compute<T>>> arrays_;  // by parameter
+    struct Group {
+        std::int64_t first, last;  // of units, which are of one weight
+    };
+    std::vector<Group> groups_;
     struct Room {
         AlignedArray<Compute<T>> sums;
         AlignedArray<T> stretch;
@@ -85,12 +92,13 @@ void WeightGradients<T>::take_units(WorkQueue& queue, int thread, const BatchExe
     if (together) calls_.clear();
     std::int64_t index;
     while (queue.take(thread, index)) {
-        const WeightUnit& unit = units_[static_cast<std::size_t>(index)];
+        const Group& group = groups_[static_cast<std::size_t>(index)];
+        const WeightUnit& unit = units_[static_cast<std::size_t>(group.first)];
         const WeightStep& step = executor.plan().weights[unit.step];
         BackwardWeightsArgs<T> args =
             weight_args(model_, step, executor.rows(step.a, frame), executor.rows(step.delta, frame), frame.rows);
         args.first_panel = unit.first_panel;
-        args.last_panel = unit.last_panel;
+        args.last_panel = units_[static_cast<std::size_t>(group.last - 1)].last_panel;
         direct_to(args, step);
         if (together)
             calls_.push_back(args);

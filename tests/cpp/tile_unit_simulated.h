@@ -32,8 +32,8 @@ template <int tile>
 void tile_zero() {
     std::memset(simulated[tile], 0, sizeof simulated[tile]);
 }
-template <int tile>
-void tile_load(const bfloat16* from, std::int64_t stride) {
+template <int tile, class Number>
+void tile_load(const Number* from, std::int64_t stride) {
     for (int i = 0; i < 16; ++i) std::memcpy(simulated[tile][i], from + i * stride, 64);
 }
 template <int tile>

@@ -1,8 +1,9 @@
 // residual_backward_weights: dW = Aᵀ·δ, one panel at a time, and the optimizer on it while it is in registers.
 // Included inside an ISA's namespace.
 //
-// Invariant: rows are cut into stretches of `gradient_stretch`, whose sums are added in order. A stretch of a panel of
-// δ stays in L1 while every row of W passes over it.
+// Invariant: an element's sum depends on its row, its column, and the rows of the batch in their order, never on what a
+// call has of them beyond stretches of `gradient_stretch`. A stretch of a panel of δ stays in L1 while every row of W
+// passes over it.
 
 template <class Optimizer, class C, class Count>
 RC_HD void update_vector(const Slot<C>& slot, std::int64_t at, const C* gradient, Count n, const Hyper<C>& hyper) {
@@ -32,10 +33,11 @@ constexpr std::int64_t worth_a_prefetch = 64;
 template <class T>
 struct KeepGradient {
     using C = Compute<T>;
-    static RC_HD C* sum(const WeightsArgs<T>& args, std::int64_t panel, std::int64_t size) {
+    static RC_HD C* sum(const WeightsArgs<T>& args, std::int64_t panel, std::int64_t, std::int64_t size) {
         return args.gradient + panel * size;
     }
-    static RC_HD void prefetch(const WeightsArgs<T>&, std::int64_t, std::int64_t, int) {}
+    static constexpr bool updates = false;
+    static RC_HD void prefetch(const WeightsArgs<T>&, std::int64_t, std::int64_t, int, int, int) {}
     static RC_HD void finish(const WeightsArgs<T>&, std::int64_t, const C*, std::int64_t) {}
     static RC_HD Vec<C> bias_start(const WeightsArgs<T>& args, std::int64_t at, int n) {
         return args.accumulate ? read(args.bias_gradient + at, n) : Vec<C>();
@@ -47,16 +49,29 @@ struct KeepGradient {
 template <class T, class Optimizer>
 struct UseGradient {
     using C = Compute<T>;
-    static RC_HD C* sum(const WeightsArgs<T>& args, std::int64_t panel, std::int64_t size) {
-        return args.sums + (panel - args.first_panel) * size;
+    static RC_HD C* sum(const WeightsArgs<T>& args, std::int64_t panel, std::int64_t first, std::int64_t size) {
+        return args.sums + (panel - first) * size;
     }
-    // What the update of rows [k, k + rows) of a panel will touch: the parameter, its states, the transpose.
-    static RC_HD void prefetch(const WeightsArgs<T>& args, std::int64_t panel, std::int64_t k, int rows) {
+    static constexpr bool updates = true;
+    // What the update of rows [k, k + rows) of a panel will touch: the parameter, its states, the operands; part `part`
+    // of `parts` of it.
+    static RC_HD void prefetch(const WeightsArgs<T>& args, std::int64_t panel, std::int64_t k, int rows, int part,
+                               int parts) {
         constexpr std::int64_t width = 2 * lanes_of<T>;
         const std::int64_t at = (panel * args.inner + k) * width;
-        prefetch_lines(args.weight.value + at, rows * width);
-        for (int s = 0; s < Optimizer::states; ++s) prefetch_lines(args.weight.state[s] + at, rows * width);
-        if constexpr (computes_itself<T>) {
+        const auto fetch = [&](auto* from, std::int64_t size) {
+            const std::int64_t first = size * part / parts, last = size * (part + 1) / parts;
+            prefetch_lines(from + first, last - first);
+        };
+        fetch(args.weight.value + at, rows * width);
+        for (int s = 0; s < Optimizer::states; ++s) fetch(args.weight.state[s] + at, rows * width);
+        if constexpr (finishes_blocks) {
+            constexpr std::int64_t row = width * operand_parts<T>;
+            fetch(args.operands.panels + (panel * operand_rows<T>(args.inner) / operand_parts<T> + k) * row, rows * row);
+            fetch(args.operands.transposed +
+                      (k / width * operand_rows<T>(args.columns) / operand_parts<T> + panel * width) * row,
+                  width * row);
+        } else if constexpr (computes_itself<T>) {
             const T* to = args.operands.transposed + (k / width * args.columns + panel * width) * width + k % width;
             const std::int64_t columns = args.columns - panel * width;
             for (std::int64_t j = 0; j < (columns < width ? columns : width); ++j) prefetch_lines(to + j * width, 1);
@@ -117,14 +132,46 @@ RC_HD void bias_gradient(const WeightsArgs<T>& args, std::int64_t column, const 
     }
 }
 
-// What the products read of a panel of W that has changed: the panel itself, where it is a copy, and the transpose, in
-// which a panel is some columns of each of its panels. Padding stays zero.
+#if defined(__AVX512BF16__)
+// The same rows of a panel as the operands have them: of 32 rows of 32, which begin at a multiple of 32.
+RC_HD void refresh_block(const float* w, bfloat16* panel, bfloat16* transposed) {
+    constexpr int width = 2 * word_lanes;
+    each_row<2>([&](int half) {
+        Vec<float> rows[word_lanes];
+        each_row<word_lanes>([&](int i) {
+            const float* row = w + (half * word_lanes + i) * width;
+            rows[i].v = (Vec<float>::Native)rounded_both(read(row), read(row + word_lanes));
+        });
+        each_row<word_lanes / 2>([&](int i) {
+            Words low, high;
+            interleave((Words)rows[2 * i].v, (Words)rows[2 * i + 1].v, low, high);
+            bfloat16* to = panel + (half * word_lanes + 2 * i) * width;
+            write_pairs(low, to);
+            write_pairs(high, to + width);
+        });
+        transpose<float>(rows);
+        each_row<word_lanes>(
+            [&](int i) { write_pairs((Words)rows[i].v, transposed + 2 * i * width + half * width); });
+    });
+}
+#endif
+
+// What the products read of rows [first, last) of a panel of W that have changed: the panel itself, where it is a copy,
+// and the transpose, in which a panel is some columns of each of its panels. Padding stays zero.
 template <class T>
 RC_HD void refresh_operands(const Compute<T>* weight_panel, const Operands<T>& operands, std::int64_t inner,
-                            std::int64_t columns, std::int64_t column) {
+                            std::int64_t columns, std::int64_t column, std::int64_t first, std::int64_t last) {
     constexpr int width = 2 * lanes_of<T>;
+#if defined(__AVX512BF16__)
+    if constexpr (std::is_same<T, bfloat16>::value)
+        if (column + width <= columns)
+            for (; first + width <= last; first += width)
+                refresh_block(weight_panel + first * width,
+                              operands.panels + (column * operand_rows<T>(inner) + first * width),
+                              operands.transposed + first * operand_rows<T>(columns) + column * width);
+#endif
     visit_panel_blocks<Compute<T>>(
-        {weight_panel, width}, inner, columns, column,
+        {weight_panel, width}, first, last, columns, column,
         [&](auto& block, std::int64_t k, std::int64_t j, auto rows, auto outs) {
             if constexpr (!computes_itself<T>)
                 write_rows(block, rows, operands.panels + column * operand_rows<T>(inner), k, j - column);
@@ -139,39 +186,59 @@ template <class T, class Finish>
 struct PanelShare {
     static constexpr std::int64_t width = 2 * lanes_of<T>;
     const WeightsArgs<T>& args;
-    std::int64_t panel, begin, end;  // of the stretch
+    std::int64_t panel, first_panel;  // whose sums come first
+    std::int64_t begin, end;          // of the stretch
 
-    RC_HD Compute<T>* sum() const { return Finish::sum(args, panel, width * args.inner); }
-    RC_HD void before(std::int64_t k, int rows) const {
-        if (end == args.rows && end - begin >= worth_a_prefetch) Finish::prefetch(args, panel, k, rows);
+    // Where rows k onwards are summed. What is finished before the next rows are summed needs no room of its own.
+    RC_HD Compute<T>* sum(std::int64_t k) const {
+        if (Finish::updates && finishes_blocks && begin == 0 && end == args.rows) return args.sums;
+        return Finish::sum(args, panel, first_panel, width * args.inner) + k * width;
+    }
+    // Asks for part `part` of `parts` of what `after` will touch.
+    RC_HD void before(std::int64_t k, int rows, int part, int parts) const {
+        if (end == args.rows && end - begin >= worth_a_prefetch) Finish::prefetch(args, panel, k, rows, part, parts);
     }
     RC_HD void after(std::int64_t k, int rows) const {
-        if (end == args.rows) Finish::finish(args, (panel * args.inner + k) * width, sum() + k * width, rows * width);
+        if (end != args.rows) return;
+        Finish::finish(args, (panel * args.inner + k) * width, sum(k), rows * width);
+        if constexpr (Finish::updates && finishes_blocks) refresh(k, k + rows);
+    }
+    RC_HD void refresh(std::int64_t first, std::int64_t last) const {
+        refresh_operands(args.weight.value + panel * width * args.inner, args.operands, args.inner, args.columns,
+                         panel * width, first, last);
     }
 };
 
 template <class T, class Finish>
-RC_HD void weights_panels(const WeightsArgs<T>& args) {
+RC_HD void weights_panels(const WeightsArgs<T>& args, std::int64_t first_panel, std::int64_t last_panel) {
     constexpr std::int64_t width = 2 * lanes_of<T>;
     for (Stretch<T> stretch(args); stretch.begin < args.rows; stretch.begin = stretch.end) {
-        stretch.end = args.rows - stretch.begin <= gradient_stretch ? args.rows : stretch.begin + gradient_stretch;
+        const std::int64_t together = Stretch<T>::rows_together(args.inner), left = args.rows - stretch.begin;
+        stretch.end = stretch.begin + (left < together ? left : together);
         stretch.take_rows();
-        for (std::int64_t panel = args.first_panel; panel < args.last_panel; ++panel) {
+        for (std::int64_t panel = first_panel; panel < last_panel; ++panel) {
             stretch.column = panel * width;
             for (int half = 0; half < 2; ++half) {
                 const std::int64_t left = args.columns - stretch.column - half * lanes_of<T>;
                 stretch.lanes[half] = left > lanes_of<T> ? lanes_of<T> : left < 0 ? 0 : static_cast<int>(left);
             }
             stretch.take_panel();
-            const PanelShare<T, Finish> share{args, panel, stretch.begin, stretch.end};
-            add_stretch(stretch, share.sum(), stretch.begin == 0 && !args.accumulate, share);
+            const PanelShare<T, Finish> share{args, panel, first_panel, stretch.begin, stretch.end};
+            add_stretch(stretch, stretch.begin == 0 && !args.accumulate, share);
             if (stretch.end < args.rows) continue;
             if (args.has_bias) bias_gradient<T, Finish>(args, stretch.column, stretch.lanes);
-            if (!args.gradient)
-                refresh_operands(args.weight.value + panel * width * args.inner, args.operands, args.inner,
-                                 args.columns, stretch.column);
+            if constexpr (Finish::updates && !finishes_blocks) share.refresh(0, args.inner);
         }
     }
+}
+
+// All panels, or as many at a time as there is room for while sums wait for more rows.
+template <class T, class Finish>
+RC_HD void weights_panels(const WeightsArgs<T>& args) {
+    const bool waits = args.rows > Stretch<T>::rows_together(args.inner);
+    const std::int64_t most = waits ? panels_of_sums : args.last_panel;
+    for (std::int64_t first = args.first_panel; first < args.last_panel; first += most)
+        weights_panels<T, Finish>(args, first, first + most < args.last_panel ? first + most : args.last_panel);
 }
 
 template <class T>
@@ -191,7 +258,8 @@ void update(const UpdateArgs<T>& args) {
         for (std::int64_t panel = args.first_panel; panel < args.last_panel; ++panel) {
             const std::int64_t base = panel * width * args.inner;
             update_elements<decltype(rule)>(args.weight, base, args.gradient + base, width * args.inner, *args.hyper);
-            refresh_operands(args.weight.value + base, args.operands, args.inner, args.columns, panel * width);
+            refresh_operands(args.weight.value + base, args.operands, args.inner, args.columns, panel * width, 0,
+                             args.inner);
         }
     });
 }

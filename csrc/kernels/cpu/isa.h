@@ -58,6 +58,8 @@ namespace {
 #include "kernels/cpu/epilogue.h"
 #if defined(RC_WIDENS)
 #include "kernels/cpu/widened_kernel.h"
+#elif defined(RC_TILE_UNIT)
+#include "kernels/cpu/tile_panels.h"
 #endif
 #include "kernels/cpu/forward.h"
 #include "kernels/cpu/backward_data.h"
@@ -96,6 +98,7 @@ constexpr KernelTable<T> table = {2 * lanes_of<T>,
                                   RC_TILE_ROWS,
                                   0,
                                   laid_out_size<T>,
+                                  most_laid_out<T>,
                                   forward<T>,
                                   backward_data<T>,
                                   backward_weights<T>,

@@ -7,7 +7,7 @@ RC_HD void visit_matrix_blocks(Rows<C> w, std::int64_t inner, std::int64_t colum
     constexpr std::int64_t width = 2 * Vec<C>::lanes;
     for (std::int64_t k = 0; k < inner; k += width)
         for (std::int64_t column = 0; column < columns; column += width)
-            visit_panel_blocks<C>({w.data + k * w.stride + column, w.stride}, inner - k < width ? inner - k : width,
+            visit_panel_blocks<C>({w.data + k * w.stride + column, w.stride}, 0, inner - k < width ? inner - k : width,
                                   columns, column,
                                   [&](auto& block, std::int64_t i, std::int64_t j, auto rows, auto outs) {
                                       use(block, k + i, j, rows, outs);
@@ -44,7 +44,7 @@ template <class T>
 void unpack(std::int64_t inner, std::int64_t columns, const Compute<T>* panels, MutableRows<Compute<T>> w) {
     constexpr std::int64_t width = 2 * lanes_of<T>;
     for (std::int64_t column = 0; column < columns; column += width, panels += inner * width)
-        visit_panel_blocks<Compute<T>>({panels, width}, inner, columns, column,
+        visit_panel_blocks<Compute<T>>({panels, width}, 0, inner, columns, column,
                                        [&](auto& block, std::int64_t k, std::int64_t j, auto rows, auto outs) {
                                            for (int i = 0; i < rows; ++i)
                                                write(block[i], w.data + (k + i) * w.stride + j, outs);
@@ -55,7 +55,7 @@ template <class T>
 void unpack_transposed(std::int64_t inner, std::int64_t columns, const Compute<T>* panels, MutableRows<Compute<T>> w) {
     constexpr std::int64_t width = 2 * lanes_of<T>;
     for (std::int64_t column = 0; column < columns; column += width, panels += inner * width)
-        visit_panel_blocks<Compute<T>>({panels, width}, inner, columns, column,
+        visit_panel_blocks<Compute<T>>({panels, width}, 0, inner, columns, column,
                                        [&](auto& block, std::int64_t k, std::int64_t j, auto rows, auto outs) {
                                            transpose<Compute<T>>(block);
                                            for (int i = 0; i < outs; ++i)
@@ -68,7 +68,7 @@ void fold(const FoldArgs<T>& args) {
     constexpr std::int64_t width = 2 * lanes_of<T>;
     clear_padding(args.inner, args.columns, args.out);
     for (std::int64_t column = 0; column < args.columns; column += width)
-        visit_panel_blocks<Compute<T>>({args.panels + column * args.inner, width}, args.inner, args.columns, column,
+        visit_panel_blocks<Compute<T>>({args.panels + column * args.inner, width}, 0, args.inner, args.columns, column,
                                        [&](auto& block, std::int64_t k, std::int64_t j, auto rows, auto outs) {
                                            const auto scale = read(args.norm.scale + j, outs);
                                            for (int i = 0; i < rows; ++i) block[i] = block[i] * scale;

@@ -1,14 +1,15 @@
 // Weights in blocks of lanes × lanes: read from rows, turned in registers, and written to the panels that the products
 // read (see ops.h). Included inside the namespace of one instruction set.
 
-// use(block, k, j, rows, columns) for the blocks of W (inner, columns) that lie in the panel from `column` on: rows k
-// onwards, columns j onwards, and how many of them exist; beyond them a block is zero. In a whole block both are
-// constants. `from` is W's row 0 at that column.
+// use(block, k, j, rows, columns) for the blocks of W's rows [first, inner) that lie in the panel of its `columns` from
+// `column` on: rows k onwards, columns j onwards, and how many of them exist; beyond them a block is zero. In a whole
+// block both are constants. `from` is W's row 0 at that column.
 template <class C, class Use>
-RC_HD void visit_panel_blocks(Rows<C> from, std::int64_t inner, std::int64_t columns, std::int64_t column, Use use) {
+RC_HD void visit_panel_blocks(Rows<C> from, std::int64_t first, std::int64_t inner, std::int64_t columns,
+                              std::int64_t column, Use use) {
     constexpr int lanes = Vec<C>::lanes, width = 2 * lanes;
     using Whole = std::integral_constant<int, lanes>;
-    for (std::int64_t k = 0; k < inner; k += lanes)
+    for (std::int64_t k = first; k < inner; k += lanes)
         for (std::int64_t j = column; j < column + width && j < columns; j += lanes) {
             const C* at = from.data + k * from.stride + j - column;
             Vec<C> block[lanes];

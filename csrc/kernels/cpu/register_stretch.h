@@ -66,24 +66,23 @@ __attribute__((noinline)) void add_rows(Compute<T>* sum, bool first, const Stret
 template <class T, class Share>
 struct StretchBlocks {
     const Stretch<T>& stretch;
-    Compute<T>* sum;
     bool first;
     const Share& share;
 
     template <int MR>
     RC_HD void run(std::int64_t k) {
-        share.before(k, MR);
+        share.before(k, MR, 0, 1);
         if (stretch.split().vectors == 2)
-            add_rows<T, MR, 2>(sum + k * 2 * lanes_of<T>, first, stretch, k);
+            add_rows<T, MR, 2>(share.sum(k), first, stretch, k);
         else if (stretch.split().vectors == 1)
-            add_rows<T, MR, 1>(sum + k * 2 * lanes_of<T>, first, stretch, k);
+            add_rows<T, MR, 1>(share.sum(k), first, stretch, k);
         share.after(k, MR);
     }
 };
 template <class T, class Share>
-RC_HD void add_stretch(const Stretch<T>& stretch, Compute<T>* sum, bool first, const Share& share) {
+RC_HD void add_stretch(const Stretch<T>& stretch, bool first, const Share& share) {
     if constexpr (computes_itself<T>)
-        if (stretch.split().tail > 0) stretch.add_tail(sum, first);
-    StretchBlocks<T, Share> blocks{stretch, sum, first, share};
+        if (stretch.split().tail > 0) stretch.add_tail(share.sum(0), first);
+    StretchBlocks<T, Share> blocks{stretch, first, share};
     visit_blocks<RC_TILE_ROWS>(0, stretch.args.inner, blocks);
 }

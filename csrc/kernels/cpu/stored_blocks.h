@@ -13,10 +13,11 @@ struct StoredBlocks {
     }
 };
 
-// The first `count` rows of `sum`, which are those of the results from `row` on; at most `at_once` of them together.
+// Rows [first, last) of `sum`, whose row 0 is the results' row `row`; at most `at_once` of them together.
 template <int at_once, class T, int rows, class Epilogue>
-RC_HD void finish_stored(const StoredTile<T, rows>& sum, int count, std::int64_t row, Epilogue& epilogue) {
-    if (!Epilogue::in_registers || !epilogue.whole()) return epilogue.finish_from_memory(sum.at[0], count, row);
+RC_HD void finish_stored(const StoredTile<T, rows>& sum, int first, int last, std::int64_t row, Epilogue& epilogue) {
+    if (!Epilogue::in_registers || !epilogue.whole())
+        return epilogue.finish_from_memory(sum.at[first], last - first, row + first);
     StoredBlocks<T, rows, Epilogue> blocks{sum, row, epilogue};
-    visit_blocks<at_once>(0, count, blocks);
+    visit_blocks<at_once>(first, last, blocks);
 }

@@ -1,9 +1,20 @@
-// One stretch of the rows of A and of δ, and its share of dW. Included inside an ISA's namespace.
-//
-// Invariant: a stretch is summed on its own and then added, so that its share is the same whatever came before it.
+// One stretch of the rows of A and of δ, or some of them together, and its share of dW. Included inside an ISA's
+// namespace.
 
 template <class T>
 using WeightsArgs = BackwardWeightsArgs<T>;
+
+#if defined(RC_TILE_UNIT)
+// A matrix unit is faster than the second-level cache, where sums would wait between stretches: so many rows are summed
+// at once as that cache has room for, beside what else is in it.
+template <class T>
+constexpr std::int64_t most_laid_out = (5 << 18) / sizeof(T);
+constexpr bool finishes_blocks = true;  // 32 rows of a panel at a time, so that the operands' blocks are whole
+#else
+template <class T>
+constexpr std::int64_t most_laid_out = 0;
+constexpr bool finishes_blocks = false;
+#endif
 
 // Asks for memory that will be written.
 template <class C>
@@ -14,6 +25,9 @@ RC_HD void prefetch_lines(const C* from, std::int64_t size) {
 // Rows [begin, end) of the batch, and the panel of δ that begins at `column`.
 template <class T>
 struct StretchRows {
+    // So many rows are taken together, as the room that they are laid out in has been made for.
+    static RC_HD std::int64_t rows_together(std::int64_t inner) { return laid_out_rows(inner, most_laid_out<T>); }
+
     const WeightsArgs<T>& args;
     std::int64_t begin = 0, end = 0, column = 0;
     int lanes[2] = {0, 0};
@@ -49,15 +63,27 @@ struct PairedStretch : StretchRows<T> {
         std::int64_t row = begin;
         if (lanes[1] == word_lanes)
             for (; row + rows_of_a_pair <= end; row += rows_of_a_pair, to += 4 * word_lanes)
-                for (int half = 0; half < 2; ++half)
-                    write_half(whole_pairs(delta, row, column + half * word_lanes), to, half);
+                write_both(delta, row, to);
         for (; row < stop; row += rows_of_a_pair, to += 4 * word_lanes)
             for (int half = 0; half < 2; ++half)
                 write_half(pairs(delta, row, column + half * word_lanes, lanes[half]), to, half);
     }
-    RC_HD T* panel_pairs() const { return args.room + gradient_stretch * pair_stride(args.inner); }
+    RC_HD T* panel_pairs() const { return args.room + this->rows_together(args.inner) * pair_stride(args.inner); }
 
 private:
+    // Both vectors of the rows of a pair, which are there.
+    RC_HD void write_both(Rows<T> delta, std::int64_t row, T* to) const {
+#if defined(__AVX512BF16__)
+        if constexpr (rows_of_a_pair == 2) {
+            const T* low = delta.data + row * delta.stride + column;
+            Words pairs[2];
+            interleave(read_row(low), read_row(low + delta.stride), pairs[0], pairs[1]);
+            write_pairs(pairs[0], to);
+            return write_pairs(pairs[1], to + 2 * word_lanes);
+        }
+#endif
+        for (int half = 0; half < 2; ++half) write_half(whole_pairs(delta, row, column + half * word_lanes), to, half);
+    }
     static RC_HD void write_half(Words words, T* to, int half) {
         const std::int64_t j = half * word_lanes;
         if constexpr (operand_parts<T> == 2) {

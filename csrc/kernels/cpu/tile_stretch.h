@@ -1,5 +1,8 @@
 // A stretch as tile_kernel.h takes it, in place of the register tiles of register_stretch.h. Included inside an ISA's
 // namespace.
+//
+// Invariant: sums go on from what is there, step by step, so that a batch's is the same however its rows come in calls
+// of whole steps.
 
 template <class T>
 struct Stretch : PairedStretch<T> {
@@ -7,54 +10,89 @@ struct Stretch : PairedStretch<T> {
         PairedStretch<T>::pairs, PairedStretch<T>::panel_pairs;
     static constexpr std::int64_t depth = step_length<T>;
 
-    explicit Stretch(const WeightsArgs<T>& args) : PairedStretch<T>{{args}} {}
+    explicit Stretch(const WeightsArgs<T>& args) : PairedStretch<T>{{args}}, room_rows_(this->rows_together(args.inner)) {}
 
     // A's pairs lie along its rows; the left operand wants them along its columns. Tiles of 16 of A's columns × a step
     // of its rows follow one another, each contiguous; a stretch has room for a whole number of such steps.
     void take_rows() const {
         const Rows<T> a = args.a;
-        for (std::int64_t k = 0; k < args.inner; k += tile_height)
-            for (std::int64_t row = begin; row < end; row += depth) {
-                Vec<float> block[word_lanes];
-                if (row + depth <= end && k + tile_height <= args.inner)
-                    each_row<word_lanes>([&](int i) {
-                        block[i].v = (Vec<float>::Native)this->whole_pairs(a, row + rows_of_a_pair * i, k);
-                    });
-                else
-                    for (int i = 0; i < word_lanes; ++i)
-                        block[i].v = (Vec<float>::Native)pairs(a, row + rows_of_a_pair * i, k, args.inner - k);
-                transpose<float>(block);
-                T* to = tile(k, row - begin);
-                for (int i = 0; i < tile_height; ++i) write_pairs((Words)block[i].v, to + i * depth);
-            }
+        for (std::int64_t row = begin; row < end; row += depth) {
+            std::int64_t k = 0;
+            if constexpr (rows_of_a_pair == 2)
+                if (row + depth <= end)
+                    for (; k + 2 * tile_height <= args.inner; k += 2 * tile_height)
+                        turn(a.data + row * a.stride + k, a.stride, tile(k, row - begin), tile(k + tile_height, row - begin));
+            for (; k < args.inner; k += tile_height) take_tile(a, row, k);
+        }
     }
     void take_panel() const { this->interleave_panel(begin + (end - begin + depth - 1) / depth * depth); }
-    // The share of dW's rows [k, k + rows), left in the tiles.
-    RC_HD void sum_rows(std::int64_t k, int rows) const {
-        clear_sums();
-        for (std::int64_t row = 0; row < end - begin; row += depth)
-            add_step(tile(k, row), rows > tile_height ? tile(k + tile_height, row) : nullptr, depth,
-                     panel_pairs() + row * 2 * word_lanes * operand_parts<T>);
+    int steps() const { return static_cast<int>((end - begin + depth - 1) / depth); }
+    // Adds the share of step `step` in dW's rows [k, k + rows) to the tiles.
+    RC_HD void add(int step, std::int64_t k, int rows) const {
+        const std::int64_t row = step * depth;
+        add_step(tile(k, row), rows > tile_height ? tile(k + tile_height, row) : nullptr, depth,
+                 panel_pairs() + row * sums_width * operand_parts<T>);
     }
 
 private:
-    RC_HD T* tile(std::int64_t k, std::int64_t row) const {
-        return args.room + k * gradient_stretch + row * tile_height;
+    RC_HD T* tile(std::int64_t k, std::int64_t row) const { return args.room + k * room_rows_ + row * tile_height; }
+    void take_tile(Rows<T> a, std::int64_t row, std::int64_t k) const {
+        Vec<float> block[word_lanes];
+        if (row + depth <= end && k + tile_height <= args.inner)
+            each_row<word_lanes>([&](int i) {
+                block[i].v = (Vec<float>::Native)this->whole_pairs(a, row + rows_of_a_pair * i, k);
+            });
+        else
+            for (int i = 0; i < word_lanes; ++i)
+                block[i].v = (Vec<float>::Native)pairs(a, row + rows_of_a_pair * i, k, args.inner - k);
+        transpose<float>(block);
+        T* to = tile(k, row - begin);
+        for (int i = 0; i < tile_height; ++i) write_pairs((Words)block[i].v, to + i * depth);
     }
+    // 32 rows × 32 columns of bfloat16, as words that have two columns: turned, then their halves parted.
+    static RC_HD void turn(const T* a, std::int64_t stride, T* low, T* high) {
+        Vec<float> upper[word_lanes], lower[word_lanes];
+        each_row<word_lanes>([&](int i) { upper[i].v = (Vec<float>::Native)read_row(a + i * stride); });
+        transpose<float>(upper);
+        each_row<word_lanes>([&](int i) { lower[i].v = (Vec<float>::Native)read_row(a + (word_lanes + i) * stride); });
+        transpose<float>(lower);
+        each_row<word_lanes>([&](int i) {
+            Words even, odd;
+            separate((Words)upper[i].v, (Words)lower[i].v, even, odd);
+            T* to = i < word_lanes / 2 ? low + 2 * i * depth : high + (2 * i - word_lanes) * depth;
+            write_pairs(even, to);
+            write_pairs(odd, to + depth);
+        });
+    }
+
+    const std::int64_t room_rows_;
 };
 
-template <class T>
-__attribute__((noinline)) void add_rows(float* sum, bool first, const Stretch<T>& stretch, std::int64_t k, int rows) {
-    if (!first) prefetch_lines(sum, rows * 2 * word_lanes);
-    stretch.sum_rows(k, rows);
-    sums_into_memory<T>(sum, first, rows);
+// += the share of dW's rows [k, k + rows), what comes next being asked for meanwhile.
+template <class T, class Share>
+RC_HD void add_rows(float* sum, bool first, const Stretch<T>& stretch, std::int64_t k, int rows, const Share& share) {
+    StoredTile<T, block_rows> part;  // where memory has not the rows of whole tiles
+    const bool whole = rows == block_rows;
+    const std::size_t bytes = static_cast<std::size_t>(rows * sums_width) * sizeof *sum;
+    if (first) {
+        clear_sums();
+    } else {
+        if (!whole) std::memcpy(part.at, sum, bytes);
+        load_sums(whole ? sum : part.at[0], rows);
+    }
+    const int steps = stretch.steps();
+    for (int step = 0; step < steps; ++step) {
+        share.before(k, rows, step, steps);
+        stretch.add(step, k, rows);
+    }
+    store_sums(whole ? sum : part.at[0], rows);
+    if (!whole) std::memcpy(sum, part.at, bytes);
 }
 template <class T, class Share>
-RC_HD void add_stretch(const Stretch<T>& stretch, float* sum, bool first, const Share& share) {
+RC_HD void add_stretch(const Stretch<T>& stretch, bool first, const Share& share) {
     for (std::int64_t k = 0; k < stretch.args.inner; k += block_rows) {
         const int rows = rows_of_block(stretch.args.inner - k);
-        share.before(k, rows);
-        add_rows(sum + k * 2 * word_lanes, first, stretch, k, rows);
+        add_rows(share.sum(k), first, stretch, k, rows, share);
         share.after(k, rows);
     }
 }

@@ -46,6 +46,10 @@ RC_HD void tile_load(const bfloat16* from, std::int64_t stride) {
     asm volatile("tileloadd (%1,%2,1), %%tmm%c0" ::"i"(tile), "r"(from), "r"(stride * 2) : "memory");
 }
 template <int tile>
+RC_HD void tile_load(const float* from, std::int64_t stride) {
+    asm volatile("tileloadd (%1,%2,1), %%tmm%c0" ::"i"(tile), "r"(from), "r"(stride * 4) : "memory");
+}
+template <int tile>
 RC_HD void tile_store(float* to, std::int64_t stride) {
     asm volatile("tilestored %%tmm%c0, (%1,%2,1)" ::"i"(tile), "r"(to), "r"(stride * 4) : "memory");
 }

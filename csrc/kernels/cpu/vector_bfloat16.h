@@ -121,6 +121,28 @@ RC_HD Words pairs_of(Vec<float> low, Vec<float> high) {
     return rounded(low) >> 16 | (rounded(high) & 0xffff0000u);
 #endif
 }
+// Of two rows of 32: pairs (first number i, second number i), for i below 16 and for those from 16 on.
+#if defined(__AVX512BF16__)
+RC_HD void interleave(Words first, Words second, Words& low, Words& high) {
+    const __m512i turns = (__m512i)(Words{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15} * 0x10001u + 0x200000u);
+    const __m512i later = (__m512i)((Words)turns + 0x100010u);
+    low = (Words)_mm512_permutex2var_epi16((__m512i)first, turns, (__m512i)second);
+    high = (Words)_mm512_permutex2var_epi16((__m512i)first, later, (__m512i)second);
+}
+// The converse: the low halves of 32 pairs, and their high halves.
+RC_HD void separate(Words first, Words second, Words& low, Words& high) {
+    const __m512i even =
+        (__m512i)(Words{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15} * 0x40004u + 0x20000u);
+    low = (Words)_mm512_permutex2var_epi16((__m512i)first, even, (__m512i)second);
+    high = (Words)_mm512_permutex2var_epi16((__m512i)first, (__m512i)((Words)even + 0x10001u), (__m512i)second);
+}
+// Two vectors rounded, one after the other.
+RC_HD Words rounded_both(Vec<float> first, Vec<float> second) {
+    return (Words)_mm512_cvtne2ps_pbh((__m512)second.v, (__m512)first.v);
+}
+RC_HD Words read_row(const bfloat16* p) { return *reinterpret_cast<const UnalignedWords*>(p); }
+#endif
+
 RC_HD void write_pairs(Words pairs, bfloat16* p) { *reinterpret_cast<UnalignedWords*>(p) = pairs; }
 RC_HD void write_pairs(Words pairs, bfloat16x2* p) { write_words(pairs, p); }
 RC_HD Words read_pairs(const bfloat16* p) { return *reinterpret_cast<const UnalignedWords*>(p); }

@@ -122,7 +122,7 @@ struct PanelLoop<bfloat16> {
                 sum_block(args, row, rows, panel, here, terms, sums);
                 for (int p = 0; p < here; ++p) {
                     Formulas epilogue = epilogue_of<bfloat16, Formulas>(args, panel + p);
-                    finish_stored<RC_TILE_ROWS>(sums[p], rows, row, epilogue);
+                    finish_stored<RC_TILE_ROWS>(sums[p], 0, rows, row, epilogue);
                 }
             }
     }

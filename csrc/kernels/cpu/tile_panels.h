@@ -1,0 +1,114 @@
+// PanelLoop (epilogue.h) on a matrix unit: while it multiplies for one block of rows, the vector units finish the block
+// before. Included inside an ISA's namespace.
+//
+// Invariant: as micro_kernel.h's; how a sum is cut depends on the sources alone, and cutting it into chunks changes no
+// bit, as tiles that come back from memory are as they went.
+
+// Sums of more steps than this are cut and the parts added, as in micro_kernel.h. A step's terms are summed apart and
+// then added, so that a long sum grows by one rounding a step.
+constexpr int most_steps = 256;
+
+// So much of a panel of W goes with every block of rows before the rest of it: with a block of A and some sums it stays
+// in L1, while A comes from the second-level cache, which is too slow for both. Less is not worth keeping sums in memory.
+constexpr int chunk_bytes = 16 << 10;
+// So many blocks of rows, whose sums lie in memory meanwhile.
+constexpr int blocks_at_once = 8;
+
+// A block whose sums are there, finished a few rows at a time.
+template <class T, class Formulas, class Args>
+struct BlockBehind {
+    static constexpr int at_once = 8;  // as many rows as registers take
+
+    const Args& args;
+    const StoredTile<T, block_rows>* sum = nullptr;
+    std::int64_t panel = 0, row = 0;
+    int rows = 0, pieces = 0, done = 0;
+
+    RC_HD void set(const StoredTile<T, block_rows>& its_sum, std::int64_t its_panel, std::int64_t its_row,
+                   int its_rows) {
+        sum = &its_sum, panel = its_panel, row = its_row, rows = its_rows;
+        pieces = (rows + at_once - 1) / at_once, done = 0;
+    }
+    // So much of it that `part` of `whole` is done.
+    RC_HD void finish(int part, int whole) {
+        for (; done * whole < pieces * part; ++done) {
+            Formulas epilogue = epilogue_of<T, Formulas>(args, panel);
+            finish_stored<at_once>(*sum, rows * done / pieces, rows * (done + 1) / pieces, row, epilogue);
+        }
+    }
+};
+
+template <class T>
+struct TilePanelLoop {
+    template <class Formulas, class Args>
+    static void run(const Args& args, std::int64_t first, std::int64_t last) {
+        const MatrixUnit<T> unit{};
+        BlockBehind<T, Formulas, Args> behind{args};
+        TilePanelLoop sums(args.sources, args.n_sources);
+        const std::int64_t rows = args.n_sources > 0 ? args.rows : block_rows;  // as in PanelLoop
+        for (std::int64_t row = 0; row < args.rows; row += rows)
+            for (std::int64_t panel = first; panel < last; ++panel)
+                for (std::int64_t begin = row; begin < row + rows && begin < args.rows; begin += group_rows) {
+                    const std::int64_t left = args.rows - begin < row + rows - begin ? args.rows - begin : row + rows - begin;
+                    sums.add_group(panel, begin, left < group_rows ? static_cast<int>(left) : group_rows, begin == row,
+                                   behind);
+                }
+        behind.finish(1, 1);
+    }
+
+private:
+    static constexpr int group_rows = blocks_at_once * block_rows;
+    static constexpr int chunk_steps = chunk_bytes / Steps<T>::bytes;
+
+    TilePanelLoop(const Source<T>* sources, int n) : sources_(sources), n_(n), steps_(steps_of(sources, n)) {}
+
+    // One panel of the sums of rows [begin, begin + rows).
+    template <class Behind>
+    RC_HD void add_group(std::int64_t panel, std::int64_t begin, int rows, bool fetches, Behind& behind) {
+        const int parts = steps_ > most_steps ? (steps_ + most_steps - 1) / most_steps : 1;
+        const bool in_chunks = chunks_of(steps_) > 1;
+        Steps<T> at(sources_, n_, panel);
+        for (int part = 0, done = 0; part < parts; ++part) {
+            const int start = done, steps = steps_ * (part + 1) / parts - start, chunks = chunks_of(steps);
+            for (int chunk = 0; chunk < chunks; ++chunk) {
+                const int here = start + steps * (chunk + 1) / chunks - done;
+                Steps<T> next = at;
+                for (int block = 0, row = 0; row < rows; ++block, row += block_rows) {
+                    const int rows_here = rows_of_block(rows - row);
+                    StoredTile<T, block_rows>& sum = sums_[in_chunks ? block : 0];
+                    chunk == 0 ? clear_sums() : load_sums(sum.at[0], rows_here);
+                    next = at;
+                    const int fetched = fetches && in_chunks ? Steps<T>::lines : 0;
+                    const int blocks = (rows + block_rows - 1) / block_rows;
+                    for (int step = 0; step < here; ++step) {
+                        next.fetch_next_panel(fetched * block / blocks, fetched * (block + 1) / blocks);
+                        next.add(begin + row, rows_here);
+                        behind.finish(step + 1, here);
+                    }
+                    behind.finish(1, 1);
+                    const bool ends_sum = chunk + 1 == chunks && part + 1 == parts;
+                    if (chunk + 1 == chunks && parts > 1)
+                        sums_into_memory<T>(parts_[block].at[0], part == 0, rows_here);
+                    else
+                        store_sums(sum.at[0], rows_here);
+                    if (ends_sum) behind.set(parts > 1 ? parts_[block] : sum, panel, begin + row, rows_here);
+                }
+                done += here;
+                at = next;
+            }
+        }
+    }
+    static RC_HD int chunks_of(int steps) {
+        const int chunks = (steps + chunk_steps / 2) / chunk_steps;
+        return chunks > 1 ? chunks : 1;
+    }
+
+    const Source<T>* sources_;
+    const int n_, steps_;
+    StoredTile<T, block_rows> sums_[blocks_at_once], parts_[blocks_at_once];
+};
+
+template <>
+struct PanelLoop<bfloat16> : TilePanelLoop<bfloat16> {};
+template <>
+struct PanelLoop<bfloat16x2> : TilePanelLoop<bfloat16x2> {};
