@@ -44,7 +44,6 @@ template <class T>
 WeightGradients<T>::WeightGradients(Model<T>& model, const std::vector<WeightUnit>& units)
     : model_(model), units_(units), squares_(model.device()) {
     for (std::size_t id = 0; id < model.parameters().all.size(); ++id) arrays_.emplace_back(model.device());
-    for (const WeightUnit& unit : units) most_panels_ = std::max(most_panels_, unit.last_panel - unit.first_panel);
 }
 
 // Units are the same for any number of threads, as sums of squares are by unit. Where a kernel lays out many rows of A
@@ -67,11 +66,15 @@ void WeightGradients<T>::group_units(int threads) {
 template <class T>
 void WeightGradients<T>::prepare(int threads, bool arrays) {
     group_units(threads);
-    std::int64_t inner = 1;
-    for (const WeightUnit& unit : units_) inner = std::max(inner, model_.parameters().all[unit.weight].rows);
     const std::int64_t panel = model_.kernels().panel;
+    std::int64_t inner = 1, sums = 0;
+    for (const WeightUnit& unit : units_) {
+        const Parameter& p = model_.parameters().all[unit.weight];
+        inner = std::max(inner, p.rows);
+        sums = std::max(sums, std::min(panel_count(p.columns, panel), panels_of_sums) * p.rows * panel);
+    }
     while (static_cast<int>(rooms_.size()) < threads)
-        rooms_.push_back({AlignedArray<Compute<T>>(model_.device(), inner * panel * most_panels_),
+        rooms_.push_back({AlignedArray<Compute<T>>(model_.device(), sums),
                           AlignedArray<T>(model_.device(), model_.kernels().stretch_room(inner))});
     for (WorkQueue* queue : {&squares_queue_, &scale_queue_, &update_queue_}) queue->reserve(threads);
     if (model_.kernels().backward_all_weights) calls_.reserve(units_.size());

@@ -76,7 +76,6 @@ private:
         AlignedArray<Compute<T>> sums;
         AlignedArray<T> stretch;
     };
-    std::int64_t most_panels_ = 1;  // of a unit
     std::vector<BackwardWeightsArgs<T>> calls_;
     std::vector<Room> rooms_;       // by thread
     AlignedArray<double> squares_;  // a pair's for each unit, and for each norm

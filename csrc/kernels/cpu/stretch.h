@@ -77,7 +77,7 @@ private:
         if constexpr (rows_of_a_pair == 2) {
             const T* low = delta.data + row * delta.stride + column;
             Words pairs[2];
-            interleave(read_row(low), read_row(low + delta.stride), pairs[0], pairs[1]);
+            interleave(read_pairs(low), read_pairs(low + delta.stride), pairs[0], pairs[1]);
             write_pairs(pairs[0], to);
             return write_pairs(pairs[1], to + 2 * word_lanes);
         }

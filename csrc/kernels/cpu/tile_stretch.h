@@ -52,9 +52,9 @@ private:
     // 32 rows × 32 columns of bfloat16, as words that have two columns: turned, then their halves parted.
     static RC_HD void turn(const T* a, std::int64_t stride, T* low, T* high) {
         Vec<float> upper[word_lanes], lower[word_lanes];
-        each_row<word_lanes>([&](int i) { upper[i].v = (Vec<float>::Native)read_row(a + i * stride); });
+        each_row<word_lanes>([&](int i) { upper[i].v = (Vec<float>::Native)read_pairs(a + i * stride); });
         transpose<float>(upper);
-        each_row<word_lanes>([&](int i) { lower[i].v = (Vec<float>::Native)read_row(a + (word_lanes + i) * stride); });
+        each_row<word_lanes>([&](int i) { lower[i].v = (Vec<float>::Native)read_pairs(a + (word_lanes + i) * stride); });
         transpose<float>(lower);
         each_row<word_lanes>([&](int i) {
             Words even, odd;

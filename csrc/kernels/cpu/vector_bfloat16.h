@@ -109,43 +109,58 @@ RC_HD Vec<float> read(const bfloat16x2* p, int n) { return sum_of_halves(read_wo
 RC_HD void write(Vec<float> x, bfloat16x2* p) { write_words(halves_of(x), p); }
 RC_HD void write(Vec<float> x, bfloat16x2* p, int n) { write_words(halves_of(x), p, n); }
 
-// Two vectors as pairs: word i is `low` number i below `high` number i.
-RC_HD Words pairs_of(Vec<float> low, Vec<float> high) {
-#if defined(__AVX512BF16__)
-    // All of `low`, then all of `high`, to be taken in turns.
-    const __m512i one_after_another = (__m512i)_mm512_cvtne2ps_pbh((__m512)high.v, (__m512)low.v);
-    const __m512i in_turns =
-        (__m512i)(Words{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15} * 0x10001u + 0x100000u);
-    return (Words)_mm512_permutexvar_epi16(in_turns, one_after_another);
+// A vector of pairs from anywhere: pair i is number 2i and the one behind it.
+RC_HD Words read_pairs(const bfloat16* p) { return *reinterpret_cast<const UnalignedWords*>(p); }
+
+#if defined(__AVX512BF16__) || defined(RC_TILE_UNIT)
+// Half i of the result is half `numbers[i]` of both together.
+RC_HD Words chosen_halves(Words first, Words second, Words numbers) {
+#if defined(__AVX512BW__)
+    return (Words)_mm512_permutex2var_epi16((__m512i)first, (__m512i)numbers, (__m512i)second);
 #else
-    return rounded(low) >> 16 | (rounded(high) & 0xffff0000u);
+    std::uint16_t from[4 * word_lanes], to[2 * word_lanes], which[2 * word_lanes];
+    std::memcpy(from, &first, sizeof first);
+    std::memcpy(from + 2 * word_lanes, &second, sizeof second);
+    std::memcpy(which, &numbers, sizeof numbers);
+    for (int i = 0; i < 2 * word_lanes; ++i) to[i] = from[which[i]];
+    std::memcpy(&numbers, to, sizeof to);
+    return numbers;
 #endif
 }
-// Of two rows of 32: pairs (first number i, second number i), for i below 16 and for those from 16 on.
-#if defined(__AVX512BF16__)
+constexpr Words counted_words = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+
+// Of two rows of numbers, two to a word: pairs (number i of the first, number i of the second), of the first half of
+// the rows and of the second.
 RC_HD void interleave(Words first, Words second, Words& low, Words& high) {
-    const __m512i turns = (__m512i)(Words{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15} * 0x10001u + 0x200000u);
-    const __m512i later = (__m512i)((Words)turns + 0x100010u);
-    low = (Words)_mm512_permutex2var_epi16((__m512i)first, turns, (__m512i)second);
-    high = (Words)_mm512_permutex2var_epi16((__m512i)first, later, (__m512i)second);
+    const Words turns = counted_words * 0x10001u + 0x200000u;
+    low = chosen_halves(first, second, turns);
+    high = chosen_halves(first, second, turns + 0x100010u);
 }
-// The converse: the low halves of 32 pairs, and their high halves.
+// The converse: all lower halves, and all upper ones.
 RC_HD void separate(Words first, Words second, Words& low, Words& high) {
-    const __m512i even =
-        (__m512i)(Words{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15} * 0x40004u + 0x20000u);
-    low = (Words)_mm512_permutex2var_epi16((__m512i)first, even, (__m512i)second);
-    high = (Words)_mm512_permutex2var_epi16((__m512i)first, (__m512i)((Words)even + 0x10001u), (__m512i)second);
+    const Words even = counted_words * 0x40004u + 0x20000u;
+    low = chosen_halves(first, second, even);
+    high = chosen_halves(first, second, even + 0x10001u);
 }
+#endif
+#if defined(__AVX512BF16__)
 // Two vectors rounded, one after the other.
 RC_HD Words rounded_both(Vec<float> first, Vec<float> second) {
     return (Words)_mm512_cvtne2ps_pbh((__m512)second.v, (__m512)first.v);
 }
-RC_HD Words read_row(const bfloat16* p) { return *reinterpret_cast<const UnalignedWords*>(p); }
 #endif
 
+// Two vectors as pairs: word i is `low` number i below `high` number i.
+RC_HD Words pairs_of(Vec<float> low, Vec<float> high) {
+#if defined(__AVX512BF16__)
+    const __m512i in_turns = (__m512i)(counted_words * 0x10001u + 0x100000u);
+    return (Words)_mm512_permutexvar_epi16(in_turns, (__m512i)rounded_both(low, high));
+#else
+    return rounded(low) >> 16 | (rounded(high) & 0xffff0000u);
+#endif
+}
 RC_HD void write_pairs(Words pairs, bfloat16* p) { *reinterpret_cast<UnalignedWords*>(p) = pairs; }
 RC_HD void write_pairs(Words pairs, bfloat16x2* p) { write_words(pairs, p); }
-RC_HD Words read_pairs(const bfloat16* p) { return *reinterpret_cast<const UnalignedWords*>(p); }
 
 #if defined(__AVX512BF16__)
 RC_HD Words broadcast_pair(const bfloat16* p) {
