@@ -238,7 +238,7 @@ std::string indented(const std::string& lines) {
 template <class T>
 std::string explain_tiles(const Model<T>& model, const Plan& plan, std::int64_t rows, int threads, int copies) {
     if (!model.device().is_host()) return "";
-    const Tile tile = tile_of(plan, rows, threads, copies * model.weight_bytes(), sizeof(T));
+    const Tile tile = tile_of(plan, rows, threads, copies * model.weight_bytes(), sizeof(T), model.kernels().row_block);
     return "tiles of " + counted(tile.rows, "row") + " (" + tile.reason + ")\n";
 }
 

@@ -269,10 +269,11 @@ struct OverflowedArgs {
 
 template <class T>
 struct KernelTable {
-    int panel;          // columns in a packed panel
-    int row_block;      // rows of the micro-kernel: row tiles are cheapest as multiples of it
-    int max_terms;      // of a list of sources, or of identities; 0: any number
-    int laid_out_size;  // bytes of a number as `backward_weights` lays a stretch out; 0: it does not
+    int panel;                   // columns in a packed panel
+    int row_block;               // rows that take no longer than one: tiles of rows are cheapest as multiples of it
+    int product_speed;           // products a cycle, about, compared with those of floats in registers
+    int max_terms;               // of a list of sources, or of identities; 0: any number
+    int laid_out_size;           // bytes of a number as `backward_weights` lays a stretch out; 0: it does not
     std::int64_t most_laid_out;  // numbers of A for which it takes several stretches together (laid_out_rows)
     void (*forward)(const ForwardArgs<T>&);
     void (*backward_data)(const BackwardDataArgs<T>&);

@@ -10,11 +10,11 @@
 
 namespace resnetcore {
 
-// Threads that pay for a work of so many multiply-adds: another one costs a wake and its waits at barriers, about what
-// a thread computes meanwhile.
-inline int useful_threads(std::int64_t multiply_adds, int threads) {
+// Threads that pay for so many multiply-adds, `product_speed` (KernelTable) of them at once: another one costs a wake
+// and its waits at barriers, about what a thread computes meanwhile.
+inline int useful_threads(std::int64_t multiply_adds, int product_speed, int threads) {
     constexpr std::int64_t worth_a_thread = 500'000;
-    return static_cast<int>(std::clamp<std::int64_t>(multiply_adds / worth_a_thread, 1, threads));
+    return static_cast<int>(std::clamp<std::int64_t>(multiply_adds / product_speed / worth_a_thread, 1, threads));
 }
 
 // Whether threads are to divide the columns of every step and meet after each, instead of the rows: then each weight is

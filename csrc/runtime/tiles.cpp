@@ -18,7 +18,8 @@ bool divides_columns(const Plan& plan, std::int64_t rows, int threads, std::int6
     return columns_pay(rows, weight_bytes, steps, threads);
 }
 
-Tile tile_of(const Plan& plan, std::int64_t rows, int threads, std::int64_t weight_bytes, std::int64_t element_size) {
+Tile tile_of(const Plan& plan, std::int64_t rows, int threads, std::int64_t weight_bytes, std::int64_t element_size,
+             int row_block) {
     std::int64_t widest = 1;
     for (const BufferInfo& buffer : plan.buffers) widest = std::max(widest, buffer.width);
     bool sums = false;
@@ -28,7 +29,9 @@ Tile tile_of(const Plan& plan, std::int64_t rows, int threads, std::int64_t weig
             if (step.kind == StepKind::weights)
                 return {std::min(rows, gradient_stretch), "a tile adds one stretch to every weight gradient"};
     }
-    return cheapest_tile(rows, weight_bytes, widest * element_size, threads, sums ? statistics_chunk(rows) : 1);
+    // Both are powers of two.
+    const std::int64_t multiple = std::max<std::int64_t>(sums ? statistics_chunk(rows) : 1, row_block);
+    return cheapest_tile(rows, weight_bytes, widest * element_size, threads, multiple);
 }
 
 }  // namespace resnetcore

@@ -24,6 +24,7 @@ bool ends_in_sums(const Phase& phase);
 bool divides_columns(const Plan& plan, std::int64_t rows, int threads, std::int64_t weight_bytes);
 
 // The tiles of a plan on the host; `weight_bytes` are all that a tile reads.
-Tile tile_of(const Plan& plan, std::int64_t rows, int threads, std::int64_t weight_bytes, std::int64_t element_size);
+Tile tile_of(const Plan& plan, std::int64_t rows, int threads, std::int64_t weight_bytes, std::int64_t element_size,
+             int row_block);
 
 }  // namespace resnetcore

@@ -114,7 +114,7 @@ std::int64_t Model<T>::weight_elements() const {
 
 template <class T>
 int Model<T>::inference_threads(std::int64_t rows) const {
-    return device_.is_host() ? useful_threads(rows * weight_elements(), get_num_threads()) : 1;
+    return device_.is_host() ? useful_threads(rows * weight_elements(), kernels().product_speed, get_num_threads()) : 1;
 }
 
 template <class T>

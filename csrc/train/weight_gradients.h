@@ -35,8 +35,8 @@ public:
     void begin(int threads);
     // Pieces of a queue for `take_units`.
     std::int64_t groups() const { return static_cast<std::int64_t>(groups_.size()); }
-    // `backward_weights` of the groups of units that the queue has for this thread; where a device takes them together, which has
-    // one thread, in one call. direct(args, step) says where a sum is left.
+    // `backward_weights` of the groups of units that the queue has for this thread; where a device takes them together,
+    // which has one thread, in one call. direct(args, step) says where a sum is left.
     template <class Direct>
     void take_units(WorkQueue& queue, int thread, const BatchExecutor<T>& executor, const Frame<T>& frame,
                     Direct direct_to);

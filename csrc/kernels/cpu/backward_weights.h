@@ -67,7 +67,8 @@ struct UseGradient {
         for (int s = 0; s < Optimizer::states; ++s) fetch(args.weight.state[s] + at, rows * width);
         if constexpr (finishes_blocks) {
             constexpr std::int64_t row = width * operand_parts<T>;
-            fetch(args.operands.panels + (panel * operand_rows<T>(args.inner) / operand_parts<T> + k) * row, rows * row);
+            fetch(args.operands.panels + (panel * operand_rows<T>(args.inner) / operand_parts<T> + k) * row,
+                  rows * row);
             fetch(args.operands.transposed +
                       (k / width * operand_rows<T>(args.columns) / operand_parts<T> + panel * width) * row,
                   width * row);
@@ -150,8 +151,7 @@ RC_HD void refresh_block(const float* w, bfloat16* panel, bfloat16* transposed) 
             write_pairs(high, to + width);
         });
         transpose<float>(rows);
-        each_row<word_lanes>(
-            [&](int i) { write_pairs((Words)rows[i].v, transposed + 2 * i * width + half * width); });
+        each_row<word_lanes>([&](int i) { write_pairs((Words)rows[i].v, transposed + 2 * i * width + half * width); });
     });
 }
 #endif

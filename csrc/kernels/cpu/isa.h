@@ -93,9 +93,20 @@ constexpr int laid_out_size = computes_itself<T> ? 0
                               : widens           ? sizeof(float)
                                                  : sizeof(T);
 
+#if defined(RC_TILE_UNIT)
+constexpr int row_block = tile_height;
+template <class T>
+constexpr int product_speed = operand_parts<T> == 2 ? 2 : 8;
+#else
+constexpr int row_block = 1;
+template <class T>
+constexpr int product_speed = computes_itself<T> || widens ? 1 : 2;
+#endif
+
 template <class T>
 constexpr KernelTable<T> table = {2 * lanes_of<T>,
-                                  RC_TILE_ROWS,
+                                  row_block,
+                                  product_speed<T>,
                                   0,
                                   laid_out_size<T>,
                                   most_laid_out<T>,

@@ -19,5 +19,6 @@ RC_HD void finish_stored(const StoredTile<T, rows>& sum, int first, int last, st
     if (!Epilogue::in_registers || !epilogue.whole())
         return epilogue.finish_from_memory(sum.at[first], last - first, row + first);
     StoredBlocks<T, rows, Epilogue> blocks{sum, row, epilogue};
+    if (last - first == at_once) return blocks.template run<at_once>(first);
     visit_blocks<at_once>(first, last, blocks);
 }

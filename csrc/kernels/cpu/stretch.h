@@ -62,8 +62,7 @@ struct PairedStretch : StretchRows<T> {
         const Rows<T> delta = args.delta;  // a copy: what is written could be the arguments, for all the compiler knows
         std::int64_t row = begin;
         if (lanes[1] == word_lanes)
-            for (; row + rows_of_a_pair <= end; row += rows_of_a_pair, to += 4 * word_lanes)
-                write_both(delta, row, to);
+            for (; row + rows_of_a_pair <= end; row += rows_of_a_pair, to += 4 * word_lanes) write_both(delta, row, to);
         for (; row < stop; row += rows_of_a_pair, to += 4 * word_lanes)
             for (int half = 0; half < 2; ++half)
                 write_half(pairs(delta, row, column + half * word_lanes, lanes[half]), to, half);

@@ -71,6 +71,10 @@ __attribute__((noinline)) void add_padded_step(const T* a, std::int64_t stride, 
                                                const T* w) {
     alignas(64) T padded[block_rows][step_length<T>];
     for (int i = 0; i < rows; ++i) {
+        if (length == step_length<T>) {
+            std::memcpy(padded[i], a + i * stride, sizeof padded[i]);
+            continue;
+        }
         std::memcpy(padded[i], a + i * stride, static_cast<std::size_t>(length) * sizeof *a);
         std::memset(padded[i] + length, 0, static_cast<std::size_t>(step_length<T> - length) * sizeof *a);
     }
@@ -100,8 +104,8 @@ public:
     RC_HD void add(std::int64_t row, int rows) {
         const std::int64_t stride = source_->rows.stride, left = source_->inner - k_;
         const T* a = source_->rows.data + row * stride + k_;
-        if (rows == block_rows && left >= step_length<T>)
-            add_step(a, a + tile_height * stride, stride, w_);
+        if (left >= step_length<T> && rows % tile_height == 0)
+            add_step(a, rows == block_rows ? a + tile_height * stride : nullptr, stride, w_);
         else
             add_padded_step(a, stride, rows, left < step_length<T> ? left : step_length<T>, w_);
         w_ += size;

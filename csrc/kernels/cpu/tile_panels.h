@@ -9,7 +9,8 @@
 constexpr int most_steps = 256;
 
 // So much of a panel of W goes with every block of rows before the rest of it: with a block of A and some sums it stays
-// in L1, while A comes from the second-level cache, which is too slow for both. Less is not worth keeping sums in memory.
+// in L1, while A comes from the second-level cache, which is too slow for both. Less is not worth keeping sums in
+// memory.
 constexpr int chunk_bytes = 16 << 10;
 // So many blocks of rows, whose sums lie in memory meanwhile.
 constexpr int blocks_at_once = 8;
@@ -17,24 +18,26 @@ constexpr int blocks_at_once = 8;
 // A block whose sums are there, finished a few rows at a time.
 template <class T, class Formulas, class Args>
 struct BlockBehind {
-    static constexpr int at_once = 8;  // as many rows as registers take
+    static constexpr int at_once = 8, pieces = block_rows / at_once;  // as many rows as registers take
 
     const Args& args;
     const StoredTile<T, block_rows>* sum = nullptr;
     std::int64_t panel = 0, row = 0;
-    int rows = 0, pieces = 0, done = 0;
+    int rows = 0, done = 0;
 
     RC_HD void set(const StoredTile<T, block_rows>& its_sum, std::int64_t its_panel, std::int64_t its_row,
                    int its_rows) {
-        sum = &its_sum, panel = its_panel, row = its_row, rows = its_rows;
-        pieces = (rows + at_once - 1) / at_once, done = 0;
+        sum = &its_sum, panel = its_panel, row = its_row, rows = its_rows, done = 0;
     }
-    // So much of it that `part` of `whole` is done.
-    RC_HD void finish(int part, int whole) {
-        for (; done * whole < pieces * part; ++done) {
-            Formulas epilogue = epilogue_of<T, Formulas>(args, panel);
-            finish_stored<at_once>(*sum, rows * done / pieces, rows * (done + 1) / pieces, row, epilogue);
-        }
+    RC_HD void next() {
+        if (done >= rows) return;
+        Formulas epilogue = epilogue_of<T, Formulas>(args, panel);
+        const int last = done + at_once < rows ? done + at_once : rows;
+        finish_stored<at_once>(*sum, done, last, row, epilogue);
+        done = last;
+    }
+    RC_HD void finish() {
+        while (done < rows) next();
     }
 };
 
@@ -49,11 +52,12 @@ struct TilePanelLoop {
         for (std::int64_t row = 0; row < args.rows; row += rows)
             for (std::int64_t panel = first; panel < last; ++panel)
                 for (std::int64_t begin = row; begin < row + rows && begin < args.rows; begin += group_rows) {
-                    const std::int64_t left = args.rows - begin < row + rows - begin ? args.rows - begin : row + rows - begin;
+                    const std::int64_t left =
+                        args.rows - begin < row + rows - begin ? args.rows - begin : row + rows - begin;
                     sums.add_group(panel, begin, left < group_rows ? static_cast<int>(left) : group_rows, begin == row,
                                    behind);
                 }
-        behind.finish(1, 1);
+        behind.finish();
     }
 
 private:
@@ -67,31 +71,33 @@ private:
     RC_HD void add_group(std::int64_t panel, std::int64_t begin, int rows, bool fetches, Behind& behind) {
         const int parts = steps_ > most_steps ? (steps_ + most_steps - 1) / most_steps : 1;
         const bool in_chunks = chunks_of(steps_) > 1;
+        const int blocks = (rows + block_rows - 1) / block_rows, fetched = fetches && in_chunks ? Steps<T>::lines : 0;
         Steps<T> at(sources_, n_, panel);
         for (int part = 0, done = 0; part < parts; ++part) {
             const int start = done, steps = steps_ * (part + 1) / parts - start, chunks = chunks_of(steps);
             for (int chunk = 0; chunk < chunks; ++chunk) {
+                const bool ends_part = chunk + 1 == chunks;
                 const int here = start + steps * (chunk + 1) / chunks - done;
+                const int pieces_of_a_step = here < Behind::pieces ? (Behind::pieces + here - 1) / (here + !here) : 1;
                 Steps<T> next = at;
-                for (int block = 0, row = 0; row < rows; ++block, row += block_rows) {
-                    const int rows_here = rows_of_block(rows - row);
+                for (int block = 0; block < blocks; ++block) {
+                    const int row = block * block_rows, rows_here = rows_of_block(rows - row);
                     StoredTile<T, block_rows>& sum = sums_[in_chunks ? block : 0];
                     chunk == 0 ? clear_sums() : load_sums(sum.at[0], rows_here);
                     next = at;
-                    const int fetched = fetches && in_chunks ? Steps<T>::lines : 0;
-                    const int blocks = (rows + block_rows - 1) / block_rows;
                     for (int step = 0; step < here; ++step) {
-                        next.fetch_next_panel(fetched * block / blocks, fetched * (block + 1) / blocks);
+                        // The blocks of rows share the lines of each step.
+                        if (fetched > 0) next.fetch_next_panel(fetched * block / blocks, fetched * (block + 1) / blocks);
                         next.add(begin + row, rows_here);
-                        behind.finish(step + 1, here);
+                        for (int piece = 0; piece < pieces_of_a_step; ++piece) behind.next();
                     }
-                    behind.finish(1, 1);
-                    const bool ends_sum = chunk + 1 == chunks && part + 1 == parts;
-                    if (chunk + 1 == chunks && parts > 1)
+                    behind.finish();
+                    if (ends_part && parts > 1)
                         sums_into_memory<T>(parts_[block].at[0], part == 0, rows_here);
                     else
                         store_sums(sum.at[0], rows_here);
-                    if (ends_sum) behind.set(parts > 1 ? parts_[block] : sum, panel, begin + row, rows_here);
+                    if (ends_part && part + 1 == parts)
+                        behind.set(parts > 1 ? parts_[block] : sum, panel, begin + row, rows_here);
                 }
                 done += here;
                 at = next;

@@ -10,7 +10,8 @@ struct Stretch : PairedStretch<T> {
         PairedStretch<T>::pairs, PairedStretch<T>::panel_pairs;
     static constexpr std::int64_t depth = step_length<T>;
 
-    explicit Stretch(const WeightsArgs<T>& args) : PairedStretch<T>{{args}}, room_rows_(this->rows_together(args.inner)) {}
+    explicit Stretch(const WeightsArgs<T>& args)
+        : PairedStretch<T>{{args}}, room_rows_(this->rows_together(args.inner)) {}
 
     // A's pairs lie along its rows; the left operand wants them along its columns. Tiles of 16 of A's columns × a step
     // of its rows follow one another, each contiguous; a stretch has room for a whole number of such steps.
@@ -21,7 +22,8 @@ struct Stretch : PairedStretch<T> {
             if constexpr (rows_of_a_pair == 2)
                 if (row + depth <= end)
                     for (; k + 2 * tile_height <= args.inner; k += 2 * tile_height)
-                        turn(a.data + row * a.stride + k, a.stride, tile(k, row - begin), tile(k + tile_height, row - begin));
+                        turn(a.data + row * a.stride + k, a.stride, tile(k, row - begin),
+                             tile(k + tile_height, row - begin));
             for (; k < args.inner; k += tile_height) take_tile(a, row, k);
         }
     }
@@ -39,9 +41,8 @@ private:
     void take_tile(Rows<T> a, std::int64_t row, std::int64_t k) const {
         Vec<float> block[word_lanes];
         if (row + depth <= end && k + tile_height <= args.inner)
-            each_row<word_lanes>([&](int i) {
-                block[i].v = (Vec<float>::Native)this->whole_pairs(a, row + rows_of_a_pair * i, k);
-            });
+            each_row<word_lanes>(
+                [&](int i) { block[i].v = (Vec<float>::Native)this->whole_pairs(a, row + rows_of_a_pair * i, k); });
         else
             for (int i = 0; i < word_lanes; ++i)
                 block[i].v = (Vec<float>::Native)pairs(a, row + rows_of_a_pair * i, k, args.inner - k);
@@ -54,7 +55,8 @@ private:
         Vec<float> upper[word_lanes], lower[word_lanes];
         each_row<word_lanes>([&](int i) { upper[i].v = (Vec<float>::Native)read_pairs(a + i * stride); });
         transpose<float>(upper);
-        each_row<word_lanes>([&](int i) { lower[i].v = (Vec<float>::Native)read_pairs(a + (word_lanes + i) * stride); });
+        each_row<word_lanes>(
+            [&](int i) { lower[i].v = (Vec<float>::Native)read_pairs(a + (word_lanes + i) * stride); });
         transpose<float>(lower);
         each_row<word_lanes>([&](int i) {
             Words even, odd;

@@ -15,6 +15,7 @@ constexpr decltype(KernelTable<T>::unpack_transposed) unpack_transposed = nullpt
 template <class T>
 constexpr KernelTable<T> table = {panel_width,
                                   row_block,
+                                  1,
                                   max_terms,
                                   0,
                                   0,
