@@ -94,8 +94,8 @@ BUGS = (
     Bug(
         "a weight gradient forgets its earlier stretches of rows",
         "csrc/kernels/cpu/backward_weights.h",
-        "add_stretch(stretch, share.sum(), stretch.begin == 0 && !args.accumulate, share);",
-        "add_stretch(stretch, share.sum(), true, share);",
+        "add_stretch(stretch, stretch.begin == 0 && !args.accumulate, share);",
+        "add_stretch(stretch, true, share);",
         "cpp:updates",
     ),
     Bug(
@@ -311,8 +311,8 @@ BUGS = (
     Bug(
         "a step of tiles reads beyond the end of a row",
         "csrc/kernels/cpu/tile_kernel.h",
-        "std::memset(at[i] + length, 0, static_cast<std::size_t>(step_length<T> - length) * sizeof *a);",
-        "std::memcpy(at[i] + length, a + i * stride + length, static_cast<std::size_t>(length < 24 ? 16 : 0));",
+        "std::memset(padded[i] + length, 0, static_cast<std::size_t>(step_length<T> - length) * sizeof *a);",
+        "std::memcpy(padded[i] + length, a + i * stride + length, static_cast<std::size_t>(length < 24 ? 16 : 0));",
         "cpp:bfloat16",
     ),
     Bug(
@@ -325,8 +325,36 @@ BUGS = (
     Bug(
         "a seventeenth row of tiles is forgotten",
         "csrc/kernels/cpu/tile_kernel.h",
-        "if (rows > tile_height) {",
-        "if (rows > tile_height + 1) {",
+        "tile_store<1>(to + word_lanes, sums_width);\n    if (rows <= tile_height) return;",
+        "tile_store<1>(to + word_lanes, sums_width);\n    if (rows <= tile_height + 1) return;",
+        "cpp:bfloat16",
+    ),
+    Bug(
+        "a chunk of a panel forgets the sums of those before it",
+        "csrc/kernels/cpu/tile_panels.h",
+        "chunk == 0 ? clear_sums() : load_sums(sum.at[0], rows_here);",
+        "clear_sums();",
+        "cpp:bfloat16",
+    ),
+    Bug(
+        "the last rows of a block that is finished beside the next are left out",
+        "csrc/kernels/cpu/tile_panels.h",
+        "while (done < rows) next();",
+        "while (done + at_once < rows) next();",
+        "cpp:bfloat16",
+    ),
+    Bug(
+        "two columns of A change places as they are laid out for tiles",
+        "csrc/kernels/cpu/tile_stretch.h",
+        "write_pairs(even, to);",
+        "write_pairs(odd, to);",
+        "cpp:bfloat16",
+    ),
+    Bug(
+        "sums of tiles that end within a block come back without their last row",
+        "csrc/kernels/cpu/tile_stretch.h",
+        "if (!whole) std::memcpy(part.at, sum, bytes);",
+        "if (!whole) std::memcpy(part.at, sum, bytes - 128);",
         "cpp:bfloat16",
     ),
     Bug(

@@ -18,10 +18,12 @@ inline int useful_threads(std::int64_t multiply_adds, int product_speed, int thr
 }
 
 // Whether threads are to divide the columns of every step and meet after each, instead of the rows: then each weight is
-// read by one of them. The rows must be so few that it is the weights they wait for, and a step's worth a barrier.
-inline bool columns_pay(std::int64_t rows, std::int64_t weight_bytes, std::int64_t steps, int threads) {
+// read by one of them. The rows must be so few that it is the weights they wait for, or that they are not to be divided
+// (`row_block` of KernelTable), and a step's worth a barrier.
+inline bool columns_pay(std::int64_t rows, std::int64_t weight_bytes, std::int64_t steps, int threads, int row_block) {
     constexpr std::int64_t rows_of_a_thread = 4, bytes_worth_a_barrier = 384 << 10;
-    return threads > 1 && rows <= rows_of_a_thread * threads && weight_bytes >= steps * bytes_worth_a_barrier;
+    const std::int64_t few = std::max<std::int64_t>(rows_of_a_thread * threads, row_block);
+    return threads > 1 && rows <= few && weight_bytes >= steps * bytes_worth_a_barrier;
 }
 
 struct Tile {

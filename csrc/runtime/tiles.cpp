@@ -12,14 +12,22 @@ bool ends_in_sums(const Phase& phase) {
     return kind == StepKind::moments || kind == StepKind::norm_sums;
 }
 
-bool divides_columns(const Plan& plan, std::int64_t rows, int threads, std::int64_t weight_bytes) {
+bool divides_columns(const Plan& plan, std::int64_t rows, int threads, std::int64_t weight_bytes, RowUnits units) {
     std::int64_t steps = 0;
     for (const Phase& phase : plan.phases) steps += static_cast<std::int64_t>(phase.steps.size());
-    return columns_pay(rows, weight_bytes, steps, threads);
+    return columns_pay(rows, weight_bytes, steps, threads, units.block);
+}
+
+// A tile adds its share to every weight gradient. Where a kernel takes two stretches together, each is read and written
+// half as often.
+static Tile tile_of_gradients(std::int64_t rows, int threads, bool stretches) {
+    if (stretches && rows >= 2 * gradient_stretch * threads)
+        return {2 * gradient_stretch, "a tile adds two stretches to every weight gradient"};
+    return {std::min(rows, gradient_stretch), "a tile adds one stretch to every weight gradient"};
 }
 
 Tile tile_of(const Plan& plan, std::int64_t rows, int threads, std::int64_t weight_bytes, std::int64_t element_size,
-             int row_block) {
+             RowUnits units) {
     std::int64_t widest = 1;
     for (const BufferInfo& buffer : plan.buffers) widest = std::max(widest, buffer.width);
     bool sums = false;
@@ -27,10 +35,10 @@ Tile tile_of(const Plan& plan, std::int64_t rows, int threads, std::int64_t weig
         sums |= ends_in_sums(phase);
         for (const Step& step : phase.steps)
             if (step.kind == StepKind::weights)
-                return {std::min(rows, gradient_stretch), "a tile adds one stretch to every weight gradient"};
+                return tile_of_gradients(rows, threads, units.stretches);
     }
     // Both are powers of two.
-    const std::int64_t multiple = std::max<std::int64_t>(sums ? statistics_chunk(rows) : 1, row_block);
+    const std::int64_t multiple = std::max<std::int64_t>(sums ? statistics_chunk(rows) : 1, units.block);
     return cheapest_tile(rows, weight_bytes, widest * element_size, threads, multiple);
 }
 

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "kernels/ops.h"
 #include "runtime/cost_model.h"
 #include "topology/plan.h"
 
@@ -20,11 +21,21 @@ inline std::int64_t statistics_chunk(std::int64_t rows) {
 // Whether a phase ends in statistics of the whole batch.
 bool ends_in_sums(const Phase& phase);
 
+// How kernels take rows.
+struct RowUnits {
+    int block;       // KernelTable::row_block
+    bool stretches;  // whether they take several stretches of a gradient together
+};
+template <class T>
+RowUnits row_units(const KernelTable<T>& kernels) {
+    return {kernels.row_block, kernels.most_laid_out > 0};
+}
+
 // Whether threads of the host divide the columns of every step of an inference plan, and not its rows.
-bool divides_columns(const Plan& plan, std::int64_t rows, int threads, std::int64_t weight_bytes);
+bool divides_columns(const Plan& plan, std::int64_t rows, int threads, std::int64_t weight_bytes, RowUnits units);
 
 // The tiles of a plan on the host; `weight_bytes` are all that a tile reads.
 Tile tile_of(const Plan& plan, std::int64_t rows, int threads, std::int64_t weight_bytes, std::int64_t element_size,
-             int row_block);
+             RowUnits units);
 
 }  // namespace resnetcore

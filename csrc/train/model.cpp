@@ -114,7 +114,10 @@ std::int64_t Model<T>::weight_elements() const {
 
 template <class T>
 int Model<T>::inference_threads(std::int64_t rows) const {
-    return device_.is_host() ? useful_threads(rows * weight_elements(), kernels().product_speed, get_num_threads()) : 1;
+    if (!device_.is_host()) return 1;
+    // That a weight is read takes longer than some products with it.
+    const int speed = kernels().product_speed;
+    return useful_threads((rows + 2 * speed) * weight_elements(), speed, get_num_threads());
 }
 
 template <class T>
