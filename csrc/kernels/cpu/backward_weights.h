@@ -115,19 +115,25 @@ RC_HD Vec<Compute<T>> stretch_of_bias(Rows<T> delta, std::int64_t rows, Count n)
     return stretch;
 }
 
+// The columns of the panel whose last rows the stretch has.
 template <class T, class Finish>
-RC_HD void bias_gradient(const WeightsArgs<T>& args, std::int64_t column, const int (&lanes)[2]) {
+RC_HD void bias_gradient(const WeightsArgs<T>& args, const Stretch<T>& stretch) {
     using V = Vec<Compute<T>>;
     using Whole = std::integral_constant<int, V::lanes>;
     for (int half = 0; half < 2; ++half) {
-        const int n = lanes[half];
+        const int n = stretch.lanes[half];
         if (n <= 0) return;
-        const std::int64_t j = column + half * V::lanes;
+        const std::int64_t j = stretch.column + half * V::lanes;
         V total = Finish::bias_start(args, j, n);
         for (std::int64_t row = 0; row < args.rows; row += gradient_stretch) {
             const std::int64_t rows = args.rows - row < gradient_stretch ? args.rows - row : gradient_stretch;
-            const Rows<T> delta{args.delta.data + row * args.delta.stride + j, args.delta.stride};
-            total = total + (n == V::lanes ? stretch_of_bias(delta, rows, Whole()) : stretch_of_bias(delta, rows, n));
+            if constexpr (finishes_blocks && operand_parts<T> == 1) {
+                total = total + stretch.sum_of_pairs(row, rows, half);
+            } else {
+                const Rows<T> delta{args.delta.data + row * args.delta.stride + j, args.delta.stride};
+                total =
+                    total + (n == V::lanes ? stretch_of_bias(delta, rows, Whole()) : stretch_of_bias(delta, rows, n));
+            }
         }
         Finish::finish_bias(args, j, total, n);
     }
@@ -226,7 +232,7 @@ RC_HD void weights_panels(const WeightsArgs<T>& args, std::int64_t first_panel, 
             const PanelShare<T, Finish> share{args, panel, first_panel, stretch.begin, stretch.end};
             add_stretch(stretch, stretch.begin == 0 && !args.accumulate, share);
             if (stretch.end < args.rows) continue;
-            if (args.has_bias) bias_gradient<T, Finish>(args, stretch.column, stretch.lanes);
+            if (args.has_bias) bias_gradient<T, Finish>(args, stretch);
             if constexpr (Finish::updates && !finishes_blocks) share.refresh(0, args.inner);
         }
     }

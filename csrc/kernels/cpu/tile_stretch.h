@@ -36,6 +36,25 @@ struct Stretch : PairedStretch<T> {
                  panel_pairs() + row * sums_width * operand_parts<T>);
     }
 
+    // Σ δ of rows [row, row + rows), one stretch, in a vector of the panel's columns: of the pairs that are laid out, or,
+    // where they have not all rows of the batch, the same pairs made once more. Two sums, as each addition waits for the
+    // one before it.
+    RC_HD Vec<float> sum_of_pairs(std::int64_t row, std::int64_t rows, int half) const {
+        const T* laid_out = panel_pairs() + (row * word_lanes + half * word_lanes) * 2;
+        const auto at = [&](std::int64_t i) {
+            if (begin == 0) return read_pairs(laid_out + i * 4 * word_lanes);
+            return pairs(args.delta, row + 2 * i, this->column + half * word_lanes, this->lanes[half]);
+        };
+        Vec<float> even, odd;
+        std::int64_t i = 0;
+        for (; 2 * i + 2 < rows; i += 2) {
+            even = add_pair(at(i), even);
+            odd = add_pair(at(i + 1), odd);
+        }
+        if (2 * i < rows) even = add_pair(at(i), even);
+        return even + odd;
+    }
+
 private:
     RC_HD T* tile(std::int64_t k, std::int64_t row) const { return args.room + k * room_rows_ + row * tile_height; }
     void take_tile(Rows<T> a, std::int64_t row, std::int64_t k) const {
