@@ -78,7 +78,7 @@ void lay_out(Plan& plan, const std::vector<BufferId>& read_afterwards, std::int6
 }
 
 std::int64_t padded_width(std::int64_t width, std::int64_t element_size) {
-    constexpr std::int64_t line = 64, page_part = 1024;
+    constexpr std::int64_t line = 64, page_part = 512;
     std::int64_t bytes = (width * element_size + line - 1) / line * line;
     if (bytes % page_part == 0) bytes += line;
     return bytes / element_size;

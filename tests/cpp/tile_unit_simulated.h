@@ -37,6 +37,10 @@ void tile_load(const Number* from, std::int64_t stride) {
     for (int i = 0; i < 16; ++i) std::memcpy(simulated[tile][i], from + i * stride, 64);
 }
 template <int tile>
+void tile_load_once(const bfloat16* from, std::int64_t stride) {
+    tile_load<tile>(from, stride);
+}
+template <int tile>
 void tile_store(float* to, std::int64_t stride) {
     for (int i = 0; i < 16; ++i) std::memcpy(to + i * stride, simulated[tile][i], 64);
 }

@@ -34,23 +34,33 @@ RC_HD void store_sums(float* to, int rows) {
     tile_store<3>(to + tile_height * sums_width + word_lanes, sums_width);
 }
 
+// A's tiles. Where W's are to stay in L1 for the next rows, A's must not drive them out.
+template <int tile, bool once>
+RC_HD void load_a(const bfloat16* from, std::int64_t stride) {
+    if constexpr (once)
+        tile_load_once<tile>(from, stride);
+    else
+        tile_load<tile>(from, stride);
+}
 // += A·W for one step of pairs along k. `lower` is null where there are but 16 rows.
+template <bool once>
 RC_HD void add_step(const bfloat16* upper, const bfloat16* lower, std::int64_t stride, const bfloat16* w,
                     std::int64_t w_stride = 4 * word_lanes) {
     tile_load<6>(w, w_stride);
     tile_load<7>(w + 2 * word_lanes, w_stride);
-    tile_load<4>(upper, stride);
+    load_a<4, once>(upper, stride);
     tile_dot<0, 4, 6>();
     tile_dot<1, 4, 7>();
     if (!lower) return;
-    tile_load<5>(lower, stride);
+    load_a<5, once>(lower, stride);
     tile_dot<2, 5, 6>();
     tile_dot<3, 5, 7>();
 }
 // The same for both halves of W.
+template <bool once>
 RC_HD void add_step(const bfloat16x2* upper, const bfloat16x2* lower, std::int64_t stride, const bfloat16x2* w) {
     for (int half = 0; half < 2; ++half, w += 2 * word_lanes)
-        add_step(&upper->low, lower ? &lower->low : nullptr, 2 * stride, &w->low, 8 * word_lanes);
+        add_step<once>(&upper->low, lower ? &lower->low : nullptr, 2 * stride, &w->low, 8 * word_lanes);
 }
 
 // `rows` of the sums to memory that is their own or has sums already, as wide as a panel.
@@ -78,7 +88,7 @@ __attribute__((noinline)) void add_padded_step(const T* a, std::int64_t stride, 
         std::memcpy(padded[i], a + i * stride, static_cast<std::size_t>(length) * sizeof *a);
         std::memset(padded[i] + length, 0, static_cast<std::size_t>(step_length<T> - length) * sizeof *a);
     }
-    add_step(padded[0], rows > tile_height ? padded[tile_height] : nullptr, step_length<T>, w);
+    add_step<false>(padded[0], rows > tile_height ? padded[tile_height] : nullptr, step_length<T>, w);
 }
 
 template <class T>
@@ -101,11 +111,12 @@ public:
     }
 
     // Adds what the step here has for rows [row, row + rows), and goes on to the next.
+    template <bool once>
     RC_HD void add(std::int64_t row, int rows) {
         const std::int64_t stride = source_->rows.stride, left = source_->inner - k_;
         const T* a = source_->rows.data + row * stride + k_;
         if (left >= step_length<T> && rows % tile_height == 0)
-            add_step(a, rows == block_rows ? a + tile_height * stride : nullptr, stride, w_);
+            add_step<once>(a, rows == block_rows ? a + tile_height * stride : nullptr, stride, w_);
         else
             add_padded_step(a, stride, rows, left < step_length<T> ? left : step_length<T>, w_);
         w_ += size;

@@ -8,10 +8,11 @@
 // then added, so that a long sum grows by one rounding a step.
 constexpr int most_steps = 256;
 
-// So much of a panel of W goes with every block of rows before the rest of it: with a block of A and some sums it stays
-// in L1, while A comes from the second-level cache, which is too slow for both. Less is not worth keeping sums in
-// memory.
-constexpr int chunk_bytes = 16 << 10;
+// So much of a panel of W goes with every block of rows before the rest of it: it stays in L1, while A comes from the
+// second-level cache, which is too slow for both. A of bfloat16 is loaded past L1 then; a number of bfloat16x2 meets two
+// of W, so that half of L1 is A's.
+template <class T>
+constexpr int chunk_bytes = operand_parts<T> == 1 ? 32 << 10 : 16 << 10;
 // So many blocks of rows, whose sums lie in memory meanwhile.
 constexpr int blocks_at_once = 8;
 
@@ -62,7 +63,7 @@ struct TilePanelLoop {
 
 private:
     static constexpr int group_rows = blocks_at_once * block_rows;
-    static constexpr int chunk_steps = chunk_bytes / Steps<T>::bytes;
+    static constexpr int chunk_steps = chunk_bytes<T> / Steps<T>::bytes;
 
     TilePanelLoop(const Source<T>* sources, int n) : sources_(sources), n_(n), steps_(steps_of(sources, n)) {}
 
@@ -70,8 +71,9 @@ private:
     template <class Behind>
     RC_HD void add_group(std::int64_t panel, std::int64_t begin, int rows, bool fetches, Behind& behind) {
         const int parts = steps_ > most_steps ? (steps_ + most_steps - 1) / most_steps : 1;
-        const bool in_chunks = chunks_of(steps_) > 1;
-        const int blocks = (rows + block_rows - 1) / block_rows, fetched = fetches && in_chunks ? Steps<T>::lines : 0;
+        const bool in_chunks = chunks_of(steps_) > 1, fetches_ahead = fetches && steps_ > chunk_steps / 2,
+                   once = operand_parts<T> == 1 && steps_ > chunk_steps / 2;
+        const int blocks = (rows + block_rows - 1) / block_rows, fetched = fetches_ahead ? Steps<T>::lines : 0;
         Steps<T> at(sources_, n_, panel);
         for (int part = 0, done = 0; part < parts; ++part) {
             const int start = done, steps = steps_ * (part + 1) / parts - start, chunks = chunks_of(steps);
@@ -88,7 +90,8 @@ private:
                     for (int step = 0; step < here; ++step) {
                         // The blocks of rows share the lines of each step.
                         if (fetched > 0) next.fetch_next_panel(fetched * block / blocks, fetched * (block + 1) / blocks);
-                        next.add(begin + row, rows_here);
+                        once ? next.template add<true>(begin + row, rows_here)
+                             : next.template add<false>(begin + row, rows_here);
                         for (int piece = 0; piece < pieces_of_a_step; ++piece) behind.next();
                     }
                     behind.finish();

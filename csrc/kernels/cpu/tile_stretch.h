@@ -32,7 +32,7 @@ struct Stretch : PairedStretch<T> {
     // Adds the share of step `step` in dW's rows [k, k + rows) to the tiles.
     RC_HD void add(int step, std::int64_t k, int rows) const {
         const std::int64_t row = step * depth;
-        add_step(tile(k, row), rows > tile_height ? tile(k + tile_height, row) : nullptr, depth,
+        add_step<false>(tile(k, row), rows > tile_height ? tile(k + tile_height, row) : nullptr, depth,
                  panel_pairs() + row * sums_width * operand_parts<T>);
     }
 

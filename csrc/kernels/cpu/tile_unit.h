@@ -45,6 +45,11 @@ template <int tile>
 RC_HD void tile_load(const bfloat16* from, std::int64_t stride) {
     asm volatile("tileloadd (%1,%2,1), %%tmm%c0" ::"i"(tile), "r"(from), "r"(stride * 2) : "memory");
 }
+// The same of what L1 need not keep.
+template <int tile>
+RC_HD void tile_load_once(const bfloat16* from, std::int64_t stride) {
+    asm volatile("tileloaddt1 (%1,%2,1), %%tmm%c0" ::"i"(tile), "r"(from), "r"(stride * 2) : "memory");
+}
 template <int tile>
 RC_HD void tile_load(const float* from, std::int64_t stride) {
     asm volatile("tileloadd (%1,%2,1), %%tmm%c0" ::"i"(tile), "r"(from), "r"(stride * 4) : "memory");
