@@ -194,7 +194,8 @@ def run_of(variant, ratios, gflops):
         {"gflops": g, "rivals": {"resnetcore": {"ratio": 1}, "jax_jit": {"ratio": r}, "torch_onednn": {"ratio": 0.1}}}
         for r, g in zip(ratios, gflops, strict=True)
     ]
-    return {"mode": "train", "variant": variant, "precision": "float32", "limits": {"gflops": 100}, "rows": rows}
+    kind = {"mode": "train", "variant": variant, "precision": "float32", "products": "highest"}
+    return kind | {"machine": {"isa": "avx512_amx"}, "limits": {"gflops": 100}, "rows": rows}
 
 
 def test_aims_beside_what_was_reached_and_what_is_possible():
@@ -203,7 +204,10 @@ def test_aims_beside_what_was_reached_and_what_is_possible():
     *_, identity, norm = aims.aims_table([first, second]).splitlines()
     assert identity.startswith("| train, float32 | **4.00** of 3 (8) | 1.00 of 1.8 (2) |")
     assert norm.startswith("| train, float32, norm | 3.50 of 3.6 (14) | **0.90** of 0.9 (3.6) | 0.80 of 0.9 (3.2) |")
-    assert len(aims.KINDS) == 7 and all(Case(TINY, **kind).operations for kind in aims.KINDS)
+    *_, high = aims.aims_table([run_of("identity", [2] * 6, [800] * 6) | {"products": "high"}]).splitlines()
+    assert high.startswith('| train, float32, "high" | 2.00 of 5 (1.33) |')
+    assert aims.speed("bfloat16", "highest", "avx2") == 2 and aims.speed("float32", "high", "avx2") == 1
+    assert len(aims.KINDS) == 8 and all(Case(TINY, **kind).operations for kind in aims.KINDS)
 
 
 def test_memory_is_the_peak_of_building_and_of_steps(monkeypatch):
@@ -281,6 +285,6 @@ def test_all_measures_every_kind_and_the_first_ones_memory(monkeypatch):
     program.main()
     assert [a.memory for a in made] == [True] + [False] * (len(made) - 1)
     assert {a.made_by for a in made} == {"python -m benchmarks all --seconds 5"}
-    kinds = {(a.mode, a.variant, a.precision, a.optimizer, a.batch) for a in made}
+    kinds = {(a.mode, a.variant, a.precision, a.products, a.optimizer, a.batch) for a in made}
     assert len(kinds) == len(made) == len(aims.KINDS) + 2
-    assert ("infer", "identity", "float32", "sgd", 1) in kinds
+    assert ("infer", "identity", "float32", "highest", "sgd", 1) in kinds

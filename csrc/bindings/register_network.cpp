@@ -238,7 +238,8 @@ std::string indented(const std::string& lines) {
 template <class T>
 std::string explain_tiles(const Model<T>& model, const Plan& plan, std::int64_t rows, int threads, int copies) {
     if (!model.device().is_host()) return "";
-    const Tile tile = tile_of(plan, rows, threads, copies * model.weight_bytes(), sizeof(T), row_units(model.kernels()));
+    const Tile tile =
+        tile_of(plan, rows, threads, copies * model.weight_bytes(), sizeof(T), row_units(model.kernels()));
     return "tiles of " + counted(tile.rows, "row") + " (" + tile.reason + ")\n";
 }
 
@@ -248,7 +249,8 @@ std::string explain_plan(const Model<T>& model, bool training, std::int64_t batc
     if (!training) {
         const Plan plan = model.inference_plan();
         const int threads = model.inference_threads(batch);
-        const bool columns = model.device().is_host() && divides_columns(plan, batch, threads, model.weight_bytes(), row_units(model.kernels()));
+        const bool columns = model.device().is_host() &&
+                             divides_columns(plan, batch, threads, model.weight_bytes(), row_units(model.kernels()));
         return "logits of " + counted(batch, "row") + ", on " + counted(threads, "thread") + "\n" +
                (columns ? "each thread some columns of every step (few rows wait for weights, which are read once)\n"
                         : explain_tiles(model, plan, batch, threads, 1)) +

@@ -25,7 +25,8 @@ BatchExecutor<T>::BatchExecutor(Plan plan, Device& device, ParameterStore<T>& st
 
 template <class T>
 std::int64_t BatchExecutor<T>::tile_for(std::int64_t rows) const {
-    return device_.is_host() ? tile_of(plan_, rows, threads_, weight_bytes_, sizeof(T), row_units(kernels_)).rows : rows;
+    return device_.is_host() ? tile_of(plan_, rows, threads_, weight_bytes_, sizeof(T), row_units(kernels_)).rows
+                             : rows;
 }
 
 template <class T>
@@ -186,9 +187,8 @@ template <class T>
 void InferenceExecutor<T>::prepare(std::int64_t rows, int threads) {
     const RowUnits units = row_units(device_.kernels<T>());
     by_columns_ = device_.is_host() && divides_columns(plan_, rows, threads, weight_bytes_, units);
-    tile_ = device_.is_host() && !by_columns_
-                ? tile_of(plan_, rows, threads, weight_bytes_, sizeof(T), units).rows
-                : rows;
+    tile_ =
+        device_.is_host() && !by_columns_ ? tile_of(plan_, rows, threads, weight_bytes_, sizeof(T), units).rows : rows;
     const std::int64_t height = std::max(tile_, largest_tile_);
     if (tile_ > largest_tile_) runners_.clear(), arenas_.clear(), largest_tile_ = 0;
     while (static_cast<int>(arenas_.size()) < threads) arenas_.emplace_back(device_, plan_.row_elements * height);

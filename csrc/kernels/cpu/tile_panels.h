@@ -9,8 +9,8 @@
 constexpr int most_steps = 256;
 
 // So much of a panel of W goes with every block of rows before the rest of it: it stays in L1, while A comes from the
-// second-level cache, which is too slow for both. A of bfloat16 is loaded past L1 then; a number of bfloat16x2 meets two
-// of W, so that half of L1 is A's.
+// second-level cache, which is too slow for both. A of bfloat16 is loaded past L1 then; a number of bfloat16x2 meets
+// two of W, so that half of L1 is A's.
 template <class T>
 constexpr int chunk_bytes = operand_parts<T> == 1 ? 32 << 10 : 16 << 10;
 // So many blocks of rows, whose sums lie in memory meanwhile.
@@ -89,7 +89,8 @@ private:
                     next = at;
                     for (int step = 0; step < here; ++step) {
                         // The blocks of rows share the lines of each step.
-                        if (fetched > 0) next.fetch_next_panel(fetched * block / blocks, fetched * (block + 1) / blocks);
+                        if (fetched > 0)
+                            next.fetch_next_panel(fetched * block / blocks, fetched * (block + 1) / blocks);
                         once ? next.template add<true>(begin + row, rows_here)
                              : next.template add<false>(begin + row, rows_here);
                         for (int piece = 0; piece < pieces_of_a_step; ++piece) behind.next();

@@ -33,12 +33,12 @@ struct Stretch : PairedStretch<T> {
     RC_HD void add(int step, std::int64_t k, int rows) const {
         const std::int64_t row = step * depth;
         add_step<false>(tile(k, row), rows > tile_height ? tile(k + tile_height, row) : nullptr, depth,
-                 panel_pairs() + row * sums_width * operand_parts<T>);
+                        panel_pairs() + row * sums_width * operand_parts<T>);
     }
 
-    // Σ δ of rows [row, row + rows), one stretch, in a vector of the panel's columns: of the pairs that are laid out, or,
-    // where they have not all rows of the batch, the same pairs made once more. Two sums, as each addition waits for the
-    // one before it.
+    // Σ δ of rows [row, row + rows), one stretch, in a vector of the panel's columns: of the pairs that are laid out,
+    // or, where they have not all rows of the batch, the same pairs made once more. Two sums, as each addition waits
+    // for the one before it.
     RC_HD Vec<float> sum_of_pairs(std::int64_t row, std::int64_t rows, int half) const {
         const T* laid_out = panel_pairs() + (row * word_lanes + half * word_lanes) * 2;
         const auto at = [&](std::int64_t i) {
