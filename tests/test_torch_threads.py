@@ -41,12 +41,15 @@ def digest():
 """
 
 
-def results(rows, norm, seed=0):
+def stack_and_input(rows, norm, seed=0, dtype=torch.float32):
+    x = torch.randn(rows, 64, generator=torch.Generator().manual_seed(seed)).to(dtype).requires_grad_()
+    layers = [rc.Layer(64, norm=norm, skips={2: "identity"} if number else {}) for number in range(6)]
+    return ResidualStack(64, layers, seed=seed).to(dtype), x
+
+
+def results(rows, norm, seed=0, dtype=torch.float32):
     """Outputs and all gradients of one pass."""
-    x = torch.randn(rows, 64, generator=torch.Generator().manual_seed(seed), requires_grad=True)
-    module = ResidualStack(
-        64, [rc.Layer(64, norm=norm, skips={2: "identity"} if number else {}) for number in range(6)], seed=seed
-    )
+    module, x = stack_and_input(rows, norm, seed, dtype)
     out = module(x)
     out.square().sum().backward()
     return [out.detach(), x.grad, *(p.grad for p in module.parameters())]
@@ -122,12 +125,11 @@ def test_the_same_bits_whatever_number_pytorch_has_between_calls(name, four_thre
             assert same(of_case(name), first)
 
 
-def test_forward_and_backward_may_have_other_threads_and_another_strategy(four_threads):
-    expected = results(*CASES["by tile"])
-    x = torch.randn(513, 64, generator=torch.Generator().manual_seed(0), requires_grad=True)
-    layers = [rc.Layer(64, skips={2: "identity"} if number else {}) for number in range(6)]
-    for strategy, count in (("by_layer", 1), ("by_tile", 3)):
-        x.grad, module = None, ResidualStack(64, layers, seed=0)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+def test_forward_and_backward_may_have_other_threads_and_another_strategy(dtype, four_threads):
+    expected = results(*CASES["by tile"], dtype=dtype)
+    for strategy, count in (("by_layer", 1), ("by_tile", 3), ("by_tile", 1)):
+        module, x = stack_and_input(*CASES["by tile"], dtype=dtype)
         loss = (out := module(x)).square().sum()
         before = _core.get_strategy()
         _core.set_strategy(strategy)

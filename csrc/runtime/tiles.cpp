@@ -34,7 +34,9 @@ Tile tile_of(const Plan& plan, std::int64_t rows, int threads, std::int64_t weig
     for (const Phase& phase : plan.phases) {
         sums |= ends_in_sums(phase);
         for (const Step& step : phase.steps)
-            if (step.kind == StepKind::weights) return tile_of_gradients(rows, threads, units.stretches);
+            // What forward left of a tile is laid out by its rows, and may be read by another number of threads.
+            if (step.kind == StepKind::weights)
+                return tile_of_gradients(rows, threads, units.stretches && plan.kept_elements == 0);
     }
     // Both are powers of two.
     const std::int64_t multiple = std::max<std::int64_t>(sums ? statistics_chunk(rows) : 1, units.block);
