@@ -206,15 +206,15 @@ void weight_gradients(const ResidualArguments<T>& arguments, const ResidualGradi
     // The kernel takes the place of what is there with its first row.
     if (out.bias && arguments.rows == 0)
         device.clear(out.bias, static_cast<std::size_t>(arguments.columns) * sizeof(Compute<T>));
-    std::int64_t inner = 1;
+    std::int64_t room = 0;
     std::vector<AlignedArray<Compute<T>>> packed;
     for (const Matrix<T>& w : arguments.weights) {
         packed.emplace_back(device, packed_size(w.rows, w.columns, table.panel));
-        inner = std::max(inner, w.rows);
+        room = std::max(room, table.stretch_room(w.rows));
     }
     std::vector<AlignedArray<T>> rooms;
     rooms.reserve(static_cast<std::size_t>(threads));
-    for (int i = 0; i < threads; ++i) rooms.emplace_back(device, table.stretch_room(inner));
+    for (int i = 0; i < threads; ++i) rooms.emplace_back(device, room);
     const std::int64_t of_a_unit = panels_of_a_unit(arguments, panels, threads);
     const std::int64_t units = (panels + of_a_unit - 1) / of_a_unit;
     WorkQueue queue;

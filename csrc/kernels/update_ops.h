@@ -38,8 +38,9 @@ struct Operands {
     T* transposed = nullptr;
 };
 
-// Weight gradients are sums over this many rows at a time, added in the order of the rows: so on the CPU a batch
-// gives the same bits whether one call sees all of it or each call one stretch.
+// Weight gradients are sums over this many rows at a time, added in the order of the rows, or, on a matrix unit, sums
+// that go on in that order: so on the CPU a batch gives the same bits whether one call sees all of it or each call some
+// stretches.
 constexpr std::int64_t gradient_stretch = 128;
 
 // In bfloat16 a stretch's rows of A and of δ are interleaved first, two by two, or those of A made floats, and in

@@ -17,6 +17,13 @@ inline int useful_threads(std::int64_t multiply_adds, int product_speed, int thr
     return static_cast<int>(std::clamp<std::int64_t>(multiply_adds / product_speed / worth_a_thread, 1, threads));
 }
 
+// The same of a training's or a tape's products of `weights`: beside the products it updates and lays out again, which
+// gets no faster with them, and threads meet more often than in a prediction.
+inline int useful_training_threads(std::int64_t multiply_adds, std::int64_t weights, int product_speed, int threads) {
+    const int speed = product_speed > 1 ? 3 * product_speed : 1;
+    return useful_threads(multiply_adds + speed * weights / 2, speed, threads);
+}
+
 // Whether threads are to divide the columns of every step and meet after each, instead of the rows: then each weight is
 // read by one of them. The rows must be so few that it is the weights they wait for, or that they are not to be divided
 // (`row_block` of KernelTable), and a step's worth a barrier.

@@ -76,11 +76,9 @@ StepShape step_shape(const Model<T>& model, std::int64_t rows) {
         shape.one_phase &= !layer.batch_norm;
     }
     shape.in_tiles = model.device().is_host();
-    // Forward, data and weights each multiply every weight with every row, and between them threads meet; an activation
-    // costs some more, and so does the update of a weight, however fast products are.
-    const int speed = model.kernels().product_speed;
-    shape.threads = useful_threads(rows * (shape.weights + 5 * shape.row_width) + speed * shape.weights / 2, speed,
-                                   get_num_threads());
+    // Forward, data and weights each multiply every weight with every row; an activation costs some more.
+    shape.threads = useful_training_threads(rows * (3 * shape.weights + 16 * shape.row_width), shape.weights,
+                                            model.kernels().product_speed, get_num_threads());
     return shape;
 }
 

@@ -75,8 +75,9 @@ Frame<T> Vjp<T>::frame_of(const VjpPass<T>& pass) {
 template <class T>
 int Vjp<T>::prepare(const VjpPass<T>& pass, Strategy strategy) {
     strategy_ = strategy;
-    const int threads = device().is_host() ? useful_threads(pass.rows * model_.weight_elements(),
-                                                            model_.kernels().product_speed, get_num_threads())
+    const std::int64_t weights = model_.weight_elements();
+    const int threads = device().is_host() ? useful_training_threads(pass.rows * 2 * weights, weights,
+                                                                     model_.kernels().product_speed, get_num_threads())
                                            : 1;
     executor().prepare(pass.rows, threads);
     gradients_.prepare(threads, true);

@@ -55,6 +55,7 @@ void WeightGradients<T>::group_units(int threads) {
     const std::int64_t most =
         model_.kernels().most_laid_out > 0 ? std::max<std::int64_t>(count / (calls_of_a_thread * threads), 1) : 1;
     groups_.clear();
+    groups_.reserve(units_.size());
     for (std::int64_t first = 0, next = 0; first < count; first = next) {
         while (next < count && units_[next].step == units_[first].step) ++next;
         const std::int64_t units = next - first, parts = (units + most - 1) / most;
@@ -67,15 +68,15 @@ template <class T>
 void WeightGradients<T>::prepare(int threads, bool arrays) {
     group_units(threads);
     const std::int64_t panel = model_.kernels().panel;
-    std::int64_t inner = 1, sums = 0;
+    std::int64_t room = 0, sums = 0;
     for (const WeightUnit& unit : units_) {
         const Parameter& p = model_.parameters().all[unit.weight];
-        inner = std::max(inner, p.rows);
+        room =
+            std::max(room, model_.kernels().stretch_room(p.rows));  // fewer rows of W may lay out more of A's together
         sums = std::max(sums, std::min(panel_count(p.columns, panel), panels_of_sums) * p.rows * panel);
     }
     while (static_cast<int>(rooms_.size()) < threads)
-        rooms_.push_back({AlignedArray<Compute<T>>(model_.device(), sums),
-                          AlignedArray<T>(model_.device(), model_.kernels().stretch_room(inner))});
+        rooms_.push_back({AlignedArray<Compute<T>>(model_.device(), sums), AlignedArray<T>(model_.device(), room)});
     for (WorkQueue* queue : {&squares_queue_, &scale_queue_, &update_queue_}) queue->reserve(threads);
     if (model_.kernels().backward_all_weights) calls_.reserve(units_.size());
     if (!arrays) return;

@@ -29,7 +29,8 @@ __attribute__((noinline)) void update_elements(Slot<C> slot, std::int64_t at, co
 constexpr std::int64_t worth_a_prefetch = 64;
 
 // Where the stretches of a panel are added up, and what becomes of the sum: a gradient that is kept is added up in its
-// own memory; one that an optimizer uses up in scratch. Both add in the same order.
+// own memory; one that an optimizer uses up in scratch, which is a block's where all rows are summed at once. Both add
+// in the same order.
 template <class T>
 struct KeepGradient {
     using C = Compute<T>;
@@ -242,7 +243,7 @@ RC_HD void weights_panels(const WeightsArgs<T>& args, std::int64_t first_panel, 
 template <class T, class Finish>
 RC_HD void weights_panels(const WeightsArgs<T>& args) {
     const bool waits = args.rows > Stretch<T>::rows_together(args.inner);
-    const std::int64_t most = waits ? panels_of_sums : args.last_panel;
+    const std::int64_t most = waits || !finishes_blocks ? panels_of_sums : args.last_panel;
     for (std::int64_t first = args.first_panel; first < args.last_panel; first += most)
         weights_panels<T, Finish>(args, first, first + most < args.last_panel ? first + most : args.last_panel);
 }

@@ -62,7 +62,8 @@ __attribute__((noinline)) void add_rows(Compute<T>* sum, bool first, const Stret
     into_memory(share, sum, first, stretch.split().tail == 0);
 }
 
-// A stretch of a panel, a register tile at a time: share.before(k, rows), the sum, share.after(k, rows).
+// A stretch of a panel, a register tile at a time: share.before, the sum at share.sum(k),
+// share.after.
 template <class T, class Share>
 struct StretchBlocks {
     const Stretch<T>& stretch;

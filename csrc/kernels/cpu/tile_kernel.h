@@ -92,10 +92,10 @@ __attribute__((noinline)) void add_padded_step(const T* a, std::int64_t stride, 
 }
 
 template <class T>
-RC_HD int steps_of(const Source<T>* sources, int n) {
+RC_HD std::int64_t steps_of(const Source<T>* sources, int n) {
     std::int64_t steps = 0;
     for (int s = 0; s < n; ++s) steps += (sources[s].inner + step_length<T> - 1) / step_length<T>;
-    return static_cast<int>(steps);
+    return steps;
 }
 
 // A place among the steps of Σ_s A_s·W_s for one panel of every W_s.
@@ -135,6 +135,7 @@ private:
     RC_HD std::int64_t panel_size() const { return operand_rows<T>(source_->inner) * sums_width; }
     RC_HD void begin_source() {
         k_ = 0;
+        while (source_ != end_ && source_->inner == 0) ++source_;
         if (source_ != end_) w_ = source_->panels + panel_ * panel_size();
     }
 

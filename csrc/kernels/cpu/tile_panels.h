@@ -70,16 +70,17 @@ private:
     // One panel of the sums of rows [begin, begin + rows).
     template <class Behind>
     RC_HD void add_group(std::int64_t panel, std::int64_t begin, int rows, bool fetches, Behind& behind) {
-        const int parts = steps_ > most_steps ? (steps_ + most_steps - 1) / most_steps : 1;
+        const std::int64_t parts = steps_ > most_steps ? (steps_ + most_steps - 1) / most_steps : 1;
         const bool in_chunks = chunks_of(steps_) > 1, fetches_ahead = fetches && steps_ > chunk_steps / 2,
                    once = operand_parts<T> == 1 && steps_ > chunk_steps / 2;
         const int blocks = (rows + block_rows - 1) / block_rows, fetched = fetches_ahead ? Steps<T>::lines : 0;
         Steps<T> at(sources_, n_, panel);
-        for (int part = 0, done = 0; part < parts; ++part) {
-            const int start = done, steps = steps_ * (part + 1) / parts - start, chunks = chunks_of(steps);
-            for (int chunk = 0; chunk < chunks; ++chunk) {
+        std::int64_t done = 0;
+        for (std::int64_t part = 0; part < parts; ++part) {
+            const std::int64_t start = done, steps = steps_ * (part + 1) / parts - start, chunks = chunks_of(steps);
+            for (std::int64_t chunk = 0; chunk < chunks; ++chunk) {
                 const bool ends_part = chunk + 1 == chunks;
-                const int here = start + steps * (chunk + 1) / chunks - done;
+                const auto here = static_cast<int>(start + steps * (chunk + 1) / chunks - done);
                 const int pieces_of_a_step = here < Behind::pieces ? (Behind::pieces + here - 1) / (here + !here) : 1;
                 Steps<T> next = at;
                 for (int block = 0; block < blocks; ++block) {
@@ -108,13 +109,14 @@ private:
             }
         }
     }
-    static RC_HD int chunks_of(int steps) {
-        const int chunks = (steps + chunk_steps / 2) / chunk_steps;
+    static RC_HD std::int64_t chunks_of(std::int64_t steps) {
+        const std::int64_t chunks = (steps + chunk_steps / 2) / chunk_steps;
         return chunks > 1 ? chunks : 1;
     }
 
     const Source<T>* sources_;
-    const int n_, steps_;
+    const int n_;
+    const std::int64_t steps_;
     StoredTile<T, block_rows> sums_[blocks_at_once], parts_[blocks_at_once];
 };
 

@@ -168,7 +168,7 @@ RC_HD Words broadcast_pair(const bfloat16* p) {
     std::memcpy(&pair, p, sizeof pair);
     return pair - Words{};
 }
-// c + low(a)·low(b) + high(a)·high(b). The instruction flushes denormals, and fuses nothing.
+// c + high(a)·high(b) + low(a)·low(b). The instruction flushes denormals, and fuses nothing.
 RC_HD Vec<float> dot_add(Words a, Words b, Vec<float> c) {
     return (Vec<float>::Native)_mm512_dpbf16_ps((__m512)c.v, (__m512bh)a, (__m512bh)b);
 }
