@@ -53,3 +53,17 @@ def test_a_network_of_integers(width):
         a = np.maximum(x @ arrays["1.weight"] + arrays["1.bias"], 0)
         expected = np.maximum(a @ arrays["2.weight"] + arrays["2.bias"] + x, 0)
         assert np.array_equal(net(x), expected)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.bfloat16])
+def test_sources_of_which_the_narrower_takes_more_rows_at_once(dtype):
+    """Rows are laid out in room that all sources of a block share."""
+    rng = np.random.default_rng(5)
+    sources = [integers(rng, 600, inner) for inner in (1024, 3072)]
+    weights = [integers(rng, inner, 40) for inner in (1024, 3072)]
+    grad = integers(rng, 600, 40)
+    arguments = [s.astype(dtype) for s in sources], [w.astype(dtype) for w in weights], None, []
+    a = np.ones((600, 40), dtype)
+    _, d_weights, _, _ = rc.ops.residual_backward(grad.astype(dtype), a, *arguments)
+    for k in range(2):
+        assert np.array_equal(d_weights[k], (sources[k].T @ grad).astype(dtype))
