@@ -128,17 +128,19 @@ def test_the_same_bits_whatever_number_pytorch_has_between_calls(name, four_thre
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
 def test_forward_and_backward_may_have_other_threads_and_another_strategy(dtype, four_threads):
     expected = results(*CASES["by tile"], dtype=dtype)
-    for strategy, count in (("by_layer", 1), ("by_tile", 3), ("by_tile", 1)):
+    before = _core.get_strategy()
+    for forward, backward, count in (("auto", "by_layer", 1), ("auto", "by_tile", 3), ("by_tile", "by_layer", 1)):
         module, x = stack_and_input(*CASES["by tile"], dtype=dtype)
-        loss = (out := module(x)).square().sum()
-        before = _core.get_strategy()
-        _core.set_strategy(strategy)
         try:
+            _core.set_strategy(before if forward == "auto" else forward)
+            loss = (out := module(x)).square().sum()
+            _core.set_strategy(backward)
             with pytorch_with(count):
                 loss.backward()
         finally:
             _core.set_strategy(before)
         assert same([out.detach(), x.grad, *(p.grad for p in module.parameters())], expected)
+
 
 
 def test_no_thread_of_ours_is_started():
