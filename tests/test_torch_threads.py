@@ -142,7 +142,6 @@ def test_forward_and_backward_may_have_other_threads_and_another_strategy(dtype,
         assert same([out.detach(), x.grad, *(p.grad for p in module.parameters())], expected)
 
 
-
 def test_no_thread_of_ours_is_started():
     code = "torch.set_num_threads(4); a = torch.randn(700, 700); a @ a; (a + a).sum(); before = tasks(); digest()\n"
     before, after, own = python(code + "print(before, tasks()); rc.ops.residual_forward([a], [a]); print(tasks())")
