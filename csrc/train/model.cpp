@@ -117,7 +117,8 @@ int Model<T>::inference_threads(std::int64_t rows) const {
     if (!device_.is_host()) return 1;
     // That a weight is read takes longer than some products with it.
     const int speed = kernels().product_speed;
-    return useful_threads((rows + 2 * speed) * weight_elements(), speed, get_num_threads());
+    const std::int64_t reading = 2 * std::int64_t{speed};
+    return useful_threads((rows + reading) * weight_elements(), speed, get_num_threads());
 }
 
 template <class T>
