@@ -16,9 +16,10 @@ static_assert(sizeof(TileConfiguration) == 64, "as LDTILECFG reads it");
 constexpr TileConfiguration whole_tiles = {
     1, 0, {}, {64, 64, 64, 64, 64, 64, 64, 64}, {16, 16, 16, 16, 16, 16, 16, 16}};
 
-// Held by every kernel's call that uses tiles: some hundred cycles, where a call takes 100,000. A thread that kept its
-// tiles configured would carry 8 KiB through every context switch, and a caller's thread is not ours to configure. Its
-// configuration comes back; the contents of its tiles do not, as by the ABI no call keeps them.
+// Held by every kernel's call that uses tiles: 170 cycles (46 ns measured), where a call takes from 4,000, of 128 rows
+// at a width of 64, to 1,000,000. A thread that kept its tiles configured would carry 8 KiB through every context
+// switch, and a caller's thread is not ours to configure. Its configuration comes back; the contents of its tiles do
+// not, as by the ABI no call keeps them.
 class ConfiguredTiles {
 public:
     ConfiguredTiles() {
