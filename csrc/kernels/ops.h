@@ -273,8 +273,8 @@ struct KernelTable {
     int row_block;               // rows that take no longer than one: tiles of rows are cheapest as multiples of it
     int product_speed;           // products a cycle, about, compared with those of floats in registers
     int max_terms;               // of a list of sources, or of identities; 0: any number
-    int laid_out_size;           // bytes of a number as `backward_weights` lays a stretch out; 0: it does not
-    std::int64_t most_laid_out;  // numbers of A for which it takes several stretches together (laid_out_rows)
+    std::int64_t most_laid_out;  // numbers of A for which `backward_weights` takes stretches together (laid_out_rows)
+    std::int64_t (*stretch_room)(std::int64_t inner);  // elements of BackwardWeightsArgs::room for so many rows of W
     void (*forward)(const ForwardArgs<T>&);
     void (*backward_data)(const BackwardDataArgs<T>&);
     void (*backward_weights)(const BackwardWeightsArgs<T>&);
@@ -328,12 +328,6 @@ struct KernelTable {
     void (*undo_norm)(const CombineNormSumsArgs<T>&, const NormBackwardArgs<T>&) = nullptr;
     int square_parts = 1;  // numbers that `squares` leaves of an array
     int loss_rows = 1;     // rows whose losses `loss` adds up; 1: it does not
-
-    // Elements of BackwardWeightsArgs::room for a matrix with so many rows.
-    std::int64_t stretch_room(std::int64_t inner) const {
-        return laid_out_rows(inner, most_laid_out) * (pair_stride(inner) + operand_parts<T> * panel) * laid_out_size /
-               std::int64_t{sizeof(T)};
-    }
 };
 
 }  // namespace resnetcore

@@ -43,9 +43,10 @@ struct Operands {
 // stretches.
 constexpr std::int64_t gradient_stretch = 128;
 
-// In bfloat16 a stretch's rows of A and of δ are interleaved first, two by two, or those of A made floats, and in
-// bfloat16x2 the halves of δ are laid out as a weight's. The distance of two such rows of A is no power of two, which
-// would put them all into a few cache sets. KernelTable::stretch_room says how much room that needs.
+// In bfloat16 a stretch's rows of A and of δ are interleaved first, two by two, or those of A made floats, in
+// bfloat16x2 the halves of δ are laid out as a weight's, and wide vectors have a tile's columns of A side by side. The
+// distance of two such rows of A is no power of two, which would put them all into a few cache sets.
+// KernelTable::stretch_room says how much room that needs.
 RC_HD std::int64_t pair_stride(std::int64_t inner) { return (inner + 15) / 16 * 16 + 16; }
 
 // Rows that a kernel lays out together: a stretch, or as many as make `most` numbers of A, up to four.
@@ -54,7 +55,7 @@ RC_HD std::int64_t laid_out_rows(std::int64_t inner, std::int64_t most) {
     return gradient_stretch * (stretches < 1 ? 1 : stretches > 4 ? 4 : stretches);
 }
 
-// Panels whose sums wait in memory together, between stretches.
+// Panels whose sums wait in memory together, between stretches, where nothing else is said.
 constexpr std::int64_t panels_of_sums = 4;
 
 // dW = Aᵀ·δ over all rows, for the panels [first_panel, last_panel) of W, and db = Σ_rows δ for their columns.
@@ -77,9 +78,9 @@ struct BackwardWeightsArgs {
     const Hyper<Compute<T>>* weight_hyper = nullptr;
     const Hyper<Compute<T>>* bias_hyper = nullptr;
     const Outcome* permission = nullptr;  // of the optimizer; gradients are always taken
-    // Private to the calling thread. `sums`: inner * panel elements for each panel, or for `panels_of_sums` where there
-    // are more; not used where `gradient` is set.
-    // `room`: KernelTable::stretch_room.
+    // Private to the calling thread. `sums`: inner * panel elements for each panel, or for `waiting_panels` where there
+    // are more; not used where `gradient` is set. `room`: KernelTable::stretch_room.
+    std::int64_t waiting_panels = panels_of_sums;
     Compute<T>* sums = nullptr;
     T* room = nullptr;
 };

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "runtime/caches.h"
 #include "runtime/vector_calls.h"
 
 namespace resnetcore {
@@ -46,18 +47,34 @@ WeightGradients<T>::WeightGradients(Model<T>& model, const std::vector<WeightUni
     for (std::size_t id = 0; id < model.parameters().all.size(); ++id) arrays_.emplace_back(model.device());
 }
 
-// Units are the same for any number of threads, as sums of squares are by unit. Where a kernel lays out many rows of A
-// together, and does that once for all panels of a call, a call has as many units as leave each thread some calls.
+// Panels whose sums wait for more rows together: where a kernel lays out a stretch of A once for all of them, as many
+// as leave half of the second-level cache to it; what it lays out for several stretches is large itself.
+template <class T>
+std::int64_t WeightGradients<T>::waiting_panels(std::int64_t inner) const {
+    const KernelTable<T>& kernels = model_.kernels();
+    if (kernels.most_laid_out > 0 || kernels.stretch_room(inner) == 0) return panels_of_sums;
+    const std::int64_t panel_bytes = inner * kernels.panel * static_cast<std::int64_t>(sizeof(Compute<T>));
+    return std::clamp(caches().level2 / 2 / std::max<std::int64_t>(panel_bytes, 1), panels_of_sums, 4 * panels_of_sums);
+}
+
+// Units are the same for any number of threads, as sums of squares are by unit. Where a kernel lays out rows of A, and
+// does that once for all panels of a call, a call has as many units as leave each thread some calls.
 template <class T>
 void WeightGradients<T>::group_units(int threads) {
     constexpr std::int64_t calls_of_a_thread = 8;
+    const KernelTable<T>& kernels = model_.kernels();
     const auto count = static_cast<std::int64_t>(units_.size());
-    const std::int64_t most =
-        model_.kernels().most_laid_out > 0 ? std::max<std::int64_t>(count / (calls_of_a_thread * threads), 1) : 1;
+    const std::int64_t balanced = std::max<std::int64_t>(count / (calls_of_a_thread * threads), 1);
     groups_.clear();
     groups_.reserve(units_.size());
     for (std::int64_t first = 0, next = 0; first < count; first = next) {
         while (next < count && units_[next].step == units_[first].step) ++next;
+        const WeightUnit& unit = units_[static_cast<std::size_t>(first)];
+        std::int64_t most = balanced;
+        if (kernels.most_laid_out == 0)
+            most = std::clamp<std::int64_t>(
+                waiting_panels(model_.parameters().all[unit.weight].rows) / (unit.last_panel - unit.first_panel), 1,
+                balanced);
         const std::int64_t units = next - first, parts = (units + most - 1) / most;
         for (std::int64_t part = 0; part < parts; ++part)
             groups_.push_back({first + units * part / parts, first + units * (part + 1) / parts});
@@ -73,7 +90,7 @@ void WeightGradients<T>::prepare(int threads, bool arrays) {
         const Parameter& p = model_.parameters().all[unit.weight];
         room =
             std::max(room, model_.kernels().stretch_room(p.rows));  // fewer rows of W may lay out more of A's together
-        sums = std::max(sums, std::min(panel_count(p.columns, panel), panels_of_sums) * p.rows * panel);
+        sums = std::max(sums, std::min(panel_count(p.columns, panel), waiting_panels(p.rows)) * p.rows * panel);
     }
     while (static_cast<int>(rooms_.size()) < threads)
         rooms_.push_back({AlignedArray<Compute<T>>(model_.device(), sums), AlignedArray<T>(model_.device(), room)});
@@ -95,6 +112,7 @@ void WeightGradients<T>::begin(int threads) {
 template <class T>
 void WeightGradients<T>::direct(BackwardWeightsArgs<T>& args, const WeightStep& step, bool first, int thread) {
     args.room = rooms_[thread].stretch.data();
+    args.waiting_panels = waiting_panels(args.inner);
     args.gradient = arrays_[step.weight].data();
     if (args.has_bias) args.bias_gradient = arrays_[step.bias].data();
     args.accumulate = !first;
@@ -105,6 +123,7 @@ void WeightGradients<T>::direct(BackwardWeightsArgs<T>& args, const WeightStep& 
                                 const Outcome* permission, int thread) {
     args.sums = rooms_[thread].sums.data();
     args.room = rooms_[thread].stretch.data();
+    args.waiting_panels = waiting_panels(args.inner);
     args.weight = state.slot(step.weight);
     args.operands = model_.store().operands(step.weight);
     args.optimizer = state.settings().optimizer;

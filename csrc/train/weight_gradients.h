@@ -62,6 +62,7 @@ private:
     void visit_norms(Visit visit);
     // A weight's and its bias's, or a norm's two.
     std::int64_t squares_of_pair() const { return 2 * model_.kernels().square_parts; }
+    std::int64_t waiting_panels(std::int64_t inner) const;
     void group_units(int threads);
     void update_unit(const WeightUnit& unit, OptimizerState<T>& state, const Outcome* permission);
 

@@ -2,15 +2,11 @@
 // namespace.
 
 // acc += A·W for pairs along k. Pair p of a is at a[i·row_step + p·k_step], pairs of w at w[p·w_step …].
-template <int MR, int V, class T>
+template <int MR, int V, class T, class Ahead>
 RC_HD void accumulate_pairs(const bfloat16* a, std::int64_t row_step, std::int64_t k_step, const bfloat16* w,
-                            std::int64_t w_step, std::int64_t pairs, Accumulators<T, MR, V>& acc,
-                            Ahead<false> ahead = {}) {
+                            std::int64_t w_step, std::int64_t pairs, Accumulators<T, MR, V>& acc, Ahead& ahead) {
     for (std::int64_t p = 0; p < pairs; ++p) {
-        if constexpr (MR >= 4) {
-#pragma GCC unroll 2
-            for (int v = 0; v < V; v += vectors_of_line) __builtin_prefetch(w + ahead.w + 2 * v * word_lanes, 0, 2);
-        }
+        if constexpr (MR >= 4) ahead.template ask<V>(a);
         Words row_of_w[V];
         each_row<V>([&](int v) { row_of_w[v] = read_pairs(w + 2 * v * word_lanes); });
         each_row<MR>([&](int i) {
@@ -23,20 +19,20 @@ RC_HD void accumulate_pairs(const bfloat16* a, std::int64_t row_step, std::int64
 }
 
 // A row-major stretch of `length` k against a panel of pairs. A last single k has zeros beside it.
-template <int MR, int V>
+template <int MR, int V, class Ahead>
 RC_HD void accumulate(const bfloat16* a, std::int64_t row_step, std::int64_t, const bfloat16* w, std::int64_t w_step,
-                      std::int64_t length, Accumulators<bfloat16, MR, V>& acc, Ahead<false> ahead) {
+                      std::int64_t length, Accumulators<bfloat16, MR, V>& acc, Ahead& ahead) {
     accumulate_pairs<MR, V>(a, row_step, 2, w, 2 * w_step, length / 2, acc, ahead);
     if (length % 2 == 0) return;
     bfloat16 last[MR][2];
     for (int i = 0; i < MR; ++i) last[i][0] = a[i * row_step + length - 1], last[i][1] = bfloat16{};
-    accumulate_pairs<MR, V>(last[0], 2, 0, w + (length - 1) * w_step, 0, 1, acc);
+    accumulate_pairs<MR, V>(last[0], 2, 0, w + (length - 1) * w_step, 0, 1, acc, ahead);
 }
 
 // A stretch of bfloat16x2, which are pairs themselves, against both halves of W (ops.h).
-template <int MR, int V>
+template <int MR, int V, class Ahead>
 RC_HD void accumulate(const bfloat16x2* a, std::int64_t row_step, std::int64_t k_step, const bfloat16x2* w,
-                      std::int64_t w_step, std::int64_t length, Accumulators<bfloat16x2, MR, V>& acc, Ahead<false>) {
+                      std::int64_t w_step, std::int64_t length, Accumulators<bfloat16x2, MR, V>& acc, Ahead& ahead) {
     for (int half = 0; half < 2; ++half, w += w_step)
-        accumulate_pairs<MR, V>(&a->low, 2 * row_step, 2 * k_step, &w->low, 4 * w_step, length, acc);
+        accumulate_pairs<MR, V>(&a->low, 2 * row_step, 2 * k_step, &w->low, 4 * w_step, length, acc, ahead);
 }

@@ -38,7 +38,7 @@ struct KeepGradient {
         return args.gradient + panel * size;
     }
     static constexpr bool updates = false;
-    static RC_HD void prefetch(const WeightsArgs<T>&, std::int64_t, std::int64_t, int, int, int) {}
+    static RC_HD Soon soon(const WeightsArgs<T>&, std::int64_t, std::int64_t, int) { return {}; }
     static RC_HD void finish(const WeightsArgs<T>&, std::int64_t, const C*, std::int64_t) {}
     static RC_HD Vec<C> bias_start(const WeightsArgs<T>& args, std::int64_t at, int n) {
         return args.accumulate ? read(args.bias_gradient + at, n) : Vec<C>();
@@ -54,30 +54,29 @@ struct UseGradient {
         return args.sums + (panel - first) * size;
     }
     static constexpr bool updates = true;
-    // What the update of rows [k, k + rows) of a panel will touch: the parameter, its states, the operands; part `part`
-    // of `parts` of it.
-    static RC_HD void prefetch(const WeightsArgs<T>& args, std::int64_t panel, std::int64_t k, int rows, int part,
-                               int parts) {
+    // What the update of rows [k, k + rows) of a panel will touch: the parameter, its states, the operands.
+    static RC_HD Soon soon(const WeightsArgs<T>& args, std::int64_t panel, std::int64_t k, int rows) {
         constexpr std::int64_t width = 2 * lanes_of<T>;
         const std::int64_t at = (panel * args.inner + k) * width;
-        const auto fetch = [&](auto* from, std::int64_t size) {
-            const std::int64_t first = size * part / parts, last = size * (part + 1) / parts;
-            prefetch_lines(from + first, last - first);
-        };
-        fetch(args.weight.value + at, rows * width);
-        for (int s = 0; s < Optimizer::states; ++s) fetch(args.weight.state[s] + at, rows * width);
+        Soon soon;
+        soon.add(args.weight.value + at, rows * width);
+        for (int s = 0; s < Optimizer::states; ++s) soon.add(args.weight.state[s] + at, rows * width);
+        // Blocks of the transpose that rows begin in; they are refreshed with the last of their rows, or later.
+        const std::int64_t block = (k + width - 1) / width;
         if constexpr (finishes_blocks) {
             constexpr std::int64_t row = width * operand_parts<T>;
-            fetch(args.operands.panels + (panel * operand_rows<T>(args.inner) / operand_parts<T> + k) * row,
-                  rows * row);
-            fetch(args.operands.transposed +
-                      (k / width * operand_rows<T>(args.columns) / operand_parts<T> + panel * width) * row,
-                  width * row);
+            soon.add(args.operands.panels + (panel * operand_rows<T>(args.inner) / operand_parts<T> + k) * row,
+                     rows * row);
+            soon.add(args.operands.transposed +
+                         (block * operand_rows<T>(args.columns) / operand_parts<T> + panel * width) * row,
+                     width * row);
         } else if constexpr (computes_itself<T>) {
-            const T* to = args.operands.transposed + (k / width * args.columns + panel * width) * width + k % width;
             const std::int64_t columns = args.columns - panel * width;
-            for (std::int64_t j = 0; j < (columns < width ? columns : width); ++j) prefetch_lines(to + j * width, 1);
+            if (block * width < k + rows)
+                soon.add(args.operands.transposed + (block * args.columns + panel * width) * width,
+                         (columns < width ? columns : width) * width);
         }
+        return soon;
     }
     static RC_HD void finish(const WeightsArgs<T>& args, std::int64_t at, const C* sum, std::int64_t size) {
         update_elements<Optimizer>(args.weight, at, sum, size, *args.weight_hyper);
@@ -187,8 +186,7 @@ RC_HD void refresh_operands(const Compute<T>* weight_panel, const Operands<T>& o
         });
 }
 
-// What is done around each register tile of a panel's share. No lambdas: one that only prefetches is pure to the
-// compiler, and so is dropped.
+// What is done around each register tile of a panel's share.
 template <class T, class Finish>
 struct PanelShare {
     static constexpr std::int64_t width = 2 * lanes_of<T>;
@@ -201,9 +199,10 @@ struct PanelShare {
         if (Finish::updates && finishes_blocks && begin == 0 && end == args.rows) return args.sums;
         return Finish::sum(args, panel, first_panel, width * args.inner) + k * width;
     }
-    // Asks for part `part` of `parts` of what `after` will touch.
-    RC_HD void before(std::int64_t k, int rows, int part, int parts) const {
-        if (end == args.rows && end - begin >= worth_a_prefetch) Finish::prefetch(args, panel, k, rows, part, parts);
+    // What `after` will touch.
+    RC_HD Soon soon(std::int64_t k, int rows) const {
+        if (end != args.rows || end - begin < worth_a_prefetch) return {};
+        return Finish::soon(args, panel, k, rows);
     }
     RC_HD void after(std::int64_t k, int rows) const {
         if (end != args.rows) return;
@@ -239,11 +238,11 @@ RC_HD void weights_panels(const WeightsArgs<T>& args, std::int64_t first_panel, 
     }
 }
 
-// All panels, or as many at a time as there is room for while sums wait for more rows.
+// All panels, or as many at a time as there is room for where their sums are in memory of the call.
 template <class T, class Finish>
 RC_HD void weights_panels(const WeightsArgs<T>& args) {
     const bool waits = args.rows > Stretch<T>::rows_together(args.inner);
-    const std::int64_t most = waits || !finishes_blocks ? panels_of_sums : args.last_panel;
+    const std::int64_t most = waits || (Finish::updates && !finishes_blocks) ? args.waiting_panels : args.last_panel;
     for (std::int64_t first = args.first_panel; first < args.last_panel; first += most)
         weights_panels<T, Finish>(args, first, first + most < args.last_panel ? first + most : args.last_panel);
 }

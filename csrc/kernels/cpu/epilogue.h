@@ -62,18 +62,34 @@ RC_HD Formulas epilogue_of(const Args& args, std::int64_t panel) {
     return epilogue;
 }
 
+// So many rows are summed for all panels before the next ones. Without a product there is nothing but memory, which is
+// read fastest row by row. Wide vectors are done with a panel faster than A comes from the last cache: so many rows
+// that A stays in the second-level cache of every processor that has them, in whole tiles.
+template <class T>
+RC_HD std::int64_t rows_at_once(const Source<T>* sources, int n, std::int64_t rows) {
+    if (n == 0) return 8;
+    if (RC_VECTOR_BYTES < 64) return rows;
+    constexpr std::int64_t bytes = 512 << 10, fewest = 8 * RC_TILE_ROWS;
+    const std::int64_t row_bytes = terms_of(sources, n) * static_cast<std::int64_t>(sizeof(T));
+    if (row_bytes * rows <= bytes) return rows;
+    const std::int64_t most = row_bytes * fewest < bytes ? bytes / row_bytes : fewest,
+                       blocks = (rows + most - 1) / most;
+    const std::int64_t tiles = (rows + blocks * RC_TILE_ROWS - 1) / (blocks * RC_TILE_ROWS);
+    return tiles * RC_TILE_ROWS;
+}
+
 template <class T>
 struct PanelLoop {
     template <class Formulas, class Args>
     static RC_HD void run(const Args& args, std::int64_t first, std::int64_t last) {
         [[maybe_unused]] const MatrixUnit<T> unit{};
-        // Without a product there is nothing but memory, which is read fastest row by row.
-        const std::int64_t some_rows = args.n_sources > 0 ? args.rows : 8;
+        const std::int64_t some_rows = rows_at_once<T>(args.sources, args.n_sources, args.rows);
         for (std::int64_t row = 0; row < args.rows; row += some_rows)
             for (std::int64_t panel = first; panel < last; ++panel) {
                 Formulas epilogue = epilogue_of<T, Formulas>(args, panel);
                 const std::int64_t end = row + some_rows < args.rows ? row + some_rows : args.rows;
-                sum_panel(row, end, args.sources, args.n_sources, panel, epilogue);
+                sum_panel({row, end, panel, panel + 1 < last ? panel + 1 : first}, args.sources, args.n_sources,
+                          epilogue);
             }
     }
 };

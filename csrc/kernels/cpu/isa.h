@@ -88,11 +88,6 @@ constexpr bool widens = true;
 #else
 constexpr bool widens = false;
 #endif
-template <class T>
-constexpr int laid_out_size = computes_itself<T> ? 0
-                              : widens           ? sizeof(float)
-                                                 : sizeof(T);
-
 #if defined(RC_TILE_UNIT)
 constexpr int row_block = tile_height;
 template <class T>
@@ -108,8 +103,8 @@ constexpr KernelTable<T> table = {2 * lanes_of<T>,
                                   row_block,
                                   product_speed<T>,
                                   0,
-                                  laid_out_size<T>,
                                   most_laid_out<T>,
+                                  Stretch<T>::room,
                                   forward<T>,
                                   backward_data<T>,
                                   backward_weights<T>,

@@ -7,9 +7,15 @@
 template <class T>
 struct MatrixUnit {};
 
-// Σ_s A_s·W_s for rows [row, row + MR) and V vectors of one panel of every W_s. `parts` is room for a long sum's.
+// Rows [begin, end), which are summed for one panel after another: for `panel` now, for `next` then.
+struct PanelRows {
+    std::int64_t begin, end, panel, next;
+};
+
+// Σ_s A_s·W_s for rows [row, row + MR) and V vectors of one panel of every W_s. Meanwhile they ask for their share of
+// the next panel. `parts` is room for a long sum's.
 template <class T, int MR, int V>
-RC_HD Accumulators<T, MR, V> product(const Source<T>* sources, int n, std::int64_t row, std::int64_t panel,
+RC_HD Accumulators<T, MR, V> product(const Source<T>* sources, int n, std::int64_t row, const PanelRows& rows,
                                      StoredTile<T, MR>& parts) {
     constexpr std::int64_t width = 2 * Vec<Compute<T>>::lanes;
     Accumulators<T, MR, V> sum;
@@ -18,8 +24,13 @@ RC_HD Accumulators<T, MR, V> product(const Source<T>* sources, int n, std::int64
         const Source<T>& source = sources[s];
         const T* a = source.rows.data + row * source.rows.stride;
         const std::int64_t panel_size = operand_rows<T>(source.inner) * width;
-        const T* w = source.panels + panel * panel_size;
-        const Ahead<false> ahead{0, row == 0 ? panel_size : 0};  // the first rows fetch the next panel for all
+        const T* w = source.panels + rows.panel * panel_size;
+        constexpr auto row_bytes = static_cast<std::int64_t>(sizeof(T)) * width;
+        constexpr int asked = (V + vectors_of_line - 1) / vectors_of_line;
+        const std::int64_t all = rows.end - rows.begin;
+        LaterAhead ahead{reinterpret_cast<const char*>(source.panels + rows.next * panel_size +
+                                                       panel_size * (row - rows.begin) / all),
+                         (row_bytes * MR / asked + all - 1) / all};
         for (std::int64_t left = source.inner;;) {
             const std::int64_t length = left < longest_sum ? left : longest_sum;
             accumulate<MR, V>(a, source.rows.stride, 1, w, width, length, sum, ahead);
@@ -40,8 +51,15 @@ RC_HD Accumulators<T, MR, V> product(const Source<T>* sources, int n, std::int64
 // The same into memory, once per row count for everyone whose epilogue is not worth a copy of the loop.
 template <class T, int MR, int V>
 __attribute__((noinline)) void product_into(StoredTile<T, MR>& tile, const Source<T>* sources, int n, std::int64_t row,
-                                            std::int64_t panel) {
-    tile.keep(product<T, MR, V>(sources, n, row, panel, tile));
+                                            const PanelRows& rows) {
+    tile.keep(product<T, MR, V>(sources, n, row, rows, tile));
+}
+
+template <class T>
+RC_HD std::int64_t terms_of(const Source<T>* sources, int n) {
+    std::int64_t terms = 0;
+    for (int s = 0; s < n; ++s) terms += sources[s].inner;
+    return terms;
 }
 
 // One panel of the sums, a register tile at a time, each handed to the epilogue: in registers where it takes it there.
@@ -49,21 +67,32 @@ template <class T, class Epilogue>
 struct PanelSums {
     const Source<T>* sources;
     int n;
-    std::int64_t panel;
+    PanelRows rows;
     PanelSplit split;
     Epilogue& epilogue;
+    // Long sums leave the time for it, and are of layers whose results have gone to the last cache meanwhile.
+    const bool asks_for_results = terms_of(sources, n) >= 256 && epilogue.args.out.data;
 
+    template <int MR>
+    RC_HD void ask_for_results(std::int64_t row) const {
+        const auto out = epilogue.args.out;
+        constexpr std::int64_t line = 64 / sizeof *out.data;
+        for (int i = 0; i < MR; ++i)
+            for (std::int64_t j = 0; j < 2 * lanes_of<T>; j += line)
+                __builtin_prefetch(out.data + (row + i) * out.stride + epilogue.column + j, 0, 2);
+    }
     template <int MR>
     __attribute__((noinline)) void run(std::int64_t row) {
         StoredTile<T, MR> tile;
+        if (asks_for_results) ask_for_results<MR>(row);
         if (split.vectors < 2) {
-            if (split.vectors == 1) product_into<T, MR, 1>(tile, sources, n, row, panel);
+            if (split.vectors == 1) product_into<T, MR, 1>(tile, sources, n, row, rows);
         } else if constexpr (Epilogue::in_registers) {
-            Accumulators<T, MR, 2> sum = product<T, MR, 2>(sources, n, row, panel, tile);
+            Accumulators<T, MR, 2> sum = product<T, MR, 2>(sources, n, row, rows, tile);
             if (epilogue.whole()) return epilogue.finish_whole(sum, row);
             tile.keep(sum);
         } else {
-            product_into<T, MR, 2>(tile, sources, n, row, panel);
+            product_into<T, MR, 2>(tile, sources, n, row, rows);
         }
         if constexpr (computes_itself<T>)
             if (split.tail > 0) dot_tail(tile, split, sources, n, row, epilogue.args.columns, epilogue.column);
@@ -71,10 +100,9 @@ struct PanelSums {
     }
 };
 template <class T, class Epilogue>
-RC_HD void sum_panel(std::int64_t begin, std::int64_t end, const Source<T>* sources, int n, std::int64_t panel,
-                     Epilogue& epilogue) {
+RC_HD void sum_panel(const PanelRows& rows, const Source<T>* sources, int n, Epilogue& epilogue) {
     const PanelSplit split = split_panel<T>(
         epilogue.lanes, [&](int columns) { return computes_itself<T> && worth_dots(sources, n, columns); });
-    PanelSums<T, Epilogue> sums{sources, n, panel, split, epilogue};
-    visit_blocks<RC_TILE_ROWS>(begin, end, sums);
+    PanelSums<T, Epilogue> sums{sources, n, rows, split, epilogue};
+    visit_blocks<RC_TILE_ROWS>(rows.begin, rows.end, sums);
 }

@@ -18,11 +18,14 @@ struct Stretch<bfloat16> : PairedStretch<bfloat16> {
         }
     }
     void take_panel() const { interleave_panel(end); }
+    bool is_laid_out() const { return false; }
     PanelSplit split() const { return {lanes[1] > 0 ? 2 : 1, 0}; }
     template <int MR, int V>
-    RC_HD void add_to(Accumulators<bfloat16, MR, V>& acc, std::int64_t k) const {
-        accumulate_pairs<MR, V>(args.room + 2 * k, 2, 2 * pair_stride(args.inner), panel_pairs(), 4 * word_lanes,
-                                (end - begin + 1) / 2, acc);
+    RC_HD void add_to(Accumulators<bfloat16, MR, V>& acc, std::int64_t k, std::int64_t first, std::int64_t last) const {
+        const std::int64_t stride = 2 * pair_stride(args.inner), pair = first / 2;
+        NothingAhead nothing;
+        accumulate_pairs<MR, V>(args.room + pair * stride + 2 * k, 2, stride, panel_pairs() + pair * 4 * word_lanes,
+                                4 * word_lanes, (last + 1) / 2 - pair, acc, nothing);
     }
 };
 
@@ -34,10 +37,13 @@ struct Stretch<bfloat16x2> : PairedStretch<bfloat16x2> {
 
     void take_rows() const {}
     void take_panel() const { interleave_panel(end); }
+    bool is_laid_out() const { return false; }
     PanelSplit split() const { return {lanes[1] > 0 ? 2 : 1, 0}; }
     template <int MR, int V>
-    RC_HD void add_to(Accumulators<bfloat16x2, MR, V>& acc, std::int64_t k) const {
-        accumulate<MR, V>(args.a.data + begin * args.a.stride + k, 1, args.a.stride, panel_pairs(), 2 * word_lanes,
-                          end - begin, acc, Ahead<false>{});
+    RC_HD void add_to(Accumulators<bfloat16x2, MR, V>& acc, std::int64_t k, std::int64_t first,
+                      std::int64_t last) const {
+        NothingAhead nothing;
+        accumulate<MR, V>(args.a.data + (begin + first) * args.a.stride + k, 1, args.a.stride,
+                          panel_pairs() + first * 4 * word_lanes, 2 * word_lanes, last - first, acc, nothing);
     }
 };

@@ -22,6 +22,34 @@ RC_HD void prefetch_lines(const C* from, std::int64_t size) {
     for (std::int64_t i = 0; i < size; i += 64 / static_cast<std::int64_t>(sizeof(C))) __builtin_prefetch(from + i, 1);
 }
 
+// Memory that will be written when a tile's sums are there, and is asked for little by little while they are made.
+// No lambdas: one that only prefetches is pure to the compiler, and so is dropped.
+class Soon {
+public:
+    template <class C>
+    RC_HD void add(const C* from, std::int64_t size) {
+        const auto lines = (size * static_cast<std::int64_t>(sizeof(C)) + 63) / 64;
+        ranges_[count_++] = {reinterpret_cast<const char*>(from), lines};
+        lines_ += lines;
+    }
+    // Asks for part `part` of `parts`.
+    RC_HD void ask(std::int64_t part, std::int64_t parts) const {
+        std::int64_t at = lines_ * part / parts, left = lines_ * (part + 1) / parts - at;
+        for (int r = 0; left > 0; at -= ranges_[r++].lines)
+            for (; at < ranges_[r].lines && left > 0; ++at, --left) __builtin_prefetch(ranges_[r].from + 64 * at, 1);
+    }
+
+private:
+    struct Range {
+        const char* from;
+        std::int64_t lines;
+    };
+    static constexpr int most = 5;  // a parameter, its states, and two operands
+    Range ranges_[most];
+    int count_ = 0;
+    std::int64_t lines_ = 0;
+};
+
 // Rows [begin, end) of the batch, and the panel of δ that begins at `column`.
 template <class T>
 struct StretchRows {
@@ -66,6 +94,9 @@ struct PairedStretch : StretchRows<T> {
         for (; row < stop; row += rows_of_a_pair, to += 4 * word_lanes)
             for (int half = 0; half < 2; ++half)
                 write_half(pairs(delta, row, column + half * word_lanes, lanes[half]), to, half);
+    }
+    static std::int64_t room(std::int64_t inner) {
+        return StretchRows<T>::rows_together(inner) * (pair_stride(inner) + operand_parts<T> * 2 * word_lanes);
     }
     RC_HD T* panel_pairs() const { return args.room + this->rows_together(args.inner) * pair_stride(args.inner); }
 

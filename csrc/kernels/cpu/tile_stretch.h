@@ -101,9 +101,10 @@ RC_HD void add_rows(float* sum, bool first, const Stretch<T>& stretch, std::int6
         if (!whole) std::memcpy(part.at, sum, bytes);
         load_sums(whole ? sum : part.at[0], rows);
     }
+    const Soon soon = share.soon(k, rows);
     const int steps = stretch.steps();
     for (int step = 0; step < steps; ++step) {
-        share.before(k, rows, step, steps);
+        soon.ask(step, steps);
         stretch.add(step, k, rows);
     }
     store_sums(whole ? sum : part.at[0], rows);

@@ -86,7 +86,8 @@ private:
                 accumulate_widening<MR, V>(a_[row], row_length, pairs_, terms_, sum);
                 return into_memory(sum, to, first);
             }
-        accumulate<MR, V>(a_[row], row_length, 1, w_[0], width, terms_, sum, Ahead<false>());
+        NothingAhead nothing;
+        accumulate<MR, V>(a_[row], row_length, 1, w_[0], width, terms_, sum, nothing);
         into_memory(sum, to, first);
     }
     struct Tiles {

@@ -6,6 +6,9 @@ struct Stretch<bfloat16> : StretchRows<bfloat16> {
 
     explicit Stretch(const WeightsArgs<bfloat16>& args) : StretchRows<bfloat16>{args} {}
 
+    static std::int64_t room(std::int64_t inner) {
+        return gradient_stretch * pair_stride(inner) * std::int64_t{sizeof(float)} / std::int64_t{sizeof(bfloat16)};
+    }
     void take_rows() const {
         for (std::int64_t row = begin; row < end; ++row)
             widen_row(args.a.data + row * args.a.stride, args.inner, a() + (row - begin) * pair_stride(args.inner));
@@ -17,11 +20,13 @@ struct Stretch<bfloat16> : StretchRows<bfloat16> {
                     .store(delta_[row - begin] + v * word_lanes);
             });
     }
+    bool is_laid_out() const { return false; }
     PanelSplit split() const { return {lanes[1] > 0 ? 2 : 1, 0}; }
     template <int MR, int V>
-    RC_HD void add_to(Accumulators<float, MR, V>& acc, std::int64_t k) const {
-        accumulate<MR, V>(a() + k, 1, pair_stride(args.inner), delta_[0], 2 * word_lanes, end - begin, acc,
-                          Ahead<true>{MR, 0});
+    RC_HD void add_to(Accumulators<float, MR, V>& acc, std::int64_t k, std::int64_t first, std::int64_t last) const {
+        const std::int64_t stride = pair_stride(args.inner);
+        ColumnsAhead next{MR};
+        accumulate<MR, V>(a() + first * stride + k, 1, stride, delta_[first], 2 * word_lanes, last - first, acc, next);
     }
 
 private:
