@@ -25,8 +25,8 @@ __attribute__((noinline)) void update_elements(Slot<C> slot, std::int64_t at, co
     if (i < size) update_vector<Optimizer>(slot, at + i, gradient + i, static_cast<int>(size - i), hyper);
 }
 
-// Sums of fewer rows are done before memory from L3 would be here.
-constexpr std::int64_t worth_a_prefetch = 64;
+// Sums of fewer rows are done before memory from L3 would be here; on a matrix unit, asking costs more than waiting.
+constexpr std::int64_t worth_a_prefetch = finishes_blocks ? 4 * gradient_stretch : 64;
 
 // Where the stretches of a panel are added up, and what becomes of the sum: a gradient that is kept is added up in its
 // own memory; one that an optimizer uses up in scratch, which is a block's where all rows are summed at once. Both add

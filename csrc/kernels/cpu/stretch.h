@@ -28,15 +28,15 @@ class Soon {
 public:
     template <class C>
     RC_HD void add(const C* from, std::int64_t size) {
-        const auto lines = (size * static_cast<std::int64_t>(sizeof(C)) + 63) / 64;
-        ranges_[count_++] = {reinterpret_cast<const char*>(from), lines};
-        lines_ += lines;
+        ranges_[count_++] = {reinterpret_cast<const char*>(from),
+                             (size * static_cast<std::int64_t>(sizeof(C)) + 63) / 64};
     }
-    // Asks for part `part` of `parts`.
+    // Asks for part `part` of `parts`: of each range some, so that the loops are as long every time.
     RC_HD void ask(std::int64_t part, std::int64_t parts) const {
-        std::int64_t at = lines_ * part / parts, left = lines_ * (part + 1) / parts - at;
-        for (int r = 0; left > 0; at -= ranges_[r++].lines)
-            for (; at < ranges_[r].lines && left > 0; ++at, --left) __builtin_prefetch(ranges_[r].from + 64 * at, 1);
+        for (int r = 0; r < count_; ++r) {
+            const std::int64_t first = ranges_[r].lines * part / parts, last = ranges_[r].lines * (part + 1) / parts;
+            for (std::int64_t line = first; line < last; ++line) __builtin_prefetch(ranges_[r].from + 64 * line, 1);
+        }
     }
 
 private:
@@ -47,7 +47,6 @@ private:
     static constexpr int most = 5;  // a parameter, its states, and two operands
     Range ranges_[most];
     int count_ = 0;
-    std::int64_t lines_ = 0;
 };
 
 // Rows [begin, end) of the batch, and the panel of δ that begins at `column`.
