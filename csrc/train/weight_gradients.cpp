@@ -86,14 +86,19 @@ void WeightGradients<T>::prepare(int threads, bool arrays) {
     group_units(threads);
     const std::int64_t panel = model_.kernels().panel;
     std::int64_t room = 0, sums = 0;
-    for (const WeightUnit& unit : units_) {
-        const Parameter& p = model_.parameters().all[unit.weight];
-        room =
-            std::max(room, model_.kernels().stretch_room(p.rows));  // fewer rows of W may lay out more of A's together
-        sums = std::max(sums, std::min(panel_count(p.columns, panel), waiting_panels(p.rows)) * p.rows * panel);
+    for (const Group& group : groups_) {
+        const WeightUnit &first = units_[static_cast<std::size_t>(group.first)],
+                         &last = units_[static_cast<std::size_t>(group.last - 1)];
+        const std::int64_t inner = model_.parameters().all[first.weight].rows;
+        room = std::max(room, model_.kernels().stretch_room(inner));  // fewer rows of W may need more of it
+        sums = std::max(sums, std::min(last.last_panel - first.first_panel, waiting_panels(inner)) * inner * panel);
     }
     while (static_cast<int>(rooms_.size()) < threads)
-        rooms_.push_back({AlignedArray<Compute<T>>(model_.device(), sums), AlignedArray<T>(model_.device(), room)});
+        rooms_.push_back({AlignedArray<Compute<T>>(model_.device()), AlignedArray<T>(model_.device())});
+    for (int thread = 0; thread < threads; ++thread) {  // fewer threads take larger groups
+        rooms_[thread].sums.reserve(sums);
+        rooms_[thread].stretch.reserve(room);
+    }
     for (WorkQueue* queue : {&squares_queue_, &scale_queue_, &update_queue_}) queue->reserve(threads);
     if (model_.kernels().backward_all_weights) calls_.reserve(units_.size());
     if (!arrays) return;
