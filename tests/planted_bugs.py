@@ -57,6 +57,27 @@ BUGS = (
         "cpp:kernels",
     ),
     Bug(
+        "laid-out columns of A begin where those of the tile before do",
+        "csrc/kernels/cpu/register_stretch.h",
+        "k += RC_TILE_ROWS, to += tile_size",
+        "k += RC_TILE_ROWS, to += tile_stride",
+        "cpp:kernels",
+    ),
+    Bug(
+        "the last of a tile's columns of A is not laid out",
+        "csrc/kernels/cpu/register_stretch.h",
+        "read(from + at, static_cast<int>(count - at)).store(to + at);",
+        "read(from + at, static_cast<int>(count - at - 1)).store(to + at);",
+        "cpp:kernels",
+    ),
+    Bug(
+        "pieces of a stretch take the first rows of δ again",
+        "csrc/kernels/cpu/register_stretch.h",
+        "delta_.data + first * delta_.stride, delta_.stride,",
+        "delta_.data, delta_.stride,",
+        "cpp:kernels",
+    ),
+    Bug(
         "two k of a small tile are one and the same row of W",
         "csrc/kernels/cpu/accumulate.h",
         "accumulate_one(a + k_step, row_step, w + w_step, acc, ahead);",

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import resnetcore as rc
+from resnetcore import _core
 
 NETWORKS = {
     "plain": {},
@@ -43,6 +44,28 @@ def test_any_number_of_threads_gives_the_same_weights(kind, optimizer):
     finally:
         rc.set_num_threads(before)
     assert len(set(digests)) == 1
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_wide_layers_whose_sums_wait_for_rows(dtype):
+    """How many panels' sums wait together, and what is laid out, follows threads, rows and caches: no bit does."""
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((400, 270)).astype("float32"), rng.integers(0, 200, 400)
+    before, predictions = rc.get_num_threads(), set()
+    try:
+        for strategy in ("by_layer", "by_tile"):
+            _core.set_strategy(strategy)
+            for threads in (1, 2, 5):
+                rc.set_num_threads(threads)
+                net = rc.models.resnet(270, 200, 530, 3, seed=1, dtype=dtype)
+                trainer = rc.Trainer(net, optimizer=rc.SGD(lr=0.01))
+                for rows in (130, 400, 100):
+                    trainer.step(x[:rows], y[:rows])
+                predictions.add(net.predict(x).tobytes())
+    finally:
+        _core.set_strategy("auto")
+        rc.set_num_threads(before)
+    assert len(predictions) == 1
 
 
 def test_threads_that_wait_for_each_other():

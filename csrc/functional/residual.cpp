@@ -210,7 +210,7 @@ void weight_gradients(const ResidualArguments<T>& arguments, const ResidualGradi
     std::vector<AlignedArray<Compute<T>>> packed;
     for (const Matrix<T>& w : arguments.weights) {
         packed.emplace_back(device, packed_size(w.rows, w.columns, table.panel));
-        room = std::max(room, table.stretch_room(w.rows));
+        room = std::max(room, table.stretch_room(arguments.rows, w.rows));
     }
     std::vector<AlignedArray<T>> rooms;
     rooms.reserve(static_cast<std::size_t>(threads));

@@ -274,7 +274,8 @@ struct KernelTable {
     int product_speed;           // products a cycle, about, compared with those of floats in registers
     int max_terms;               // of a list of sources, or of identities; 0: any number
     std::int64_t most_laid_out;  // numbers of A for which `backward_weights` takes stretches together (laid_out_rows)
-    std::int64_t (*stretch_room)(std::int64_t inner);  // elements of BackwardWeightsArgs::room for so many rows of W
+    // Elements of BackwardWeightsArgs::room for up to so many rows, and so many of W; 0 where it lays out none of A.
+    std::int64_t (*stretch_room)(std::int64_t rows, std::int64_t inner);
     void (*forward)(const ForwardArgs<T>&);
     void (*backward_data)(const BackwardDataArgs<T>&);
     void (*backward_weights)(const BackwardWeightsArgs<T>&);

@@ -90,7 +90,7 @@ void Backpropagation<T>::prepare(const Flight& flight) {
     threads_ = choice.threads;
     strategy_ = choice.strategy;
     executor(strategy_).prepare(rows, threads_);
-    gradients_.prepare(threads_, materialises(options) || strategy_ == Strategy::by_tile);
+    gradients_.prepare(rows, threads_, materialises(options) || strategy_ == Strategy::by_tile);
     unit_queue_.reserve(threads_);
 }
 

@@ -80,7 +80,7 @@ int Vjp<T>::prepare(const VjpPass<T>& pass, Strategy strategy) {
                                                                      model_.kernels().product_speed, get_num_threads())
                                            : 1;
     executor().prepare(pass.rows, threads);
-    gradients_.prepare(threads, true);
+    gradients_.prepare(pass.rows, threads, true);
     if (!model_.kernels().unpack_transposed)
         for (const Parameter& p : parameters().all) row_major_.reserve(p.size());
     for (WorkQueue* queue : {&unit_queue_, &parameter_queue_}) queue->reserve(threads);

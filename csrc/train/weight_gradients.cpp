@@ -52,7 +52,7 @@ WeightGradients<T>::WeightGradients(Model<T>& model, const std::vector<WeightUni
 template <class T>
 std::int64_t WeightGradients<T>::waiting_panels(std::int64_t inner) const {
     const KernelTable<T>& kernels = model_.kernels();
-    if (kernels.most_laid_out > 0 || kernels.stretch_room(inner) == 0) return panels_of_sums;
+    if (kernels.most_laid_out > 0 || kernels.stretch_room(rows_, inner) == 0) return panels_of_sums;
     const std::int64_t panel_bytes = inner * kernels.panel * static_cast<std::int64_t>(sizeof(Compute<T>));
     return std::clamp(caches().level2 / 2 / std::max<std::int64_t>(panel_bytes, 1), panels_of_sums, 4 * panels_of_sums);
 }
@@ -70,11 +70,12 @@ void WeightGradients<T>::group_units(int threads) {
     for (std::int64_t first = 0, next = 0; first < count; first = next) {
         while (next < count && units_[next].step == units_[first].step) ++next;
         const WeightUnit& unit = units_[static_cast<std::size_t>(first)];
+        const std::int64_t inner = model_.parameters().all[unit.weight].rows;
         std::int64_t most = balanced;
-        if (kernels.most_laid_out == 0)
-            most = std::clamp<std::int64_t>(
-                waiting_panels(model_.parameters().all[unit.weight].rows) / (unit.last_panel - unit.first_panel), 1,
-                balanced);
+        if (kernels.stretch_room(rows_, inner) == 0)
+            most = 1;
+        else if (kernels.most_laid_out == 0)
+            most = std::clamp<std::int64_t>(waiting_panels(inner) / (unit.last_panel - unit.first_panel), 1, balanced);
         const std::int64_t units = next - first, parts = (units + most - 1) / most;
         for (std::int64_t part = 0; part < parts; ++part)
             groups_.push_back({first + units * part / parts, first + units * (part + 1) / parts});
@@ -82,7 +83,8 @@ void WeightGradients<T>::group_units(int threads) {
 }
 
 template <class T>
-void WeightGradients<T>::prepare(int threads, bool arrays) {
+void WeightGradients<T>::prepare(std::int64_t rows, int threads, bool arrays) {
+    rows_ = rows;
     group_units(threads);
     const std::int64_t panel = model_.kernels().panel;
     std::int64_t room = 0, sums = 0;
@@ -90,13 +92,13 @@ void WeightGradients<T>::prepare(int threads, bool arrays) {
         const WeightUnit &first = units_[static_cast<std::size_t>(group.first)],
                          &last = units_[static_cast<std::size_t>(group.last - 1)];
         const std::int64_t inner = model_.parameters().all[first.weight].rows;
-        room = std::max(room, model_.kernels().stretch_room(inner));  // fewer rows of W may need more of it
+        room = std::max(room, model_.kernels().stretch_room(rows, inner));  // fewer rows of W may need more of it
         sums = std::max(sums, std::min(last.last_panel - first.first_panel, waiting_panels(inner)) * inner * panel);
     }
     while (static_cast<int>(rooms_.size()) < threads)
         rooms_.push_back({AlignedArray<Compute<T>>(model_.device()), AlignedArray<T>(model_.device())});
     for (int thread = 0; thread < threads; ++thread) {  // fewer threads take larger groups
-        rooms_[thread].sums.reserve(sums);
+        if (!arrays) rooms_[thread].sums.reserve(sums);
         rooms_[thread].stretch.reserve(room);
     }
     for (WorkQueue* queue : {&squares_queue_, &scale_queue_, &update_queue_}) queue->reserve(threads);

@@ -29,8 +29,9 @@ class WeightGradients : public GradientSink<T> {
 public:
     WeightGradients(Model<T>& model, const std::vector<WeightUnit>& units);
 
-    // Makes room; everything that can fail for lack of memory is done here. `arrays`: for all that keep a gradient.
-    void prepare(int threads, bool arrays);
+    // Makes room for up to `rows` rows a call; everything that can fail for lack of memory is done here. `arrays`: for
+    // all that keep a gradient.
+    void prepare(std::int64_t rows, int threads, bool arrays);
     // By one thread, before a pass that goes on with `clip` or `update`.
     void begin(int threads);
     // Pieces of a queue for `take_units`.
@@ -68,6 +69,7 @@ private:
 
     Model<T>& model_;
     const std::vector<WeightUnit>& units_;
+    std::int64_t rows_ = 0;                         // that there is room for
     std::vector<AlignedArray<Compute<T>>> arrays_;  // by parameter
     struct Group {
         std::int64_t first, last;  // of units, which are of one weight

@@ -110,7 +110,7 @@ struct Case {
         const std::int64_t turned = operand_size<T>(columns, inner, k.panel);
         Guarded<float> value(size, flush), sums(inner * k.panel * std::min(panels, panels_of_sums), flush);
         Guarded<T> operand(straight, flush), transposed(turned, flush), expected(straight, flush),
-            expected_transposed(turned, flush), room(k.stretch_room(inner), flush);
+            expected_transposed(turned, flush), room(k.stretch_room(rows, inner), flush);
         k.pack(inner, columns, w.view(), value.data());
         k.pack_operand(inner, columns, w.view(), operand.data());
         k.pack_transposed(inner, columns, w.view(), transposed.data());

@@ -88,7 +88,7 @@ struct Case {
         Guarded<T> panels(size, flush), transposed(packed_size(columns, inner, k.panel), flush);
         Guarded<T> expected(packed_size(columns, inner, k.panel), flush);
         // Scratch is 64-byte aligned, and so ends where its vectors end.
-        Guarded<T> sums(size, flush), room(k.stretch_room(inner), flush);
+        Guarded<T> sums(size, flush), room(k.stretch_room(rows, inner), flush);
         for (std::int64_t i = 0; i < size; ++i) sums[i] = 7;
         k.pack(inner, columns, w.view(), panels.data());
         k.pack_transposed(inner, columns, w.view(), transposed.data());
@@ -141,13 +141,14 @@ void run(const KernelTable<T>& table, const char* isa) {
                 one.weights();
             }
         Case<T>{table, isa, 1100, 5, 3, flush}.weights();  // several stretches of rows
-        for (std::int64_t columns : {1, 31, 90}) {         // whose columns of A are laid out: a tile's rest, and none
+        for (std::int64_t columns : {1, 11, 31, 90}) {     // whose columns of A are laid out: a tile's rest, and none
             Case<T>{table, isa, 300, 67, columns, flush}.weights();
             Case<T>{table, isa, 129, 84, columns, flush}.weights();
         }
         Case<T>{table, isa, 90, 519, 40, flush}.weights();             // wide, and so laid out for one stretch
         Case<T>{table, isa, 3, 1100, 17, flush}.forward_and_data();    // several stretches of a sum
         Case<T>{table, isa, 260, 1100, 40, flush}.forward_and_data();  // several blocks of rows for all panels
+        Case<T>{table, isa, 260, 40, 1100, flush}.forward_and_data();  // the same backward
     }
 }
 

@@ -92,7 +92,7 @@ private:
     Integers<T> a_{rows, inner, Flush::end}, delta_{rows, columns, Flush::end};
     Integers<float> w_{inner, columns, Flush::end};
     Guarded<T> panels_{operand_size<T>(inner, columns, panel_), Flush::end};
-    Guarded<T> room_{table<T>().stretch_room(inner), Flush::end};
+    Guarded<T> room_{table<T>().stretch_room(rows, inner), Flush::end};
     Guarded<float> packed_{packed_size(inner, columns, panel_), Flush::end};
     std::vector<float> out_ = std::vector<float>(rows * columns), expected_out_ = out_;
     std::vector<float> gradient_ = std::vector<float>(inner * columns), expected_gradient_ = gradient_;

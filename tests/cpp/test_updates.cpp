@@ -50,7 +50,7 @@ struct Case {
         delta{rows, columns, flush, MatrixOf<T>::Fill::reals, 2};
     const Hyper<T> numbers = hyper<T>(nesterov);
     Weight<T> start{k, inner, columns, flush};
-    Guarded<T> sums{packed_size(inner, columns, k.panel), flush}, room{k.stretch_room(inner), flush};
+    Guarded<T> sums{packed_size(inner, columns, k.panel), flush}, room{k.stretch_room(rows, inner), flush};
 
     void run() {
         MatrixOf<T> w(inner, columns, flush, MatrixOf<T>::Fill::reals), positive(inner, columns, flush);

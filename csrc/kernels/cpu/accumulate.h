@@ -3,7 +3,7 @@
 
 constexpr int vectors_of_line = RC_VECTOR_BYTES < 64 ? 64 / RC_VECTOR_BYTES : 1;
 
-// What is asked for while a tile is summed, because the hardware does not foresee it: once for every k.
+// What is asked for while a tile is summed, because the hardware does not foresee it: once for every k, or pair of k.
 struct NothingAhead {
     template <int V, class T>
     RC_HD void ask(const T*) {}

@@ -63,8 +63,8 @@ RC_HD Formulas epilogue_of(const Args& args, std::int64_t panel) {
 }
 
 // So many rows are summed for all panels before the next ones. Without a product there is nothing but memory, which is
-// read fastest row by row. Wide vectors are done with a panel faster than A comes from the last cache: so many rows
-// that A stays in the second-level cache of every processor that has them, in whole tiles.
+// read fastest row by row. Wide vectors are done with a panel faster than A comes from the last cache: then only as
+// many rows, in whole tiles, as the second-level cache of most processors with AVX-512 holds beside a panel or two.
 template <class T>
 RC_HD std::int64_t rows_at_once(const Source<T>* sources, int n, std::int64_t rows) {
     if (n == 0) return 8;

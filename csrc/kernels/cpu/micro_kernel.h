@@ -12,8 +12,11 @@ struct PanelRows {
     std::int64_t begin, end, panel, next;
 };
 
-// Σ_s A_s·W_s for rows [row, row + MR) and V vectors of one panel of every W_s. Meanwhile they ask for their share of
-// the next panel. `parts` is room for a long sum's.
+// Wide vectors wait for memory where others do not: all rows share the asking for the next panel, which otherwise the
+// first do for all (docs/performance.md has what that was worth), and ask for the memory of their results.
+constexpr bool spreads_panels = RC_VECTOR_BYTES == 64;
+
+// Σ_s A_s·W_s for rows [row, row + MR) and V vectors of one panel of every W_s. `parts` is room for a long sum's.
 template <class T, int MR, int V>
 RC_HD Accumulators<T, MR, V> product(const Source<T>* sources, int n, std::int64_t row, const PanelRows& rows,
                                      StoredTile<T, MR>& parts) {
@@ -26,11 +29,14 @@ RC_HD Accumulators<T, MR, V> product(const Source<T>* sources, int n, std::int64
         const std::int64_t panel_size = operand_rows<T>(source.inner) * width;
         const T* w = source.panels + rows.panel * panel_size;
         constexpr auto row_bytes = static_cast<std::int64_t>(sizeof(T)) * width;
-        constexpr int asked = (V + vectors_of_line - 1) / vectors_of_line;
-        const std::int64_t all = rows.end - rows.begin;
-        LaterAhead ahead{reinterpret_cast<const char*>(source.panels + rows.next * panel_size +
-                                                       panel_size * (row - rows.begin) / all),
-                         (row_bytes * MR / asked + all - 1) / all};
+        constexpr int asked = (V + vectors_of_line - 1) / vectors_of_line,
+                      terms = std::is_same<T, bfloat16>::value ? 2 : 1;  // for so many of k
+        const std::int64_t all = spreads_panels ? rows.end - rows.begin : MR;
+        const T* const next = source.panels + rows.next * panel_size;
+        LaterAhead ahead{reinterpret_cast<const char*>(w), 0};
+        if (spreads_panels || row == rows.begin)
+            ahead = {reinterpret_cast<const char*>(next + panel_size * (row - rows.begin) / all),
+                     (terms * row_bytes * MR / asked + all - 1) / all};
         for (std::int64_t left = source.inner;;) {
             const std::int64_t length = left < longest_sum ? left : longest_sum;
             accumulate<MR, V>(a, source.rows.stride, 1, w, width, length, sum, ahead);
@@ -71,7 +77,7 @@ struct PanelSums {
     PanelSplit split;
     Epilogue& epilogue;
     // Long sums leave the time for it, and are of layers whose results have gone to the last cache meanwhile.
-    const bool asks_for_results = terms_of(sources, n) >= 256 && epilogue.args.out.data;
+    const bool asks_for_results = spreads_panels && terms_of(sources, n) >= 256 && epilogue.args.out.data;
 
     template <int MR>
     RC_HD void ask_for_results(std::int64_t row) const {

@@ -20,11 +20,14 @@ struct Stretch : StretchRows<T> {
 
     explicit Stretch(const WeightsArgs<T>& args) : StretchRows<T>{args} {}
 
-    static std::int64_t room(std::int64_t inner) { return lays_out_rows ? tiles(inner) * tile_size : 0; }
+    static std::int64_t room(std::int64_t rows, std::int64_t inner) {
+        return lays_out(rows, inner) ? tiles(inner) * tile_size : 0;
+    }
 
-    // A stretch that is alone may be in the nearest cache, where narrow rows are as good as laid out.
+    // Columns that are not a tile's (TailShare) read A as it is.
     bool is_laid_out() const {
-        return lays_out_rows && (args.rows > gradient_stretch ? args.inner >= 64 : args.inner > 512);
+        const std::int64_t columns = args.columns - args.first_panel * 2 * Vec<T>::lanes;
+        return columns > TailShare<T>::widest && lays_out(args.rows, args.inner);
     }
     void take_rows() {
         if (!is_laid_out()) return;
@@ -54,7 +57,7 @@ struct Stretch : StretchRows<T> {
         const bool laid_out = is_laid_out();
         const T* a = laid_out ? args.room + k / RC_TILE_ROWS * tile_size : args.a.data + begin * args.a.stride + k;
         const std::int64_t a_stride = laid_out ? tile_stride : args.a.stride;
-        ColumnsAhead next{laid_out ? 0 : MR};
+        ColumnsAhead next{laid_out ? 0 : MR};  // what lies together is foreseen, and asked for in vain
         accumulate<MR, V>(a + first * a_stride, 1, a_stride, delta_.data + first * delta_.stride, delta_.stride,
                           last - first, acc, next);
     }
@@ -77,6 +80,10 @@ private:
     static constexpr int tile_vectors = (RC_TILE_ROWS + Vec<T>::lanes - 1) / Vec<T>::lanes;
     static constexpr std::int64_t tile_stride = tile_vectors * Vec<T>::lanes;
     static constexpr std::int64_t tile_size = gradient_stretch * tile_stride + 64 / std::int64_t{sizeof(T)};
+    // A stretch that is alone may be in the nearest cache, where narrow rows are as good as laid out.
+    static bool lays_out(std::int64_t rows, std::int64_t inner) {
+        return lays_out_rows && (rows > gradient_stretch ? inner >= 64 : inner > 512);
+    }
     static std::int64_t tiles(std::int64_t inner) { return (inner + RC_TILE_ROWS - 1) / RC_TILE_ROWS; }
     // The first of so many numbers, or as many as a tile has.
     static RC_HD void copy_numbers(const T* from, std::int64_t count, T* to) {
@@ -111,8 +118,7 @@ __attribute__((noinline)) void add_rows(Compute<T>* sum, bool first, const Stret
     into_memory(share, sum, first, stretch.split().tail == 0);
 }
 
-// A stretch of a panel, a register tile at a time: share.soon, the sum at share.sum(k),
-// share.after.
+// A stretch of a panel, a register tile at a time: share.soon, the sum at share.sum(k), share.after.
 template <class T, class Share>
 struct StretchBlocks {
     const Stretch<T>& stretch;

@@ -94,7 +94,7 @@ struct PairedStretch : StretchRows<T> {
             for (int half = 0; half < 2; ++half)
                 write_half(pairs(delta, row, column + half * word_lanes, lanes[half]), to, half);
     }
-    static std::int64_t room(std::int64_t inner) {
+    static std::int64_t room(std::int64_t, std::int64_t inner) {
         return StretchRows<T>::rows_together(inner) * (pair_stride(inner) + operand_parts<T> * 2 * word_lanes);
     }
     RC_HD T* panel_pairs() const { return args.room + this->rows_together(args.inner) * pair_stride(args.inner); }

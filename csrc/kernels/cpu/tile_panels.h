@@ -49,7 +49,7 @@ struct TilePanelLoop {
         const MatrixUnit<T> unit{};
         BlockBehind<T, Formulas, Args> behind{args};
         TilePanelLoop sums(args.sources, args.n_sources);
-        const std::int64_t rows = args.n_sources > 0 ? args.rows : block_rows;  // as in PanelLoop
+        const std::int64_t rows = args.n_sources > 0 ? args.rows : block_rows;  // without a product, memory's order
         for (std::int64_t row = 0; row < args.rows; row += rows)
             for (std::int64_t panel = first; panel < last; ++panel)
                 for (std::int64_t begin = row; begin < row + rows && begin < args.rows; begin += group_rows) {

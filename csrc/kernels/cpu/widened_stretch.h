@@ -6,7 +6,7 @@ struct Stretch<bfloat16> : StretchRows<bfloat16> {
 
     explicit Stretch(const WeightsArgs<bfloat16>& args) : StretchRows<bfloat16>{args} {}
 
-    static std::int64_t room(std::int64_t inner) {
+    static std::int64_t room(std::int64_t, std::int64_t inner) {
         return gradient_stretch * pair_stride(inner) * std::int64_t{sizeof(float)} / std::int64_t{sizeof(bfloat16)};
     }
     void take_rows() const {
