@@ -57,7 +57,7 @@ def test_wide_layers_whose_sums_wait_for_rows(dtype):
             _core.set_strategy(strategy)
             for threads in (1, 2, 5):
                 rc.set_num_threads(threads)
-                net = rc.models.resnet(270, 200, 530, 3, seed=1, dtype=dtype)
+                net = rc.models.resnet(270, 200, 530, 4, seed=1, dtype=dtype)
                 trainer = rc.Trainer(net, optimizer=rc.SGD(lr=0.01))
                 for rows in (130, 400, 100):
                     trainer.step(x[:rows], y[:rows])
