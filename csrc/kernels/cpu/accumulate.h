@@ -6,7 +6,18 @@ constexpr int vectors_of_line = RC_VECTOR_BYTES < 64 ? 64 / RC_VECTOR_BYTES : 1;
 // What is asked for while a tile is summed, because the hardware does not foresee it: once for every k, or pair of k.
 struct NothingAhead {
     template <int V, class T>
-    RC_HD void ask(const T*) {}
+    RC_HD void ask(const T*, const T*) {}
+};
+// What lies so many numbers behind W's row.
+struct WeightsAhead {
+    std::int64_t by;
+
+    template <int V, class T>
+    RC_HD void ask(const T*, const T* w) {
+        constexpr int lanes = RC_VECTOR_BYTES / sizeof *w;
+#pragma GCC unroll 2
+        for (int v = 0; v < V; v += vectors_of_line) __builtin_prefetch(w + by + v * lanes, 0, 2);
+    }
 };
 // Memory that will be read later, a little for every vector of W's row.
 struct LaterAhead {
@@ -14,7 +25,7 @@ struct LaterAhead {
     std::int64_t step;
 
     template <int V, class T>
-    RC_HD void ask(const T*) {
+    RC_HD void ask(const T*, const T*) {
 #pragma GCC unroll 2
         for (int v = 0; v < V; v += vectors_of_line, at += step) __builtin_prefetch(at, 0, 2);
     }
@@ -24,7 +35,7 @@ struct ColumnsAhead {
     std::int64_t by;
 
     template <int V, class T>
-    RC_HD void ask(const T* a) {
+    RC_HD void ask(const T* a, const T*) {
         __builtin_prefetch(a + by);
     }
 };
@@ -32,7 +43,7 @@ struct ColumnsAhead {
 // acc += a(·, k)·w(k, ·) for one k. a(i) = a[i·row_step].
 template <int MR, int V, class T, class Ahead>
 RC_HD void accumulate_one(const T* a, std::int64_t row_step, const T* w, Accumulators<T, MR, V>& acc, Ahead& ahead) {
-    if constexpr (MR >= 4) ahead.template ask<V>(a);  // fewer rows are bound by loads
+    if constexpr (MR >= 4) ahead.template ask<V>(a, w);  // fewer rows are bound by loads
     Vec<T> row_of_w[V];
     each_row<V>([&](int v) { row_of_w[v] = Vec<T>::load(w + v * Vec<T>::lanes); });
     each_row<MR>([&](int i) {

@@ -6,7 +6,7 @@ template <int MR, int V, class T, class Ahead>
 RC_HD void accumulate_pairs(const bfloat16* a, std::int64_t row_step, std::int64_t k_step, const bfloat16* w,
                             std::int64_t w_step, std::int64_t pairs, Accumulators<T, MR, V>& acc, Ahead& ahead) {
     for (std::int64_t p = 0; p < pairs; ++p) {
-        if constexpr (MR >= 4) ahead.template ask<V>(a);
+        if constexpr (MR >= 4) ahead.template ask<V>(a, w);
         Words row_of_w[V];
         each_row<V>([&](int v) { row_of_w[v] = read_pairs(w + 2 * v * word_lanes); });
         each_row<MR>([&](int i) {

@@ -25,7 +25,8 @@ __attribute__((noinline)) void update_elements(Slot<C> slot, std::int64_t at, co
     if (i < size) update_vector<Optimizer>(slot, at + i, gradient + i, static_cast<int>(size - i), hyper);
 }
 
-// Sums of fewer rows are done before memory from L3 would be here; on a matrix unit, asking costs more than waiting.
+// Sums of fewer rows are done before memory from L3 would be here; on a matrix unit, asking costs more than waiting. Of
+// short vectors it would be some 5 % of a step's instructions.
 constexpr std::int64_t worth_a_prefetch = finishes_blocks ? 4 * gradient_stretch : 64;
 
 // Where the stretches of a panel are added up, and what becomes of the sum: a gradient that is kept is added up in its
@@ -201,7 +202,7 @@ struct PanelShare {
     }
     // What `after` will touch.
     RC_HD Soon soon(std::int64_t k, int rows) const {
-        if (end != args.rows || end - begin < worth_a_prefetch) return {};
+        if (RC_VECTOR_BYTES < 64 || end != args.rows || end - begin < worth_a_prefetch) return {};
         return Finish::soon(args, panel, k, rows);
     }
     RC_HD void after(std::int64_t k, int rows) const {

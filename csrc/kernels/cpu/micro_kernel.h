@@ -16,6 +16,20 @@ struct PanelRows {
 // first do for all (docs/performance.md has what that was worth), and ask for the memory of their results.
 constexpr bool spreads_panels = RC_VECTOR_BYTES == 64;
 
+// What rows [row, row + MR) ask for of the next panel, while they are summed for the panel `now`.
+template <class T, int MR, int V>
+RC_HD auto ahead_of(const T* next, const T* now, std::int64_t panel_size, std::int64_t row, const PanelRows& rows) {
+    if constexpr (spreads_panels) {
+        constexpr int terms = std::is_same<T, bfloat16>::value ? 2 : 1;  // of a row of W, which asks V times
+        constexpr std::int64_t tile_bytes = terms * lanes_of<T> * 2 * MR * static_cast<std::int64_t>(sizeof(T));
+        const std::int64_t all = rows.end - rows.begin;
+        return LaterAhead{reinterpret_cast<const char*>(next + panel_size * (row - rows.begin) / all),
+                          (tile_bytes / V + all - 1) / all};
+    } else {
+        return WeightsAhead{row == rows.begin ? next - now : 0};
+    }
+}
+
 // Σ_s A_s·W_s for rows [row, row + MR) and V vectors of one panel of every W_s. `parts` is room for a long sum's.
 template <class T, int MR, int V>
 RC_HD Accumulators<T, MR, V> product(const Source<T>* sources, int n, std::int64_t row, const PanelRows& rows,
@@ -28,15 +42,7 @@ RC_HD Accumulators<T, MR, V> product(const Source<T>* sources, int n, std::int64
         const T* a = source.rows.data + row * source.rows.stride;
         const std::int64_t panel_size = operand_rows<T>(source.inner) * width;
         const T* w = source.panels + rows.panel * panel_size;
-        constexpr auto row_bytes = static_cast<std::int64_t>(sizeof(T)) * width;
-        constexpr int asked = (V + vectors_of_line - 1) / vectors_of_line,
-                      terms = std::is_same<T, bfloat16>::value ? 2 : 1;  // for so many of k
-        const std::int64_t all = spreads_panels ? rows.end - rows.begin : MR;
-        const T* const next = source.panels + rows.next * panel_size;
-        LaterAhead ahead{reinterpret_cast<const char*>(w), 0};
-        if (spreads_panels || row == rows.begin)
-            ahead = {reinterpret_cast<const char*>(next + panel_size * (row - rows.begin) / all),
-                     (terms * row_bytes * MR / asked + all - 1) / all};
+        auto ahead = ahead_of<T, MR, V>(source.panels + rows.next * panel_size, w, panel_size, row, rows);
         for (std::int64_t left = source.inner;;) {
             const std::int64_t length = left < longest_sum ? left : longest_sum;
             accumulate<MR, V>(a, source.rows.stride, 1, w, width, length, sum, ahead);

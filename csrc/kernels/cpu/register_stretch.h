@@ -108,8 +108,8 @@ __attribute__((noinline)) void add_rows(Compute<T>* sum, bool first, const Stret
                                         const Soon& soon) {
     // A sum may be as far as L3: asked for now, it is here when the stretch is done.
     if (!first) prefetch_lines(sum, MR * 2 * lanes_of<T>);
-    constexpr std::int64_t piece = 16;
-    const std::int64_t rows = stretch.end - stretch.begin, pieces = (rows + piece - 1) / piece;
+    const std::int64_t rows = stretch.end - stretch.begin, piece = soon.is_empty() ? rows : 16,
+                       pieces = (rows + piece - 1) / piece;
     Accumulators<typename Stretch<T>::Number, MR, V> share;
     for (std::int64_t row = 0; row < rows; row += piece) {
         soon.ask(row / piece, pieces);

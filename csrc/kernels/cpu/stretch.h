@@ -31,6 +31,7 @@ public:
         ranges_[count_++] = {reinterpret_cast<const char*>(from),
                              (size * static_cast<std::int64_t>(sizeof(C)) + 63) / 64};
     }
+    RC_HD bool is_empty() const { return count_ == 0; }
     // Asks for part `part` of `parts`: of each range some, so that the loops are as long every time.
     RC_HD void ask(std::int64_t part, std::int64_t parts) const {
         for (int r = 0; r < count_; ++r) {
