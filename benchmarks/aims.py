@@ -35,15 +35,15 @@ def aims_table(runs: list[dict]) -> str:
         "| | " + " | ".join(f"{s.batch}, {s.width}, {s.depth}" for s in SHAPES) + " |",
         "|---|" + "---|" * len(SHAPES),
     ]
-    reached: dict[tuple[str, str], tuple[float, ...]] = {}
+    reached: dict[tuple[str, str, str], tuple[float, ...]] = {}
     for run in runs:
         mode, variant, precision, products = run["mode"], run["variant"], run["precision"], run["products"]
         ratios = tuple(fastest(row)[0] for row in run["rows"])
         if variant == "identity":
-            reached[mode, precision] = ratios
+            reached[mode, precision, products] = ratios
             aims: tuple[float, ...] = AIMS[mode, precision, products]
         else:
-            aims = tuple(KEPT * ratio for ratio in reached[mode, precision])
+            aims = tuple(KEPT * ratio for ratio in reached[mode, precision, products])
         peak = run["limits"]["gflops"] * speed(precision, products, run["machine"]["isa"])
         cells = [
             cell(ratio, aim, ratio * peak / row["gflops"])
