@@ -26,7 +26,7 @@ struct Relu {  // NaN is not ≤ 0 and so passes through; the derivative at 0 is
     static constexpr bool needs_argument = false;
     template <class T>
     static RC_HD T forward(T z) {
-        return select(z <= T(0), T(0), z);
+        return positive_part(z);
     }
     template <class T>
     static RC_HD T derivative(T a) {

@@ -19,6 +19,12 @@ RC_HD T select(bool condition, T yes, T no) {
     return condition ? yes : no;
 }
 
+// max(0, z); a NaN stays one.
+template <class T>
+RC_HD T positive_part(T z) {
+    return select(z <= T(0), T(0), z);
+}
+
 // a·b + c, fused where the instruction set can. Nothing else is ever fused (csrc/CMakeLists.txt): left to the compiler,
 // two copies of one loop could round differently.
 #if defined(__CUDA_ARCH__)

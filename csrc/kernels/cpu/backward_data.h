@@ -3,27 +3,22 @@
 
 template <class T, class Activation>
 struct BackwardDataEpilogue : Epilogue<T, Activation, BackwardDataArgs<T>, BackwardDataEpilogue<T, Activation>> {
-    using BackwardDataEpilogue::Epilogue::args;
+    using BackwardDataEpilogue::Epilogue::args, BackwardDataEpilogue::Epilogue::column;
 
-    template <int MR, int half>
-    RC_HD void finish_half(Accumulators<T, MR, 2>& g, std::int64_t row, std::int64_t j) {
-        for (int s = 0; s < args.n_identity; ++s) {
-            const T* from = args.identity[s].data + row * args.identity[s].stride + j;
-            const std::int64_t stride = args.identity[s].stride;
-            each_row<MR>([&](int i) { g.at[i][half] = g.at[i][half] + read(from + i * stride); });
-        }
-        if (args.mask.data)
-            each_row<MR>([&](int i) {
-                g.at[i][half] = g.at[i][half] * read(args.mask.data + (row + i) * args.mask.stride + j);
-            });
+    static RC_HD bool is_plain(const BackwardDataArgs<T>& args) { return !args.mask.data; }
+    template <int MR, bool plain = false>
+    RC_HD void finish_whole(Accumulators<T, MR, 2>& g, std::int64_t row) {
+        for (int s = 0; s < args.n_identity; ++s) this->add_rows(g, args.identity[s], row);
+        if (!plain && args.mask.data) this->multiply_rows(g, args.mask, row);
         if constexpr (!std::is_same<Activation, Identity>::value) {
-            const T* saved = args.saved.data + row * args.saved.stride + j;
+            const T* const saved = args.saved.data + row * args.saved.stride + column;
             each_row<MR>([&](int i) {
-                const Vec<Compute<T>> of_g = read(saved + i * args.saved.stride);
-                g.at[i][half] = times_derivative<Activation>(g.at[i][half], of_g, args.saved_is_argument);
+                const Both<Compute<T>> of_g = read_both(saved + i * args.saved.stride);
+                g.at[i][0] = times_derivative<Activation>(g.at[i][0], of_g.low, args.saved_is_argument);
+                g.at[i][1] = times_derivative<Activation>(g.at[i][1], of_g.high, args.saved_is_argument);
             });
         }
-        this->template write_half<half>(g, args.out, row, j);
+        this->write_rows(g, args.out, row);
     }
 
     RC_HD Vec<Compute<T>> bias(std::int64_t, int) const { return Vec<Compute<T>>(); }

@@ -64,4 +64,5 @@ void loss(const LossArgs<T>& args) {
                 });
         }
     });
+    keep_largest(args.rows, args.columns, args.gradient, args.largest);
 }

@@ -4,7 +4,8 @@
 // Invariant: whether a tile is finished in registers or from memory is decided by its columns, never by its rows.
 
 // A panel's columns, and the loops over a tile. `Formulas`, which derives from this, has the arithmetic twice: over
-// rows in registers (finish_half), and for one vector (finish), to which `bias` was added.
+// whole rows in registers (finish_whole), where a question is asked once for a tile, and for one vector (finish), to
+// which `bias` was added.
 template <class T, class Activation, class Args, class Formulas>
 struct Epilogue {
     // Epilogues that stay in registers: the two that training spends its time in. Others find the tile in L1, which
@@ -17,14 +18,7 @@ struct Epilogue {
     int lanes[2];         // columns that exist in each of its vectors
 
     RC_HD bool whole() const { return lanes[1] == lanes_of<T>; }
-    RC_HD bool half_empty() const { return lanes[1] <= 0; }
-
-    // Whole vectors, every row in a register: a question is asked once for a tile, not once for a vector.
-    template <int MR>
-    RC_HD void finish_whole(Accumulators<T, MR, 2>& sum, std::int64_t row) {
-        formulas().template finish_half<MR, 0>(sum, row, column);
-        formulas().template finish_half<MR, 1>(sum, row, column + lanes_of<T>);
-    }
+    RC_HD int columns() const { return lanes[0] + (lanes[1] > 0 ? lanes[1] : 0); }
 
     // Anything else: partial vectors, and the activations that are long themselves.
     __attribute__((noinline)) void finish_from_memory(const Compute<T>* sum, int rows, std::int64_t row) {
@@ -38,11 +32,29 @@ struct Epilogue {
     }
 
 protected:
+    template <int MR>
+    RC_HD void add_rows(Accumulators<T, MR, 2>& sum, Rows<T> rows, std::int64_t row) const {
+        const T* const from = rows.data + row * rows.stride + column;
+        each_row<MR>([&](int i) {
+            const Both<Compute<T>> x = read_both(from + i * rows.stride);
+            sum.at[i][0] = sum.at[i][0] + x.low;
+            sum.at[i][1] = sum.at[i][1] + x.high;
+        });
+    }
+    template <int MR>
+    RC_HD void multiply_rows(Accumulators<T, MR, 2>& product, Rows<Compute<T>> rows, std::int64_t row) const {
+        const Compute<T>* const from = rows.data + row * rows.stride + column;
+        each_row<MR>([&](int i) {
+            each_row<2>([&](int v) {
+                product.at[i][v] = product.at[i][v] * read(from + i * rows.stride + v * lanes_of<T>);
+            });
+        });
+    }
     // `to` is a copy: what is written could be the arguments, for all the compiler knows, which so reads them again.
-    template <int half, class Out, int MR>
-    RC_HD void write_half(const Accumulators<T, MR, 2>& x, MutableRows<Out> to, std::int64_t row, std::int64_t j) {
-        Out* const first = to.data + row * to.stride + j;
-        each_row<MR>([&](int i) { write(x.at[i][half], first + i * to.stride); });
+    template <class Out, int MR>
+    RC_HD void write_rows(const Accumulators<T, MR, 2>& x, MutableRows<Out> to, std::int64_t row) const {
+        Out* const first = to.data + row * to.stride + column;
+        each_row<MR>([&](int i) { write_both({x.at[i][0], x.at[i][1]}, first + i * to.stride); });
     }
 
 private:

@@ -2,28 +2,28 @@
 
 template <class T, class Activation>
 struct ForwardEpilogue : Epilogue<T, Activation, ForwardArgs<T>, ForwardEpilogue<T, Activation>> {
-    using ForwardEpilogue::Epilogue::args;
+    using ForwardEpilogue::Epilogue::args, ForwardEpilogue::Epilogue::column;
 
-    template <int MR, int half>
-    RC_HD void finish_half(Accumulators<T, MR, 2>& z, std::int64_t row, std::int64_t j) {
+    static RC_HD bool is_plain(const ForwardArgs<T>& args) {
+        return args.out.data && !args.branch.z.data && !args.argument.data && !args.mask.data && !args.wide.data;
+    }
+    template <int MR, bool plain = false>
+    RC_HD void finish_whole(Accumulators<T, MR, 2>& z, std::int64_t row) {
         if (args.bias) {
-            const Vec<Compute<T>> bias = read(args.bias + j);
-            each_row<MR>([&](int i) { z.at[i][half] = z.at[i][half] + bias; });
+            const Compute<T>* const from = args.bias + column;
+            const Vec<Compute<T>> bias[2] = {read(from), read(from + lanes_of<T>)};
+            each_row<MR>([&](int i) { each_row<2>([&](int v) { z.at[i][v] = z.at[i][v] + bias[v]; }); });
         }
-        for (int s = 0; s < args.n_identity; ++s) {
-            const T* from = args.identity[s].data + row * args.identity[s].stride + j;
-            const std::int64_t stride = args.identity[s].stride;
-            each_row<MR>([&](int i) { z.at[i][half] = z.at[i][half] + read(from + i * stride); });
+        for (int s = 0; s < args.n_identity; ++s) this->add_rows(z, args.identity[s], row);
+        if (!plain && args.branch.z.data) {
+            add_branch<MR, 0>(z, row);
+            add_branch<MR, 1>(z, row);
         }
-        if (args.branch.z.data) add_branch<MR, half>(z, row, j);
-        if (args.argument.data) this->template write_half<half>(z, args.argument, row, j);
-        each_row<MR>([&](int i) { z.at[i][half] = Activation::forward(z.at[i][half]); });
-        if (args.mask.data)
-            each_row<MR>([&](int i) {
-                z.at[i][half] = z.at[i][half] * read(args.mask.data + (row + i) * args.mask.stride + j);
-            });
-        if (computes_itself<T> || args.out.data) this->template write_half<half>(z, args.out, row, j);
-        if (!computes_itself<T> && args.wide.data) this->template write_half<half>(z, args.wide, row, j);
+        if (!plain && args.argument.data) this->write_rows(z, args.argument, row);
+        each_row<MR>([&](int i) { each_row<2>([&](int v) { z.at[i][v] = Activation::forward(z.at[i][v]); }); });
+        if (!plain && args.mask.data) this->multiply_rows(z, args.mask, row);
+        if (plain || computes_itself<T> || args.out.data) this->write_rows(z, args.out, row);
+        if (!plain && !computes_itself<T> && args.wide.data) this->write_rows(z, args.wide, row);
     }
 
     RC_HD Vec<Compute<T>> bias(std::int64_t j, int n) const {
@@ -60,7 +60,8 @@ struct ForwardEpilogue : Epilogue<T, Activation, ForwardArgs<T>, ForwardEpilogue
     }
     // The same for all rows of a tile, whose columns' norm is read once.
     template <int MR, int half>
-    RC_HD void add_branch(Accumulators<T, MR, 2>& z, std::int64_t row, std::int64_t j) const {
+    RC_HD void add_branch(Accumulators<T, MR, 2>& z, std::int64_t row) const {
+        const std::int64_t j = column + half * lanes_of<T>;
         const Rows<T> from = args.branch.z;
         const Rows<Compute<T>> mask = args.branch.mask;
         const bool has_norm = args.branch.center;

@@ -56,6 +56,7 @@ namespace {
 #include "kernels/cpu/micro_kernel.h"
 #endif
 #include "kernels/cpu/epilogue.h"
+#include "kernels/cpu/largest.h"
 #if defined(RC_WIDENS)
 #include "kernels/cpu/widened_kernel.h"
 #elif defined(RC_TILE_UNIT)
@@ -78,7 +79,6 @@ namespace {
 #include "kernels/cpu/backward_weights.h"
 #include "kernels/cpu/normalisation.h"
 #include "kernels/cpu/elementwise.h"
-#include "kernels/cpu/largest.h"
 #include "kernels/cpu/packing.h"
 #include "kernels/cpu/step.h"
 // clang-format on
@@ -134,7 +134,11 @@ constexpr KernelTable<T> table = {2 * lanes_of<T>,
                                   pack_operand<T>,
                                   pack_transposed<T>,
                                   narrow<T>,
-                                  widen<T>};
+                                  widen<T>,
+                                  nullptr,
+                                  nullptr,
+                                  nullptr,
+                                  keeps_largest};
 
 }  // namespace
 

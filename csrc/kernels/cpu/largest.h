@@ -38,30 +38,57 @@ struct StoredNumbers {
     }
 };
 
+// The largest magnitude so far. Variables, no array: that would lie in memory, and each maximum wait for the last to
+// come back from there.
 template <class T>
-void largest(const LargestArgs<T>& args) {
-    using Stored = StoredNumbers<T>;
-    using Vector = typename Stored::Vector;
-    constexpr std::int64_t lanes = Stored::lanes;
-    // Variables, no array: that would lie in memory, and each maximum wait for the last to come back from there.
-    Vector even = {}, odd = {};
-    typename Stored::Bits result = 0;
-    auto take = [](auto& most, auto magnitude) { most = magnitude > most ? magnitude : most; };
-    for (std::int64_t i = 0; i < args.rows; ++i) {
-        const T* row = args.x.data + i * args.x.stride;
-        if (args.columns < lanes) {
-            for (std::int64_t j = 0; j < args.columns; ++j) take(result, Stored::magnitude(row[j]));
-            continue;
+class LargestSoFar {
+public:
+    RC_HD void take(const T* row, std::int64_t columns) {
+        if (columns < lanes) {
+            for (std::int64_t j = 0; j < columns; ++j) larger(rest_, Stored::magnitude(row[j]));
+            return;
         }
         std::int64_t j = 0;
-        for (; j + 2 * lanes <= args.columns; j += 2 * lanes) {
-            take(even, Stored::magnitudes(row + j));
-            take(odd, Stored::magnitudes(row + j + lanes));
+        for (; j + 2 * lanes <= columns; j += 2 * lanes) {
+            larger(even_, Stored::magnitudes(row + j));
+            larger(odd_, Stored::magnitudes(row + j + lanes));
         }
         // What is left are two vectors at the most, the last of which may begin in what was taken already.
-        if (j + lanes <= args.columns) take(even, Stored::magnitudes(row + j));
-        if (j < args.columns) take(odd, Stored::magnitudes(row + args.columns - lanes));
+        if (j + lanes <= columns) larger(even_, Stored::magnitudes(row + j));
+        if (j < columns && j + lanes != columns) larger(odd_, Stored::magnitudes(row + columns - lanes));
     }
-    for (std::int64_t i = 0; i < lanes; ++i) take(result, even[i]), take(result, odd[i]);
-    *args.into = larger(*args.into, Stored::value(result));
+    RC_HD void into(double* largest) const {
+        typename Stored::Bits most = rest_;
+        for (std::int64_t i = 0; i < lanes; ++i) larger(most, even_[i]), larger(most, odd_[i]);
+        *largest = resnetcore::larger(*largest, Stored::value(most));
+    }
+
+private:
+    using Stored = StoredNumbers<T>;
+    static constexpr std::int64_t lanes = Stored::lanes;
+    template <class Magnitude>
+    static RC_HD void larger(Magnitude& most, Magnitude magnitude) {
+        most = magnitude > most ? magnitude : most;
+    }
+
+    typename Stored::Vector even_ = {}, odd_ = {};
+    typename Stored::Bits rest_ = 0;
+};
+
+template <class T>
+void largest(const LargestArgs<T>& args) {
+    LargestSoFar<T> found;
+    for (std::int64_t i = 0; i < args.rows; ++i) found.take(args.x.data + i * args.x.stride, args.columns);
+    found.into(args.into);
+}
+
+// For the kernels of a table that keeps the largest itself, where its products find it beside other work.
+#if defined(RC_TILE_UNIT)
+constexpr bool keeps_largest = true;
+#else
+constexpr bool keeps_largest = false;
+#endif
+template <class T>
+RC_HD void keep_largest(std::int64_t rows, std::int64_t columns, MutableRows<T> out, double* into) {
+    if (keeps_largest && into && out.data) largest<T>({rows, columns, out, into});
 }

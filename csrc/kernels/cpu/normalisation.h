@@ -138,4 +138,5 @@ void norm_backward(const NormBackwardArgs<T>& given) {
             for (int v = 0; v < vectors; ++v) write(d[v], args.out.data + i * args.out.stride + j + v * V::lanes, n);
         }
     });
+    keep_largest(args.rows, args.columns, args.out, args.largest);
 }

@@ -110,24 +110,33 @@ public:
         begin_source();
     }
 
-    // Adds what the step here has for rows [row, row + rows), and goes on to the next.
-    template <bool once>
-    RC_HD void add(std::int64_t row, int rows) {
-        const std::int64_t stride = source_->rows.stride, left = source_->inner - k_;
-        const T* a = source_->rows.data + row * stride + k_;
-        if (left >= step_length<T> && rows % tile_height == 0)
-            add_step<once>(a, rows == block_rows ? a + tile_height * stride : nullptr, stride, w_);
-        else
-            add_padded_step(a, stride, rows, left < step_length<T> ? left : step_length<T>, w_);
-        w_ += size;
-        k_ += step_length<T>;
+    // Steps from here on that are whole and one source's, `most` at the most: of A's rows from `row` on.
+    struct Whole {
+        const T *a, *w;
+        std::int64_t stride;
+        int count;
+    };
+    RC_HD Whole whole(std::int64_t row, int most) const {
+        const Rows<T> rows = source_->rows;
+        const auto left = static_cast<int>((source_->inner - k_) / step_length<T>);
+        return {rows.data + row * rows.stride + k_, w_, rows.stride, left < most ? left : most};
+    }
+    RC_HD void skip(int count) {
+        w_ += count * size;
+        k_ += count * step_length<T>;
         if (k_ < source_->inner) return;
         ++source_;
         begin_source();
     }
-    // Asks the second-level cache for lines [first, last) of the panel after this one, where this step is in it.
-    RC_HD void fetch_next_panel(int first, int last) const {
-        const char* next = reinterpret_cast<const char*>(w_ + panel_size());
+    // Adds what the step here has for rows [row, row + rows).
+    RC_HD void add_padded(std::int64_t row, int rows) const {
+        const std::int64_t stride = source_->rows.stride, left = source_->inner - k_;
+        add_padded_step(source_->rows.data + row * stride + k_, stride, rows,
+                        left < step_length<T> ? left : step_length<T>, w_);
+    }
+    // Asks the second-level cache for lines [first, last) of the panel after this one, where the step of `w` is in it.
+    RC_HD void fetch_next_panel(const T* w, int first, int last) const {
+        const char* next = reinterpret_cast<const char*>(w + panel_size());
         for (int i = first; i < last; ++i) __builtin_prefetch(next + 64 * i, 0, 2);
     }
 

@@ -16,39 +16,81 @@ constexpr int chunk_bytes = operand_parts<T> == 1 ? 32 << 10 : 16 << 10;
 // So many blocks of rows, whose sums lie in memory meanwhile.
 constexpr int blocks_at_once = 8;
 
-// A block whose sums are there, finished a few rows at a time.
-template <class T, class Formulas, class Args>
-struct BlockBehind {
+// A block whose sums are there, finished a few rows at a time, and beside the products: `plain` epilogues in place, as a
+// call for each of them would take a tenth of the time; all others by calls.
+template <class T, class Formulas, class Args, bool plain>
+class BlockBehind {
+public:
     static constexpr int at_once = 8, pieces = block_rows / at_once;  // as many rows as registers take
 
-    const Args& args;
-    const StoredTile<T, block_rows>* sum = nullptr;
-    std::int64_t panel = 0, row = 0;
-    int rows = 0, done = 0;
+    explicit BlockBehind(const Args& args) : args_(args) {}
+    ~BlockBehind() {
+        finish();
+        if (args_.largest && args_.out.data) seen_.into(args_.largest);
+    }
+    BlockBehind(const BlockBehind&) = delete;
 
-    RC_HD void set(const StoredTile<T, block_rows>& its_sum, std::int64_t its_panel, std::int64_t its_row,
-                   int its_rows) {
-        sum = &its_sum, panel = its_panel, row = its_row, rows = its_rows, done = 0;
+    RC_HD void set(const StoredTile<T, block_rows>& sum, std::int64_t panel, std::int64_t row, int rows) {
+        sum_ = &sum, panel_ = panel, row_ = row, rows_ = rows, done_ = 0;
+        whole_ = args_.columns >= (panel + 1) * sums_width;
     }
     RC_HD void next() {
-        if (done >= rows) return;
-        Formulas epilogue = epilogue_of<T, Formulas>(args, panel);
-        const int last = done + at_once < rows ? done + at_once : rows;
-        finish_stored<at_once>(*sum, done, last, row, epilogue);
-        done = last;
+        if (plain && whole_ && done_ + at_once <= rows_) {
+            Formulas epilogue{{args_, panel_ * sums_width, {word_lanes, word_lanes}}};
+            Accumulators<T, at_once, 2> some = sum_->template rows<at_once>(done_);
+            epilogue.template finish_whole<at_once, true>(some, row_ + done_);
+            look(at_once, panel_ * sums_width, sums_width);
+            done_ += at_once;
+        } else if (done_ < rows_) {
+            call();
+        }
     }
     RC_HD void finish() {
-        while (done < rows) next();
+        while (done_ < rows_) call();
     }
+
+private:
+    __attribute__((noinline)) void call() {
+        Formulas epilogue = epilogue_of<T, Formulas>(args_, panel_);
+        const int last = done_ + at_once < rows_ ? done_ + at_once : rows_;
+        finish_stored<at_once>(*sum_, done_, last, row_, epilogue);
+        look(last - done_, epilogue.column, epilogue.columns());
+        done_ = last;
+    }
+    RC_HD void look(int rows, std::int64_t column, int columns) {
+        if (!args_.largest || !args_.out.data) return;
+        const T* const from = args_.out.data + (row_ + done_) * args_.out.stride + column;
+        for (int i = 0; i < rows; ++i) seen_.take(from + i * args_.out.stride, columns);
+    }
+
+    const Args& args_;
+    const StoredTile<T, block_rows>* sum_ = nullptr;
+    std::int64_t panel_ = 0, row_ = 0;
+    int rows_ = 0, done_ = 0;
+    bool whole_ = false;
+    LargestSoFar<T> seen_;
 };
 
 template <class T>
 struct TilePanelLoop {
     template <class Formulas, class Args>
     static void run(const Args& args, std::int64_t first, std::int64_t last) {
+        if constexpr (Formulas::in_registers)
+            if (Formulas::is_plain(args)) return run_blocks<BlockBehind<T, Formulas, Args, true>>(args, first, last);
+        run_blocks<BlockBehind<T, Formulas, Args, false>>(args, first, last);
+    }
+
+private:
+    static constexpr int group_rows = blocks_at_once * block_rows;
+    static constexpr int chunk_steps = chunk_bytes<T> / Steps<T>::bytes;
+
+    TilePanelLoop(const Source<T>* sources, int n) : sources_(sources), n_(n), steps_(steps_of(sources, n)) {}
+
+    template <class Behind, class Args>
+    static __attribute__((noinline)) void run_blocks(const Args& args, std::int64_t first, std::int64_t last) {
         const MatrixUnit<T> unit{};
-        BlockBehind<T, Formulas, Args> behind{args};
         TilePanelLoop sums(args.sources, args.n_sources);
+        Behind behind(args);
         const std::int64_t rows = args.n_sources > 0 ? args.rows : block_rows;  // without a product, memory's order
         for (std::int64_t row = 0; row < args.rows; row += rows)
             for (std::int64_t panel = first; panel < last; ++panel)
@@ -58,14 +100,7 @@ struct TilePanelLoop {
                     sums.add_group(panel, begin, left < group_rows ? static_cast<int>(left) : group_rows, begin == row,
                                    behind);
                 }
-        behind.finish();
     }
-
-private:
-    static constexpr int group_rows = blocks_at_once * block_rows;
-    static constexpr int chunk_steps = chunk_bytes<T> / Steps<T>::bytes;
-
-    TilePanelLoop(const Source<T>* sources, int n) : sources_(sources), n_(n), steps_(steps_of(sources, n)) {}
 
     // One panel of the sums of rows [begin, begin + rows).
     template <class Behind>
@@ -88,13 +123,29 @@ private:
                     StoredTile<T, block_rows>& sum = sums_[in_chunks ? block : 0];
                     chunk == 0 ? clear_sums() : load_sums(sum.at[0], rows_here);
                     next = at;
-                    for (int step = 0; step < here; ++step) {
-                        // The blocks of rows share the lines of each step.
-                        if (fetched > 0)
-                            next.fetch_next_panel(fetched * block / blocks, fetched * (block + 1) / blocks);
-                        once ? next.template add<true>(begin + row, rows_here)
-                             : next.template add<false>(begin + row, rows_here);
-                        for (int piece = 0; piece < pieces_of_a_step; ++piece) behind.next();
+                    for (int step = 0; step < here;) {
+                        const auto whole = next.whole(begin + row, here - step);
+                        if (whole.count == 0 || rows_here % tile_height != 0) {
+                            next.add_padded(begin + row, rows_here);
+                            next.skip(1);
+                            behind.next();
+                            ++step;
+                            continue;
+                        }
+                        const T* a = whole.a;
+                        const T* w = whole.w;
+                        const T* const end = w + whole.count * Steps<T>::size;
+                        for (; w != end; a += step_length<T>, w += Steps<T>::size) {
+                            // The blocks of rows share the lines of each step.
+                            if (fetched > 0)
+                                next.fetch_next_panel(w, fetched * block / blocks, fetched * (block + 1) / blocks);
+                            const T* const lower = rows_here == block_rows ? a + tile_height * whole.stride : nullptr;
+                            once ? add_step<true>(a, lower, whole.stride, w)
+                                 : add_step<false>(a, lower, whole.stride, w);
+                            for (int piece = 0; piece < pieces_of_a_step; ++piece) behind.next();
+                        }
+                        next.skip(whole.count);
+                        step += whole.count;
                     }
                     behind.finish();
                     if (ends_part && parts > 1)

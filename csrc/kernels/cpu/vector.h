@@ -102,6 +102,17 @@ RC_HD Vec<double> multiply_add(Vec<double> a, Vec<double> b, Vec<double> c) {
 #endif
 }
 
+#if defined(__AVX2__)
+// An instruction instead of two. Of a NaN, and of two zeros, it gives its second operand.
+#if defined(__AVX512F__)
+RC_HD Vec<float> positive_part(Vec<float> z) { return (Vec<float>::Native)_mm512_max_ps(_mm512_setzero_ps(), z.v); }
+RC_HD Vec<double> positive_part(Vec<double> z) { return (Vec<double>::Native)_mm512_max_pd(_mm512_setzero_pd(), z.v); }
+#else
+RC_HD Vec<float> positive_part(Vec<float> z) { return (Vec<float>::Native)_mm256_max_ps(_mm256_setzero_ps(), z.v); }
+RC_HD Vec<double> positive_part(Vec<double> z) { return (Vec<double>::Native)_mm256_max_pd(_mm256_setzero_pd(), z.v); }
+#endif
+#endif
+
 // Lanes i of a and b where `i & step` is 0, side by side, or (`high`) those where it is not.
 template <int step, bool high, class V, int... i>
 RC_HD V exchange(V a, V b, std::integer_sequence<int, i...>) {

@@ -111,6 +111,7 @@ RC_HD void write(Vec<float> x, bfloat16x2* p, int n) { write_words(halves_of(x),
 
 // A vector of pairs from anywhere: pair i is number 2i and the one behind it.
 RC_HD Words read_pairs(const bfloat16* p) { return *reinterpret_cast<const UnalignedWords*>(p); }
+RC_HD void write_pairs(Words pairs, bfloat16* p) { *reinterpret_cast<UnalignedWords*>(p) = pairs; }
 
 #if defined(__AVX512BF16__) || defined(RC_TILE_UNIT)
 // Half i of the result is half `numbers[i]` of both together.
@@ -159,7 +160,6 @@ RC_HD Words pairs_of(Vec<float> low, Vec<float> high) {
     return rounded(low) >> 16 | (rounded(high) & 0xffff0000u);
 #endif
 }
-RC_HD void write_pairs(Words pairs, bfloat16* p) { *reinterpret_cast<UnalignedWords*>(p) = pairs; }
 RC_HD void write_pairs(Words pairs, bfloat16x2* p) { write_words(pairs, p); }
 
 #if defined(__AVX512BF16__)
@@ -181,3 +181,29 @@ RC_HD Vec<float> add_pair(Words pairs, Vec<float> c) {
     return c + high_of(pairs) + low_of(pairs);
 #endif
 }
+
+// Two vectors of numbers that follow one another.
+template <class C>
+struct Both {
+    Vec<C> low, high;
+};
+template <class T>
+RC_HD Both<Compute<T>> read_both(const T* p) {
+    return {read(p), read(p + lanes_of<T>)};
+}
+template <class T>
+RC_HD void write_both(Both<Compute<T>> x, T* p) {
+    write(x.low, p);
+    write(x.high, p + lanes_of<T>);
+}
+#if defined(__AVX512BF16__)
+// A line of numbers at once takes half as many instructions as its halves do.
+RC_HD Both<float> read_both(const bfloat16* p) {
+    const __m512i numbers = (__m512i)read_pairs(p), first = (__m512i)(counted_words << 16);
+    const auto from = [&](__m512i which) {
+        return Vec<float>((Vec<float>::Native)_mm512_maskz_permutexvar_epi16(0xaaaaaaaau, which, numbers));
+    };
+    return {from(first), from(first + (__m512i)(Words{} + (word_lanes << 16)))};
+}
+RC_HD void write_both(Both<float> x, bfloat16* p) { write_pairs(rounded_both(x.low, x.high), p); }
+#endif
