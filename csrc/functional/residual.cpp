@@ -67,13 +67,12 @@ using PackedWeights = std::vector<AlignedArray<T>>;
 template <class T>
 PackedWeights<T> pack_all(const ResidualArguments<T>& arguments, bool transposed) {
     const KernelTable<T>& kernels = kernels_of(arguments);
-    const std::int64_t panel = kernels.panel;
     PackedWeights<T> packed;
     AlignedArray<Compute<T>> room(*arguments.device);
     for (const Matrix<T>& w : arguments.weights) {
         check_copyable(w.rows, w.columns);
-        packed.emplace_back(*arguments.device, transposed ? operand_size<T>(w.columns, w.rows, panel)
-                                                          : operand_size<T>(w.rows, w.columns, panel));
+        packed.emplace_back(*arguments.device, transposed ? operand_size(kernels, w.columns, w.rows)
+                                                          : operand_size(kernels, w.rows, w.columns));
         const std::int64_t rows = w.stored_rows(), columns = w.stored_columns();
         // What packs Wᵀ of W packs W of Wᵀ.
         const auto pack = transposed == w.is_transposed ? kernels.pack_operand : kernels.pack_transposed;

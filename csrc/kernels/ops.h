@@ -18,8 +18,13 @@
 // Operands. What the products read is of T: the packed weight, and the packed Wᵀ (columns, inner). In float and double
 // the first is the parameter itself. In bfloat16 both are copies, and rows of a panel come in pairs, as the dot
 // instructions take them: [rows / 2][panel][2]. In bfloat16x2 an activation is such a pair itself, and meets each half
-// of a weight in both places: [rows][high, low][panel][2]. Rows of zeros make them a multiple of 32, the depth of a
-// matrix unit's tile, which is so read whole; `operand_size` counts them, `pack_*` write them, and nothing else does.
+// of a weight in both places: [rows][high, low][panel][2]. On a matrix unit the halves of activations lie in planes, and
+// those of operands as two of bfloat16: [rows / 32][high, low][16][panel][2]. Rows of zeros make them a multiple of 32,
+// the depth of such a unit's tile, which is so read whole; `operand_size` counts them, `pack_*` write them, and nothing
+// else does.
+//
+// Rows of bfloat16x2 begin at a multiple of `row_alignment`, for the sake of those planes: what a number's address says
+// is where its halves are. Only kernels of the table that wrote a row can read it.
 #pragma once
 
 #include <cstdint>
@@ -52,17 +57,16 @@ inline std::int64_t packed_size(std::int64_t inner, std::int64_t columns, std::i
     return panel_count(columns, panel) * inner * panel;
 }
 
-// Elements of T that an element of W takes in an operand.
+// Elements of T that an element of W takes in an operand; KernelTable has it for tables that do otherwise.
 template <class T>
 constexpr std::int64_t operand_parts = std::is_same<T, bfloat16x2>::value ? 2 : 1;
 template <class T>
 RC_HD std::int64_t operand_rows(std::int64_t inner) {
     return computes_itself<T> ? inner : (inner + 31) / 32 * 32 * operand_parts<T>;
 }
+// Bytes.
 template <class T>
-std::int64_t operand_size(std::int64_t inner, std::int64_t columns, std::int64_t panel) {
-    return packed_size(operand_rows<T>(inner), columns, panel);
-}
+constexpr std::int64_t row_alignment = std::is_same<T, bfloat16x2>::value ? 128 : 64;
 
 // One term A·W of the sum: rows of A, (rows, inner), and W packed, (inner, columns). `across` is Wᵀ packed, where it is
 // at hand: in float and double the last columns of W are summed along it where they fill little of a vector.
@@ -329,6 +333,14 @@ struct KernelTable {
     void (*undo_norm)(const CombineNormSumsArgs<T>&, const NormBackwardArgs<T>&) = nullptr;
     int square_parts = 1;  // numbers that `squares` leaves of an array
     int loss_rows = 1;     // rows whose losses `loss` adds up; 1: it does not
+    std::int64_t operand_parts = resnetcore::operand_parts<T>;
 };
+
+// Elements of an operand for W (inner, columns).
+template <class T>
+std::int64_t operand_size(const KernelTable<T>& kernels, std::int64_t inner, std::int64_t columns) {
+    const std::int64_t rows = operand_rows<T>(inner) / operand_parts<T> * kernels.operand_parts;
+    return packed_size(rows, columns, kernels.panel);
+}
 
 }  // namespace resnetcore

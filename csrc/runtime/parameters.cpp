@@ -10,8 +10,8 @@ ParameterStore<T>::ParameterStore(const ParameterList& list, Device& device)
         StoredParameter<T> stored;
         if (p.is_matrix()) {
             stored.values = AlignedArray<Compute<T>>(device, packed_size(p.rows, p.columns, panel));
-            stored.transposed = AlignedArray<T>(device, operand_size<T>(p.columns, p.rows, panel));
-            if (!computes_itself<T>) stored.panels = AlignedArray<T>(device, operand_size<T>(p.rows, p.columns, panel));
+            stored.transposed = AlignedArray<T>(device, operand_size(kernels_, p.columns, p.rows));
+            if (!computes_itself<T>) stored.panels = AlignedArray<T>(device, operand_size(kernels_, p.rows, p.columns));
         } else {
             stored.values = AlignedArray<Compute<T>>(device, p.columns);
         }

@@ -30,7 +30,7 @@ StepRunner<T>::StepRunner(const Plan& plan, Device& device, const ParameterStore
       unrounded_(device),
       magnitudes_(device, 2) {
     reserve_terms();
-    for (const BufferInfo& b : plan.buffers) strides_.push_back(padded_width(b.width, sizeof(T)));
+    for (const BufferInfo& b : plan.buffers) strides_.push_back(padded_width(b.width, storage_of<T>));
     std::int64_t masked = 0, branch_masked = 0;
     for (const Phase& phase : plan.phases)
         for (const Step& step : phase.steps) {

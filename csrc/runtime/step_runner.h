@@ -11,6 +11,9 @@
 
 namespace resnetcore {
 
+template <class T>
+constexpr Storage storage_of{sizeof(T), row_alignment<T>};
+
 // Normal paths with their norm folded in, for inference: panels and bias by weight parameter; empty where not folded.
 template <class T>
 struct Folded {

@@ -45,7 +45,7 @@ Times set_lifetimes(Plan& plan, const std::vector<BufferId>& read_afterwards) {
 }  // namespace
 
 // First fit.
-void lay_out(Plan& plan, const std::vector<BufferId>& read_afterwards, std::int64_t element_size, bool stores_input) {
+void lay_out(Plan& plan, const std::vector<BufferId>& read_afterwards, Storage storage, bool stores_input) {
     const Times times = set_lifetimes(plan, read_afterwards);
     std::vector<const BufferInfo*> placed;  // by offset
     const auto place = [&](bool kept) {
@@ -56,11 +56,11 @@ void lay_out(Plan& plan, const std::vector<BufferId>& read_afterwards, std::int6
             if ((mine.first_use < times.backward) != kept) continue;
             // Backward may run again on what forward left.
             if (kept && mine.last_use >= times.backward) mine.last_use = times.end;
-            const std::int64_t size = padded_width(mine.width, element_size);
+            const std::int64_t size = padded_width(mine.width, storage);
             mine.offset = start;
             for (const BufferInfo* other : placed) {
                 const bool apart = other->last_use < mine.first_use || mine.last_use < other->first_use;
-                const std::int64_t end = other->offset + padded_width(other->width, element_size);
+                const std::int64_t end = other->offset + padded_width(other->width, storage);
                 if (apart || end <= mine.offset) continue;
                 if (other->offset >= mine.offset + size) break;
                 mine.offset = end;
@@ -77,11 +77,12 @@ void lay_out(Plan& plan, const std::vector<BufferId>& read_afterwards, std::int6
     place(false);
 }
 
-std::int64_t padded_width(std::int64_t width, std::int64_t element_size) {
-    constexpr std::int64_t line = 64, page_part = 512;
-    std::int64_t bytes = (width * element_size + line - 1) / line * line;
-    if (bytes % page_part == 0) bytes += line;
-    return bytes / element_size;
+std::int64_t padded_width(std::int64_t width, Storage storage) {
+    constexpr std::int64_t page_part = 512;
+    const std::int64_t unit = storage.alignment;
+    std::int64_t bytes = (width * storage.element_size + unit - 1) / unit * unit;
+    if (bytes % page_part == 0) bytes += unit;
+    return bytes / storage.element_size;
 }
 
 }  // namespace resnetcore

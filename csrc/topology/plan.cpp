@@ -46,7 +46,7 @@ public:
         const bool inference = !options_.training && !options_.backward && !options_.keep_activations;
         plan_.tile_local =
             inference || (options_.weights_by_tile && plan_.phases.size() == (options_.given_gradient ? 2 : 1));
-        lay_out(plan_, read_afterwards(), options_.element_size, options_.stores_input);
+        lay_out(plan_, read_afterwards(), options_.storage, options_.stores_input);
         return std::move(plan_);
     }
 

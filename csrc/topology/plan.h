@@ -98,6 +98,12 @@ struct Plan {
     int max_terms = 1;               // the longest list of products or identities of a step
 };
 
+// How rows lie in memory, in bytes.
+struct Storage {
+    std::int64_t element_size = 4;
+    std::int64_t alignment = 64;  // of rows
+};
+
 struct PlanOptions {
     bool training = false;  // batch statistics and dropout, rather than the running statistics
     bool backward = false;  // loss, backward and weight steps; everything they read is kept
@@ -106,7 +112,7 @@ struct PlanOptions {
     bool weights_by_tile = false;  // weight gradients as steps of the phases, rather than after them
     bool stores_input = false;     // the caller's memory is not in the network's own precision
     bool keep_activations = false;  // give every activation memory of its own, to be read afterwards
-    std::int64_t element_size = 4;
+    Storage storage;
 };
 
 Plan make_plan(const Topology& topology, const ParameterList& parameters, const PlanOptions& options);

@@ -124,7 +124,7 @@ int Model<T>::inference_threads(std::int64_t rows) const {
 template <class T>
 Plan Model<T>::inference_plan() const {
     PlanOptions options;
-    options.element_size = sizeof(T);
+    options.storage = storage_of<T>;
     options.stores_input = !computes_itself<T>;
     return make_plan(topology_, list_, options);
 }
@@ -135,7 +135,7 @@ Plan Model<T>::training_plan(bool weights_by_tile, bool input_gradient) const {
     options.training = options.backward = true;
     options.weights_by_tile = weights_by_tile;
     options.input_gradient = input_gradient;
-    options.element_size = sizeof(T);
+    options.storage = storage_of<T>;
     options.stores_input = !computes_itself<T>;
     return make_plan(topology_, list_, options);
 }
@@ -156,7 +156,7 @@ void Model<T>::fold() {
         const Parameter& p = list_.all[weight];
         if (folded.panels.size() == 0) {
             folded.bias = AlignedArray<Compute<T>>(device_, layer.width);
-            folded.panels = AlignedArray<T>(device_, operand_size<T>(p.rows, p.columns, kernels_.panel));
+            folded.panels = AlignedArray<T>(device_, operand_size(kernels_, p.rows, p.columns));
         }
         kernels_.fold(
             {p.rows, p.columns, store_.values(weight), norm.coefficients(), folded.panels.data(), folded.bias.data()});
@@ -238,7 +238,7 @@ std::unique_ptr<BatchExecutor<T>> Model<T>::forward(const Frame<T>& frame, bool 
     PlanOptions options;
     options.training = training;
     options.keep_activations = true;
-    options.element_size = sizeof(T);
+    options.storage = storage_of<T>;
     options.stores_input = !computes_itself<T>;
     if (!training) fold();
     auto executor = std::make_unique<BatchExecutor<T>>(make_plan(topology_, list_, options), device_, store_,

@@ -82,7 +82,7 @@ private:
         there_ = &numbers_;
         frame.input = batch.x;
         if (!batch.chosen) return;
-        const std::int64_t stride = padded_width(inputs_, sizeof(C));
+        const std::int64_t stride = padded_width(inputs_, storage_of<C>);
         gathered_.reserve(batch.rows * stride);
         copy_rows(batch.x, batch.chosen, batch.rows, inputs_, gathered_.data(), stride);
         frame.input = {gathered_.data(), stride};

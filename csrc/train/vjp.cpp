@@ -19,7 +19,7 @@ Plan plan_of(const Model<T>& model, Strategy strategy, bool input_gradient) {
     options.training = options.backward = options.given_gradient = true;
     options.weights_by_tile = strategy == Strategy::by_tile;
     options.input_gradient = input_gradient;
-    options.element_size = sizeof(T);
+    options.storage = storage_of<T>;
     options.stores_input = !computes_itself<T>;
     return make_plan(model.topology(), model.parameters(), options);
 }

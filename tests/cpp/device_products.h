@@ -32,7 +32,7 @@ struct Sum {
         for (std::int64_t inner : inners) {
             a.push_back(std::make_unique<DeviceMatrix<T>>(rows, inner, fill, gap(inner, 3)));
             w.push_back(std::make_unique<DeviceMatrix<C>>(inner, columns, fill, 1));
-            panels.push_back(std::make_unique<DeviceMatrix<T>>(1, operand_size<T>(inner, columns, k.panel)));
+            panels.push_back(std::make_unique<DeviceMatrix<T>>(1, operand_size(k, inner, columns)));
             k.pack_operand(inner, columns, w.back()->view(), panels.back()->data());
             sources.push_back({a.back()->view(), panels.back()->data(), inner, nullptr});
         }

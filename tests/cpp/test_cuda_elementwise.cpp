@@ -202,8 +202,8 @@ struct Case {
         DeviceMatrix<C> w(rows, columns, Fill::reals, gap(columns, 2)),
             back(rows, columns, Fill::zeros, gap(columns, 3));
         DeviceMatrix<C> panels(1, packed_size(rows, columns, k.panel), Fill::reals);
-        DeviceMatrix<T> operand(1, operand_size<T>(rows, columns, k.panel), Fill::reals);
-        DeviceMatrix<T> transposed(1, operand_size<T>(columns, rows, k.panel), Fill::reals);
+        DeviceMatrix<T> operand(1, operand_size(k, rows, columns), Fill::reals);
+        DeviceMatrix<T> transposed(1, operand_size(k, columns, rows), Fill::reals);
         k.pack(rows, columns, w.view(), panels.data());
         k.unpack(rows, columns, panels.data(), back.mutable_view());
         k.pack_operand(rows, columns, w.view(), operand.data());

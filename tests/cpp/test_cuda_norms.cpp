@@ -116,7 +116,7 @@ struct Case {
         }
         const std::int64_t inner = 3;
         DeviceMatrix<T> a(rows, inner, Fill::reals, gap(inner, 1)),
-            operand(1, operand_size<T>(inner, columns, k.panel), Fill::reals);
+            operand(1, operand_size(k, inner, columns), Fill::reals);
         const Source<T> source{a.view(), operand.data(), inner, nullptr};
         DeviceMatrix<T> out(rows, columns, Fill::zeros, gap(columns, 5)),
             alone(rows, columns, Fill::zeros, gap(columns, 5)), argument(rows, columns, Fill::zeros, gap(columns, 6));
@@ -224,7 +224,7 @@ struct Case {
         const std::int64_t inner = 5;
         DeviceMatrix<C> w(inner, columns, Fill::reals), panels(1, packed_size(inner, columns, k.panel)),
             folded(1, columns);
-        DeviceMatrix<T> operand(1, operand_size<T>(inner, columns, k.panel), Fill::reals);
+        DeviceMatrix<T> operand(1, operand_size(k, inner, columns), Fill::reals);
         k.pack(inner, columns, w.view(), panels.data());
         k.fold({inner, columns, panels.data(), coefficients(), operand.data(), folded.data()});
         operand.download(), folded.download();

@@ -22,8 +22,8 @@ struct Weight {
     std::int64_t inner, columns, packed = packed_size(inner, columns, k.panel);
     DeviceMatrix<C> value{1, packed}, first{1, packed}, second{1, packed};
     DeviceMatrix<C> bias{1, columns}, bias_first{1, columns}, bias_second{1, columns};
-    DeviceMatrix<T> panels{1, operand_size<T>(inner, columns, k.panel)};
-    DeviceMatrix<T> transposed{1, operand_size<T>(columns, inner, k.panel)};
+    DeviceMatrix<T> panels{1, operand_size(k, inner, columns)};
+    DeviceMatrix<T> transposed{1, operand_size(k, columns, inner)};
 
     Weight(std::int64_t inner, std::int64_t columns) : inner(inner), columns(columns) {}
     // From row-major values; second moments are not negative.

@@ -40,8 +40,15 @@ struct Case {
         const bfloat16* pair = panels + (column / k.panel * rows + row / 2 * 2) * k.panel + column % k.panel * 2;
         return pair[row % 2].bits == to_bfloat16(value).bits;
     }
-    // Each half twice.
+    // Each half twice, or in planes of 32 rows.
     bool holds(const bfloat16x2* panels, std::int64_t rows, std::int64_t row, std::int64_t column, C value) {
+        if (k.operand_parts == 1) {
+            const auto* step =
+                reinterpret_cast<const bfloat16*>(panels + (column / k.panel * rows + row / 32 * 32) * k.panel);
+            const bfloat16* high = step + row % 32 / 2 * 2 * k.panel + column % k.panel * 2 + row % 2;
+            const bfloat16x2 exact = to_bfloat16x2(value);
+            return high->bits == exact.high.bits && high[32 * k.panel].bits == exact.low.bits;
+        }
         const bfloat16x2* high = panels + (column / k.panel * rows + 2 * row) * k.panel + column % k.panel;
         const bfloat16x2 exact = to_bfloat16x2(value), *low = high + k.panel;
         return high->high.bits == exact.high.bits && high->low.bits == exact.high.bits &&
@@ -50,24 +57,28 @@ struct Case {
 
     template <class U>
     void same(const char* what, Guarded<U>& panels, std::int64_t rows, std::int64_t width, bool turned) {
-        const std::int64_t each = std::is_same<U, bfloat16x2>::value ? 2 : 1;
+        const std::int64_t each = std::is_same<U, bfloat16x2>::value ? k.operand_parts : 1;
         for (std::int64_t i = 0; i < rows / each; ++i)
             for (std::int64_t j = 0; j < panel_count(width, k.panel) * k.panel; ++j)
                 CHECK(holds(panels.data(), rows, i, j, element(turned, i, j)), "%s: %s at %d %d", where.c_str(), what,
                       int(i), int(j));
     }
 
+    std::int64_t rows_of_operand(std::int64_t of) const {
+        return operand_rows<T>(of) / operand_parts<T> * k.operand_parts;
+    }
+
     void run() {
         Guarded<C> panels(packed_size(inner, columns, k.panel), flush);
-        Guarded<T> operand(operand_size<T>(inner, columns, k.panel), flush),
-            transposed(operand_size<T>(columns, inner, k.panel), flush);
+        Guarded<T> operand(operand_size(k, inner, columns), flush),
+            transposed(operand_size(k, columns, inner), flush);
         soil(panels), soil(operand), soil(transposed);
         k.pack(inner, columns, w.view(), panels.data());
         k.pack_operand(inner, columns, w.view(), operand.data());
         k.pack_transposed(inner, columns, w.view(), transposed.data());
         same("parameter", panels, inner, columns, false);
-        same("operand", operand, operand_rows<T>(inner), columns, false);
-        same("transpose", transposed, operand_rows<T>(columns), inner, true);
+        same("operand", operand, rows_of_operand(inner), columns, false);
+        same("transpose", transposed, rows_of_operand(columns), inner, true);
 
         MatrixOf<C> back(inner, columns, flush, MatrixOf<C>::Fill::zeros, 2);
         MatrixOf<C> turned(columns, inner, flush, MatrixOf<C>::Fill::zeros, 2);
@@ -90,7 +101,7 @@ struct Case {
         k.fold({inner, columns, panels.data(), coefficients, operand.data(), bias.data()});
         for (std::int64_t i = 0; i < inner; ++i)
             for (std::int64_t j = 0; j < columns; ++j) w.at(i, j) *= norm.at(1, j);
-        same("folded", operand, operand_rows<T>(inner), columns, false);
+        same("folded", operand, rows_of_operand(inner), columns, false);
         for (std::int64_t j = 0; j < columns; ++j)
             CHECK(bias.at(0, j) == norm.at(2, j) - norm.at(0, j) * norm.at(1, j), "%s: bias at %d", where.c_str(),
                   int(j));

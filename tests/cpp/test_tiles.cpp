@@ -89,9 +89,9 @@ public:
 private:
     static constexpr std::int64_t rows = 50, inner = 70, columns = 45;
     const int panel_ = table<T>().panel;
-    Integers<T> a_{rows, inner, Flush::end}, delta_{rows, columns, Flush::end};
+    Integers<T> a_{rows, inner, Flush::end, true}, delta_{rows, columns, Flush::end, true};
     Integers<float> w_{inner, columns, Flush::end};
-    Guarded<T> panels_{operand_size<T>(inner, columns, panel_), Flush::end};
+    Guarded<T> panels_{operand_size(table<T>(), inner, columns), Flush::end};
     Guarded<T> room_{table<T>().stretch_room(rows, inner), Flush::end};
     Guarded<float> packed_{packed_size(inner, columns, panel_), Flush::end};
     std::vector<float> out_ = std::vector<float>(rows * columns), expected_out_ = out_;

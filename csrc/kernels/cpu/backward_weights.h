@@ -65,12 +65,9 @@ struct UseGradient {
         // Blocks of the transpose that rows begin in; they are refreshed with the last of their rows, or later.
         const std::int64_t block = (k + width - 1) / width;
         if constexpr (finishes_blocks) {
-            constexpr std::int64_t row = width * operand_parts<T>;
-            soon.add(args.operands.panels + (panel * operand_rows<T>(args.inner) / operand_parts<T> + k) * row,
-                     rows * row);
-            soon.add(args.operands.transposed +
-                         (block * operand_rows<T>(args.columns) / operand_parts<T> + panel * width) * row,
-                     width * row);
+            soon.add(args.operands.panels + (panel * operand_rows<T>(args.inner) + k) * width, rows * width);
+            soon.add(args.operands.transposed + (block * operand_rows<T>(args.columns) + panel * width) * width,
+                     width * width);
         } else if constexpr (computes_itself<T>) {
             const std::int64_t columns = args.columns - panel * width;
             if (block * width < k + rows)
@@ -128,7 +125,7 @@ RC_HD void bias_gradient(const WeightsArgs<T>& args, const Stretch<T>& stretch) 
         V total = Finish::bias_start(args, j, n);
         for (std::int64_t row = 0; row < args.rows; row += gradient_stretch) {
             const std::int64_t rows = args.rows - row < gradient_stretch ? args.rows - row : gradient_stretch;
-            if constexpr (finishes_blocks && operand_parts<T> == 1) {
+            if constexpr (finishes_blocks && std::is_same<T, bfloat16>::value) {
                 total = total + stretch.sum_of_pairs(row, rows, half);
             } else {
                 const Rows<T> delta{args.delta.data + row * args.delta.stride + j, args.delta.stride};

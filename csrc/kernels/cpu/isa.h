@@ -38,6 +38,16 @@ namespace resnetcore {
 namespace RC_ISA {
 namespace {
 
+#if defined(RC_TILE_UNIT)
+// Here the halves of bfloat16x2 lie in planes (vector_bfloat16.h), and an operand's as well: a number takes one element.
+template <class T>
+constexpr std::int64_t operand_parts = 1;
+template <class T>
+RC_HD std::int64_t operand_rows(std::int64_t inner) {
+    return computes_itself<T> ? inner : (inner + 31) / 32 * 32;
+}
+#endif
+
 // clang-format off: each uses those before it
 #include "kernels/cpu/vector.h"
 #include "kernels/cpu/vector_bfloat16.h"
@@ -91,7 +101,7 @@ constexpr bool widens = false;
 #if defined(RC_TILE_UNIT)
 constexpr int row_block = tile_height;
 template <class T>
-constexpr int product_speed = operand_parts<T> == 2 ? 2 : 8;
+constexpr int product_speed = planes<T> == 2 ? 2 : 8;
 #else
 constexpr int row_block = 1;
 template <class T>
@@ -138,7 +148,13 @@ constexpr KernelTable<T> table = {2 * lanes_of<T>,
                                   nullptr,
                                   nullptr,
                                   nullptr,
-                                  keeps_largest};
+                                  keeps_largest,
+                                  0,
+                                  nullptr,
+                                  nullptr,
+                                  1,
+                                  1,
+                                  operand_parts<T>};
 
 }  // namespace
 

@@ -12,20 +12,14 @@ struct StoredNumbers {
     static constexpr std::int64_t lanes = RC_VECTOR_BYTES / sizeof(Bits);
     static constexpr Bits without_sign = std::numeric_limits<Bits>::max();
 
-    static RC_HD Vector magnitudes(const T* p) {
-        if constexpr (std::is_same<T, Number>::value)
-            return *reinterpret_cast<const Unaligned*>(p) & without_sign;
-        else
-            return (Vector)read(p).v & without_sign;
+    static RC_HD Vector magnitudes(const T* p) { return *reinterpret_cast<const Unaligned*>(p) & without_sign; }
+    // Of the first n numbers, and zeros.
+    static RC_HD Vector magnitudes(const T* p, std::int64_t n) {
+        return (Vector)read(p, n < lanes ? static_cast<int>(n) : static_cast<int>(lanes)).v & without_sign;
     }
     static RC_HD Bits magnitude(T x) {
         Bits bits;
-        if constexpr (std::is_same<T, Number>::value) {
-            std::memcpy(&bits, &x, sizeof bits);
-        } else {
-            const Number number = to_float(x);
-            std::memcpy(&bits, &number, sizeof bits);
-        }
+        std::memcpy(&bits, &x, sizeof bits);
         return bits & without_sign;
     }
     static RC_HD double value(Bits bits) {
@@ -44,6 +38,10 @@ template <class T>
 class LargestSoFar {
 public:
     RC_HD void take(const T* row, std::int64_t columns) {
+        if constexpr (std::is_same<T, bfloat16x2>::value) {
+            for (std::int64_t j = 0; j < columns; j += lanes) larger(even_, Stored::magnitudes(row + j, columns - j));
+            return;
+        }
         if (columns < lanes) {
             for (std::int64_t j = 0; j < columns; ++j) larger(rest_, Stored::magnitude(row[j]));
             return;

@@ -14,10 +14,10 @@ struct Stretch<bfloat16> : PairedStretch<bfloat16> {
             std::int64_t k = 0;
             if (row + 2 <= end)
                 for (; k + word_lanes <= args.inner; k += word_lanes) write_pairs(whole_pairs(a, row, k), to + 2 * k);
-            for (; k < args.inner; k += word_lanes) write_pairs(pairs(a, row, k, args.inner - k), to + 2 * k);
+            for (; k < args.inner; k += word_lanes) write_pairs(pairs(a, row, end, k, args.inner - k), to + 2 * k);
         }
     }
-    void take_panel() const { interleave_panel(end); }
+    void take_panel() const { interleave_panel(panel_of_delta(), begin, end, end, lanes, panel_pairs()); }
     bool is_laid_out() const { return false; }
     PanelSplit split() const { return {lanes[1] > 0 ? 2 : 1, 0}; }
     template <int MR, int V>
@@ -36,7 +36,17 @@ struct Stretch<bfloat16x2> : PairedStretch<bfloat16x2> {
     explicit Stretch(const WeightsArgs<bfloat16x2>& args) : PairedStretch{{args}} {}
 
     void take_rows() const {}
-    void take_panel() const { interleave_panel(end); }
+    // The halves of δ as a weight's.
+    void take_panel() const {
+        const Rows<bfloat16x2> delta = panel_of_delta();
+        bfloat16x2* to = panel_pairs();
+        for (std::int64_t row = begin; row < end; ++row, to += 4 * word_lanes)
+            for (int half = 0; half < 2; ++half) {
+                const Words words = read_words(delta.data + row * delta.stride + half * word_lanes, lanes[half]);
+                write_words(high_twice(words), to + half * word_lanes);
+                write_words(low_twice(words), to + (2 + half) * word_lanes);
+            }
+    }
     bool is_laid_out() const { return false; }
     PanelSplit split() const { return {lanes[1] > 0 ? 2 : 1, 0}; }
     template <int MR, int V>

@@ -38,6 +38,20 @@ RC_HD void write_rows(const Vec<float> (&block)[Vec<float>::lanes], Count rows, 
     constexpr int width = 2 * Vec<float>::lanes;
     for (int i = 0; i < rows; i += 2) write_pairs(pairs_of(block[i], block[i + 1]), panel + (k + i) * width + 2 * at);
 }
+#if defined(RC_TILE_UNIT)
+// Those of the high halves, and, behind those of the 32 rows that k is among, those of the low ones.
+template <class Count>
+RC_HD void write_rows(const Vec<float> (&block)[Vec<float>::lanes], Count rows, bfloat16x2* panel, std::int64_t k,
+                      std::int64_t at) {
+    constexpr std::int64_t width = 2 * Vec<float>::lanes, halves = plane * width;
+    bfloat16* to = reinterpret_cast<bfloat16*>(panel + k / plane * halves) + k % plane * width + 2 * at;
+    for (int i = 0; i < rows; i += 2, to += 2 * width) {
+        const Words even = halves_of(block[i]), odd = halves_of(block[i + 1]);
+        write_pairs(even >> 16 | (odd & 0xffff0000u), to);
+        write_pairs((even & 0xffffu) | odd << 16, to + halves);
+    }
+}
+#else
 // Each half of an element in both places of a pair.
 template <class Count>
 RC_HD void write_rows(const Vec<float> (&block)[Vec<float>::lanes], Count rows, bfloat16x2* panel, std::int64_t k,
@@ -50,6 +64,7 @@ RC_HD void write_rows(const Vec<float> (&block)[Vec<float>::lanes], Count rows, 
         write_words(low_twice(words), to + width);
     }
 }
+#endif
 
 // What `write_rows` leaves out of the operand of a matrix (inner, columns): rows beyond the last, and a panel that
 // columns end in.
@@ -57,7 +72,12 @@ template <class T>
 RC_HD void clear_padding(std::int64_t inner, std::int64_t columns, T* panels) {
     constexpr std::int64_t width = 2 * lanes_of<T>;
     const std::int64_t rows = operand_rows<T>(inner);
-    const std::int64_t sure = computes_itself<T> ? inner : inner / 2 * 2 * operand_parts<T>;
+#if defined(RC_TILE_UNIT)
+    constexpr std::int64_t together = planes<T> == 2 ? plane : 2;
+#else
+    constexpr std::int64_t together = computes_itself<T> ? 1 : 2;
+#endif
+    const std::int64_t sure = inner / together * together * operand_parts<T>;
     for (std::int64_t column = 0; column < columns; column += width, panels += rows * width) {
         const std::int64_t written = columns - column < width ? 0 : sure;
         std::memset(panels + written * width, 0, static_cast<std::size_t>((rows - written) * width) * sizeof *panels);

@@ -61,66 +61,51 @@ struct StretchRows {
     int lanes[2] = {0, 0};
 };
 
-// What products of pairs take a stretch's rows as. In bfloat16, pairs along the rows: two rows are interleaved, and
-// zeros stand for rows and columns that are none. In bfloat16x2 numbers are pairs; only the halves of δ are laid out as
-// a weight's.
+// Pairs along the rows of a stretch that ends before row `end`: two rows interleaved, where zeros stand for rows and
+// columns that are none. A vector's numbers from `first` on, of two rows that are there;
+RC_HD Words whole_pairs(Rows<bfloat16> from, std::int64_t row, std::int64_t first) {
+    const bfloat16* low = from.data + row * from.stride + first;
+    return read_words(low) | read_words(low + from.stride) << 16;
+}
+// numbers [first, first + columns), or as many as a vector holds;
+RC_HD Words pairs(Rows<bfloat16> from, std::int64_t row, std::int64_t end, std::int64_t first, std::int64_t columns) {
+    const int n = columns < word_lanes ? static_cast<int>(columns) : word_lanes;
+    const bfloat16* low = from.data + row * from.stride + first;
+    const Words words = row < end ? read_words(low, n) : Words{};
+    return row + 1 < end ? words | read_words(low + from.stride, n) << 16 : words;
+}
+// and of a panel's columns, of which `lanes` exist in each vector, those of rows [row, stop).
+RC_HD void interleave_panel(Rows<bfloat16> from, std::int64_t row, std::int64_t end, std::int64_t stop,
+                            const int (&lanes)[2], bfloat16* to) {
+    if (lanes[1] == word_lanes)
+        for (; row + 2 <= end && row < stop; row += 2, to += 4 * word_lanes) {
+#if defined(__AVX512BF16__)
+            const bfloat16* low = from.data + row * from.stride;
+            Words halves[2];
+            interleave(read_pairs(low), read_pairs(low + from.stride), halves[0], halves[1]);
+            each_row<2>([&](int half) { write_pairs(halves[half], to + half * 2 * word_lanes); });
+#else
+            each_row<2>([&](int half) {
+                write_pairs(whole_pairs(from, row, half * word_lanes), to + half * 2 * word_lanes);
+            });
+#endif
+        }
+    for (; row < stop; row += 2, to += 4 * word_lanes)
+        for (int half = 0; half < 2; ++half)
+            write_pairs(pairs(from, row, end, half * word_lanes, lanes[half]), to + half * 2 * word_lanes);
+}
+
+// What products of pairs take a stretch's rows as: those of A, or what is laid out of them, and then a panel of δ.
 template <class T>
 struct PairedStretch : StretchRows<T> {
-    using StretchRows<T>::args, StretchRows<T>::begin, StretchRows<T>::end, StretchRows<T>::column,
-        StretchRows<T>::lanes;
-    static constexpr int rows_of_a_pair = 2 / operand_parts<T>;
-
-    // A vector's numbers from `first` on of the rows of a pair, which are there.
-    RC_HD Words whole_pairs(Rows<T> from, std::int64_t row, std::int64_t first) const {
-        const T* low = from.data + row * from.stride + first;
-        if constexpr (rows_of_a_pair == 1) return read_words(low);
-        return read_words(low) | read_words(low + from.stride) << 16;
-    }
-    // Numbers [first, first + columns) of the rows of a pair, or as many as a vector holds.
-    RC_HD Words pairs(Rows<T> from, std::int64_t row, std::int64_t first, std::int64_t columns) const {
-        const int n = columns < word_lanes ? static_cast<int>(columns) : word_lanes;
-        const T* low = from.data + row * from.stride + first;
-        const Words words = row < end ? read_words(low, n) : Words{};
-        if constexpr (rows_of_a_pair == 1) return words;
-        return row + 1 < end ? words | read_words(low + from.stride, n) << 16 : words;
-    }
-    // The panel of δ, for rows up to `stop`.
-    RC_HD void interleave_panel(std::int64_t stop) const {
-        T* to = panel_pairs();
-        const Rows<T> delta = args.delta;  // a copy: what is written could be the arguments, for all the compiler knows
-        std::int64_t row = begin;
-        if (lanes[1] == word_lanes)
-            for (; row + rows_of_a_pair <= end; row += rows_of_a_pair, to += 4 * word_lanes) write_both(delta, row, to);
-        for (; row < stop; row += rows_of_a_pair, to += 4 * word_lanes)
-            for (int half = 0; half < 2; ++half)
-                write_half(pairs(delta, row, column + half * word_lanes, lanes[half]), to, half);
-    }
     static std::int64_t room(std::int64_t, std::int64_t inner) {
         return StretchRows<T>::rows_together(inner) * (pair_stride(inner) + operand_parts<T> * 2 * word_lanes);
     }
-    RC_HD T* panel_pairs() const { return args.room + this->rows_together(args.inner) * pair_stride(args.inner); }
-
-private:
-    // Both vectors of the rows of a pair, which are there.
-    RC_HD void write_both(Rows<T> delta, std::int64_t row, T* to) const {
-#if defined(__AVX512BF16__)
-        if constexpr (rows_of_a_pair == 2) {
-            const T* low = delta.data + row * delta.stride + column;
-            Words pairs[2];
-            interleave(read_pairs(low), read_pairs(low + delta.stride), pairs[0], pairs[1]);
-            write_pairs(pairs[0], to);
-            return write_pairs(pairs[1], to + 2 * word_lanes);
-        }
-#endif
-        for (int half = 0; half < 2; ++half) write_half(whole_pairs(delta, row, column + half * word_lanes), to, half);
+    RC_HD T* panel_pairs() const {
+        return this->args.room + this->rows_together(this->args.inner) * pair_stride(this->args.inner);
     }
-    static RC_HD void write_half(Words words, T* to, int half) {
-        const std::int64_t j = half * word_lanes;
-        if constexpr (operand_parts<T> == 2) {
-            write_words(high_twice(words), to + j);
-            write_words(low_twice(words), to + 2 * word_lanes + j);
-        } else {
-            write_pairs(words, to + 2 * j);
-        }
+    RC_HD Rows<T> panel_of_delta() const {
+        const Rows<T> delta = this->args.delta;
+        return {delta.data + this->column, delta.stride};
     }
 };

@@ -5,9 +5,7 @@
 
 constexpr int tile_height = 16;  // rows of a tile; 16 pairs of bfloat16 are as wide
 constexpr int block_rows = 2 * tile_height;
-// Numbers in a row of A's tile, and so terms that a step adds.
-template <class T>
-constexpr std::int64_t step_length = 64 / sizeof(T);
+constexpr std::int64_t step_length = plane;  // numbers in a row of A's tile, and so terms that a step adds
 static_assert(word_lanes == tile_height && RC_TILE_ROWS == block_rows, "a panel is as wide as two tiles");
 
 template <class T>
@@ -42,25 +40,44 @@ RC_HD void load_a(const bfloat16* from, std::int64_t stride) {
     else
         tile_load<tile>(from, stride);
 }
-// += A·W for one step of pairs along k. `lower` is null where there are but 16 rows.
-template <bool once>
-RC_HD void add_step(const bfloat16* upper, const bfloat16* lower, std::int64_t stride, const bfloat16* w,
-                    std::int64_t w_stride = 4 * word_lanes) {
-    tile_load<6>(w, w_stride);
-    tile_load<7>(w + 2 * word_lanes, w_stride);
-    load_a<4, once>(upper, stride);
-    tile_dot<0, 4, 6>();
-    tile_dot<1, 4, 7>();
-    if (!lower) return;
-    load_a<5, once>(lower, stride);
-    tile_dot<2, 5, 6>();
-    tile_dot<3, 5, 7>();
+// sums += upper·left, upper·right of rows 0 to 15, and so with `lower` where there are rows 16 to 31.
+template <int upper, int lower, int left, int right>
+RC_HD void add_dots(bool has_lower) {
+    tile_dot<0, upper, left>();
+    tile_dot<1, upper, right>();
+    if (!has_lower) return;
+    tile_dot<2, lower, left>();
+    tile_dot<3, lower, right>();
 }
-// The same for both halves of W.
-template <bool once>
-RC_HD void add_step(const bfloat16x2* upper, const bfloat16x2* lower, std::int64_t stride, const bfloat16x2* w) {
-    for (int half = 0; half < 2; ++half, w += 2 * word_lanes)
-        add_step<once>(&upper->low, lower ? &lower->low : nullptr, 2 * stride, &w->low, 8 * word_lanes);
+// W's tiles of one plane, which are rows of pairs along k.
+RC_HD void load_w(const bfloat16* w) {
+    tile_load<6>(w, 2 * sums_width);
+    tile_load<7>(w + sums_width, 2 * sums_width);
+}
+// += A·W for one step along k. `lower` is null where there are but 16 rows; a plane of A lies `next_plane` before the
+// next one.
+template <class T, bool once>
+RC_HD void add_step(const bfloat16* upper, const bfloat16* lower, std::int64_t stride,
+                    [[maybe_unused]] std::int64_t next_plane, const bfloat16* w) {
+    load_w(w);
+    if constexpr (planes<T> == 2) {  // the low halves, which meet W's high ones alone (math/bfloat16.h)
+        load_a<4, once>(upper + next_plane, stride);
+        if (lower) load_a<5, once>(lower + next_plane, stride);
+        add_dots<4, 5, 6, 7>(lower);
+    }
+    load_a<4, once>(upper, stride);
+    if (lower) load_a<5, once>(lower, stride);
+    add_dots<4, 5, 6, 7>(lower);
+    if constexpr (planes<T> == 2) {
+        load_w(w + step_length * sums_width);
+        add_dots<4, 5, 6, 7>(lower);
+    }
+}
+// The same of rows of A that are there, from the first number of a block on.
+template <bool once, class T>
+RC_HD void add_rows_of_a(const T* upper, const T* lower, std::int64_t stride, const T* w) {
+    const auto halves = [](const T* p) { return reinterpret_cast<const bfloat16*>(p); };
+    add_step<T, once>(halves(upper), halves(lower), planes<T> * stride, plane, halves(w));
 }
 
 // `rows` of the sums to memory that is their own or has sums already, as wide as a panel.
@@ -75,26 +92,33 @@ RC_HD void sums_into_memory(float* to, bool first, int rows) {
     }
 }
 
-// Where rows or numbers are missing for a tile: what there is of a step of A, with zeros behind a row's last number.
+// `rows` × `length` numbers of a plane, and zeros behind a row's last one.
+RC_HD void copy_padded(const bfloat16* from, std::int64_t stride, int rows, std::int64_t length,
+                       bfloat16 (*to)[step_length]) {
+    for (int i = 0; i < rows; ++i) {
+        if (length == step_length) {
+            std::memcpy(to[i], from + i * stride, sizeof to[i]);
+            continue;
+        }
+        std::memcpy(to[i], from + i * stride, static_cast<std::size_t>(length) * sizeof **to);
+        std::memset(to[i] + length, 0, static_cast<std::size_t>(step_length - length) * sizeof **to);
+    }
+}
+// Where rows or numbers are missing for a tile: what there is of a step of A.
 template <class T>
 __attribute__((noinline)) void add_padded_step(const T* a, std::int64_t stride, int rows, std::int64_t length,
                                                const T* w) {
-    alignas(64) T padded[block_rows][step_length<T>];
-    for (int i = 0; i < rows; ++i) {
-        if (length == step_length<T>) {
-            std::memcpy(padded[i], a + i * stride, sizeof padded[i]);
-            continue;
-        }
-        std::memcpy(padded[i], a + i * stride, static_cast<std::size_t>(length) * sizeof *a);
-        std::memset(padded[i] + length, 0, static_cast<std::size_t>(step_length<T> - length) * sizeof *a);
-    }
-    add_step<false>(padded[0], rows > tile_height ? padded[tile_height] : nullptr, step_length<T>, w);
+    alignas(64) bfloat16 padded[planes<T>][block_rows][step_length];
+    const auto* from = reinterpret_cast<const bfloat16*>(a);
+    for (int p = 0; p < planes<T>; ++p) copy_padded(from + p * plane, planes<T> * stride, rows, length, padded[p]);
+    add_step<T, false>(padded[0][0], rows > tile_height ? padded[0][tile_height] : nullptr, step_length,
+                       block_rows * step_length, reinterpret_cast<const bfloat16*>(w));
 }
 
 template <class T>
 RC_HD std::int64_t steps_of(const Source<T>* sources, int n) {
     std::int64_t steps = 0;
-    for (int s = 0; s < n; ++s) steps += (sources[s].inner + step_length<T> - 1) / step_length<T>;
+    for (int s = 0; s < n; ++s) steps += (sources[s].inner + step_length - 1) / step_length;
     return steps;
 }
 
@@ -102,7 +126,7 @@ RC_HD std::int64_t steps_of(const Source<T>* sources, int n) {
 template <class T>
 class Steps {
 public:
-    static constexpr std::int64_t size = step_length<T> * sums_width * operand_parts<T>;  // elements of W
+    static constexpr std::int64_t size = step_length * sums_width;  // elements of W
     static constexpr int bytes = size * sizeof(T), lines = bytes / 64;
 
     RC_HD Steps(const Source<T>* sources, int n, std::int64_t panel)
@@ -118,12 +142,12 @@ public:
     };
     RC_HD Whole whole(std::int64_t row, int most) const {
         const Rows<T> rows = source_->rows;
-        const auto left = static_cast<int>((source_->inner - k_) / step_length<T>);
+        const auto left = static_cast<int>((source_->inner - k_) / step_length);
         return {rows.data + row * rows.stride + k_, w_, rows.stride, left < most ? left : most};
     }
     RC_HD void skip(int count) {
         w_ += count * size;
-        k_ += count * step_length<T>;
+        k_ += count * step_length;
         if (k_ < source_->inner) return;
         ++source_;
         begin_source();
@@ -132,7 +156,7 @@ public:
     RC_HD void add_padded(std::int64_t row, int rows) const {
         const std::int64_t stride = source_->rows.stride, left = source_->inner - k_;
         add_padded_step(source_->rows.data + row * stride + k_, stride, rows,
-                        left < step_length<T> ? left : step_length<T>, w_);
+                        left < step_length ? left : step_length, w_);
     }
     // Asks the second-level cache for lines [first, last) of the panel after this one, where the step of `w` is in it.
     RC_HD void fetch_next_panel(const T* w, int first, int last) const {

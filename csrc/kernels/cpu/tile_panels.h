@@ -9,10 +9,8 @@
 constexpr int most_steps = 256;
 
 // So much of a panel of W goes with every block of rows before the rest of it: it stays in L1, while A comes from the
-// second-level cache, which is too slow for both. A of bfloat16 is loaded past L1 then; a number of bfloat16x2 meets
-// two of W, so that half of L1 is A's.
-template <class T>
-constexpr int chunk_bytes = operand_parts<T> == 1 ? 32 << 10 : 16 << 10;
+// second-level cache, which is too slow for both, and is loaded past L1 then.
+constexpr int chunk_bytes = 32 << 10;
 // So many blocks of rows, whose sums lie in memory meanwhile.
 constexpr int blocks_at_once = 8;
 
@@ -82,7 +80,7 @@ struct TilePanelLoop {
 
 private:
     static constexpr int group_rows = blocks_at_once * block_rows;
-    static constexpr int chunk_steps = chunk_bytes<T> / Steps<T>::bytes;
+    static constexpr int chunk_steps = chunk_bytes / Steps<T>::bytes;
 
     TilePanelLoop(const Source<T>* sources, int n) : sources_(sources), n_(n), steps_(steps_of(sources, n)) {}
 
@@ -107,7 +105,7 @@ private:
     RC_HD void add_group(std::int64_t panel, std::int64_t begin, int rows, bool fetches, Behind& behind) {
         const std::int64_t parts = steps_ > most_steps ? (steps_ + most_steps - 1) / most_steps : 1;
         const bool in_chunks = chunks_of(steps_) > 1, fetches_ahead = fetches && steps_ > chunk_steps / 2,
-                   once = operand_parts<T> == 1 && steps_ > chunk_steps / 2;
+                   once = steps_ > chunk_steps / 2;
         const int blocks = (rows + block_rows - 1) / block_rows, fetched = fetches_ahead ? Steps<T>::lines : 0;
         Steps<T> at(sources_, n_, panel);
         std::int64_t done = 0;
@@ -135,13 +133,13 @@ private:
                         const T* a = whole.a;
                         const T* w = whole.w;
                         const T* const end = w + whole.count * Steps<T>::size;
-                        for (; w != end; a += step_length<T>, w += Steps<T>::size) {
+                        for (; w != end; a += step_length, w += Steps<T>::size) {
                             // The blocks of rows share the lines of each step.
                             if (fetched > 0)
                                 next.fetch_next_panel(w, fetched * block / blocks, fetched * (block + 1) / blocks);
                             const T* const lower = rows_here == block_rows ? a + tile_height * whole.stride : nullptr;
-                            once ? add_step<true>(a, lower, whole.stride, w)
-                                 : add_step<false>(a, lower, whole.stride, w);
+                            once ? add_rows_of_a<true>(a, lower, whole.stride, w)
+                                 : add_rows_of_a<false>(a, lower, whole.stride, w);
                             for (int piece = 0; piece < pieces_of_a_step; ++piece) behind.next();
                         }
                         next.skip(whole.count);

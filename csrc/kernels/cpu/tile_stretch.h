@@ -6,44 +6,59 @@
 
 template <class T>
 struct Stretch : PairedStretch<T> {
-    using PairedStretch<T>::args, PairedStretch<T>::begin, PairedStretch<T>::end, PairedStretch<T>::rows_of_a_pair,
-        PairedStretch<T>::pairs, PairedStretch<T>::panel_pairs;
-    static constexpr std::int64_t depth = step_length<T>;
+    using PairedStretch<T>::args, PairedStretch<T>::begin, PairedStretch<T>::end, PairedStretch<T>::lanes,
+        PairedStretch<T>::panel_pairs, PairedStretch<T>::panel_of_delta;
+    static constexpr std::int64_t depth = step_length;
 
     explicit Stretch(const WeightsArgs<T>& args)
         : PairedStretch<T>{{args}}, room_rows_(this->rows_together(args.inner)) {}
 
     // A's pairs lie along its rows; the left operand wants them along its columns. Tiles of 16 of A's columns × a step
-    // of its rows follow one another, each contiguous; a stretch has room for a whole number of such steps.
+    // of its rows follow one another, each contiguous, plane after plane; a stretch has room for a whole number of such
+    // steps, and of pairs of such columns.
     void take_rows() const {
         const Rows<T> a = args.a;
-        for (std::int64_t row = begin; row < end; row += depth) {
-            std::int64_t k = 0;
-            if constexpr (rows_of_a_pair == 2)
-                if (row + depth <= end)
-                    for (; k + 2 * tile_height <= args.inner; k += 2 * tile_height)
-                        turn(a.data + row * a.stride + k, a.stride, tile(k, row - begin),
-                             tile(k + tile_height, row - begin));
-            for (; k < args.inner; k += tile_height) take_tile(a, row, k);
+        for (std::int64_t row = begin; row < end; row += depth)
+            for (std::int64_t k = 0; k < args.inner; k += 2 * tile_height)
+                for (int p = 0; p < planes<T>; ++p) {
+                    const bfloat16* from = reinterpret_cast<const bfloat16*>(a.data + row * a.stride + k) + p * plane;
+                    bfloat16 *low = tile(k, row - begin) + p * tile_size,
+                             *high = tile(k + tile_height, row - begin) + p * tile_size;
+                    if (row + depth <= end && k + 2 * tile_height <= args.inner)
+                        turn(from, planes<T> * a.stride, low, high);
+                    else
+                        turn_padded(from, planes<T> * a.stride, end - row, args.inner - k, low, high);
+                }
+    }
+    // Pairs of δ, a step of each plane after the other.
+    void take_panel() const {
+        const Rows<T> delta = panel_of_delta();
+        auto* to = reinterpret_cast<bfloat16*>(panel_pairs());
+        for (int p = 0; p < planes<T>; ++p) {
+            const Rows<bfloat16> from{reinterpret_cast<const bfloat16*>(delta.data) + p * plane,
+                                      planes<T> * delta.stride};
+            if (planes<T> == 1) return interleave_panel(from, begin, end, begin + steps() * depth, lanes, to);
+            for (int step = 0; step < steps(); ++step)
+                interleave_panel(from, begin + step * depth, end, begin + (step + 1) * depth, lanes,
+                                 to + (step * planes<T> + p) * depth * sums_width);
         }
     }
-    void take_panel() const { this->interleave_panel(begin + (end - begin + depth - 1) / depth * depth); }
     int steps() const { return static_cast<int>((end - begin + depth - 1) / depth); }
     // Adds the share of step `step` in dW's rows [k, k + rows) to the tiles.
     RC_HD void add(int step, std::int64_t k, int rows) const {
         const std::int64_t row = step * depth;
-        add_step<false>(tile(k, row), rows > tile_height ? tile(k + tile_height, row) : nullptr, depth,
-                        panel_pairs() + row * sums_width * operand_parts<T>);
+        add_step<T, false>(tile(k, row), rows > tile_height ? tile(k + tile_height, row) : nullptr, depth, tile_size,
+                           reinterpret_cast<const bfloat16*>(panel_pairs()) + planes<T> * row * sums_width);
     }
 
     // Σ δ of rows [row, row + rows), one stretch, in a vector of the panel's columns: of the pairs that are laid out,
     // or, where they have not all rows of the batch, the same pairs made once more. Two sums, as each addition waits
     // for the one before it.
     RC_HD Vec<float> sum_of_pairs(std::int64_t row, std::int64_t rows, int half) const {
-        const T* laid_out = panel_pairs() + (row * word_lanes + half * word_lanes) * 2;
+        const bfloat16* laid_out = panel_pairs() + (row * word_lanes + half * word_lanes) * 2;
         const auto at = [&](std::int64_t i) {
             if (begin == 0) return read_pairs(laid_out + i * 4 * word_lanes);
-            return pairs(args.delta, row + 2 * i, this->column + half * word_lanes, this->lanes[half]);
+            return pairs(panel_of_delta(), row + 2 * i, end, half * word_lanes, lanes[half]);
         };
         Vec<float> even, odd;
         std::int64_t i = 0;
@@ -56,21 +71,20 @@ struct Stretch : PairedStretch<T> {
     }
 
 private:
-    RC_HD T* tile(std::int64_t k, std::int64_t row) const { return args.room + k * room_rows_ + row * tile_height; }
-    void take_tile(Rows<T> a, std::int64_t row, std::int64_t k) const {
-        Vec<float> block[word_lanes];
-        if (row + depth <= end && k + tile_height <= args.inner)
-            each_row<word_lanes>(
-                [&](int i) { block[i].v = (Vec<float>::Native)this->whole_pairs(a, row + rows_of_a_pair * i, k); });
-        else
-            for (int i = 0; i < word_lanes; ++i)
-                block[i].v = (Vec<float>::Native)pairs(a, row + rows_of_a_pair * i, k, args.inner - k);
-        transpose<float>(block);
-        T* to = tile(k, row - begin);
-        for (int i = 0; i < tile_height; ++i) write_pairs((Words)block[i].v, to + i * depth);
+    static constexpr std::int64_t tile_size = tile_height * depth;
+    RC_HD bfloat16* tile(std::int64_t k, std::int64_t row) const {
+        return reinterpret_cast<bfloat16*>(args.room + k * room_rows_ + row * tile_height);
+    }
+    // What there is of 32 rows × 32 columns, and zeros.
+    static __attribute__((noinline)) void turn_padded(const bfloat16* a, std::int64_t stride, std::int64_t rows,
+                                                      std::int64_t columns, bfloat16* low, bfloat16* high) {
+        alignas(64) bfloat16 padded[depth][depth] = {};
+        copy_padded(a, stride, rows < depth ? static_cast<int>(rows) : static_cast<int>(depth),
+                    columns < depth ? columns : depth, padded);
+        turn(padded[0], depth, low, high);
     }
     // 32 rows × 32 columns of bfloat16, as words that have two columns: turned, then their halves parted.
-    static RC_HD void turn(const T* a, std::int64_t stride, T* low, T* high) {
+    static RC_HD void turn(const bfloat16* a, std::int64_t stride, bfloat16* low, bfloat16* high) {
         Vec<float> upper[word_lanes], lower[word_lanes];
         each_row<word_lanes>([&](int i) { upper[i].v = (Vec<float>::Native)read_pairs(a + i * stride); });
         transpose<float>(upper);
@@ -80,7 +94,7 @@ private:
         each_row<word_lanes>([&](int i) {
             Words even, odd;
             separate((Words)upper[i].v, (Words)lower[i].v, even, odd);
-            T* to = i < word_lanes / 2 ? low + 2 * i * depth : high + (2 * i - word_lanes) * depth;
+            bfloat16* to = i < word_lanes / 2 ? low + 2 * i * depth : high + (2 * i - word_lanes) * depth;
             write_pairs(even, to);
             write_pairs(odd, to + depth);
         });

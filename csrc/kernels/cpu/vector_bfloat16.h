@@ -30,6 +30,25 @@ RC_HD Words read_words(const bfloat16* p, int n) {
     return words;
 #endif
 }
+// The converse: the low half of each word.
+RC_HD void write_words(Words words, bfloat16* p) {
+#if defined(__AVX512F__)
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), narrowed(words));
+#else
+    *reinterpret_cast<UnalignedHalves*>(p) = __builtin_convertvector(words, Halves);
+#endif
+}
+RC_HD void write_words(Words words, bfloat16* p, int n) {
+    if (n <= 0) return;
+    if (n >= word_lanes) return write_words(words, p);
+#if defined(__AVX512BW__)
+    _mm256_mask_storeu_epi16(p, static_cast<__mmask16>((1u << n) - 1), narrowed(words));
+#else
+    alignas(RC_VECTOR_BYTES / 2) bfloat16 all[word_lanes];
+    write_words(words, all);
+    copy_first<word_lanes / 2>(p, all, n);
+#endif
+}
 RC_HD Vec<float> to_float(Words low) { return Vec<float>((Vec<float>::Native)(low << 16)); }
 
 RC_HD Vec<float> read(const bfloat16* p) { return to_float(read_words(p)); }
@@ -68,6 +87,52 @@ RC_HD void write(Vec<float> x, bfloat16* p, int n) {
 RC_HD Vec<float> low_of(Words pairs) { return Vec<float>((Vec<float>::Native)(pairs << 16)); }
 RC_HD Vec<float> high_of(Words pairs) { return Vec<float>((Vec<float>::Native)(pairs & 0xffff0000u)); }
 
+// As to_float and to_bfloat16x2 of math/bfloat16.h.
+RC_HD Vec<float> sum_of_halves(Words words) { return high_of(words) + low_of(words); }
+RC_HD Words halves_of(Vec<float> x) {
+    const Words high = rounded(x) & 0xffff0000u;
+    const Words low = rounded(x - Vec<float>((Vec<float>::Native)high)) >> 16;
+    return ((high & 0x7f800000u) == 0x7f800000u) ? high : (high | low);
+}
+
+#if defined(RC_TILE_UNIT)
+// Planes of halves of the numbers, one behind the other, as tiles take them.
+template <class T>
+constexpr int planes = std::is_same<T, bfloat16x2>::value ? 2 : 1;
+
+// A row of bfloat16x2 is cut in blocks of 32 numbers, of which all high halves come first and then all low ones. A block
+// begins at a multiple of its size. A number's address is what it were if it lay there in one piece, and tells so where
+// its halves are; those of the numbers behind it follow, to the end of the block.
+constexpr std::int64_t plane = 32;
+static_assert(2 * plane * sizeof(bfloat16) == row_alignment<bfloat16x2>, "blocks begin where rows do");
+template <class T>
+RC_HD auto high_halves(T* number) {
+    using Half = std::conditional_t<std::is_const<T>::value, const bfloat16, bfloat16>;
+    const auto at = reinterpret_cast<std::uintptr_t>(number), within = at % row_alignment<bfloat16x2>;
+    return reinterpret_cast<Half*>(at - within + within / 2);
+}
+RC_HD Vec<float> read(const bfloat16x2* p) {
+    const bfloat16* high = high_halves(p);
+    return read(high) + read(high + plane);
+}
+RC_HD Vec<float> read(const bfloat16x2* p, int n) {
+    const bfloat16* high = high_halves(p);
+    return read(high, n) + read(high + plane, n);
+}
+RC_HD void write(Vec<float> x, bfloat16x2* p) {
+    const Words words = halves_of(x);
+    bfloat16* const high = high_halves(p);
+    write_words(words >> 16, high);
+    write_words(words & 0xffffu, high + plane);
+}
+RC_HD void write(Vec<float> x, bfloat16x2* p, int n) {
+    if (n <= 0) return;
+    const Words words = halves_of(x);
+    bfloat16* const high = high_halves(p);
+    write_words(words >> 16, high, n);
+    write_words(words & 0xffffu, high + plane, n);
+}
+#else
 // A bfloat16x2 is a word.
 RC_HD Words read_words(const bfloat16x2* p) { return *reinterpret_cast<const UnalignedWords*>(p); }
 RC_HD Words read_words(const bfloat16x2* p, int n) {
@@ -93,14 +158,6 @@ RC_HD void write_words(Words words, bfloat16x2* p, int n) {
     copy_first<word_lanes / 2>(p, all, n);
 #endif
 }
-
-// As to_float and to_bfloat16x2 of math/bfloat16.h.
-RC_HD Vec<float> sum_of_halves(Words words) { return high_of(words) + low_of(words); }
-RC_HD Words halves_of(Vec<float> x) {
-    const Words high = rounded(x) & 0xffff0000u;
-    const Words low = rounded(x - Vec<float>((Vec<float>::Native)high)) >> 16;
-    return ((high & 0x7f800000u) == 0x7f800000u) ? high : (high | low);
-}
 RC_HD Words high_twice(Words words) { return (words & 0xffff0000u) | words >> 16; }
 RC_HD Words low_twice(Words words) { return words << 16 | (words & 0xffffu); }
 
@@ -108,6 +165,7 @@ RC_HD Vec<float> read(const bfloat16x2* p) { return sum_of_halves(read_words(p))
 RC_HD Vec<float> read(const bfloat16x2* p, int n) { return sum_of_halves(read_words(p, n)); }
 RC_HD void write(Vec<float> x, bfloat16x2* p) { write_words(halves_of(x), p); }
 RC_HD void write(Vec<float> x, bfloat16x2* p, int n) { write_words(halves_of(x), p, n); }
+#endif
 
 // A vector of pairs from anywhere: pair i is number 2i and the one behind it.
 RC_HD Words read_pairs(const bfloat16* p) { return *reinterpret_cast<const UnalignedWords*>(p); }
@@ -160,7 +218,6 @@ RC_HD Words pairs_of(Vec<float> low, Vec<float> high) {
     return rounded(low) >> 16 | (rounded(high) & 0xffff0000u);
 #endif
 }
-RC_HD void write_pairs(Words pairs, bfloat16x2* p) { write_words(pairs, p); }
 
 #if defined(__AVX512BF16__)
 RC_HD Words broadcast_pair(const bfloat16* p) {
@@ -206,4 +263,22 @@ RC_HD Both<float> read_both(const bfloat16* p) {
     return {from(first), from(first + (__m512i)(Words{} + (word_lanes << 16)))};
 }
 RC_HD void write_both(Both<float> x, bfloat16* p) { write_pairs(rounded_both(x.low, x.high), p); }
+#if defined(RC_TILE_UNIT)
+RC_HD Both<float> read_both(const bfloat16x2* p) {
+    const bfloat16* const halves = high_halves(p);
+    const Both<float> high = read_both(halves), low = read_both(halves + plane);
+    return {high.low + low.low, high.high + low.high};
+}
+// As halves_of, but that halves too small for a normal number are zeros.
+RC_HD void write_both(Both<float> x, bfloat16x2* p) {
+    bfloat16* const halves = high_halves(p);
+    const Words high = rounded_both(x.low, x.high);
+    write_pairs(high, halves);
+    const Both<float> rounded = read_both(halves);
+    const __m512i exponents = _mm512_set1_epi16(0x7f80);
+    const __mmask32 finite = _mm512_cmpneq_epi16_mask(_mm512_and_si512((__m512i)high, exponents), exponents);
+    const Words low = rounded_both(x.low - rounded.low, x.high - rounded.high);
+    write_pairs((Words)_mm512_maskz_mov_epi16(finite, (__m512i)low), halves + plane);
+}
+#endif
 #endif
