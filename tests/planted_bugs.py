@@ -135,7 +135,7 @@ BUGS = (
     ),
     Bug(
         "ReLU swallows NaN",
-        "csrc/math/activation.h",
+        "csrc/math/functions.h",
         "return select(z <= T(0), T(0), z);",
         "return select(z > T(0), z, T(0));",
         "cpp:functions",
@@ -332,15 +332,15 @@ BUGS = (
     Bug(
         "a step of tiles reads beyond the end of a row",
         "csrc/kernels/cpu/tile_kernel.h",
-        "std::memset(padded[i] + length, 0, static_cast<std::size_t>(step_length<T> - length) * sizeof *a);",
-        "std::memcpy(padded[i] + length, a + i * stride + length, static_cast<std::size_t>(length < 24 ? 16 : 0));",
+        "std::memset(to[i] + length, 0, static_cast<std::size_t>(step_length - length) * sizeof **to);",
+        "std::memcpy(to[i] + length, from + i * stride + length, static_cast<std::size_t>(length < 24 ? 16 : 0));",
         "cpp:bfloat16",
     ),
     Bug(
         "both tiles of a panel are its left half",
         "csrc/kernels/cpu/tile_kernel.h",
-        "tile_load<7>(w + 2 * word_lanes, w_stride);",
-        "tile_load<7>(w, w_stride);",
+        "tile_load<7>(w + sums_width, 2 * sums_width);",
+        "tile_load<7>(w, 2 * sums_width);",
         "cpp:bfloat16",
     ),
     Bug(
@@ -360,8 +360,37 @@ BUGS = (
     Bug(
         "the last rows of a block that is finished beside the next are left out",
         "csrc/kernels/cpu/tile_panels.h",
-        "while (done < rows) next();",
-        "while (done + at_once < rows) next();",
+        "while (done_ < rows_) call();",
+        "while (done_ + at_once < rows_) call();",
+        "cpp:bfloat16",
+    ),
+    Bug(
+        "the largest of a block that is finished in place is forgotten",
+        "csrc/kernels/cpu/tile_panels.h",
+        "            look(at_once, panel_ * sums_width, sums_width);\n",
+        "",
+        "cpp:bfloat16",
+    ),
+    Bug(
+        "low halves of A meet those of W",
+        "csrc/kernels/cpu/tile_kernel.h",
+        "load_w(w + step_length * sums_width);",
+        "load_w(w + step_length * sums_width), load_a<4, once>(upper + next_plane, stride);",
+        "cpp:bfloat16",
+    ),
+    Bug(
+        "low halves are taken from the next block of numbers",
+        "csrc/kernels/cpu/tile_panels.h",
+        "const auto whole = next.whole(begin + row, here - step);",
+        "auto whole = next.whole(begin + row, here - step);\n"
+        "                        whole.a += planes<T> == 2 && whole.count > 1 ? 1 : 0;",
+        "cpp:bfloat16",
+    ),
+    Bug(
+        "what overflows a high half has a low half too",
+        "csrc/kernels/cpu/vector_bfloat16.h",
+        "_mm512_maskz_mov_epi16(finite, (__m512i)low)",
+        "_mm512_maskz_mov_epi16(finite | 1, (__m512i)low)",
         "cpp:bfloat16",
     ),
     Bug(

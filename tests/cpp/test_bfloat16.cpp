@@ -48,6 +48,15 @@ struct Case {
         lengthen<T>(w);
     }
 
+    // Kernels that keep the largest magnitude of their results.
+    void check_largest(double largest, Narrow& out, const char* what) {
+        if (!k.keeps_largest) return;
+        double expected = 0;
+        for (std::int64_t i = 0; i < out.rows; ++i)
+            for (std::int64_t j = 0; j < out.columns; ++j)
+                expected = std::max(expected, std::fabs(double(out.at(i, j))));
+        CHECK(largest == expected, "%s: %g is the largest of %s, not %g", where.c_str(), expected, what, largest);
+    }
     Narrow matrix(std::int64_t height, std::int64_t width) const { return {height, width, flush, in_planes}; }
     // A product as the kernels make it: in planes the low halves do not meet.
     float product(float x, float y) const {
@@ -73,7 +82,10 @@ struct Case {
         args.identity = &identity, args.n_identity = 1;
         args.activation = find_activation("relu");
         args.out = out.mutable_view(), args.wide = wide.mutable_view();
+        double largest = 0;
+        args.largest = &largest;
         k.forward(args);
+        check_largest(largest, out, "outputs");
         for (std::int64_t i = 0; i < rows; ++i)
             for (std::int64_t j = 0; j < columns; ++j) {
                 float z = bias.at(0, j) + skip.at(i, j);
@@ -83,6 +95,19 @@ struct Case {
                 CHECK(wide.at(i, j) == z, "%s: wide at %d %d", where.c_str(), int(i), int(j));
                 CHECK(out.at(i, j) == rounded<T>(z), "%s: out at %d %d", where.c_str(), int(i), int(j));
             }
+        // Nothing but bias, skip and activation: where such an epilogue has a loop of its own, the same.
+        Narrow again = matrix(rows, columns);
+        args.out = again.mutable_view(), args.wide = {};
+        largest = 0;
+        k.forward(args);
+        check_largest(largest, again, "plain outputs");
+        for (std::int64_t i = 0; i < rows; ++i)
+            for (std::int64_t j = 0; j < columns; ++j)
+                CHECK(again.at(i, j) == out.at(i, j), "%s: plain out at %d %d", where.c_str(), int(i), int(j));
+        Narrow narrowed = matrix(rows, columns);
+        largest = 0;
+        k.narrow(rows, columns, wide.view(), narrowed.mutable_view(), &largest);
+        check_largest(largest, narrowed, "narrowed");
     }
 
     void backward_data() {
@@ -97,7 +122,10 @@ struct Case {
         args.activation = find_activation("relu");
         args.saved = saved.view();
         args.out = out.mutable_view();
+        double largest = 0;
+        args.largest = &largest;
         k.backward_data(args);
+        check_largest(largest, out, "gradients");
         for (std::int64_t i = 0; i < rows; ++i)
             for (std::int64_t s = 0; s < inner; ++s) {
                 float d = 0;
@@ -266,9 +294,37 @@ void rounding(const KernelTable<T>& k, const std::string& isa) {
         }
 }
 
+// What overflows is infinite, not infinity and a rest: in whole vectors and in what they leave.
+template <class T>
+void overflow(const KernelTable<T>& k, const std::string& isa) {
+    constexpr std::int64_t rows = 9, columns = 45;
+    Integers<T> skip(rows, columns, Flush::end, k.operand_parts == 1),
+        out(rows, columns, Flush::end, k.operand_parts == 1);
+    Wide bias(1, columns, Flush::end);
+    skip.fill([] { return 3e38f; });
+    bias.fill([] { return 3e38f; });
+    const Rows<T> identity = skip.view();
+    ForwardArgs<T> args;
+    args.rows = rows, args.columns = columns;
+    args.bias = bias.memory.data();
+    args.identity = &identity, args.n_identity = 1;
+    args.activation = find_activation("relu");
+    args.out = out.mutable_view();
+    k.forward(args);
+    T infinite;
+    set(infinite, HUGE_VALF);
+    for (std::int64_t i = 0; i < rows; ++i)
+        for (std::int64_t j = 0; j < columns; ++j) {
+            const T stored = out.stored(i, j);
+            CHECK(std::memcmp(&stored, &infinite, sizeof stored) == 0, "%s: %g at %d %d", isa.c_str(),
+                  double(get(stored)), int(i), int(j));
+        }
+}
+
 template <class T>
 void all(const KernelTable<T>& k, const std::string& isa) {
     run(k, isa);
+    overflow(k, isa);
     strangers(k, isa);
     long_sums(k, isa);
     rounding(k, isa);
