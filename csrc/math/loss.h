@@ -36,9 +36,10 @@ struct CrossEntropy {
         }
         const double log_sum = ::log(sum);
         double loss = 0, total = 0;  // total: Σ_c w_c·t_c
+        const double everyones = target.label_smoothing / static_cast<double>(n);
         auto mass = [&](std::int64_t j) {
             const double hard = target.label ? (j == *target.label ? 1.0 : 0.0) : static_cast<double>(target.values[j]);
-            const double soft = (1 - target.label_smoothing) * hard + target.label_smoothing / static_cast<double>(n);
+            const double soft = (1 - target.label_smoothing) * hard + everyones;
             return target.class_weight ? soft * target.class_weight[j] : soft;
         };
         for (std::int64_t j = 0; j < n; ++j) {

@@ -321,10 +321,37 @@ void overflow(const KernelTable<T>& k, const std::string& isa) {
         }
 }
 
+// ReLU's derivative is a choice: gradients pass where what was saved is not ≤ 0, so also where it is not a number.
+template <class T>
+void choices(const KernelTable<T>& k, const std::string& isa) {
+    constexpr std::int64_t rows = 9, columns = 45;
+    Integers<T> gradient(rows, columns, Flush::end, k.operand_parts == 1),
+        saved(rows, columns, Flush::end, k.operand_parts == 1), out(rows, columns, Flush::end, k.operand_parts == 1);
+    gradient.fill([] { return 3.0f; });
+    const float some[] = {0.0f, -0.0f, 1.0f, -1.0f, HUGE_VALF, -HUGE_VALF, NAN, -NAN, 1e-38f, -1e-38f, 1e-40f, -1e-40f};
+    constexpr std::int64_t count = sizeof some / sizeof *some;
+    std::int64_t next = 0;
+    saved.fill([&] { return some[next++ % count]; });
+    const Rows<T> identity = gradient.view();
+    BackwardDataArgs<T> args;
+    args.rows = rows, args.columns = columns;
+    args.identity = &identity, args.n_identity = 1;
+    args.activation = find_activation("relu");
+    args.saved = saved.view();
+    args.out = out.mutable_view();
+    k.backward_data(args);
+    for (std::int64_t i = 0; i < rows; ++i)
+        for (std::int64_t j = 0; j < columns; ++j) {
+            const float at = saved.at(i, j), expected = at <= 0 ? 0.0f : 3.0f;
+            CHECK(out.at(i, j) == expected, "%s: %g where %g was saved", isa.c_str(), double(out.at(i, j)), double(at));
+        }
+}
+
 template <class T>
 void all(const KernelTable<T>& k, const std::string& isa) {
     run(k, isa);
     overflow(k, isa);
+    choices(k, isa);
     strangers(k, isa);
     long_sums(k, isa);
     rounding(k, isa);

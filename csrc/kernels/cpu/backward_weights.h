@@ -125,7 +125,7 @@ RC_HD void bias_gradient(const WeightsArgs<T>& args, const Stretch<T>& stretch) 
         V total = Finish::bias_start(args, j, n);
         for (std::int64_t row = 0; row < args.rows; row += gradient_stretch) {
             const std::int64_t rows = args.rows - row < gradient_stretch ? args.rows - row : gradient_stretch;
-            if constexpr (finishes_blocks && std::is_same<T, bfloat16>::value) {
+            if constexpr (finishes_blocks) {
                 total = total + stretch.sum_of_pairs(row, rows, half);
             } else {
                 const Rows<T> delta{args.delta.data + row * args.delta.stride + j, args.delta.stride};
@@ -138,14 +138,15 @@ RC_HD void bias_gradient(const WeightsArgs<T>& args, const Stretch<T>& stretch) 
 }
 
 #if defined(__AVX512BF16__)
-// The same rows of a panel as the operands have them: of 32 rows of 32, which begin at a multiple of 32.
-RC_HD void refresh_block(const float* w, bfloat16* panel, bfloat16* transposed) {
+// The same rows of a panel as the operands have them: of 32 rows of 32, which begin at a multiple of 32. `packed` makes
+// of a row of numbers what they are kept as.
+template <class Packed>
+RC_HD void refresh_block(const float* w, bfloat16* panel, bfloat16* transposed, Packed packed) {
     constexpr int width = 2 * word_lanes;
     each_row<2>([&](int half) {
         Vec<float> rows[word_lanes];
         each_row<word_lanes>([&](int i) {
-            const float* row = w + (half * word_lanes + i) * width;
-            rows[i].v = (Vec<float>::Native)rounded_both(read(row), read(row + word_lanes));
+            rows[i].v = (Vec<float>::Native)packed(read_both(w + (half * word_lanes + i) * width));
         });
         each_row<word_lanes / 2>([&](int i) {
             Words low, high;
@@ -158,6 +159,22 @@ RC_HD void refresh_block(const float* w, bfloat16* panel, bfloat16* transposed) 
         each_row<word_lanes>([&](int i) { write_pairs((Words)rows[i].v, transposed + 2 * i * width + half * width); });
     });
 }
+__attribute__((noinline)) void refresh_block(const float* w, bfloat16* panel, bfloat16* transposed) {
+    refresh_block(w, panel, transposed, [](Both<float> x) { return rounded_both(x.low, x.high); });
+}
+#if defined(RC_TILE_UNIT)
+__attribute__((noinline)) void refresh_block(const float* w, bfloat16x2* panel, bfloat16x2* transposed) {
+    const auto of_plane = [&](int p, auto packed) {
+        refresh_block(w, reinterpret_cast<bfloat16*>(panel) + p * plane * sums_width,
+                      reinterpret_cast<bfloat16*>(transposed) + p * plane * sums_width, packed);
+    };
+    of_plane(0, [](Both<float> x) { return halves_of_both(x).high; });
+    of_plane(1, [](Both<float> x) { return halves_of_both(x).low; });
+}
+constexpr bool refreshes_blocks = true;
+#else
+constexpr bool refreshes_blocks = false;
+#endif
 #endif
 
 // What the products read of rows [first, last) of a panel of W that have changed: the panel itself, where it is a copy,
@@ -167,7 +184,7 @@ RC_HD void refresh_operands(const Compute<T>* weight_panel, const Operands<T>& o
                             std::int64_t columns, std::int64_t column, std::int64_t first, std::int64_t last) {
     constexpr int width = 2 * lanes_of<T>;
 #if defined(__AVX512BF16__)
-    if constexpr (std::is_same<T, bfloat16>::value)
+    if constexpr (std::is_same<T, bfloat16>::value || (refreshes_blocks && std::is_same<T, bfloat16x2>::value))
         if (column + width <= columns)
             for (; first + width <= last; first += width)
                 refresh_block(weight_panel + first * width,

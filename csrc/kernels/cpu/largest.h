@@ -13,10 +13,7 @@ struct StoredNumbers {
     static constexpr Bits without_sign = std::numeric_limits<Bits>::max();
 
     static RC_HD Vector magnitudes(const T* p) { return *reinterpret_cast<const Unaligned*>(p) & without_sign; }
-    // Of the first n numbers, and zeros.
-    static RC_HD Vector magnitudes(const T* p, std::int64_t n) {
-        return (Vector)read(p, n < lanes ? static_cast<int>(n) : static_cast<int>(lanes)).v & without_sign;
-    }
+    static RC_HD Vector magnitudes(Vec<Compute<T>> numbers) { return (Vector)numbers.v & without_sign; }
     static RC_HD Bits magnitude(T x) {
         Bits bits;
         std::memcpy(&bits, &x, sizeof bits);
@@ -39,7 +36,15 @@ class LargestSoFar {
 public:
     RC_HD void take(const T* row, std::int64_t columns) {
         if constexpr (std::is_same<T, bfloat16x2>::value) {
-            for (std::int64_t j = 0; j < columns; j += lanes) larger(even_, Stored::magnitudes(row + j, columns - j));
+            std::int64_t j = 0;
+            for (; j + 2 * lanes <= columns; j += 2 * lanes) {
+                const Both<float> numbers = read_both(row + j);
+                larger(even_, Stored::magnitudes(numbers.low));
+                larger(odd_, Stored::magnitudes(numbers.high));
+            }
+            for (; j < columns; j += lanes)
+                larger(even_, Stored::magnitudes(
+                                  read(row + j, static_cast<int>(columns - j < lanes ? columns - j : lanes))));
             return;
         }
         if (columns < lanes) {

@@ -32,11 +32,9 @@ struct Stretch : PairedStretch<T> {
     }
     // Pairs of δ, a step of each plane after the other.
     void take_panel() const {
-        const Rows<T> delta = panel_of_delta();
         auto* to = reinterpret_cast<bfloat16*>(panel_pairs());
         for (int p = 0; p < planes<T>; ++p) {
-            const Rows<bfloat16> from{reinterpret_cast<const bfloat16*>(delta.data) + p * plane,
-                                      planes<T> * delta.stride};
+            const Rows<bfloat16> from = plane_of_delta(p);
             if (planes<T> == 1) return interleave_panel(from, begin, end, begin + steps() * depth, lanes, to);
             for (int step = 0; step < steps(); ++step)
                 interleave_panel(from, begin + step * depth, end, begin + (step + 1) * depth, lanes,
@@ -52,25 +50,37 @@ struct Stretch : PairedStretch<T> {
     }
 
     // Σ δ of rows [row, row + rows), one stretch, in a vector of the panel's columns: of the pairs that are laid out,
-    // or, where they have not all rows of the batch, the same pairs made once more. Two sums, as each addition waits
-    // for the one before it.
+    // or, where they have not all rows of the batch, the same pairs made once more.
     RC_HD Vec<float> sum_of_pairs(std::int64_t row, std::int64_t rows, int half) const {
-        const bfloat16* laid_out = panel_pairs() + (row * word_lanes + half * word_lanes) * 2;
-        const auto at = [&](std::int64_t i) {
-            if (begin == 0) return read_pairs(laid_out + i * 4 * word_lanes);
-            return pairs(panel_of_delta(), row + 2 * i, end, half * word_lanes, lanes[half]);
-        };
-        Vec<float> even, odd;
-        std::int64_t i = 0;
-        for (; 2 * i + 2 < rows; i += 2) {
-            even = add_pair(at(i), even);
-            odd = add_pair(at(i + 1), odd);
+        Vec<float> sum;
+        for (int p = 0; p < planes<T>; ++p) {
+            const auto* laid_out = reinterpret_cast<const bfloat16*>(panel_pairs()) + half * 2 * word_lanes;
+            sum = sum + sum_of_pairs(row, rows, [&](std::int64_t at) {
+                      if (begin == 0)
+                          return read_pairs(laid_out + ((at / depth * planes<T> + p) * depth + at % depth) * sums_width);
+                      return pairs(plane_of_delta(p), at, end, half * word_lanes, lanes[half]);
+                  });
         }
-        if (2 * i < rows) even = add_pair(at(i), even);
-        return even + odd;
+        return sum;
     }
 
 private:
+    RC_HD Rows<bfloat16> plane_of_delta(int p) const {
+        const Rows<T> delta = panel_of_delta();
+        return {reinterpret_cast<const bfloat16*>(delta.data) + p * plane, planes<T> * delta.stride};
+    }
+    // pairs(row) of each second row. Two sums, as each addition waits for the one before it.
+    template <class Pairs>
+    static RC_HD Vec<float> sum_of_pairs(std::int64_t row, std::int64_t rows, Pairs pairs) {
+        Vec<float> even, odd;
+        const std::int64_t end = row + rows;
+        for (; row + 2 < end; row += 4) {
+            even = add_pair(pairs(row), even);
+            odd = add_pair(pairs(row + 2), odd);
+        }
+        if (row < end) even = add_pair(pairs(row), even);
+        return even + odd;
+    }
     static constexpr std::int64_t tile_size = tile_height * depth;
     RC_HD bfloat16* tile(std::int64_t k, std::int64_t row) const {
         return reinterpret_cast<bfloat16*>(args.room + k * room_rows_ + row * tile_height);
