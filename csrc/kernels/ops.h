@@ -18,10 +18,10 @@
 // Operands. What the products read is of T: the packed weight, and the packed Wᵀ (columns, inner). In float and double
 // the first is the parameter itself. In bfloat16 both are copies, and rows of a panel come in pairs, as the dot
 // instructions take them: [rows / 2][panel][2]. In bfloat16x2 an activation is such a pair itself, and meets each half
-// of a weight in both places: [rows][high, low][panel][2]. On a matrix unit the halves of activations lie in planes, and
-// those of operands as two of bfloat16: [rows / 32][high, low][16][panel][2]. Rows of zeros make them a multiple of 32,
-// the depth of such a unit's tile, which is so read whole; `operand_size` counts them, `pack_*` write them, and nothing
-// else does.
+// of a weight in both places: [rows][high, low][panel][2]. On a matrix unit the halves of activations lie in planes,
+// and those of operands as two of bfloat16: [rows / 32][high, low][16][panel][2]. Rows of zeros make them a multiple of
+// 32, the depth of such a unit's tile, which is so read whole; `operand_size` counts them, `pack_*` write them, and
+// nothing else does.
 //
 // Rows of bfloat16x2 begin at a multiple of `row_alignment`, for the sake of those planes: what a number's address says
 // is where its halves are. Only kernels of the table that wrote a row can read it.

@@ -68,8 +68,7 @@ struct Case {
         Narrow a = matrix(rows, inner), b = matrix(rows, 5), skip = matrix(rows, columns), out = matrix(rows, columns);
         lengthen<T>(a);
         Wide v(5, columns, flush), bias(1, columns, flush), wide(rows, columns, flush);
-        Guarded<T> panels(operand_size(k, inner, columns), flush),
-            second(operand_size(k, 5, columns), flush);
+        Guarded<T> panels(operand_size(k, inner, columns), flush), second(operand_size(k, 5, columns), flush);
         k.pack_operand(inner, columns, w.view(), panels.data());
         k.pack_operand(5, columns, v.view(), second.data());
         const Source<T> sources[] = {

@@ -30,8 +30,8 @@ public:
             for (int from : layer.from) {
                 const std::int64_t inner = out[static_cast<std::size_t>(from)]->columns;
                 made.w.push_back(std::make_unique<DeviceMatrix<float>>(inner, layer.width, fill));
-                made.panels.push_back(std::make_unique<DeviceMatrix<bfloat16>>(
-                    1, operand_size(kernels(), inner, layer.width)));
+                made.panels.push_back(
+                    std::make_unique<DeviceMatrix<bfloat16>>(1, operand_size(kernels(), inner, layer.width)));
                 kernels().pack_operand(inner, layer.width, made.w.back()->view(), made.panels.back()->data());
             }
             add(out, layer.width, Fill::zeros);

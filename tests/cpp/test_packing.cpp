@@ -70,8 +70,7 @@ struct Case {
 
     void run() {
         Guarded<C> panels(packed_size(inner, columns, k.panel), flush);
-        Guarded<T> operand(operand_size(k, inner, columns), flush),
-            transposed(operand_size(k, columns, inner), flush);
+        Guarded<T> operand(operand_size(k, inner, columns), flush), transposed(operand_size(k, columns, inner), flush);
         soil(panels), soil(operand), soil(transposed);
         k.pack(inner, columns, w.view(), panels.data());
         k.pack_operand(inner, columns, w.view(), operand.data());

@@ -15,9 +15,8 @@ struct BackwardDataEpilogue : Epilogue<T, Activation, BackwardDataArgs<T>, Backw
             if constexpr (std::is_same<Activation, Relu>::value && chooses_as_stored<T>) {
                 T* const out = args.out.data + row * args.out.stride + column;
                 const std::int64_t stride = args.out.stride, saved_stride = args.saved.stride;
-                return each_row<MR>([&](int i) {
-                    write_chosen({g.at[i][0], g.at[i][1]}, saved + i * saved_stride, out + i * stride);
-                });
+                return each_row<MR>(
+                    [&](int i) { write_chosen({g.at[i][0], g.at[i][1]}, saved + i * saved_stride, out + i * stride); });
             }
             each_row<MR>([&](int i) {
                 const Both<Compute<T>> of_g = read_both(saved + i * args.saved.stride);

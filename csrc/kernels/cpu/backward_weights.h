@@ -145,9 +145,8 @@ RC_HD void refresh_block(const float* w, bfloat16* panel, bfloat16* transposed, 
     constexpr int width = 2 * word_lanes;
     each_row<2>([&](int half) {
         Vec<float> rows[word_lanes];
-        each_row<word_lanes>([&](int i) {
-            rows[i].v = (Vec<float>::Native)packed(read_both(w + (half * word_lanes + i) * width));
-        });
+        each_row<word_lanes>(
+            [&](int i) { rows[i].v = (Vec<float>::Native)packed(read_both(w + (half * word_lanes + i) * width)); });
         each_row<word_lanes / 2>([&](int i) {
             Words low, high;
             interleave((Words)rows[2 * i].v, (Words)rows[2 * i + 1].v, low, high);

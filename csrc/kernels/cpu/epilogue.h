@@ -45,9 +45,8 @@ protected:
     RC_HD void multiply_rows(Accumulators<T, MR, 2>& product, Rows<Compute<T>> rows, std::int64_t row) const {
         const Compute<T>* const from = rows.data + row * rows.stride + column;
         each_row<MR>([&](int i) {
-            each_row<2>([&](int v) {
-                product.at[i][v] = product.at[i][v] * read(from + i * rows.stride + v * lanes_of<T>);
-            });
+            each_row<2>(
+                [&](int v) { product.at[i][v] = product.at[i][v] * read(from + i * rows.stride + v * lanes_of<T>); });
         });
     }
     // `to` is a copy: what is written could be the arguments, for all the compiler knows, which so reads them again.

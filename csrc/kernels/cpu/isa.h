@@ -39,7 +39,8 @@ namespace RC_ISA {
 namespace {
 
 #if defined(RC_TILE_UNIT)
-// Here the halves of bfloat16x2 lie in planes (vector_bfloat16.h), and an operand's as well: a number takes one element.
+// Here the halves of bfloat16x2 lie in planes (vector_bfloat16.h), and an operand's as well: a number takes one
+// element.
 template <class T>
 constexpr std::int64_t operand_parts = 1;
 template <class T>

@@ -43,8 +43,8 @@ public:
                 larger(odd_, Stored::magnitudes(numbers.high));
             }
             for (; j < columns; j += lanes)
-                larger(even_, Stored::magnitudes(
-                                  read(row + j, static_cast<int>(columns - j < lanes ? columns - j : lanes))));
+                larger(even_,
+                       Stored::magnitudes(read(row + j, static_cast<int>(columns - j < lanes ? columns - j : lanes))));
             return;
         }
         if (columns < lanes) {

@@ -87,8 +87,7 @@ RC_HD void convert(std::int64_t rows, std::int64_t columns, Rows<In> in, Mutable
         });
 }
 template <class T>
-void narrow(std::int64_t rows, std::int64_t columns, Rows<Compute<T>> in, MutableRows<T> out,
-            double* largest) {
+void narrow(std::int64_t rows, std::int64_t columns, Rows<Compute<T>> in, MutableRows<T> out, double* largest) {
     convert(rows, columns, in, out);
     keep_largest(rows, columns, out, largest);
 }

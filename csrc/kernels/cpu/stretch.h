@@ -85,9 +85,8 @@ RC_HD void interleave_panel(Rows<bfloat16> from, std::int64_t row, std::int64_t 
             interleave(read_pairs(low), read_pairs(low + from.stride), halves[0], halves[1]);
             each_row<2>([&](int half) { write_pairs(halves[half], to + half * 2 * word_lanes); });
 #else
-            each_row<2>([&](int half) {
-                write_pairs(whole_pairs(from, row, half * word_lanes), to + half * 2 * word_lanes);
-            });
+            each_row<2>(
+                [&](int half) { write_pairs(whole_pairs(from, row, half * word_lanes), to + half * 2 * word_lanes); });
 #endif
         }
     for (; row < stop; row += 2, to += 4 * word_lanes)

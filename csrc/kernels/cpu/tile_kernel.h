@@ -155,8 +155,8 @@ public:
     // Adds what the step here has for rows [row, row + rows).
     RC_HD void add_padded(std::int64_t row, int rows) const {
         const std::int64_t stride = source_->rows.stride, left = source_->inner - k_;
-        add_padded_step(source_->rows.data + row * stride + k_, stride, rows,
-                        left < step_length ? left : step_length, w_);
+        add_padded_step(source_->rows.data + row * stride + k_, stride, rows, left < step_length ? left : step_length,
+                        w_);
     }
     // Asks the second-level cache for lines [first, last) of the panel after this one, where the step of `w` is in it.
     RC_HD void fetch_next_panel(const T* w, int first, int last) const {

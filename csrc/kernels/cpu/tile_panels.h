@@ -14,8 +14,8 @@ constexpr int chunk_bytes = 32 << 10;
 // So many blocks of rows, whose sums lie in memory meanwhile.
 constexpr int blocks_at_once = 8;
 
-// A block whose sums are there, finished a few rows at a time, and beside the products: `plain` epilogues in place, as a
-// call for each of them would take a tenth of the time; all others by calls.
+// A block whose sums are there, finished a few rows at a time, and beside the products: `plain` epilogues in place, as
+// a call for each of them would take a tenth of the time; all others by calls.
 template <class T, class Formulas, class Args, bool plain>
 class BlockBehind {
 public:

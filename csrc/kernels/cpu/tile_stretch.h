@@ -55,11 +55,12 @@ struct Stretch : PairedStretch<T> {
         Vec<float> sum;
         for (int p = 0; p < planes<T>; ++p) {
             const auto* laid_out = reinterpret_cast<const bfloat16*>(panel_pairs()) + half * 2 * word_lanes;
-            sum = sum + sum_of_pairs(row, rows, [&](std::int64_t at) {
-                      if (begin == 0)
-                          return read_pairs(laid_out + ((at / depth * planes<T> + p) * depth + at % depth) * sums_width);
-                      return pairs(plane_of_delta(p), at, end, half * word_lanes, lanes[half]);
-                  });
+            sum =
+                sum + sum_of_pairs(row, rows, [&](std::int64_t at) {
+                    if (begin == 0)
+                        return read_pairs(laid_out + ((at / depth * planes<T> + p) * depth + at % depth) * sums_width);
+                    return pairs(plane_of_delta(p), at, end, half * word_lanes, lanes[half]);
+                });
         }
         return sum;
     }

@@ -100,9 +100,9 @@ RC_HD Words halves_of(Vec<float> x) {
 template <class T>
 constexpr int planes = std::is_same<T, bfloat16x2>::value ? 2 : 1;
 
-// A row of bfloat16x2 is cut in blocks of 32 numbers, of which all high halves come first and then all low ones. A block
-// begins at a multiple of its size. A number's address is what it were if it lay there in one piece, and tells so where
-// its halves are; those of the numbers behind it follow, to the end of the block.
+// A row of bfloat16x2 is cut in blocks of 32 numbers, of which all high halves come first and then all low ones. A
+// block begins at a multiple of its size. A number's address is what it were if it lay there in one piece, and tells so
+// where its halves are; those of the numbers behind it follow, to the end of the block.
 constexpr std::int64_t plane = 32;
 static_assert(2 * plane * sizeof(bfloat16) == row_alignment<bfloat16x2>, "blocks begin where rows do");
 template <class T>
