@@ -388,7 +388,7 @@ BUGS = (
     ),
     Bug(
         "what overflows a high half has a low half too",
-        "csrc/kernels/cpu/vector_bfloat16.h",
+        "csrc/kernels/cpu/vector_both.h",
         "_mm512_maskz_mov_epi16(finite, (__m512i)low)",
         "_mm512_maskz_mov_epi16(finite | 1, (__m512i)low)",
         "cpp:bfloat16",

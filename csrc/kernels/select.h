@@ -16,7 +16,7 @@ struct Isa {
     const KernelTable<double>* f64 = nullptr;
     const KernelTable<bfloat16>* bf16 = nullptr;
     const KernelTable<bfloat16x2>* bf16x2 = nullptr;  // null without instructions for bfloat16
-    bool multiplies_tiles = false;                    // so fast that four products in bfloat16 beat one in float32
+    bool multiplies_tiles = false;                    // so fast that three products in bfloat16 beat one in float32
     const char* obstacle = "";                        // why a CPU that has it may not run it, else empty
 };
 

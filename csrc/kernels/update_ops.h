@@ -44,9 +44,10 @@ struct Operands {
 constexpr std::int64_t gradient_stretch = 128;
 
 // In bfloat16 a stretch's rows of A and of δ are interleaved first, two by two, or those of A made floats, and in
-// bfloat16x2 the halves of δ are laid out as a weight's. The distance of two such rows of A is no power of two, which
-// would put them all into a few cache sets. (Wide vectors of floats have a tile's columns of A side by side.)
-// KernelTable::stretch_room says how much room that needs.
+// bfloat16x2 the halves of δ are laid out as a weight's; on a matrix unit A's numbers along its columns, and the pairs
+// of δ, each half for itself. The distance of two such rows of A is no power of two, which would put them all into a
+// few cache sets. (Wide vectors of floats have a tile's columns of A side by side.) KernelTable::stretch_room says how
+// much room that needs.
 RC_HD std::int64_t pair_stride(std::int64_t inner) { return (inner + 15) / 16 * 16 + 16; }
 
 // Rows that a kernel lays out together: a stretch, or as many as make `most` numbers of A, up to four.

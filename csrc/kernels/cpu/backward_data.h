@@ -12,7 +12,7 @@ struct BackwardDataEpilogue : Epilogue<T, Activation, BackwardDataArgs<T>, Backw
         if (!plain && args.mask.data) this->multiply_rows(g, args.mask, row);
         if constexpr (!std::is_same<Activation, Identity>::value) {
             const T* const saved = args.saved.data + row * args.saved.stride + column;
-            if constexpr (std::is_same<Activation, Relu>::value && chooses_as_stored<T>) {
+            if constexpr (std::is_same<Activation, Relu>::value && packs_lines<T>) {
                 T* const out = args.out.data + row * args.out.stride + column;
                 const std::int64_t stride = args.out.stride, saved_stride = args.saved.stride;
                 return each_row<MR>(

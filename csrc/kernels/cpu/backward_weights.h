@@ -170,9 +170,6 @@ __attribute__((noinline)) void refresh_block(const float* w, bfloat16x2* panel, 
     of_plane(0, [](Both<float> x) { return halves_of_both(x).high; });
     of_plane(1, [](Both<float> x) { return halves_of_both(x).low; });
 }
-constexpr bool refreshes_blocks = true;
-#else
-constexpr bool refreshes_blocks = false;
 #endif
 #endif
 
@@ -182,14 +179,12 @@ template <class T>
 RC_HD void refresh_operands(const Compute<T>* weight_panel, const Operands<T>& operands, std::int64_t inner,
                             std::int64_t columns, std::int64_t column, std::int64_t first, std::int64_t last) {
     constexpr int width = 2 * lanes_of<T>;
-#if defined(__AVX512BF16__)
-    if constexpr (std::is_same<T, bfloat16>::value || (refreshes_blocks && std::is_same<T, bfloat16x2>::value))
+    if constexpr (packs_lines<T>)
         if (column + width <= columns)
             for (; first + width <= last; first += width)
                 refresh_block(weight_panel + first * width,
                               operands.panels + (column * operand_rows<T>(inner) + first * width),
                               operands.transposed + first * operand_rows<T>(columns) + column * width);
-#endif
     visit_panel_blocks<Compute<T>>(
         {weight_panel, width}, first, last, columns, column,
         [&](auto& block, std::int64_t k, std::int64_t j, auto rows, auto outs) {

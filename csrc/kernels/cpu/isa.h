@@ -39,7 +39,7 @@ namespace RC_ISA {
 namespace {
 
 #if defined(RC_TILE_UNIT)
-// Here the halves of bfloat16x2 lie in planes (vector_bfloat16.h), and an operand's as well: a number takes one
+// Here the halves of bfloat16x2 lie in planes (vector_bfloat16x2.h), and an operand's as well: a number takes one
 // element.
 template <class T>
 constexpr std::int64_t operand_parts = 1;
@@ -52,6 +52,8 @@ RC_HD std::int64_t operand_rows(std::int64_t inner) {
 // clang-format off: each uses those before it
 #include "kernels/cpu/vector.h"
 #include "kernels/cpu/vector_bfloat16.h"
+#include "kernels/cpu/vector_bfloat16x2.h"
+#include "kernels/cpu/vector_both.h"
 #include "kernels/cpu/vector_functions.h"
 #include "kernels/cpu/register_tile.h"
 #include "kernels/cpu/stored_blocks.h"

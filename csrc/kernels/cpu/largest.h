@@ -48,6 +48,13 @@ public:
             return;
         }
         if (columns < lanes) {
+#if defined(__AVX512BW__)
+            if constexpr (sizeof(typename Stored::Bits) == 2) {
+                const auto there = static_cast<__mmask32>((1u << columns) - 1);
+                larger(even_, (typename Stored::Vector)_mm512_maskz_loadu_epi16(there, row) & Stored::without_sign);
+                return;
+            }
+#endif
             for (std::int64_t j = 0; j < columns; ++j) larger(rest_, Stored::magnitude(row[j]));
             return;
         }
