@@ -430,7 +430,7 @@ BUGS = (
     ),
     Bug(
         "what overflows bfloat16 is infinity minus infinity",
-        "csrc/kernels/cpu/vector_bfloat16.h",
+        "csrc/kernels/cpu/vector_bfloat16x2.h",
         "return ((high & 0x7f800000u) == 0x7f800000u) ? high : (high | low);",
         "return high | low;",
         "cpp:bfloat16",
