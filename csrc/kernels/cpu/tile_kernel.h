@@ -95,14 +95,15 @@ RC_HD void sums_into_memory(float* to, bool first, int rows) {
 // `rows` × `length` numbers of a plane, and zeros behind a row's last one.
 RC_HD void copy_padded(const bfloat16* from, std::int64_t stride, int rows, std::int64_t length,
                        bfloat16 (*to)[step_length]) {
+#if defined(__AVX512BW__)
+    const auto there = static_cast<__mmask32>((std::uint64_t{1} << length) - 1);
+    for (int i = 0; i < rows; ++i) _mm512_storeu_si512(to[i], _mm512_maskz_loadu_epi16(there, from + i * stride));
+#else
     for (int i = 0; i < rows; ++i) {
-        if (length == step_length) {
-            std::memcpy(to[i], from + i * stride, sizeof to[i]);
-            continue;
-        }
         std::memcpy(to[i], from + i * stride, static_cast<std::size_t>(length) * sizeof **to);
         std::memset(to[i] + length, 0, static_cast<std::size_t>(step_length - length) * sizeof **to);
     }
+#endif
 }
 // Where rows or numbers are missing for a tile: what there is of a step of A.
 template <class T>
