@@ -40,14 +40,14 @@ RC_HD void load_a(const bfloat16* from, std::int64_t stride) {
     else
         tile_load<tile>(from, stride);
 }
-// sums += upper·left, upper·right of rows 0 to 15, and so with `lower` where there are rows 16 to 31.
-template <int upper, int lower, int left, int right>
+// sums += A·W of what is loaded: of rows 0 to 15 in tile 4 and, where there are such, 16 to 31 in tile 5, and of
+// columns 0 to 15 in tile 6 and 16 to 31 in tile 7.
 RC_HD void add_dots(bool has_lower) {
-    tile_dot<0, upper, left>();
-    tile_dot<1, upper, right>();
+    tile_dot<0, 4, 6>();
+    tile_dot<1, 4, 7>();
     if (!has_lower) return;
-    tile_dot<2, lower, left>();
-    tile_dot<3, lower, right>();
+    tile_dot<2, 5, 6>();
+    tile_dot<3, 5, 7>();
 }
 // W's tiles of one plane, which are rows of pairs along k.
 RC_HD void load_w(const bfloat16* w) {
@@ -60,17 +60,17 @@ template <class T, bool once>
 RC_HD void add_step(const bfloat16* upper, const bfloat16* lower, std::int64_t stride,
                     [[maybe_unused]] std::int64_t next_plane, const bfloat16* w) {
     load_w(w);
-    if constexpr (planes<T> == 2) {  // the low halves, which meet W's high ones alone (math/bfloat16.h)
+    if constexpr (planes<T> == 2) {  // the low halves, which meet W's high ones alone (docs/math.md)
         load_a<4, once>(upper + next_plane, stride);
         if (lower) load_a<5, once>(lower + next_plane, stride);
-        add_dots<4, 5, 6, 7>(lower);
+        add_dots(lower);
     }
     load_a<4, once>(upper, stride);
     if (lower) load_a<5, once>(lower, stride);
-    add_dots<4, 5, 6, 7>(lower);
+    add_dots(lower);
     if constexpr (planes<T> == 2) {
         load_w(w + step_length * sums_width);
-        add_dots<4, 5, 6, 7>(lower);
+        add_dots(lower);
     }
 }
 // The same of rows of A that are there, from the first number of a block on.
