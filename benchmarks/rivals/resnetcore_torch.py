@@ -10,11 +10,11 @@ from torch.nn import functional
 from resnetcore.torch import ResidualStack
 
 from .resnetcore import network
-from .torch_eager import optimizer_of
+from .torch_eager import configure, optimizer_of
 
 
 def build(case, problem, threads):
-    torch.set_num_threads(threads)
+    configure(case, threads)
     module = ResidualStack.from_network(network(problem, "float32")).to(case.device)
     inputs, target = (torch.from_numpy(array).to(case.device) for array in (problem.x, problem.labels))
     narrow = case.precision != "float32"

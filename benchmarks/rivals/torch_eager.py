@@ -61,9 +61,16 @@ def same(function, *_):
     return function
 
 
+def configure(case, threads):
+    """PyTorch's threads, and on a CPU its permission for float32 products of less: what asks sees it, its own products too."""
+    torch.set_num_threads(threads)
+    if case.device == "cpu":
+        torch.set_float32_matmul_precision(case.products)
+
+
 def build(case, problem, threads, compiler=same, use=InPlace, record=same):
     """`record` is given the part of a step that is all the device's, and gives back what does the same."""
-    torch.set_num_threads(threads)
+    configure(case, threads)
     return (infer if case.mode == "infer" else train)(case, problem, compiler, use, record)
 
 

@@ -25,7 +25,7 @@ template <class T>
 using VjpPtr = std::shared_ptr<Vjp<T>>;
 
 struct VjpObject {
-    std::variant<VjpPtr<float>, VjpPtr<double>, VjpPtr<bfloat16>> vjp;
+    std::variant<VjpPtr<float>, VjpPtr<double>, VjpPtr<bfloat16>, VjpPtr<bfloat16x2>> vjp;
 
     template <class Visit>
     decltype(auto) with(Visit&& visit) const {
@@ -33,6 +33,7 @@ struct VjpObject {
     }
 };
 
+// `dtype` is what activations are stored as: where that is "bfloat16" or "bfloat16x2", all that is given is float32.
 VjpObject make(py::handle inputs, const py::sequence& layers, const std::string& dtype, bool training,
                bool input_gradient, const std::string& device_name) {
     Device& device = device_named(device_name);
@@ -44,7 +45,9 @@ VjpObject make(py::handle inputs, const py::sequence& layers, const std::string&
     if (dtype == "float32") return {std::make_shared<Vjp<float>>(topology, options, device)};
     if (dtype == "float64") return {std::make_shared<Vjp<double>>(topology, options, device)};
     if (dtype == "bfloat16") return {std::make_shared<Vjp<bfloat16>>(topology, options, device)};
-    throw DTypeError("Vjp: dtype must be \"float32\", \"float64\" or \"bfloat16\", got \"" + dtype + "\"");
+    if (dtype == "bfloat16x2") return {std::make_shared<Vjp<bfloat16x2>>(topology, options, device)};
+    throw DTypeError("Vjp: dtype must be \"float32\", \"float64\", \"bfloat16\" or \"bfloat16x2\", got \"" + dtype +
+                     "\"");
 }
 
 constexpr const char* operation = "Vjp";

@@ -38,7 +38,8 @@ Vjp<T>::Vjp(const Topology& topology, const VjpOptions& options, Device& device)
       units_(weight_units(model_, plan_of(model_, Strategy::by_layer, options.input_gradient).weights)),
       gradients_(model_, units_),
       staged_dropout_(device),
-      row_major_(device) {
+      row_major_(device),
+      moved_(device) {
     const CurrentDevice current(device);
     model_.store().fill_by_halves();
     if (!options.training) model_.norms().freeze();
@@ -61,11 +62,28 @@ Strategy Vjp<T>::strategy_of(const VjpPass<T>& pass) const {
 }
 
 template <class T>
-Frame<T> Vjp<T>::frame_of(const VjpPass<T>& pass) {
+typename Vjp<T>::Header Vjp<T>::new_header(const VjpPass<T>& pass, Strategy strategy) const {
+    const auto address = reinterpret_cast<std::uintptr_t>(pass.tape) + header_bytes + norm_bytes_;
+    return {strategy, static_cast<std::int32_t>(-address % row_alignment<T>)};
+}
+
+// Where a number lies says which of its halves are where: so what has moved by less than a row's boundary moves on.
+template <class T>
+T* Vjp<T>::kept(const VjpPass<T>& pass, const Header& header) {
+    const std::int64_t offset = std::clamp<std::int64_t>(header.offset, 0, most_offset);  // whatever came back
+    T* const found = reinterpret_cast<T*>(static_cast<char*>(pass.tape) + header_bytes + norm_bytes_ + offset);
+    if (reinterpret_cast<std::uintptr_t>(found) % row_alignment<T> == 0) return found;
+    moved_.reserve(pass.rows * kept_elements_);
+    device().copy(moved_.data(), found, static_cast<std::size_t>(pass.rows * tape_bytes_of_row()));
+    return moved_.data();
+}
+
+template <class T>
+Frame<T> Vjp<T>::frame_of(const VjpPass<T>& pass, T* kept) {
     dropout_ = {pass.seed, 0, 0};
     Frame<T> frame;
     frame.input = pass.x;
-    frame.kept = reinterpret_cast<T*>(static_cast<char*>(pass.tape) + tape_bytes());
+    frame.kept = kept;
     frame.rows = pass.rows;
     frame.dropout = staged_dropout_.values(&dropout_, 1);
     return frame;
@@ -127,8 +145,9 @@ void Vjp<T>::forward(const VjpPass<T>& pass, Compute<T>* out, const std::vector<
     if (pass.rows == 0) return;
     if (options_.training) check_training_rows(topology(), pass.rows, 1, "ResidualStack");
     const int threads = prepare(pass, strategy_of(pass));
-    if (has_tiles()) std::memcpy(pass.tape, &strategy_, sizeof strategy_);
-    Frame<T> frame = frame_of(pass);
+    const Header header = new_header(pass, strategy_);
+    if (device().is_host()) std::memcpy(pass.tape, &header, sizeof header);
+    Frame<T> frame = frame_of(pass, kept(pass, header));
     frame.outputs = {out, outputs()};
     run_on_team(
         [&](Team& team) {
@@ -158,10 +177,11 @@ void Vjp<T>::backward(const VjpPass<T>& pass, const Compute<T>* d_out, Compute<T
                                static_cast<std::size_t>(parameters().all[id].size()) * sizeof(Compute<T>));
         return;
     }
-    Strategy strategy = Strategy::by_layer;
-    if (has_tiles()) std::memcpy(&strategy, pass.tape, sizeof strategy);
-    const int threads = prepare(pass, strategy == Strategy::by_tile ? strategy : Strategy::by_layer);
-    Frame<T> frame = frame_of(pass);
+    Header header{Strategy::by_layer, 0};
+    if (device().is_host()) std::memcpy(&header, pass.tape, sizeof header);
+    const bool by_tile = has_tiles() && header.strategy == Strategy::by_tile;
+    const int threads = prepare(pass, by_tile ? Strategy::by_tile : Strategy::by_layer);
+    Frame<T> frame = frame_of(pass, kept(pass, header));
     frame.given = {d_out, outputs()};
     if (d_x) {
         frame.output = executor().plan().input_gradient;
@@ -212,5 +232,6 @@ void Vjp<T>::unpack_transposed(const Parameter& p, const Compute<T>* packed, Com
 template class Vjp<float>;
 template class Vjp<double>;
 template class Vjp<bfloat16>;
+template class Vjp<bfloat16x2>;
 
 }  // namespace resnetcore

@@ -17,7 +17,7 @@
 namespace resnetcore {
 
 // Of how a tape lies, its size included; another one with each change. Exported programs outlive a version.
-constexpr std::int64_t tape_layout = 3;
+constexpr std::int64_t tape_layout = 4;
 
 struct VjpOptions {
     bool training = true;        // batch statistics and dropout, rather than the running statistics
@@ -32,7 +32,7 @@ struct VjpPass {
     std::int64_t rows = 0;
     std::uint64_t seed = 0;                 // of the dropout masks
     std::vector<const Compute<T>*> values;  // by parameter, buffers included
-    void* tape = nullptr;                   // Vjp::tape_bytes, on a boundary of 64
+    void* tape = nullptr;                   // Vjp::tape_bytes, on a boundary of 64, each time on any
 };
 
 template <class T>
@@ -49,7 +49,7 @@ public:
     Device& device() const { return model_.device(); }
     std::int64_t outputs() const { return model_.outputs(); }
     // Bytes of a tape: so many, and so many for each row.
-    std::int64_t tape_bytes() const { return header_bytes + norm_bytes_; }
+    std::int64_t tape_bytes() const { return header_bytes + norm_bytes_ + most_offset; }
     std::int64_t tape_bytes_of_row() const { return kept_elements_ * std::int64_t{sizeof(T)}; }
 
     // out: (rows, outputs), dense. `statistics`, by parameter, takes the running statistics carried on, in
@@ -64,11 +64,17 @@ private:
     using Executor = BatchExecutor<T>;
     enum class Half { forward, backward };
     // What a tape begins with: how the rest lies, which backward must find although it might choose otherwise.
-    static constexpr std::int64_t header_bytes = 64;
+    struct Header {
+        Strategy strategy;
+        std::int32_t offset;  // of what is kept, whose rows begin where `row_alignment` says, behind the norms
+    };
+    static constexpr std::int64_t header_bytes = 64, most_offset = row_alignment<T> - 64;
 
     bool has_tiles() const { return executors_[static_cast<int>(Strategy::by_tile)] != nullptr; }
     Strategy strategy_of(const VjpPass<T>& pass) const;
-    Frame<T> frame_of(const VjpPass<T>& pass);
+    Frame<T> frame_of(const VjpPass<T>& pass, T* kept);
+    Header new_header(const VjpPass<T>& pass, Strategy strategy) const;
+    T* kept(const VjpPass<T>& pass, const Header& header);
     int prepare(const VjpPass<T>& pass, Strategy strategy);
     Executor& executor() const { return *executors_[static_cast<int>(strategy_)]; }
     void write_parameters(Team& team, const VjpPass<T>& pass, Half half);
@@ -87,10 +93,12 @@ private:
     PhiloxKey dropout_;
     Staged<PhiloxKey> staged_dropout_;
     AlignedArray<Compute<T>> row_major_;  // a weight's gradient, before it is transposed
+    AlignedArray<T> moved_;               // what a tape keeps that came back on another boundary
 };
 
 extern template class Vjp<float>;
 extern template class Vjp<double>;
 extern template class Vjp<bfloat16>;
+extern template class Vjp<bfloat16x2>;
 
 }  // namespace resnetcore

@@ -105,6 +105,16 @@ def autocast(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
     return [t.to(to) if t.is_floating_point() and t.dtype != torch.float64 else t for t in tensors]
 
 
+@torch.compiler.assume_constant_result
+def matmul_precision() -> str:
+    """What PyTorch lets its own float32 products on the CPU be made of: "highest", "high" or "medium"."""
+    # Since 2.9 for each kind of device and operation; torch.set_float32_matmul_precision sets them all.
+    products: Any = getattr(torch.backends.mkldnn, "matmul", None)
+    if not hasattr(products, "fp32_precision"):
+        return torch.get_float32_matmul_precision()
+    return {"tf32": "high", "bf16": "medium"}.get(products.fp32_precision, "highest")
+
+
 def no_double_backward(operation: str) -> NoReturn:
     """Raises what a second derivative gets."""
     raise RuntimeError(

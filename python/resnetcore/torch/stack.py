@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from .._core import activations
+from .._core import activations, available_precision
 from .._errors import DTypeError, ShapeError
 from ..checks import as_integer
 from ..layers import Layer
 from ..network import Network
 from .block import residual
-from .shared import DTYPE_NAMES, autocast
+from .shared import DTYPE_NAMES, autocast, matmul_precision
 from .stack_operators import describe, room, stack, values_of
 
 Tensor = torch.Tensor
@@ -36,6 +36,17 @@ def _checked_dtype(operation: str, dtype: Any) -> torch.dtype:
     if kind not in DTYPE_NAMES:
         raise DTypeError(f"{operation}: dtype must be torch.float32, torch.float64 or torch.bfloat16, got {kind}")
     return kind
+
+
+# How activations are stored for the products of each matmul precision of float32.
+_STORED = {"highest": "float32", "high": "bfloat16x2", "medium": "bfloat16"}
+
+
+def _stored(x: Tensor) -> str:
+    if x.dtype != torch.float32 or not x.is_cpu:
+        return DTYPE_NAMES[x.dtype]
+    asked = matmul_precision()
+    return _STORED[asked if asked == "highest" else available_precision(asked)]
 
 
 class ResidualLayer(nn.Module):
@@ -105,6 +116,9 @@ class ResidualStack(nn.Module):
     dict names parameters `layers.0.weight`, (out, in), `layers.0.bias`, `layers.0.skip_2_weight`,
     `layers.0.norm_weight`, `layers.0.norm_running_mean`, …
 
+    On the CPU float32 products are made of what `torch.set_float32_matmul_precision` allows, as those of an `rc.Network`
+    of that matmul precision.
+
     Raises:
         ShapeError, DTypeError, ValueError: as `rc.Network`; from a call, an input that does not fit.
     """
@@ -144,7 +158,8 @@ class ResidualStack(nn.Module):
         arrays = {**net.parameters(), **net.buffers()}
         kind = _checked_dtype("ResidualStack", dtype)
         device = torch.get_default_device() if device is None else device
-        self._described = {name: describe(self.inputs, self.topology, name) for name in DTYPE_NAMES.values()}
+        stored = {*DTYPE_NAMES.values(), *_STORED.values()}
+        self._described = {name: describe(self.inputs, self.topology, name) for name in stored}
         self._rooms = [room(topology) for topology in self._described.values()]
         names = values_of(self._described["float32"])
         self._named = [name for name, _, _ in names]
@@ -189,7 +204,7 @@ class ResidualStack(nn.Module):
         # Statistics and sums are float32 however narrow the activations are: parameters need not be rounded.
         wide = torch.float64 if given.dtype == torch.float64 else torch.float32
         seed = self._seed(x.device)
-        topology = self._described[DTYPE_NAMES[given.dtype]]
+        topology = self._described[_stored(given)]
         values = own
         if self._normalised or dtypes != {wide}:
             # Running statistics are written to before backward may look at what it was given.
