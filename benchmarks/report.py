@@ -10,6 +10,7 @@ from .rivals import INSIDE, NOT_OFFERED
 LABELS = {
     "resnetcore": "resnetcore",
     "resnetcore_torch": "resnetcore in PyTorch",
+    "resnetcore_torch_flat": "resnetcore in PyTorch, flat",
     "resnetcore_jax": "resnetcore in JAX",
     "torch_eager": "PyTorch eager",
     "torch_compile": "PyTorch compile",
@@ -23,6 +24,7 @@ LABELS = {
 COLOURS = dict(
     resnetcore="#000000",
     resnetcore_torch="#7f7f7f",
+    resnetcore_torch_flat="#c7c7c7",
     resnetcore_jax="#bcbd22",
     torch_eager="#d55e00",
     torch_compile="#0072b2",

@@ -35,7 +35,16 @@ def require(rival):
 
 @pytest.mark.parametrize("kind", KINDS + NARROW, ids="-".join)
 @pytest.mark.parametrize(
-    "rival", ["resnetcore_torch", "resnetcore_jax", "torch_eager", "torch_onednn", "jax_jit", "onnxruntime"]
+    "rival",
+    [
+        "resnetcore_torch",
+        "resnetcore_torch_flat",
+        "resnetcore_jax",
+        "torch_eager",
+        "torch_onednn",
+        "jax_jit",
+        "onnxruntime",
+    ],
 )
 def test_rivals_compute_the_same(rival, kind):
     require(rival)

@@ -9,6 +9,7 @@ is not there, `Unable` that it lacks this network.
 NAMES = (
     "resnetcore",
     "resnetcore_torch",
+    "resnetcore_torch_flat",
     "resnetcore_jax",
     "torch_eager",
     "torch_compile",
@@ -19,7 +20,10 @@ NAMES = (
 )
 CUDA_NAMES = ("resnetcore", "resnetcore_torch", "torch_eager", "torch_compile", "torch_graph", "torch_addmm")
 # Ours inside a framework, no rivals: beside the framework's own ways, which they are compared with once more.
-INSIDE = {"resnetcore_torch": ("torch_eager", "torch_compile"), "resnetcore_jax": ("jax_jit",)}
+INSIDE = {
+    **dict.fromkeys(("resnetcore_torch", "resnetcore_torch_flat"), ("torch_eager", "torch_compile")),
+    "resnetcore_jax": ("jax_jit",),
+}
 # Sides that do other work: nothing to compare results with, and never among the rivals that a ratio is taken to.
 UNCOMPARED = {"sklearn_mlp": "no skips"}
 # Sides that their library does not offer: what it could do, by an operator that is not public.

@@ -13,9 +13,9 @@ from .resnetcore import network
 from .torch_eager import configure, optimizer_of
 
 
-def build(case, problem, threads):
+def build(case, problem, threads, flat=False):
     configure(case, threads)
-    module = ResidualStack.from_network(network(problem, "float32")).to(case.device)
+    module = ResidualStack.from_network(network(problem, "float32"), flat=flat).to(case.device)
     inputs, target = (torch.from_numpy(array).to(case.device) for array in (problem.x, problem.labels))
     narrow = case.precision != "float32"
 

@@ -2,6 +2,7 @@
 // does not fit is an error all the same, as a mistake there would write outside an array.
 #include <pybind11/pybind11.h>
 
+#include <algorithm>
 #include <memory>
 #include <utility>
 #include <variant>
@@ -26,6 +27,7 @@ using VjpPtr = std::shared_ptr<Vjp<T>>;
 
 struct VjpObject {
     std::variant<VjpPtr<float>, VjpPtr<double>, VjpPtr<bfloat16>, VjpPtr<bfloat16x2>> vjp;
+    bool flat = false;  // all that is trained is one array, the first, in which parameters lie one after the other
 
     template <class Visit>
     decltype(auto) with(Visit&& visit) const {
@@ -35,22 +37,22 @@ struct VjpObject {
 
 // `dtype` is what activations are stored as: where that is "bfloat16" or "bfloat16x2", all that is given is float32.
 VjpObject make(py::handle inputs, const py::sequence& layers, const std::string& dtype, bool training,
-               bool input_gradient, const std::string& device_name) {
+               bool input_gradient, const std::string& device_name, bool flat) {
     Device& device = device_named(device_name);
     Topology topology;
     topology.inputs = integer_argument(inputs, "Vjp: inputs");
     for (const py::handle layer : layers)
         topology.layers.push_back(layer_from_dict(layer.cast<py::dict>(), topology.depth() + 1));
     const VjpOptions options{training, input_gradient};
-    if (dtype == "float32") return {std::make_shared<Vjp<float>>(topology, options, device)};
-    if (dtype == "float64") return {std::make_shared<Vjp<double>>(topology, options, device)};
-    if (dtype == "bfloat16") return {std::make_shared<Vjp<bfloat16>>(topology, options, device)};
-    if (dtype == "bfloat16x2") return {std::make_shared<Vjp<bfloat16x2>>(topology, options, device)};
+    if (dtype == "float32") return {std::make_shared<Vjp<float>>(topology, options, device), flat};
+    if (dtype == "float64") return {std::make_shared<Vjp<double>>(topology, options, device), flat};
+    if (dtype == "bfloat16") return {std::make_shared<Vjp<bfloat16>>(topology, options, device), flat};
+    if (dtype == "bfloat16x2") return {std::make_shared<Vjp<bfloat16x2>>(topology, options, device), flat};
     throw DTypeError("Vjp: dtype must be \"float32\", \"float64\", \"bfloat16\" or \"bfloat16x2\", got \"" + dtype +
                      "\"");
 }
 
-constexpr const char* operation = "Vjp";
+constexpr const char *operation = "Vjp", *flat_name = "flat";
 
 DenseShape shape_of(const Parameter& p) {
     if (p.is_matrix()) return {2, {p.columns, p.rows}};
@@ -68,6 +70,12 @@ std::int64_t bytes_of_tape(const VjpObject& object, std::int64_t rows) {
     });
 }
 
+std::int64_t trained_size(const ParameterList& parameters) {
+    std::int64_t size = 0;
+    for (const Parameter& p : parameters.all) size += p.trained ? p.size() : 0;
+    return size;
+}
+
 std::int64_t rows_of(py::handle x) {
     const py::object shape = x.attr("shape");
     return py::len(shape) == 2 ? py::cast<std::int64_t>(shape[py::int_(0)]) : 0;
@@ -82,12 +90,22 @@ VjpPass<T> pass_of(const VjpObject& object, const Vjp<T>& vjp, DenseViews& views
     pass.x = {views.find<Compute<T>>(x, {2, {pass.rows, inputs}}, false, operation, "x"), inputs};
     pass.seed = seed;
     const auto& all = vjp.parameters().all;
-    if (values.size() != all.size())
-        throw ShapeError("Vjp: there must be " + std::to_string(all.size()) + " values, got " +
+    const auto apart = [&](const Parameter& p) { return !object.flat || !p.trained; };
+    const std::int64_t expected = object.flat + std::count_if(all.begin(), all.end(), apart);
+    if (static_cast<std::int64_t>(values.size()) != expected)
+        throw ShapeError("Vjp: there must be " + std::to_string(expected) + " values, got " +
                          std::to_string(values.size()));
     pass.values.reserve(all.size());
-    for (std::size_t id = 0; id < all.size(); ++id)
-        pass.values.push_back(views.find<Compute<T>>(values[id], shape_of(all[id]), false, operation, all[id].name));
+    std::size_t next = 0;
+    const Compute<T>* part = nullptr;
+    if (object.flat)
+        part = views.find<Compute<T>>(values[next++], {1, {trained_size(vjp.parameters()), 1}}, false, operation,
+                                      flat_name);
+    for (const Parameter& p : all) {
+        pass.values.push_back(apart(p) ? views.find<Compute<T>>(values[next++], shape_of(p), false, operation, p.name)
+                                       : part);
+        if (!apart(p)) part += p.size();
+    }
     const std::int64_t bytes = bytes_of_tape(object, pass.rows);
     pass.tape = views.find<std::uint8_t>(tape, {1, {bytes, 1}}, true, operation, "tape");
     if (reinterpret_cast<std::uintptr_t>(pass.tape) % 64 != 0) throw ShapeError("Vjp: tape must be aligned to 64");
@@ -108,6 +126,21 @@ std::vector<Compute<T>*> written(const Vjp<T>& vjp, DenseViews& views, const py:
         }
         if (next == arrays.size()) throw ShapeError(std::string("Vjp: too few ") + what);
         found.push_back(views.find<Compute<T>>(arrays[next++], shape_of(p), true, operation, p.name));
+    }
+    return found;
+}
+
+// Likewise of one array for all that is trained.
+template <class T>
+std::vector<Compute<T>*> parts_of(const Vjp<T>& vjp, DenseViews& views, const py::list& arrays) {
+    if (arrays.size() != 1) throw ShapeError("Vjp: there must be one gradient");
+    auto* part =
+        views.find<Compute<T>>(arrays[0], {1, {trained_size(vjp.parameters()), 1}}, true, operation, flat_name);
+    std::vector<Compute<T>*> found;
+    found.reserve(vjp.parameters().all.size());
+    for (const Parameter& p : vjp.parameters().all) {
+        found.push_back(p.trained ? part : nullptr);
+        if (p.trained) part += p.size();
     }
     return found;
 }
@@ -143,7 +176,9 @@ void run_backward(const VjpObject& object, py::handle x, const py::list& values,
         DenseViews views(vjp.device());
         const VjpPass<T> pass = pass_of(object, vjp, views, x, values, seed, tape);
         const auto* given = views.find<Compute<T>>(d_out, {2, {pass.rows, vjp.outputs()}}, false, operation, "d_out");
-        const auto out = written(vjp, views, gradients, "gradients", [](const Parameter& p) { return p.trained; });
+        const auto out =
+            object.flat ? parts_of(vjp, views, gradients)
+                        : written(vjp, views, gradients, "gradients", [](const Parameter& p) { return p.trained; });
         Compute<T>* input = nullptr;
         if (vjp.options().input_gradient)
             input = views.find<Compute<T>>(d_x, {2, {pass.rows, vjp.topology().inputs}}, true, operation, "d_x");
@@ -159,9 +194,11 @@ py::tuple shape_tuple(const Parameter& p) {
 }
 
 py::list parameters(const VjpObject& object) {
-    return object.with([](const auto& vjp) {
+    return object.with([&](const auto& vjp) {
         py::list all;
-        for (const Parameter& p : vjp.parameters().all) all.append(py::make_tuple(p.name, shape_tuple(p), p.trained));
+        if (object.flat) all.append(py::make_tuple(flat_name, py::make_tuple(trained_size(vjp.parameters())), true));
+        for (const Parameter& p : vjp.parameters().all)
+            if (!object.flat || !p.trained) all.append(py::make_tuple(p.name, shape_tuple(p), p.trained));
         return all;
     });
 }
@@ -183,12 +220,14 @@ void register_vjp(py::module_& m) {
                           "A stack of layers for a framework with gradients of its own; parameters come with each "
                           "call, in order.")
         .def(py::init(&make), py::arg("inputs"), py::arg("layers"), py::arg("dtype"), py::arg("training"),
-             py::arg("input_gradient"), py::arg("device") = "cpu")
+             py::arg("input_gradient"), py::arg("device") = "cpu", py::arg("flat") = false)
         .def_property_readonly(
             "outputs", [](const VjpObject& o) { return o.with([](const auto& vjp) { return vjp.outputs(); }); },
             "Width of the last layer.")
-        .def_property_readonly("parameters", &parameters,
-                               "Name, shape, (out, in) for a matrix, and whether it is trained.")
+        .def_property_readonly(
+            "parameters", &parameters,
+            "Name, shape, (out, in) for a matrix, and whether it is trained. Where it is flat, all that "
+            "is trained is one array, which comes first.")
         .def("tape_bytes", &bytes_of_tape, py::arg("rows"), "What a forward pass leaves for backward.")
         .def("forward", &run_forward, py::arg("x"), py::arg("values"), py::arg("seed"), py::arg("tape"), py::arg("out"),
              py::arg("carried"), py::arg("stream") = py::none(),

@@ -177,13 +177,16 @@ class Vjp:
         training: bool,
         input_gradient: bool,
         device: str = "cpu",
+        flat: bool = False,
     ) -> None: ...
     @property
     def outputs(self) -> int:
         """Width of the last layer."""
     @property
     def parameters(self) -> list[tuple[str, tuple[int, ...], bool]]:
-        """Name, shape, (out, in) for a matrix, and whether it is trained."""
+        """Name, shape, (out, in) for a matrix, and whether it is trained. Where it is flat, all that is trained is one
+        array, which comes first.
+        """
     def tape_bytes(self, rows: int) -> int:
         """What a forward pass leaves for backward."""
     # Arrays are NumPy's, or of a type that has DLPack's C exchange API; on a GPU they are DeviceArrays.

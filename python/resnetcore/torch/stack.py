@@ -31,6 +31,12 @@ def _place(name: str) -> tuple[int, str]:
     return int(number) - 1, rest.replace(".", "_")
 
 
+def _key(name: str) -> str:
+    """The same in a state dict."""
+    number, attribute = _place(name)
+    return f"layers.{number}.{attribute}"
+
+
 def _checked_dtype(operation: str, dtype: Any) -> torch.dtype:
     kind: torch.dtype = torch.get_default_dtype() if dtype is None else dtype
     if kind not in DTYPE_NAMES:
@@ -110,11 +116,13 @@ class ResidualStack(nn.Module):
         layers: `resnetcore.Layer`s, first to last.
         seed: of the initial weights; None takes one from PyTorch's generator.
         device, dtype: of the parameters: "cpu", "cuda" (or "meta"), and float32, float64 or bfloat16; None for PyTorch's own.
+        flat: all parameters are one, `flat`, of which they are parts. What autograd and optimizers cost for each parameter,
+            more than the kernels in small layers, is then paid once. It is for optimizers that treat all numbers alike.
 
     In training mode norms use the batch's statistics and carry the running ones on, and dropout takes its masks from a
     number that PyTorch's generator gives; in evaluation mode neither happens, and gradients are still there. The state
     dict names parameters `layers.0.weight`, (out, in), `layers.0.bias`, `layers.0.skip_2_weight`,
-    `layers.0.norm_weight`, `layers.0.norm_running_mean`, …
+    `layers.0.norm_weight`, `layers.0.norm_running_mean`, …, those of a flat stack too: each loads the other's.
 
     On the CPU float32 products are made of what `torch.set_float32_matmul_precision` allows, as those of an `rc.Network`
     of that matmul precision.
@@ -124,34 +132,42 @@ class ResidualStack(nn.Module):
     """
 
     def __init__(
-        self, inputs: int, layers: Iterable[Layer], seed: int | None = None, device: Any = None, dtype: Any = None
+        self,
+        inputs: int,
+        layers: Iterable[Layer],
+        seed: int | None = None,
+        device: Any = None,
+        dtype: Any = None,
+        flat: bool = False,
     ) -> None:
         super().__init__()
         if seed is None:
             seed = int(torch.randint(2**62, (), device="cpu"))
-        self._fill(Network(inputs, layers, seed=seed), device, dtype)
+        self._fill(Network(inputs, layers, seed=seed), device, dtype, flat)
 
     @classmethod
-    def from_network(cls, net: Network, device: Any = None, dtype: Any = None) -> ResidualStack:
+    def from_network(cls, net: Network, device: Any = None, dtype: Any = None, flat: bool = False) -> ResidualStack:
         """A module with a network's layers and a copy of its numbers."""
         if not isinstance(net, Network):
             raise DTypeError(f"ResidualStack.from_network: net must be a resnetcore.Network, got {type(net).__name__}")
         module = cls.__new__(cls)
         nn.Module.__init__(module)
         kinds = {name: kind for kind, name in DTYPE_NAMES.items()}
-        module._fill(net, device, kinds[net.precision] if dtype is None else dtype)
+        module._fill(net, device, kinds[net.precision] if dtype is None else dtype, flat)
         return module
 
     def to_network(self) -> Network:
         """An `rc.Network` with this module's layers and a copy of its numbers, in its dtype."""
-        tensors = [t.detach().cpu() for t in self._values()]
-        name = DTYPE_NAMES.get(tensors[0].dtype, str(tensors[0].dtype))
-        net = Network(self.inputs, self.topology, dtype=name)
-        wide = torch.float64 if name == "float64" else torch.float32
-        net.set_parameters({n: t.to(wide).numpy().T for n, t in zip(self._named, tensors, strict=True)})
+        tensors = {name: t.detach().cpu() for name, t in self._by_name().items()}
+        first = next(iter(tensors.values())).dtype
+        net = Network(self.inputs, self.topology, dtype=DTYPE_NAMES.get(first, str(first)))
+        wide = torch.float64 if first == torch.float64 else torch.float32
+        net.set_parameters({name: t.to(wide).numpy().T for name, t in tensors.items()})
         return net
 
-    def _fill(self, net: Network, device: Any, dtype: Any) -> None:
+    def _fill(self, net: Network, device: Any, dtype: Any, flat: bool) -> None:
+        if not isinstance(flat, bool):
+            raise DTypeError(f"ResidualStack: flat must be True or False, got {flat!r}")
         self.inputs, self.topology = net.inputs, tuple(net.layers)
         self._drops = any(layer.dropout or layer.branch_dropout for layer in self.topology)
         self.layers = nn.ModuleList(nn.Module() for _ in self.topology)
@@ -159,30 +175,74 @@ class ResidualStack(nn.Module):
         kind = _checked_dtype("ResidualStack", dtype)
         device = torch.get_default_device() if device is None else device
         stored = {*DTYPE_NAMES.values(), *_STORED.values()}
-        self._described = {name: describe(self.inputs, self.topology, name) for name in stored}
+        self._described = {name: describe(self.inputs, self.topology, name, flat) for name in stored}
         self._rooms = [room(topology) for topology in self._described.values()]
-        names = values_of(self._described["float32"])
-        self._named = [name for name, _, _ in names]
-        self._runs = [".running_" in name for name in self._named]
-        self._normalised = any(self._runs)
+        everything = values_of(describe(self.inputs, self.topology, "float32"))
+        # Name and shape of what `flat` is made of, in order.
+        self._parts = [(name, shape) for name, shape, trained in everything if trained and flat]
+        apart = [(name, trained) for name, _, trained in everything if not (trained and flat)]
+        self._named = [name for name, _ in apart]
         self._places = [_place(name) for name in self._named]
-        for (name, _, trained), (number, attribute) in zip(names, self._places, strict=True):
-            value = torch.from_numpy(np.array(arrays[name].T, order="C")).to(device=device, dtype=kind)
+        self._runs = [False] * flat + [".running_" in name for name in self._named]
+        self._normalised = any(self._runs)
+
+        def value_of(name: str) -> Tensor:
+            return torch.from_numpy(np.array(arrays[name].T, order="C")).to(device=device, dtype=kind)
+
+        if flat:
+            self.flat = nn.Parameter(torch.cat([value_of(name).flatten() for name, _ in self._parts]))
+        for (name, trained), (number, attribute) in zip(apart, self._places, strict=True):
             if trained:
-                self.layers[number].register_parameter(attribute, nn.Parameter(value))
+                self.layers[number].register_parameter(attribute, nn.Parameter(value_of(name)))
             else:
-                self.layers[number].register_buffer(attribute, value)
+                self.layers[number].register_buffer(attribute, value_of(name))
 
     def _values(self) -> list[Tensor]:
+        """As the operator takes them."""
         # A module looks its attributes up in Python, one dictionary after another; a parameter is nearly always in the
         # first, and elsewhere where it is made of others (torch.nn.utils.parametrize).
         layers = list(self.layers)
         parameters = [layer._parameters for layer in layers]
-        values = []
+        values: list[Tensor] = [self.flat] if self._parts else []
         for number, attribute in self._places:
             parameter = parameters[number].get(attribute)
             values.append(getattr(layers[number], attribute) if parameter is None else parameter)
         return values
+
+    def _split(self, flat: Tensor) -> dict[str, Tensor]:
+        """The parts of what lies as the parameter `flat` does, by their names in the network."""
+        parts = flat.split([math.prod(shape) for _, shape in self._parts])
+        return {name: part.view(shape) for (name, shape), part in zip(self._parts, parts, strict=True)}
+
+    def _by_name(self) -> dict[str, Tensor]:
+        """Parameters and buffers by their names in the network."""
+        values = self._values()
+        parts = self._split(values.pop(0)) if self._parts else {}
+        return {**parts, **dict(zip(self._named, values, strict=True))}
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if self._parts:
+            for name, part in self._split(destination.pop(f"{prefix}flat")).items():
+                destination[f"{prefix}{_key(name)}"] = part
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        if self._parts:
+            metadata, _, missing, _, errors = rest
+            parts = self._split(self.flat.detach())
+            for name, part in parts.items():
+                key = f"{prefix}{_key(name)}"
+                given = state_dict.pop(key, None)  # which no layer knows
+                if given is None:
+                    missing.append(key)
+                elif not isinstance(given, Tensor) or given.shape != part.shape:
+                    got = tuple(given.shape) if isinstance(given, Tensor) else type(given).__name__
+                    errors.append(f"{key} must be a tensor of shape {tuple(part.shape)}, got {got}")
+                else:
+                    parts[name] = given if metadata.get("assign_to_params_buffers") else given.to(part)
+            whole = torch.cat([part.flatten() for part in parts.values()])
+            state_dict[f"{prefix}flat"] = self.flat.detach() if errors else whole
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, inputs) to (batch, outputs)."""

@@ -37,8 +37,9 @@ _IS_LOOKED_AT = hasattr(Tensor, "__dlpack_c_exchange_api__")
 _PREDICTION_TAPE = 1 << 24  # bytes; so many rows that packing the weights for them costs next to nothing
 
 
-def describe(inputs: int, layers: Sequence[Any], dtype: str) -> str:
-    """A topology as text, which operators take and the cache of programs is keyed by. Fixed matrices are values.
+def describe(inputs: int, layers: Sequence[Any], dtype: str, flat: bool = False) -> str:
+    """A topology as text, which operators take and the cache of programs is keyed by. Fixed matrices are values. `flat`: all
+    that is trained is one value, the first.
 
     The number of the tape's layout is part of it: PyTorch keeps compiled graphs on disk, with the sizes of their tapes.
     """
@@ -47,7 +48,8 @@ def describe(inputs: int, layers: Sequence[Any], dtype: str) -> str:
         fields = layer.to_dict()
         fields["skips"] = [[k, v if isinstance(v, str) else list(v.shape)] for k, v in fields["skips"].items()]
         described.append(fields)
-    return json.dumps({"inputs": inputs, "layers": described, "dtype": dtype, "tape": _core.tape_layout()})
+    layout = _core.tape_layout()
+    return json.dumps({"inputs": inputs, "layers": described, "dtype": dtype, "tape": layout, "flat": flat})
 
 
 class Room:
@@ -105,8 +107,8 @@ def _compiled(topology: str, training: bool, input_gradient: bool, device: str =
     description = json.loads(topology)
     for layer in description["layers"]:
         layer["skips"] = {k: v if isinstance(v, str) else np.zeros(v) for k, v in layer["skips"]}
-    layers, dtype = description["layers"], description["dtype"]
-    return _core.Vjp(description["inputs"], layers, dtype, training, input_gradient, device)
+    layers, dtype, flat = description["layers"], description["dtype"], description["flat"]
+    return _core.Vjp(description["inputs"], layers, dtype, training, input_gradient, device, flat)
 
 
 def stack(x: Tensor, values: Sequence[Tensor], seed: Tensor, topology: str, training: bool) -> list[Tensor]:
