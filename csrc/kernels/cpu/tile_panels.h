@@ -9,7 +9,9 @@
 constexpr int most_steps = 256;
 
 // So much of a panel of W goes with every block of rows before the rest of it: it stays in L1, while A comes from the
-// second-level cache, which is too slow for both, and is loaded past L1 then.
+// second-level cache, which is too slow for both, and is loaded past L1 then. What is cut, is cut into less of
+// bfloat16x2, two planes of whose A pass by it. Where there is but one block of rows, its A stays in L1 instead
+// (measured: docs/performance.md, "On AMX").
 constexpr int chunk_bytes = 32 << 10;
 // So many blocks of rows, whose sums lie in memory meanwhile.
 constexpr int blocks_at_once = 8;
@@ -80,9 +82,13 @@ struct TilePanelLoop {
 
 private:
     static constexpr int group_rows = blocks_at_once * block_rows;
-    static constexpr int chunk_steps = chunk_bytes / Steps<T>::bytes;
+    static constexpr int longest_chunk = chunk_bytes / Steps<T>::bytes;  // in steps
 
-    TilePanelLoop(const Source<T>* sources, int n) : sources_(sources), n_(n), steps_(steps_of(sources, n)) {}
+    TilePanelLoop(const Source<T>* sources, int n)
+        : sources_(sources),
+          n_(n),
+          steps_(steps_of(sources, n)),
+          chunk_steps_(steps_ > longest_chunk ? longest_chunk / planes<T> : longest_chunk) {}
 
     template <class Behind, class Args>
     static __attribute__((noinline)) void run_blocks(const Args& args, std::int64_t first, std::int64_t last) {
@@ -104,9 +110,10 @@ private:
     template <class Behind>
     RC_HD void add_group(std::int64_t panel, std::int64_t begin, int rows, bool fetches, Behind& behind) {
         const std::int64_t parts = steps_ > most_steps ? (steps_ + most_steps - 1) / most_steps : 1;
-        const bool in_chunks = chunks_of(steps_) > 1, fetches_ahead = fetches && steps_ > chunk_steps / 2,
-                   once = steps_ > chunk_steps / 2;
-        const int blocks = (rows + block_rows - 1) / block_rows, fetched = fetches_ahead ? Steps<T>::lines : 0;
+        const int blocks = (rows + block_rows - 1) / block_rows;
+        const bool in_chunks = chunks_of(steps_) > 1, once = blocks > 1 && 2 * planes<T> * steps_ > longest_chunk,
+                   fetches_ahead = fetches && once;
+        const int fetched = fetches_ahead ? Steps<T>::lines : 0;
         Steps<T> at(sources_, n_, panel);
         std::int64_t done = 0;
         for (std::int64_t part = 0; part < parts; ++part) {
@@ -158,14 +165,14 @@ private:
             }
         }
     }
-    static RC_HD std::int64_t chunks_of(std::int64_t steps) {
-        const std::int64_t chunks = (steps + chunk_steps / 2) / chunk_steps;
+    RC_HD std::int64_t chunks_of(std::int64_t steps) const {
+        const std::int64_t chunks = (steps + chunk_steps_ / 2) / chunk_steps_;
         return chunks > 1 ? chunks : 1;
     }
 
     const Source<T>* sources_;
     const int n_;
-    const std::int64_t steps_;
+    const std::int64_t steps_, chunk_steps_;
     StoredTile<T, block_rows> sums_[blocks_at_once], parts_[blocks_at_once];
 };
 
