@@ -225,6 +225,20 @@ BUGS = (
         "cpp:norms",
     ),
     Bug(
+        "a vector of losses has the first row's label in every lane",
+        "csrc/kernels/cpu/loss_rows.h",
+        "static_cast<double>(args.labels[row + i])",
+        "static_cast<double>(args.labels[row])",
+        "cpp:elementwise",
+    ),
+    Bug(
+        "a vector of losses keeps the columns of the block before",
+        "csrc/kernels/cpu/loss_rows.h",
+        "j < first_ || j >= first_ + lanes",
+        "j < first_ || j > first_ + lanes",
+        "cpp:elementwise",
+    ),
+    Bug(
         "a gate's gradient takes the sigmoid for its derivative",
         "csrc/math/gate.h",
         "return gradient * (h - x) * t * (V(1) - t);",
@@ -790,8 +804,8 @@ BUGS = (
     Bug(
         "a label on a GPU that is no class has a loss",
         "csrc/kernels/columns.h",
-        "is_class ? scale * loss : std::numeric_limits<double>::quiet_NaN()",
-        "is_class ? scale * loss : 0",
+        "is_class ? loss : std::numeric_limits<double>::quiet_NaN()",
+        "is_class ? loss : 0",
         "cpp:cuda_elementwise",
     ),
     Bug(

@@ -21,7 +21,7 @@ RC_HD void set_coefficients(const NormCoefficients<T>& out, std::int64_t j, doub
     out.shift[j] = bias;
 }
 
-// Where a row's gradient is made: at its place, or where it waits to be rounded. Null where there is none.
+// Where a row's gradient is made by itself: at its place, or where it waits to be rounded. Null where there is none.
 template <class T>
 RC_HD Compute<T>* gradient_row(const LossArgs<T>& args, std::int64_t i) {
     if (!args.gradient.data) return nullptr;
@@ -31,21 +31,36 @@ RC_HD Compute<T>* gradient_row(const LossArgs<T>& args, std::int64_t i) {
         return args.unrounded.data + i * args.unrounded.stride;
 }
 
-// Row i's loss, which comes back too, and its gradient where `gradient_row` has it. Labels in a device's memory come
-// here unchecked: one that is no class makes the loss NaN, so that nothing is updated, and the host looks for it then.
-template <class Rule, class T>
-RC_HD double loss_of_row(const LossArgs<T>& args, std::int64_t i) {
-    const double scale = *args.normaliser * (args.sample_weight ? static_cast<double>(args.sample_weight[i]) : 1.0);
+template <class T>
+RC_HD double scale_of_row(const LossArgs<T>& args, std::int64_t i) {
+    return *args.normaliser * (args.sample_weight ? static_cast<double>(args.sample_weight[i]) : 1.0);
+}
+template <class T>
+RC_HD RowTarget<Compute<T>> target_of_row(const LossArgs<T>& args, std::int64_t i) {
     RowTarget<Compute<T>> target;
     if (args.labels) target.label = args.labels + i;
     if (args.targets.data) target.values = args.targets.data + i * args.targets.stride;
     target.class_weight = args.class_weight;
     target.label_smoothing = args.label_smoothing;
     target.delta = args.delta;
-    const Compute<T>* logits = args.logits.data + i * args.logits.stride;
-    const double loss = Rule::row(logits, args.columns, target, scale, gradient_row(args, i));
-    const bool is_class = !target.label || (*target.label >= 0 && *target.label < args.columns);
-    return args.row_loss[i] = is_class ? scale * loss : std::numeric_limits<double>::quiet_NaN();
+    return target;
+}
+// Labels in a device's memory come here unchecked: one that is no class makes the loss NaN, so that nothing is updated,
+// and the host looks for it then.
+template <class T>
+RC_HD double checked_loss(const LossArgs<T>& args, std::int64_t i, double loss) {
+    const bool is_class = !args.labels || (args.labels[i] >= 0 && args.labels[i] < args.columns);
+    return is_class ? loss : std::numeric_limits<double>::quiet_NaN();
+}
+
+// Row i's loss, which comes back too, and its gradient where `gradient_row` has it.
+template <class Rule, class T>
+RC_HD double loss_of_row(const LossArgs<T>& args, std::int64_t i) {
+    const double scale = scale_of_row(args, i);
+    const RowTarget<Compute<T>> target = target_of_row(args, i);
+    const OneRow<Compute<T>> row{args.logits.data + i * args.logits.stride, args.columns, target, scale,
+                                 gradient_row(args, i)};
+    return args.row_loss[i] = checked_loss(args, i, scale * Rule::loss(row));
 }
 
 // What a column's norm has before a batch: asked for ahead, as it takes longer than what is made of it.

@@ -192,8 +192,7 @@ struct LossArgs {
     double delta = 1;                    // of huber
     const double* normaliser = nullptr;  // 1 / Σ weights, which is another for each batch
     MutableRows<T> gradient;             // null: loss only
-    MutableRows<Compute<T>> unrounded;  // room for the rows' gradients before they are rounded to T; with a stride of 0
-                                        // (of the host alone) for one at a time
+    MutableRows<Compute<T>> unrounded;  // room for the rows' gradients before they are rounded to T; the host needs none
     double* row_loss = nullptr;         // (rows)
     double* loss_sums = nullptr;        // of every `KernelTable::loss_rows` rows, where that is more than one
     double* largest = nullptr;          // as in ForwardArgs, of the gradients

@@ -1,6 +1,6 @@
-// Losses on logits, PyTorch's definitions. Each returns one row's loss as it is, and its gradient times `scale`, the
-// row's weight over the caller's normaliser (Σ of the weights; of the weights times the columns, but for
-// cross_entropy); all arithmetic is double, as a row is short and its sums must not lose the small terms.
+// Losses on logits, PyTorch's definitions. Each gives a row's loss as it is, and its gradient times `scale`, the row's
+// weight over the caller's normaliser (Σ of the weights; of the weights times the columns, but for cross_entropy); all
+// arithmetic is double, as a row is short and its sums must not lose the small terms.
 #pragma once
 
 #include <cstdint>
@@ -20,98 +20,142 @@ struct RowTarget {
     double delta = 1;
 };
 
+// What a formula reads and writes: a row, whose numbers are doubles, or several rows side by side
+// (kernels/cpu/loss_rows.h), whose numbers are vectors.
+template <class T>
+struct OneRow {
+    using V = double;
+
+    const T* logits;
+    const std::int64_t columns;
+    const RowTarget<T> target;
+    const V scale;
+    T* gradient;  // null where there is none
+
+    RC_HD V logit(std::int64_t j) const { return logits[j]; }
+    RC_HD V value(std::int64_t j) const { return target.values[j]; }
+    RC_HD V is_label(std::int64_t j) const { return j == *target.label ? 1 : 0; }
+    // e^(logit − peak), between a pass over the columns and the next one that asks for it.
+    RC_HD void note(std::int64_t j, V e) const {
+        if (gradient) gradient[j] = static_cast<T>(e);  // the peak's is 1 exactly
+    }
+    RC_HD V noted(std::int64_t j, V) const { return gradient[j]; }
+    RC_HD void give(std::int64_t j, V slope) const { gradient[j] = static_cast<T>(slope); }
+    RC_HD bool takes_gradient() const { return gradient; }
+};
+
+template <class V>
+RC_HD V magnitude(V x) {
+    return select(x < V(0), -x, x);
+}
+// −1, 0 or 1, times `size`; a NaN stays one.
+template <class V>
+RC_HD V with_sign(V x, V size) {
+    return select(x > V(0), size, select(x < V(0), -size, x));
+}
+
 // −Σ_c w_c·t_c·log softmax(z)_c with t = (1 − ε)·onehot + ε / C (Szegedy et al. 2016, section 7). With labels the class
 // weight of the label multiplies the first part and each class's its own share of the second, as in PyTorch.
 struct CrossEntropy {
     static constexpr const char* name = "cross_entropy";
-    template <class T>
-    static RC_HD double row(const T* z, std::int64_t n, const RowTarget<T>& target, double scale, T* gradient) {
-        double peak = z[0];
-        for (std::int64_t j = 1; j < n; ++j) peak = z[j] > peak ? z[j] : peak;
-        double sum = 0;
-        for (std::int64_t j = 0; j < n; ++j) {
-            const double e = ::exp(z[j] - peak);
-            sum += e;
-            if (gradient) gradient[j] = static_cast<T>(e);  // kept for below; the peak's is 1 exactly
+    template <class Rows>
+    static RC_HD typename Rows::V loss(Rows& rows) {
+        using V = typename Rows::V;
+        const std::int64_t n = rows.columns;
+        const auto& target = rows.target;
+        V peak = rows.logit(0);
+        for (std::int64_t j = 1; j < n; ++j) {
+            const V z = rows.logit(j);
+            peak = select(z > peak, z, peak);
         }
-        const double log_sum = ::log(sum);
-        double loss = 0, total = 0;  // total: Σ_c w_c·t_c
-        const double everyones = target.label_smoothing / static_cast<double>(n);
-        auto mass = [&](std::int64_t j) {
-            const double hard = target.label ? (j == *target.label ? 1.0 : 0.0) : static_cast<double>(target.values[j]);
-            const double soft = (1 - target.label_smoothing) * hard + everyones;
-            return target.class_weight ? soft * target.class_weight[j] : soft;
+        V sum(0);
+        for (std::int64_t j = 0; j < n; ++j) {
+            const V e = exp(rows.logit(j) - peak);
+            sum = sum + e;
+            rows.note(j, e);
+        }
+        const V log_sum = log(sum), everyones(target.label_smoothing / static_cast<double>(n));
+        const auto mass = [&](std::int64_t j) {
+            const V hard = target.label ? rows.is_label(j) : rows.value(j);
+            const V soft = V(1 - target.label_smoothing) * hard + everyones;
+            return target.class_weight ? soft * V(target.class_weight[j]) : soft;
         };
+        V loss(0), total(0);  // total: Σ_c w_c·t_c
         for (std::int64_t j = 0; j < n; ++j) {
-            const double t = mass(j);
-            total += t;
+            const V t = mass(j);
+            total = total + t;
             // A target of zero takes no part, even where the logit is −∞.
-            if (t != 0) loss -= t * (z[j] - peak - log_sum);
+            loss = select(t != V(0), loss - t * (rows.logit(j) - peak - log_sum), loss);
         }
-        if (gradient)
+        if (rows.takes_gradient())
             for (std::int64_t j = 0; j < n; ++j)
-                gradient[j] = static_cast<T>(scale * (gradient[j] / sum * total - mass(j)));
-        return loss != loss || sum != sum ? sum + loss : loss;
+                rows.give(j, rows.scale * (rows.noted(j, peak) / sum * total - mass(j)));
+        return select(loss != loss, sum + loss, select(sum != sum, sum + loss, loss));
     }
 };
 
 // max(z, 0) − z·t + log(1 + e^−|z|), weighted by w₁·t + w₀·(1 − t) where class weights are given.
 struct BinaryCrossEntropy {
     static constexpr const char* name = "binary_cross_entropy";
-    template <class T>
-    static RC_HD double row(const T* z, std::int64_t n, const RowTarget<T>& target, double scale, T* gradient) {
-        double loss = 0;
-        for (std::int64_t j = 0; j < n; ++j) {
-            const double x = z[j], t = target.values[j];
-            const double w = target.class_weight ? target.class_weight[1] * t + target.class_weight[0] * (1 - t) : 1;
-            loss += w * ((x > 0 ? x : x == x ? 0 : x) - x * t + ::log1p(::exp(-::fabs(x))));
-            if (gradient) gradient[j] = static_cast<T>(scale * w * (1 / (1 + ::exp(-x)) - t));
+    template <class Rows>
+    static RC_HD typename Rows::V loss(Rows& rows) {
+        using V = typename Rows::V;
+        const auto* const weight = rows.target.class_weight;
+        V loss(0);
+        for (std::int64_t j = 0; j < rows.columns; ++j) {
+            const V x = rows.logit(j), t = rows.value(j);
+            const V w = weight ? V(weight[1]) * t + V(weight[0]) * (V(1) - t) : V(1);
+            loss = loss + w * (positive_part(x) - x * t + log1p(exp(-magnitude(x))));
+            if (rows.takes_gradient()) rows.give(j, rows.scale * w * (V(1) / (V(1) + exp(-x)) - t));
         }
         return loss;
     }
 };
 
+// Σ of what `each(z − t)` adds to the loss, with what `slope(z − t)` is of it.
+template <class Rows, class Each, class Slope>
+RC_HD typename Rows::V sum_of_differences(Rows& rows, const Each& each, const Slope& slope) {
+    using V = typename Rows::V;
+    V loss(0);
+    for (std::int64_t j = 0; j < rows.columns; ++j) {
+        const V d = rows.logit(j) - rows.value(j);
+        loss = loss + each(d);
+        if (rows.takes_gradient()) rows.give(j, rows.scale * slope(d));
+    }
+    return loss;
+}
+
 struct MeanSquaredError {
     static constexpr const char* name = "mse";
-    template <class T>
-    static RC_HD double row(const T* z, std::int64_t n, const RowTarget<T>& target, double scale, T* gradient) {
-        double loss = 0;
-        for (std::int64_t j = 0; j < n; ++j) {
-            const double d = static_cast<double>(z[j]) - target.values[j];
-            loss += d * d;
-            if (gradient) gradient[j] = static_cast<T>(scale * 2 * d);
-        }
-        return loss;
+    template <class Rows>
+    static RC_HD typename Rows::V loss(Rows& rows) {
+        using V = typename Rows::V;
+        return sum_of_differences(rows, [](V d) { return d * d; }, [](V d) { return V(2) * d; });
     }
 };
 
 struct MeanAbsoluteError {
     static constexpr const char* name = "mae";
-    template <class T>
-    static RC_HD double row(const T* z, std::int64_t n, const RowTarget<T>& target, double scale, T* gradient) {
-        double loss = 0;
-        for (std::int64_t j = 0; j < n; ++j) {
-            const double d = static_cast<double>(z[j]) - target.values[j];
-            loss += ::fabs(d);
-            if (gradient) gradient[j] = static_cast<T>(scale * (d > 0 ? 1 : d < 0 ? -1 : d));
-        }
-        return loss;
+    template <class Rows>
+    static RC_HD typename Rows::V loss(Rows& rows) {
+        using V = typename Rows::V;
+        return sum_of_differences(rows, [](V d) { return magnitude(d); }, [](V d) { return with_sign(d, V(1)); });
     }
 };
 
 struct Huber {  // Huber 1964: quadratic within delta
     static constexpr const char* name = "huber";
-    template <class T>
-    static RC_HD double row(const T* z, std::int64_t n, const RowTarget<T>& target, double scale, T* gradient) {
-        double loss = 0;
-        const double delta = target.delta;
-        for (std::int64_t j = 0; j < n; ++j) {
-            const double d = static_cast<double>(z[j]) - target.values[j], size = ::fabs(d);
-            loss += size <= delta ? 0.5 * d * d : delta * (size - 0.5 * delta);
-            if (gradient)
-                gradient[j] = static_cast<T>(scale * (size <= delta ? d : d > 0 ? delta : d < 0 ? -delta : d));
-        }
-        return loss;
+    template <class Rows>
+    static RC_HD typename Rows::V loss(Rows& rows) {
+        using V = typename Rows::V;
+        const V delta(rows.target.delta);
+        return sum_of_differences(
+            rows,
+            [&](V d) {
+                const V size = magnitude(d);
+                return select(size <= delta, V(0.5) * d * d, delta * (size - V(0.5) * delta));
+            },
+            [&](V d) { return select(magnitude(d) <= delta, d, with_sign(d, delta)); });
     }
 };
 

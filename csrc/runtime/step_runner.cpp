@@ -36,10 +36,9 @@ StepRunner<T>::StepRunner(const Plan& plan, Device& device, const ParameterStore
         for (const Step& step : phase.steps) {
             if (step.dropout > 0) masked = std::max(masked, step.width);
             if (step.branch.dropout > 0) branch_masked = std::max(branch_masked, step.width);
-            if (step.kind != StepKind::loss || computes_itself<T>) continue;
-            // The host's rows are done one after another, in a row that stays in cache.
-            if (!device.is_host()) unrounded_stride_ = step.width;
-            unrounded_.reserve(device.is_host() ? step.width : step.width * tile);
+            if (step.kind != StepKind::loss || computes_itself<T> || device.is_host()) continue;
+            unrounded_stride_ = step.width;
+            unrounded_.reserve(step.width * tile);
         }
     mask_.reserve(masked * tile);
     branch_mask_.reserve(branch_masked * tile);

@@ -124,7 +124,7 @@ private:
     std::vector<Rows<T>> identities_;
     std::vector<ChainStep<T>> chain_;
     AlignedArray<Compute<T>> mask_, branch_mask_;
-    AlignedArray<Compute<T>> unrounded_;  // gradients of the loss, before they are stored: of a row, or of all
+    AlignedArray<Compute<T>> unrounded_;  // gradients of the loss, before they are stored
     std::int64_t unrounded_stride_ = 0;
     AlignedArray<double> magnitudes_;
 };

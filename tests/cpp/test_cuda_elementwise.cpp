@@ -144,7 +144,8 @@ struct Case {
             row.label_smoothing = 0.1, row.delta = 0.5;
             double exact = 0;
             visit_type(kind, Losses{}, [&](auto rule) {
-                exact = scale * decltype(rule)::row(z.data(), columns, row, scale, slope.data());
+                const OneRow<double> one{z.data(), columns, row, scale, slope.data()};
+                exact = scale * decltype(rule)::loss(one);
             });
             CHECK(std::fabs(row_loss.at(0, i) - exact) <= 64 * 0x1p-53 * (1 + std::fabs(exact)) * double(columns),
                   "%s: %s of row %d is %.17g, not %.17g", where.c_str(), loss_name(kind), int(i), row_loss.at(0, i),

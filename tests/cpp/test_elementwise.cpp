@@ -129,8 +129,28 @@ struct Case {
                 args.gradient = gradient.mutable_view(), args.row_loss = row_loss.data();
                 k.loss(args);
                 check_loss(args, gradient);
+                check_alone(args, gradient);
             }
         CHECK(gradient.gaps_untouched(), "%s: gaps written", where.c_str());
+    }
+
+    // The same bits without the rows beside it.
+    void check_alone(const LossArgs<T>& args, MatrixOf<T>& gradient) {
+        for (std::int64_t i = 0; i < rows; ++i) {
+            MatrixOf<T> slope(1, columns, flush);
+            double loss = 0;
+            LossArgs<T> one = args;
+            one.rows = 1, one.gradient = slope.mutable_view(), one.row_loss = &loss;
+            one.logits.data += i * args.logits.stride;
+            if (args.labels) one.labels += i;
+            if (args.targets.data) one.targets.data += i * args.targets.stride;
+            if (args.sample_weight) one.sample_weight += i;
+            k.loss(one);
+            CHECK(loss == args.row_loss[i], "%s: %s of row %d alone", where.c_str(), loss_name(args.loss), int(i));
+            for (std::int64_t j = 0; j < columns; ++j)
+                CHECK(slope.at(0, j) == gradient.at(i, j), "%s: slope of %s at %d %d alone", where.c_str(),
+                      loss_name(args.loss), int(i), int(j));
+        }
     }
 
     // The row's formula is math/loss.h's, tested against PyTorch; here, that each row is given its own data, and that
@@ -152,7 +172,8 @@ struct Case {
             auto value = [&] {
                 double loss = 0;
                 visit_type(args.loss, Losses{}, [&](auto rule) {
-                    loss = decltype(rule)::row(z.data(), columns, target, scale, static_cast<double*>(nullptr));
+                    const OneRow<double> row{z.data(), columns, target, scale, nullptr};
+                    loss = decltype(rule)::loss(row);
                 });
                 return scale * loss;
             };

@@ -1,4 +1,4 @@
-// Gates, dropout masks and losses: one row after another. Included inside an ISA's namespace, after normalisation.h.
+// Gates and dropout masks: one row after another. Included inside an ISA's namespace, after normalisation.h.
 
 template <class T>
 void gate(const GateArgs<T>& given) {
@@ -50,19 +50,4 @@ void dropout(const DropoutArgs<T>& args) {
             out[j] = rule.multiplier(words[index & 3]);
         }
     }
-}
-
-template <class T>
-void loss(const LossArgs<T>& args) {
-    visit_type(args.loss, Losses{}, [&](auto rule) {
-        for (std::int64_t i = 0; i < args.rows; ++i) {
-            loss_of_row<decltype(rule)>(args, i);
-            const Compute<T>* gradient = gradient_row(args, i);
-            if (!computes_itself<T> && gradient)
-                for_columns<T>(args.columns, [&](std::int64_t j, int n) {
-                    write(read(gradient + j, n), args.gradient.data + i * args.gradient.stride + j, n);
-                });
-        }
-    });
-    keep_largest(args.rows, args.columns, args.gradient, args.largest);
 }
