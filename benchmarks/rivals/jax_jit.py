@@ -73,6 +73,9 @@ def logits_of(case, problem, trained, running, inputs):
 
 def build(case, problem, threads, logits_of=logits_of):
     del threads  # XLA's CPU client takes what affinity gives it
+    # Its permission for float32 products of less, for what asks: its own products on a CPU stay float32.
+    permission = {"highest": None, "high": "high", "medium": "bfloat16"}[case.products]
+    jax.config.update("jax_default_matmul_precision", permission)
     return infer(case, problem.folded(), logits_of) if case.mode == "infer" else train(case, problem, logits_of)
 
 

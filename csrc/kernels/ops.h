@@ -192,10 +192,11 @@ struct LossArgs {
     double delta = 1;                    // of huber
     const double* normaliser = nullptr;  // 1 / Σ weights, which is another for each batch
     MutableRows<T> gradient;             // null: loss only
-    MutableRows<Compute<T>> unrounded;  // room for the rows' gradients before they are rounded to T; the host needs none
-    double* row_loss = nullptr;         // (rows)
-    double* loss_sums = nullptr;        // of every `KernelTable::loss_rows` rows, where that is more than one
-    double* largest = nullptr;          // as in ForwardArgs, of the gradients
+    MutableRows<Compute<T>>
+        unrounded;                // room for the rows' gradients before they are rounded to T; the host needs none
+    double* row_loss = nullptr;   // (rows)
+    double* loss_sums = nullptr;  // of every `KernelTable::loss_rows` rows, where that is more than one
+    double* largest = nullptr;    // as in ForwardArgs, of the gradients
 };
 
 // The largest magnitude among rows of x, if it is larger than `into`, which is at least 0; a NaN counts as more than

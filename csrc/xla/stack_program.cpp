@@ -44,8 +44,10 @@ AnyStackProgram make(const std::string& text, bool training, bool input_gradient
             skip.matrix.resize(static_cast<std::size_t>(skip.rows * skip.columns));
     VjpOptions options{training, input_gradient};
     options.transposed = false;
-    if (network.dtype == "float32") return made<float>(network.topology, options);
+    const std::string& products = network.matmul_precision;
     if (network.dtype == "float64") return made<double>(network.topology, options);
+    if (network.dtype == "float32" && products == "highest") return made<float>(network.topology, options);
+    if (network.dtype == "float32" && products == "high") return made<bfloat16x2>(network.topology, options);
     return made<bfloat16>(network.topology, options);
 }
 
@@ -112,5 +114,6 @@ std::shared_ptr<const AnyStackProgram> find_stack(std::string topology, bool tra
 template class StackProgram<float>;
 template class StackProgram<double>;
 template class StackProgram<bfloat16>;
+template class StackProgram<bfloat16x2>;
 
 }  // namespace resnetcore::xla

@@ -36,15 +36,18 @@ private:
     AlignedArray<std::uint8_t> memory_;  // a tape, for the time of a call
 };
 
-using AnyStackProgram = std::variant<std::unique_ptr<StackProgram<float>>, std::unique_ptr<StackProgram<double>>,
-                                     std::unique_ptr<StackProgram<bfloat16>>>;
+using AnyStackProgram =
+    std::variant<std::unique_ptr<StackProgram<float>>, std::unique_ptr<StackProgram<double>>,
+                 std::unique_ptr<StackProgram<bfloat16>>, std::unique_ptr<StackProgram<bfloat16x2>>>;
 
 // One for all who ask for the same. It lives as long as somebody holds it; `keep`: nobody will, so that the latest few
-// of those stay. `topology` is the text of files/topology_text.h: throws CheckpointError where it is none.
+// of those stay. `topology` is the text of files/topology_text.h, whose matmul precision is what runs, on every CPU:
+// throws CheckpointError where it is none.
 std::shared_ptr<const AnyStackProgram> find_stack(std::string topology, bool training, bool input_gradient, bool keep);
 
 extern template class StackProgram<float>;
 extern template class StackProgram<double>;
 extern template class StackProgram<bfloat16>;
+extern template class StackProgram<bfloat16x2>;
 
 }  // namespace resnetcore::xla

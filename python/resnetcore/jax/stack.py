@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .._core import available_precision
 from .._errors import DTypeError, ShapeError
 from .._topology_text import Topology, decode, encode
 from ..layers import Layer
@@ -21,6 +22,11 @@ from .stack_primitives import Program, stack_forward
 Arrays = Mapping[str, Array]
 _NONE: Arrays = MappingProxyType({})
 _DTYPES = ("float32", "float64", "bfloat16")
+# Of what `jax.default_matmul_precision` takes, what is not float32 on a CPU.
+_PRECISIONS = {
+    **dict.fromkeys(("high", "tensorfloat32", "TF32_TF32_F32", "BF16_BF16_F32_X3"), "high"),
+    **dict.fromkeys(("bfloat16", "BF16_BF16_F32", "BF16_BF16_BF16"), "medium"),
+}
 _NO_SEED = np.zeros(2, "uint32")
 
 
@@ -36,6 +42,9 @@ class ResidualStack:
     `net.parameters()` and `net.buffers()` of a network of these layers can be given, and `net.set_parameters` takes what
     was trained. Stacks of equal layers are equal, and may be static arguments of `jax.jit`.
 
+    float32 products are made of what `jax.default_matmul_precision` allows, "high" or "bfloat16", as those of an
+    `rc.Network` of matmul precision "high" or "medium".
+
     Derivatives are in reverse mode, and first ones; none goes through the buffers. `jax.vmap` over x is one call on all
     rows where rows do not see each other, in inference and without norms and dropout; else it is a call for each.
 
@@ -46,10 +55,12 @@ class ResidualStack:
     """
 
     def __init__(self, inputs: int, layers: Iterable[Layer]) -> None:
-        net = Network(inputs, layers, seed=0, matmul_precision="highest")  # there is no other here
+        net = Network(inputs, layers, seed=0, matmul_precision="highest")  # JAX says which, by call
         self.inputs, self.layers = net.inputs, tuple(net.layers)
         described = decode(Topology.to_json(net))
-        self._topologies = {name: encode({**described, "dtype": name}) for name in _DTYPES}
+        self._topologies = {(name, "highest"): encode({**described, "dtype": name}) for name in _DTYPES}
+        for precision in ("high", "medium"):
+            self._topologies["float32", precision] = encode({**described, "matmul_precision": precision})
         self._trained = {name: array.shape for name, array in net.parameters().items()}
         self._kept = {name: array.shape for name, array in net.buffers().items()}
         self._norms = any(layer.norm for layer in self.layers)
@@ -120,6 +131,12 @@ class ResidualStack:
             _check_arrays(what, arrays, shapes, _dtype(x))
 
 
+def _products(dtype: str) -> str:
+    """The matmul precision that is asked for, as far as the CPU gains by it. JAX traces again where it changes."""
+    asked: Any = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
+    return available_precision(_PRECISIONS.get(asked, "highest") if dtype == "float32" else "highest")
+
+
 def _dtype(array: Array) -> str:
     """As JAX takes the array: NumPy's float64 is float32 where JAX has no float64 enabled."""
     return str(jax.dtypes.canonicalize_dtype(array.dtype))
@@ -148,7 +165,7 @@ def _run(
     stack: ResidualStack, training: bool, x: Array, seed: Array, parameters: Arrays, buffers: Arrays
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     dtype = _dtype(x)
-    program = Program(stack._topologies[dtype], training)
+    program = Program(stack._topologies[dtype, _products(dtype)], training)
     names = [name for name, _, _ in program.core.parameters]
     wide = jnp.promote_types(dtype, jnp.float32)
     arrays = {**parameters, **jax.lax.stop_gradient(buffers)}
