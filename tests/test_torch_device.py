@@ -203,6 +203,19 @@ def test_a_stack_without_rows_or_gradients(at):
         torch.testing.assert_close(module.eval()(x), module.train()(x), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("rows", [0, 40])
+def test_a_stack_of_one_parameter(at, rows):
+    """The bits of many."""
+    found = []
+    for flat_ in (False, True):
+        module = ResidualStack(6, layers(), seed=0, flat=flat_).to(at.device)
+        out = module(inputs(rows).to(at.device))
+        out.square().sum().backward()
+        found.append([out.cpu(), torch.cat([p.grad.flatten() for p in module.parameters()]).cpu()])
+        assert len(list(module.parameters())) == 1 or not flat_
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_stack_drops_and_rounds_as_on_the_cpu(at, dtype):
     stack = [
