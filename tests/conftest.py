@@ -60,6 +60,18 @@ def one_thread():
 
 
 @pytest.fixture(scope="session")
+def high_kernels():
+    """Products of matmul precision "high", whether they gain anything here or not."""
+    import resnetcore as rc
+    from resnetcore import _core
+
+    try:
+        _core.Vjp(1, [rc.Layer(1).to_dict()], "bfloat16x2", True, False)
+    except rc.BuildFeatureError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
 def device(request) -> str:
     """The first GPU, or its emulation where RESNETCORE_CUDA_LIBRARY names one; who asks for tests on a GPU has to have one."""
     from resnetcore import DeviceError, _core

@@ -13,7 +13,7 @@ from jax_network import given, loss_of, ours, relative, theirs  # noqa: E402
 from resnetcore.jax import ResidualStack  # noqa: E402
 from resnetcore.jax import stack as stack_module  # noqa: E402
 
-pytestmark = pytest.mark.usefixtures("float64_in_jax", "everywhere")
+pytestmark = pytest.mark.usefixtures("float64_in_jax", "everywhere", "high_kernels")
 # Of outputs, and of gradients: docs/math.md, "Accuracy".
 BOUNDS = {"high": (2e-5, 1e-4), "bfloat16": (1e-2, 3e-2)}
 

@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <cstring>
+#include <type_traits>
 #include <utility>
 
+#include "base/error.h"
 #include "runtime/cost_model.h"
 #include "runtime/gathered.h"
 #include "train/backpropagation.h"
@@ -24,6 +26,18 @@ Plan plan_of(const Model<T>& model, Strategy strategy, bool input_gradient) {
     return make_plan(model.topology(), model.parameters(), options);
 }
 
+// bfloat16x2 on the host alone, and there on what multiplies bfloat16: a tape's offset is in its header, which only the
+// host writes.
+template <class T>
+const VjpOptions& supported(const VjpOptions& options, const Device& device) {
+    if constexpr (std::is_same_v<T, bfloat16x2>)
+        if (!device.is_host() || !device.has_bfloat16x2())
+            throw BuildFeatureError(
+                "ResidualStack: a program whose products are of matmul precision \"high\" has no kernels on " +
+                device.name() + "; trace or export it again here, or with matmul precision \"highest\"");
+    return options;
+}
+
 Topology without_dropout(Topology topology) {
     for (Layer& layer : topology.layers) layer.dropout = layer.branch_dropout = 0;
     return topology;
@@ -33,7 +47,7 @@ Topology without_dropout(Topology topology) {
 
 template <class T>
 Vjp<T>::Vjp(const Topology& topology, const VjpOptions& options, Device& device)
-    : options_(options),
+    : options_(supported<T>(options, device)),
       model_(options.training ? topology : without_dropout(topology), 0, device),
       units_(weight_units(model_, plan_of(model_, Strategy::by_layer, options.input_gradient).weights)),
       gradients_(model_, units_),

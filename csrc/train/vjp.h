@@ -32,7 +32,7 @@ struct VjpPass {
     std::int64_t rows = 0;
     std::uint64_t seed = 0;                 // of the dropout masks
     std::vector<const Compute<T>*> values;  // by parameter, buffers included
-    void* tape = nullptr;                   // Vjp::tape_bytes, on a boundary of 64, each time on any
+    void* tape = nullptr;  // Vjp::tape_bytes, aligned to 64; backward's may lie elsewhere than forward's did
 };
 
 template <class T>
@@ -40,7 +40,8 @@ class Vjp {
 public:
     using Scalar = T;
 
-    // Checks the topology.
+    // Checks the topology. Throws BuildFeatureError where the device has no such kernels, as a program that was
+    // exported elsewhere may find.
     Vjp(const Topology& topology, const VjpOptions& options, Device& device = host_device());
 
     const Topology& topology() const { return model_.topology(); }
@@ -69,6 +70,7 @@ private:
         std::int32_t offset;  // of what is kept, whose rows begin where `row_alignment` says, behind the norms
     };
     static constexpr std::int64_t header_bytes = 64, most_offset = row_alignment<T> - 64;
+    static_assert(sizeof(Header) <= header_bytes);
 
     bool has_tiles() const { return executors_[static_cast<int>(Strategy::by_tile)] != nullptr; }
     Strategy strategy_of(const VjpPass<T>& pass) const;

@@ -9,9 +9,9 @@
 constexpr int most_steps = 256;
 
 // So much of a panel of W goes with every block of rows before the rest of it: it stays in L1, while A comes from the
-// second-level cache, which is too slow for both, and is loaded past L1 then. What is cut, is cut into less of
-// bfloat16x2, two planes of whose A pass by it. Where there is but one block of rows, its A stays in L1 instead
-// (measured: docs/performance.md, "On AMX").
+// second-level cache, which is too slow for both, and is loaded past L1 then. Longer panels of bfloat16x2 go in chunks
+// of half of that, as A has two planes; and where there is one block of rows, for which W comes by once, it is A that
+// stays in L1 (docs/performance.md, "On AMX").
 constexpr int chunk_bytes = 32 << 10;
 // So many blocks of rows, whose sums lie in memory meanwhile.
 constexpr int blocks_at_once = 8;

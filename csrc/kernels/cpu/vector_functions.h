@@ -22,6 +22,14 @@ RC_HD Vec<T> sqrt(Vec<T> x) {
     return r;
 }
 
+template <class T, int N>
+RC_HD Vec<T> polynomial(Vec<T> x, const T (&c)[N]) {  // c[0] + c[1] x + …
+    Vec<T> sum(c[N - 1]);
+#pragma GCC unroll 16
+    for (int i = N - 2; i >= 0; --i) sum = multiply_add(sum, x, Vec<T>(c[i]));
+    return sum;
+}
+
 // x = n·ln 2 + r with |r| ≤ ln 2 / 2, ln 2 in two parts; Taylor up to r¹³ / 13!, and 2ⁿ in two factors, as n reaches
 // beyond the exponents of normal numbers at both ends.
 RC_HD Vec<double> exp(Vec<double> x) {
@@ -36,10 +44,7 @@ RC_HD Vec<double> exp(Vec<double> x) {
     const double c[] = {
         1.0,        1.0,         0.5,          1.0 / 6,       1.0 / 24,       1.0 / 120,       1.0 / 720,
         1.0 / 5040, 1.0 / 40320, 1.0 / 362880, 1.0 / 3628800, 1.0 / 39916800, 1.0 / 479001600, 1.0 / 6227020800};
-    V sum(c[13]);
-#pragma GCC unroll 16
-    for (int i = 12; i >= 0; --i) sum = multiply_add(sum, r, V(c[i]));
-    const V y = sum * V((V::Native)((half + 1023) << 52)) * V((V::Native)((rest + 1023) << 52));
+    const V y = polynomial(r, c) * V((V::Native)((half + 1023) << 52)) * V((V::Native)((rest + 1023) << 52));
     return select(x != x, x, y);
 }
 
@@ -52,14 +57,6 @@ RC_HD Vec<float> with_sign_of(Vec<float> x, Vec<float> sign) {
     return from_bits((to_bits(x) & 0x7fffffff) | (to_bits(sign) & static_cast<std::int32_t>(0x80000000u)));
 }
 RC_HD Vec<float> power_of_two(Int n) { return from_bits((n + 127) << 23); }
-
-template <int N>
-RC_HD Vec<float> polynomial(Vec<float> x, const float (&c)[N]) {  // c[0] + c[1] x + …
-    Vec<float> sum(c[N - 1]);
-#pragma GCC unroll 16
-    for (int i = N - 2; i >= 0; --i) sum = multiply_add(sum, x, Vec<float>(c[i]));
-    return sum;
-}
 
 // x = n·ln 2 + r with |r| ≤ ln 2 / 2; ln 2 in two parts so that r is exact to the last bit.
 RC_HD Vec<float> reduce(Vec<float> x, Int& n) {

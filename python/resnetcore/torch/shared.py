@@ -13,6 +13,9 @@ from .. import _core
 from .._errors import DTypeError
 
 DTYPE_NAMES = {torch.float32: "float32", torch.float64: "float64", torch.bfloat16: "bfloat16"}
+# How activations are stored for the products of each matmul precision of float32.
+_STORED = {"highest": "float32", "high": "bfloat16x2", "medium": "bfloat16"}
+STORED = {*DTYPE_NAMES.values(), *_STORED.values()}
 # Of `custom_op`: what a CUDA graph cannot hold, where PyTorch knows of that. "reduce-overhead" then leaves it outside.
 OUTSIDE_GRAPHS: dict[str, Any] = (
     {"tags": (torch.Tag.cudagraph_unsafe,)} if hasattr(torch.Tag, "cudagraph_unsafe") else {}
@@ -105,7 +108,6 @@ def autocast(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
     return [t.to(to) if t.is_floating_point() and t.dtype != torch.float64 else t for t in tensors]
 
 
-@torch.compiler.assume_constant_result
 def matmul_precision() -> str:
     """What PyTorch lets its own float32 products on the CPU be made of: "highest", "high" or "medium"."""
     # Since 2.9 for each kind of device and operation; torch.set_float32_matmul_precision sets them all.
@@ -113,6 +115,12 @@ def matmul_precision() -> str:
     if not hasattr(products, "fp32_precision"):
         return torch.get_float32_matmul_precision()
     return {"tf32": "high", "bf16": "medium"}.get(products.fp32_precision, "highest")
+
+
+@torch.compiler.assume_constant_result
+def stored_float32() -> str:
+    """What activations in float32 are stored as on the CPU, for the products that PyTorch allows; traced as it is then."""
+    return _STORED[_core.available_precision(matmul_precision())]
 
 
 def no_double_backward(operation: str) -> NoReturn:

@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from .._core import activations, available_precision
+from .._core import activations
 from .._errors import DTypeError, ShapeError
 from ..checks import as_integer
 from ..layers import Layer
 from ..network import Network
 from .block import residual
-from .shared import DTYPE_NAMES, autocast, matmul_precision
+from .shared import DTYPE_NAMES, STORED, autocast, stored_float32
 from .stack_operators import describe, room, stack, values_of
 
 Tensor = torch.Tensor
@@ -42,17 +42,6 @@ def _checked_dtype(operation: str, dtype: Any) -> torch.dtype:
     if kind not in DTYPE_NAMES:
         raise DTypeError(f"{operation}: dtype must be torch.float32, torch.float64 or torch.bfloat16, got {kind}")
     return kind
-
-
-# How activations are stored for the products of each matmul precision of float32.
-_STORED = {"highest": "float32", "high": "bfloat16x2", "medium": "bfloat16"}
-
-
-def _stored(x: Tensor) -> str:
-    if x.dtype != torch.float32 or not x.is_cpu:
-        return DTYPE_NAMES[x.dtype]
-    asked = matmul_precision()
-    return _STORED[asked if asked == "highest" else available_precision(asked)]
 
 
 class ResidualLayer(nn.Module):
@@ -118,6 +107,7 @@ class ResidualStack(nn.Module):
         device, dtype: of the parameters: "cpu", "cuda" (or "meta"), and float32, float64 or bfloat16; None for PyTorch's own.
         flat: all parameters are one, `flat`, of which they are parts. What autograd and optimizers cost for each parameter,
             more than the kernels in small layers, is then paid once. It is for optimizers that treat all numbers alike.
+            `named_parameters()` has `flat` alone; the state dict has its parts, which share its memory.
 
     In training mode norms use the batch's statistics and carry the running ones on, and dropout takes its masks from a
     number that PyTorch's generator gives; in evaluation mode neither happens, and gradients are still there. The state
@@ -174,8 +164,7 @@ class ResidualStack(nn.Module):
         arrays = {**net.parameters(), **net.buffers()}
         kind = _checked_dtype("ResidualStack", dtype)
         device = torch.get_default_device() if device is None else device
-        stored = {*DTYPE_NAMES.values(), *_STORED.values()}
-        self._described = {name: describe(self.inputs, self.topology, name, flat) for name in stored}
+        self._described = {name: describe(self.inputs, self.topology, name, flat) for name in STORED}
         self._rooms = [room(topology) for topology in self._described.values()]
         everything = values_of(describe(self.inputs, self.topology, "float32"))
         # Name and shape of what `flat` is made of, in order.
@@ -222,27 +211,51 @@ class ResidualStack(nn.Module):
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
-        if self._parts:
+        if "flat" in self._parameters:  # and not made of others (torch.nn.utils.parametrize)
             for name, part in self._split(destination.pop(f"{prefix}flat")).items():
                 destination[f"{prefix}{_key(name)}"] = part
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        if self._parts:
-            metadata, _, missing, _, errors = rest
-            parts = self._split(self.flat.detach())
-            for name, part in parts.items():
-                key = f"{prefix}{_key(name)}"
-                given = state_dict.pop(key, None)  # which no layer knows
-                if given is None:
-                    missing.append(key)
-                elif not isinstance(given, Tensor) or given.shape != part.shape:
-                    got = tuple(given.shape) if isinstance(given, Tensor) else type(given).__name__
-                    errors.append(f"{key} must be a tensor of shape {tuple(part.shape)}, got {got}")
-                else:
-                    parts[name] = given if metadata.get("assign_to_params_buffers") else given.to(part)
-            whole = torch.cat([part.flatten() for part in parts.values()])
-            state_dict[f"{prefix}flat"] = self.flat.detach() if errors else whole
-        super()._load_from_state_dict(state_dict, prefix, *rest)
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        if "flat" in self._parameters and f"{prefix}flat" not in state_dict:
+            assigned = local_metadata.get("assign_to_params_buffers", False)
+            state_dict[f"{prefix}flat"] = self._joined(state_dict, prefix, assigned, missing_keys, error_msgs)
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
+
+    def _joined(
+        self, state_dict: dict[str, Any], prefix: str, assigned: bool, missing: list[str], errors: list[str]
+    ) -> Tensor:
+        """`flat` of the parts in a state dict, which no layer knows and so go; as it is where one of them does not fit."""
+        now = self.flat.detach()
+        parts, before = self._split(now), len(errors)
+        for name, part in parts.items():
+            key = f"{prefix}{_key(name)}"
+            given = state_dict.pop(key, None)
+            if given is None:
+                missing.append(key)
+            elif not isinstance(given, Tensor):
+                errors.append(f"{key} must be a tensor, got {type(given).__name__}")
+            elif given.shape != part.shape:
+                errors.append(
+                    f"size mismatch for {key}: copying a param with shape {given.shape} from checkpoint, the shape in "
+                    f"current model is {part.shape}."
+                )
+            else:
+                parts[name] = given if assigned or part.is_meta else given.to(part)
+        devices = {str(part.device) for part in parts.values()}
+        if len(devices) > 1:
+            errors.append(f"{prefix}flat would be on {' and '.join(sorted(devices))}: load all of its parts")
+        return now if len(errors) > before else torch.cat([part.flatten() for part in parts.values()])
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, inputs) to (batch, outputs)."""
@@ -264,7 +277,8 @@ class ResidualStack(nn.Module):
         # Statistics and sums are float32 however narrow the activations are: parameters need not be rounded.
         wide = torch.float64 if given.dtype == torch.float64 else torch.float32
         seed = self._seed(x.device)
-        topology = self._described[_stored(given)]
+        is_float32 = given.dtype == torch.float32 and given.is_cpu
+        topology = self._described[stored_float32() if is_float32 else DTYPE_NAMES[given.dtype]]
         values = own
         if self._normalised or dtypes != {wide}:
             # Running statistics are written to before backward may look at what it was given.

@@ -107,7 +107,7 @@ def _compiled(topology: str, training: bool, input_gradient: bool, device: str =
     description = json.loads(topology)
     for layer in description["layers"]:
         layer["skips"] = {k: v if isinstance(v, str) else np.zeros(v) for k, v in layer["skips"]}
-    layers, dtype, flat = description["layers"], description["dtype"], description["flat"]
+    layers, dtype, flat = description["layers"], description["dtype"], description.get("flat", False)
     return _core.Vjp(description["inputs"], layers, dtype, training, input_gradient, device, flat)
 
 
@@ -187,9 +187,9 @@ def _forward(
 ) -> list[Tensor]:
     """The outputs, the tape, empty if it is not wanted, and in training the running statistics carried on."""
     core = _Core(x)
-    run = program(topology, training, input_gradient, core.device)
     if taped:
         _check_layout(topology)
+    run = program(topology, training, input_gradient, core.device)
     # The device is named wherever a tensor is made here: torch.set_default_device may have set another.
     part = len(x) if taped or training else _rows_at_once(run, len(x))
     tape = torch.empty(run.tape_bytes(part), dtype=torch.uint8, device=core.place)
@@ -216,8 +216,8 @@ def _backward(
 ) -> list[Tensor]:
     """The gradient of x if it is asked for, then those of the trained values."""
     core = _Core(x)
-    run = program(topology, training, input_gradient, core.device)
     _check_layout(topology)
+    run = program(topology, training, input_gradient, core.device)
     if tape.data_ptr() % _TAPE_ALIGNMENT:  # whoever kept it for autograd, a hook, may have brought it back elsewhere
         tape = tape.clone()
     dense = core.all_dense(values)
