@@ -19,6 +19,8 @@ RC_HD T select(bool condition, T yes, T no) {
     return condition ? yes : no;
 }
 
+RC_HD bool is_nan(double x) { return x != x; }
+
 // max(0, z); a NaN stays one.
 template <class T>
 RC_HD T positive_part(T z) {

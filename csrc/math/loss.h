@@ -90,7 +90,7 @@ struct CrossEntropy {
         if (rows.takes_gradient())
             for (std::int64_t j = 0; j < n; ++j)
                 rows.give(j, rows.scale * (rows.noted(j, peak) / sum * total - mass(j)));
-        return select(sum != sum, sum, loss);  // of a NaN that no target looks at
+        return select(is_nan(sum), sum, loss);  // of a NaN that no target looks at
     }
 };
 

@@ -29,7 +29,7 @@ Plan plan_of(const Model<T>& model, Strategy strategy, bool input_gradient) {
 // bfloat16x2 on the host alone, and there on what multiplies bfloat16: a tape's offset is in its header, which only the
 // host writes.
 template <class T>
-const VjpOptions& supported(const VjpOptions& options, const Device& device) {
+VjpOptions supported(const VjpOptions& options, const Device& device) {
     if constexpr (std::is_same_v<T, bfloat16x2>)
         if (!device.is_host() || !device.has_bfloat16x2())
             throw BuildFeatureError(

@@ -55,6 +55,7 @@ template <class Mask> RC_HD Doubles select(Masks<Mask> mask, Doubles yes, Double
 }
 // clang-format on
 
+RC_HD auto is_nan(Doubles x) { return x != x; }
 RC_HD Doubles exp(Doubles x) { return {exp(x.low), exp(x.high)}; }
 RC_HD Doubles log1p(Doubles x) { return {log1p(x.low), log1p(x.high)}; }
 // Of what a float can be: from float's logarithm y by a step of Halley's method, y + 2·(x − e^y) / (x + e^y), whose
@@ -64,7 +65,7 @@ RC_HD Doubles log(Doubles x) {
     x.narrow(near);
     log_positive(read(near)).store(near);
     const Doubles y = Doubles::widen(near), e = exp(y);
-    return select(x != x, x, y + Doubles(2) * (x - e) / (x + e));
+    return select(is_nan(x), x, y + Doubles(2) * (x - e) / (x + e));
 }
 
 // Columns of rows that lie in memory, turned so that a column is a vector: as many at a time.
