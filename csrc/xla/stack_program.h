@@ -41,8 +41,8 @@ using AnyStackProgram =
                  std::unique_ptr<StackProgram<bfloat16>>, std::unique_ptr<StackProgram<bfloat16x2>>>;
 
 // One for all who ask for the same. It lives as long as somebody holds it; `keep`: nobody will, so that the latest few
-// of those stay. `topology` is the text of files/topology_text.h, whose matmul precision is what runs, on every CPU:
-// throws CheckpointError where it is none.
+// of those stay. `topology` is the text of files/topology_text.h, whose matmul precision is what runs, faster or not:
+// throws CheckpointError where it is none, BuildFeatureError where the CPU has no kernels for it.
 std::shared_ptr<const AnyStackProgram> find_stack(std::string topology, bool training, bool input_gradient, bool keep);
 
 extern template class StackProgram<float>;
