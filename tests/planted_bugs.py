@@ -571,6 +571,27 @@ BUGS = (
         "cpp:devices",
     ),
     Bug(
+        "a pass with its loss does not carry running statistics on",
+        "csrc/train/vjp.cpp",
+        "    give_statistics(statistics);\n    if (result.finite) {",
+        "    if (result.finite) {",
+        "tests/test_torch_loss.py -k gradients",
+    ),
+    Bug(
+        "gradients of a loss that is no number are what their memory held",
+        "csrc/train/vjp.cpp",
+        "if (gradients[id]) std::fill_n(gradients[id], parameters().all[id].size(), nan);",
+        "",
+        "tests/test_torch_loss.py -k no_number",
+    ),
+    Bug(
+        "a pass with its loss goes backward by the matrices of the pass before",
+        "csrc/train/vjp.cpp",
+        "if (half != Half::forward) model_.store().write_backward",
+        "if (half == Half::backward) model_.store().write_backward",
+        "tests/test_torch_loss.py -k bits",
+    ),
+    Bug(
         "what was in flight behind a careful step is not asked for again",
         "csrc/train/backpropagation.cpp",
         "for (int later = 1; later < in_flight_; ++later) launch_again(this->flight(later));",

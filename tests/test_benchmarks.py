@@ -39,6 +39,7 @@ def require(rival):
     [
         "resnetcore_torch",
         "resnetcore_torch_flat",
+        "resnetcore_torch_loss",
         "resnetcore_jax",
         "torch_eager",
         "torch_onednn",

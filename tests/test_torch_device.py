@@ -16,7 +16,7 @@ from gpu_memory import OtherStream, emulated
 from resnetcore import _core
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
-from resnetcore.torch import ResidualLayer, ResidualStack, gpu, residual, stack_operators  # noqa: E402
+from resnetcore.torch import ResidualLayer, ResidualStack, gpu, residual, stack_loss, stack_operators  # noqa: E402
 from test_torch_block import arguments, flat, relative, theirs  # noqa: E402
 from test_torch_stack import gradients, inputs, layers, relu_layers, twin_of  # noqa: E402
 
@@ -44,7 +44,7 @@ class Emulated:
     def __init__(self, device, monkeypatch):
         self.stream = OtherStream()
         self.asked, self.on = 0, True
-        for module in (gpu, stack_operators):
+        for module in (gpu, stack_operators, stack_loss):
             monkeypatch.setattr(module, "order_of", lambda _: self._order(device))
 
     def _order(self, device):
@@ -214,6 +214,25 @@ def test_a_stack_of_one_parameter(at, rows):
         found.append([out.cpu(), torch.cat([p.grad.flatten() for p in module.parameters()]).cpu()])
         assert len(list(module.parameters())) == 1 or not flat_
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "huber"])
+def test_a_stacks_loss_is_pytorchs_of_its_outputs(at, loss):
+    module = ResidualStack(6, layers(), seed=0, dtype=torch.float64).to(at.device)
+    x, y = inputs(40, dtype=torch.float64), torch.arange(40) % 3
+    y, weight = (
+        y if loss == "cross_entropy" else inputs(40, 3, torch.float64, 1),
+        inputs(40, 1, torch.float64, 2)[:, 0].abs(),
+    )
+    with at.cpu():
+        other = ResidualStack(6, layers(), seed=0, dtype=torch.float64)
+        expected = other(x, y, loss, weight)
+        expected.backward()
+    got = module(x.to(at.device), y.to(at.device), loss, weight.to(at.device))
+    got.backward()
+    assert got.device.type == at.device.type and "AtOnce" not in got.grad_fn.name()
+    assert relative(got, expected) < 1e-12
+    assert all(relative(a.grad, b.grad) < 1e-9 for a, b in zip(module.parameters(), other.parameters(), strict=True))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -395,13 +395,13 @@ def test_double_backward_says_what_to_do():
 
 def test_no_copy_of_parameters_inputs_and_gradients(monkeypatch):
     seen = set()
-    shown = stack_operators._Core.shown
+    shown = stack_operators.Core.shown
 
     def look(core, tensors):
         seen.update(t.data_ptr() for t in tensors)
         return shown(core, tensors)
 
-    monkeypatch.setattr(stack_operators._Core, "shown", look)
+    monkeypatch.setattr(stack_operators.Core, "shown", look)
     module, x = ResidualStack(6, layers(False), seed=0), inputs(5).requires_grad_()
     module(x).sum().backward()
     given = [x, *module.parameters()]
@@ -703,13 +703,13 @@ def test_prediction_is_taken_in_parts_that_are_forgotten(monkeypatch):
     whole = module(x.requires_grad_())
     monkeypatch.setattr(stack_operators, "_PREDICTION_TAPE", 100 * module_tape(module))
     taken = []
-    shown = stack_operators._Core.shown
+    shown = stack_operators.Core.shown
 
     def look(core, tensors):
         taken.extend(len(t) for t in tensors[:1] if isinstance(tensors, tuple))  # of x, the tape and the outputs
         return shown(core, tensors)
 
-    monkeypatch.setattr(stack_operators._Core, "shown", look)
+    monkeypatch.setattr(stack_operators.Core, "shown", look)
     for mode in (torch.no_grad(), torch.inference_mode()):
         with mode:
             assert torch.equal(module(x.detach()), whole)

@@ -113,7 +113,7 @@ def test_the_openmp_of_pytorch_is_found_and_shown():
 def test_the_same_bits_on_pytorchs_threads_as_on_ours(name, four_threads, monkeypatch):
     on_theirs = of_case(name)
     for module in (stack_operators, sys.modules["resnetcore.torch.block"]):
-        monkeypatch.setattr(module, "torchs_threads", contextlib.nullcontext)
+        monkeypatch.setattr(module, "PyTorchsThreads", contextlib.nullcontext)
     assert same(of_case(name), on_theirs)
 
 
@@ -188,7 +188,7 @@ if child == 0:
     _core.use_host_threads(4)
     from resnetcore.torch import stack_operators
     import contextlib
-    stack_operators.torchs_threads = contextlib.nullcontext
+    stack_operators.PyTorchsThreads = contextlib.nullcontext
     os._exit(0 if digest() == here and _core.host_openmp() == "" and tasks() > 1 else 1)
 print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """

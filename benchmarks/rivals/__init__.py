@@ -10,6 +10,7 @@ NAMES = (
     "resnetcore",
     "resnetcore_torch",
     "resnetcore_torch_flat",
+    "resnetcore_torch_loss",
     "resnetcore_jax",
     "torch_eager",
     "torch_compile",
@@ -21,7 +22,9 @@ NAMES = (
 CUDA_NAMES = ("resnetcore", "resnetcore_torch", "torch_eager", "torch_compile", "torch_graph", "torch_addmm")
 # Ours inside a framework, no rivals: beside the framework's own ways, which they are compared with once more.
 INSIDE = {
-    **dict.fromkeys(("resnetcore_torch", "resnetcore_torch_flat"), ("torch_eager", "torch_compile")),
+    **dict.fromkeys(
+        ("resnetcore_torch", "resnetcore_torch_flat", "resnetcore_torch_loss"), ("torch_eager", "torch_compile")
+    ),
     "resnetcore_jax": ("jax_jit",),
 }
 # Sides that do other work: nothing to compare results with, and never among the rivals that a ratio is taken to.

@@ -13,7 +13,7 @@ from .resnetcore import network
 from .torch_eager import configure, optimizer_of
 
 
-def build(case, problem, threads, flat=False):
+def build(case, problem, threads, flat=False, own_loss=False):
     configure(case, threads)
     module = ResidualStack.from_network(network(problem, "float32"), flat=flat).to(case.device)
     inputs, target = (torch.from_numpy(array).to(case.device) for array in (problem.x, problem.labels))
@@ -23,6 +23,12 @@ def build(case, problem, threads, flat=False):
         with torch.autocast(case.device, torch.bfloat16, enabled=narrow, cache_enabled=False):
             return module(inputs).float()
 
+    def mean_loss():
+        if not own_loss:
+            return functional.cross_entropy(logits(), target)
+        with torch.autocast(case.device, torch.bfloat16, enabled=narrow, cache_enabled=False):
+            return module(inputs, target)
+
     if case.mode == "infer":
         module.eval()
         return torch.inference_mode()(logits), dict
@@ -30,7 +36,7 @@ def build(case, problem, threads, flat=False):
 
     def step():
         optimizer.zero_grad(set_to_none=True)
-        loss = functional.cross_entropy(logits(), target)
+        loss = mean_loss()
         loss.backward()
         optimizer.step()
         return loss.item()

@@ -11,11 +11,13 @@ RULES = {"sgd": torch.optim.SGD, "momentum": torch.optim.SGD, "adamw": torch.opt
 
 
 def optimizer_of(case, parameters, **settings):
-    """As fast as PyTorch has it: fused, but one subtraction from all parameters is no slower, and with two threads faster."""
+    """As fast as PyTorch has it: fused, but one subtraction from all parameters is no slower, and with two threads faster;
+    and for a single parameter without their lists of parameters.
+    """
+    parameters = list(parameters)
     fused = case.optimizer != "sgd" or case.device != "cpu"
-    return RULES[case.optimizer](
-        parameters, **OPTIMIZERS[case.optimizer], **settings, **{"fused" if fused else "foreach": True}
-    )
+    ways = {"fused": True} if fused else {"foreach": len(parameters) > 1}
+    return RULES[case.optimizer](parameters, **OPTIMIZERS[case.optimizer], **settings, **ways)
 
 
 class InPlace:

@@ -35,7 +35,9 @@ bool is_in_c_order(const dlpack::Tensor& t) {
 
 template <class Element>
 bool holds(const dlpack::Tensor& t) {
-    const auto code = std::is_floating_point_v<Element> ? dlpack::floating : dlpack::unsigned_integer;
+    const auto code = std::is_floating_point_v<Element> ? dlpack::floating
+                      : std::is_signed_v<Element>       ? dlpack::integer
+                                                        : dlpack::unsigned_integer;
     return t.code == code && t.bits == 8 * sizeof(Element) && t.lanes == 1 && t.device_kind == dlpack::cpu;
 }
 
@@ -99,6 +101,7 @@ Element* DenseViews::find(py::handle array, const DenseShape& shape, bool writte
 
 template float* DenseViews::find(py::handle, const DenseShape&, bool, const char*, const std::string&);
 template double* DenseViews::find(py::handle, const DenseShape&, bool, const char*, const std::string&);
+template std::int64_t* DenseViews::find(py::handle, const DenseShape&, bool, const char*, const std::string&);
 template std::uint8_t* DenseViews::find(py::handle, const DenseShape&, bool, const char*, const std::string&);
 
 }  // namespace resnetcore

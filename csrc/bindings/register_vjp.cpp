@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "base/text.h"
+#include "bindings/batch_arguments.h"
 #include "bindings/dense_view.h"
 #include "bindings/device_array.h"
 #include "bindings/layer_dict.h"
@@ -52,7 +53,7 @@ VjpObject make(py::handle inputs, const py::sequence& layers, const std::string&
                      "\"");
 }
 
-constexpr const char *operation = "Vjp", *flat_name = "flat";
+constexpr const char *operation = "Vjp", *stack_name = "ResidualStack", *flat_name = "flat";
 
 DenseShape shape_of(const Parameter& p) {
     if (p.is_matrix()) return {2, {p.columns, p.rows}};
@@ -106,6 +107,7 @@ VjpPass<T> pass_of(const VjpObject& object, const Vjp<T>& vjp, DenseViews& views
                                        : part);
         if (!apart(p)) part += p.size();
     }
+    if (tape.is_none()) return pass;
     const std::int64_t bytes = bytes_of_tape(object, pass.rows);
     pass.tape = views.find<std::uint8_t>(tape, {1, {bytes, 1}}, true, operation, "tape");
     if (reinterpret_cast<std::uintptr_t>(pass.tape) % 64 != 0) throw ShapeError("Vjp: tape must be aligned to 64");
@@ -145,6 +147,14 @@ std::vector<Compute<T>*> parts_of(const Vjp<T>& vjp, DenseViews& views, const py
     return found;
 }
 
+// Where the gradients of what is trained go, by parameter.
+template <class T>
+std::vector<Compute<T>*> gradients_of(const VjpObject& object, const Vjp<T>& vjp, DenseViews& views,
+                                      const py::list& gradients) {
+    if (object.flat) return parts_of(vjp, views, gradients);
+    return written(vjp, views, gradients, "gradients", [](const Parameter& p) { return p.trained; });
+}
+
 // None on the host, whose work is done when it returns.
 std::unique_ptr<StreamOrder> order_of(Device& device, const py::object& stream) {
     auto* const gpu = dynamic_cast<CudaDevice*>(&device);
@@ -176,15 +186,47 @@ void run_backward(const VjpObject& object, py::handle x, const py::list& values,
         DenseViews views(vjp.device());
         const VjpPass<T> pass = pass_of(object, vjp, views, x, values, seed, tape);
         const auto* given = views.find<Compute<T>>(d_out, {2, {pass.rows, vjp.outputs()}}, false, operation, "d_out");
-        const auto out =
-            object.flat ? parts_of(vjp, views, gradients)
-                        : written(vjp, views, gradients, "gradients", [](const Parameter& p) { return p.trained; });
+        const auto out = gradients_of(object, vjp, views, gradients);
         Compute<T>* input = nullptr;
         if (vjp.options().input_gradient)
             input = views.find<Compute<T>>(d_x, {2, {pass.rows, vjp.topology().inputs}}, true, operation, "d_x");
         const WithoutGil release;
         vjp.backward(pass, given, input, out);
         if (order) order->finish();
+    });
+}
+
+void run_loss(const VjpObject& object, py::handle x, const py::list& values, std::uint64_t seed, const py::dict& loss,
+              py::handle y, py::handle sample_weight, py::handle out, py::handle d_x, const py::list& gradients,
+              const py::list& carried) {
+    const LossSettings settings = loss_settings(loss);
+    object.with([&](auto& vjp) {
+        using T = typename std::decay_t<decltype(vjp)>::Scalar;
+        if (!vjp.device().is_host() || !vjp.options().training)
+            throw ValueError("Vjp: the loss is of a training pass on the CPU");
+        DenseViews views(vjp.device());
+        const VjpPass<T> pass = pass_of(object, vjp, views, x, values, seed, py::none());
+        check_training_rows(vjp.topology(), pass.rows, 1, stack_name);
+        check_class_weight<T>(settings, vjp.outputs(), stack_name);
+        GivenTargets<T> given;
+        const bool labels = py::cast<int>(y.attr("ndim")) == 1 && settings.takes_labels();
+        if (labels)
+            given.labels = views.find<std::int64_t>(y, {1, {pass.rows, 1}}, false, stack_name, "y");
+        else
+            given.values = {views.find<Compute<T>>(y, {2, {pass.rows, vjp.outputs()}}, false, stack_name, "y"),
+                            vjp.outputs()};
+        if (!sample_weight.is_none())
+            given.sample_weight =
+                views.find<Compute<T>>(sample_weight, {1, {pass.rows, 1}}, false, stack_name, "sample_weight");
+        const CheckedTargets<T> targets(given, settings, pass.rows, vjp.outputs(), stack_name);
+        Compute<T>* input = nullptr;
+        if (vjp.options().input_gradient)
+            input = views.find<Compute<T>>(d_x, {2, {pass.rows, vjp.topology().inputs}}, true, operation, "d_x");
+        auto* result = views.find<Compute<T>>(out, {0, {1, 1}}, true, operation, "out");
+        const auto to = gradients_of(object, vjp, views, gradients);
+        const auto statistics = written(vjp, views, carried, "running statistics", is_running);
+        const WithoutGil release;
+        *result = static_cast<Compute<T>>(vjp.loss(pass, targets, input, to, statistics));
     });
 }
 
@@ -234,7 +276,11 @@ void register_vjp(py::module_& m) {
              "Fills `tape`, `out` and, in training, `carried`: the running statistics, in order.")
         .def("backward", &run_backward, py::arg("x"), py::arg("values"), py::arg("seed"), py::arg("tape"),
              py::arg("d_out"), py::arg("d_x"), py::arg("gradients"), py::arg("stream") = py::none(),
-             "Fills `gradients`, of what is trained, in order, and `d_x`, where it was asked for.");
+             "Fills `gradients`, of what is trained, in order, and `d_x`, where it was asked for.")
+        .def("loss", &run_loss, py::arg("x"), py::arg("values"), py::arg("seed"), py::arg("loss"), py::arg("y"),
+             py::arg("sample_weight"), py::arg("out"), py::arg("d_x"), py::arg("gradients"), py::arg("carried"),
+             "Fills `out`, one number, with the mean loss of a training pass on the CPU, and what both others fill but "
+             "for the outputs.");
 }
 
 }  // namespace resnetcore

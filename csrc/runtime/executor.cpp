@@ -70,8 +70,7 @@ void BatchExecutor<T>::run_phases(Team& team, const Frame<T>& batch, GradientSin
     whole.arena = arena_.data();
     if (!computes_itself<T>) whole.logits = {logits_.data(), plan_.buffers[plan_.output].width};
     StepRunner<T>& runner = *runners_[team.rank()];
-    // Whoever is given a gradient gives back what it makes of it: there is no update that could overflow.
-    const bool measured = plan_.backward_phase == 0;
+    const bool measured = batch.measured;
     const bool joins = batch.rows <= kernels_.joined_rows;  // never on the host
     std::size_t ahead = 0;                                  // steps of the next phase that are done
     for (std::size_t p = first; p < last; ++p) {

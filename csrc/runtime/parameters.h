@@ -34,9 +34,9 @@ public:
     void read_on_device(int id, Compute<T>* values) const;  // into memory of the device
     // The halves of `write`, of values in memory of the device, for a store that is filled anew for each pass: what
     // forward reads of it, and what backward does. A matrix may be given as (columns, rows), `transposed`; a vector is
-    // the same to both. `fill_by_halves` comes first: from then on the halves may be of different moments, and nobody
-    // reads one beside the other.
-    void fill_by_halves() { by_halves_ = true; }
+    // the same to both. `fill_by_halves` comes first: while the halves are filled `apart`, they may be of different
+    // moments, and nobody reads one beside the other.
+    void fill_by_halves(bool apart) { by_halves_ = apart; }
     bool by_halves() const { return by_halves_; }
     void write_forward(int id, const Compute<T>* given, bool transposed);
     void write_backward(int id, const Compute<T>* given, bool transposed);

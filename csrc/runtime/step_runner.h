@@ -52,6 +52,7 @@ struct Frame {
     MutableRows<Compute<T>> logits;      // what the loss reads, where T does not compute itself
     std::int64_t first_row = 0;          // of the frame in its batch: dropout and targets count from the batch's start
     bool continues = false;              // the step of the frame before: gradients are added to its own
+    bool measured = false;               // what gradients are made of, for an update that could overflow
     const PhiloxKey* dropout = nullptr;  // seed and step; the purpose is each site's
     LossTarget<T> target;
 };

@@ -144,6 +144,7 @@ void Backpropagation<T>::begin(const Batch<T>& batch, const PassOptions& options
         or_wait(model_.device(), [&] {
             next.whole = next.staged.take(batch, state ? state->hypers(batch.lr, in_flight_) : Hypers<T>{});
             next.whole.target.row_loss = next.row_loss.data();
+            next.whole.measured = !options.keep_gradients;
             if (model_.kernels().loss_rows > 1) next.whole.target.loss_sums = next.row_loss.data() + batch.rows;
             launch(next);
         });
@@ -224,7 +225,7 @@ PassResult Backpropagation<T>::judge(Flight& flight) {
         result.finite = result.overflow.empty();
         if (!result.finite) return result;
     }
-    if (materialises(options)) result.gradient_norm = flight.answer().gradient_norm;
+    if (materialises(options) && !options.keep_gradients) result.gradient_norm = flight.answer().gradient_norm;
     if (!result.finite) result.bad_layer = first_bad_layer(flight.whole, options);
     if (result.finite && flight.state && !options.keep_gradients) {
         model_.parameters_changed();
@@ -302,8 +303,8 @@ void Backpropagation<T>::team_body(Team& team, const Frame<T>& whole, const Pass
         weights_by_layer(team, frame, materialise ? nullptr : state);
         team.barrier();
     }
-    if (materialises(options)) gradients_.clip(team, options.clip_norm, &report_->gradient_norm, &report_->clip_factor);
     if (options.keep_gradients) return;
+    if (materialises(options)) gradients_.clip(team, options.clip_norm, &report_->gradient_norm, &report_->clip_factor);
     if (materialise) gradients_.update(team, *state, permission());
     if (team.rank() > 0) return;
     update_norms(model_, *state, permission());

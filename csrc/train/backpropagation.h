@@ -35,7 +35,7 @@ struct PassOptions {
 
 struct PassResult {
     double loss = 0;
-    double gradient_norm = 0;     // where gradients were materialised
+    double gradient_norm = 0;     // where gradients were materialised for an update
     std::int64_t bad_layer = -1;  // first layer with a NaN or infinity, where the loss has one
     std::string overflow;         // the parameter that the update would have made NaN or infinite
     bool finite = true;

@@ -10,8 +10,10 @@
 #include <memory>
 #include <vector>
 
+#include "train/backpropagation.h"
 #include "train/model.h"
 #include "train/strategy.h"
+#include "train/targets.h"
 #include "train/weight_gradients.h"
 
 namespace resnetcore {
@@ -60,10 +62,15 @@ public:
     // the matrix, null of one that is not trained.
     void backward(const VjpPass<T>& pass, const Compute<T>* d_out, Compute<T>* d_x,
                   const std::vector<Compute<T>*>& gradients);
+    // Both, with a mean loss between them, in one pass as a training step's: the loss. Rows of narrow layers go through
+    // all of it while they are in cache. Of training alone, without a tape; where the loss is not finite, every
+    // gradient is NaN.
+    double loss(const VjpPass<T>& pass, const CheckedTargets<T>& targets, Compute<T>* d_x,
+                const std::vector<Compute<T>*>& gradients, const std::vector<Compute<T>*>& statistics);
 
 private:
     using Executor = BatchExecutor<T>;
-    enum class Half { forward, backward };
+    enum class Half { forward, backward, both };
     // What a tape begins with: how the rest lies, which backward must find although it might choose otherwise.
     struct Header {
         Strategy strategy;
@@ -77,11 +84,13 @@ private:
     Frame<T> frame_of(const VjpPass<T>& pass, T* kept);
     Header new_header(const VjpPass<T>& pass, Strategy strategy) const;
     T* kept(const VjpPass<T>& pass, const Header& header);
-    int prepare(const VjpPass<T>& pass, Strategy strategy);
+    int prepare(const VjpPass<T>& pass, Strategy strategy, Half half);
+    int prepare_parameters(std::int64_t rows, Half half);
     Executor& executor() const { return *executors_[static_cast<int>(strategy_)]; }
     void write_parameters(Team& team, const VjpPass<T>& pass, Half half);
     void visit_norms(void* tape, bool restore);
-    void unpack_gradient(int id, Compute<T>* out);
+    void give_statistics(const std::vector<Compute<T>*>& statistics);
+    void unpack_gradient(int id, const Compute<T>* packed, Compute<T>* out);
     void unpack_transposed(const Parameter& p, const Compute<T>* packed, Compute<T>* out);
 
     const VjpOptions options_;
@@ -90,6 +99,7 @@ private:
     Strategy strategy_ = Strategy::by_layer;  // of the pass
     const std::vector<WeightUnit> units_;
     WeightGradients<T> gradients_;
+    std::unique_ptr<Backpropagation<T>> one_pass_;  // made when first used
     WorkQueue unit_queue_, parameter_queue_;
     std::int64_t norm_bytes_ = 0, kept_elements_ = 0;
     PhiloxKey dropout_;

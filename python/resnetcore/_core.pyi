@@ -206,6 +206,22 @@ class Vjp:
         stream: int | None = None,
     ) -> None:
         """Fills `gradients`, of what is trained, in order, and `d_x`, where it was asked for."""
+    def loss(
+        self,
+        x: Any,
+        values: list[Any],
+        seed: int,
+        loss: dict[str, Any],
+        y: Any,
+        sample_weight: Any,
+        out: Any,
+        d_x: Any,
+        gradients: list[Any],
+        carried: list[Any],
+    ) -> None:
+        """Fills `out`, one number, with the mean loss of a training pass on the CPU, and what both others fill but for
+        the outputs.
+        """
 
 def adopt_openmp_of(library: str) -> bool:
     """Hosts' kernels run on the OpenMP that this loaded library is linked to; False where there is none."""

@@ -18,13 +18,13 @@ from .gpu import Tensors, check_beside
 from .shared import (
     OUTSIDE_GRAPHS,
     Function,
+    PyTorchsThreads,
     autocast,
     is_direct,
     no_double_backward,
     refuse_batch,
     refuse_second_derivative,
     saved,
-    torchs_threads,
 )
 
 Tensor = torch.Tensor
@@ -108,7 +108,7 @@ def _forward(
         return place.forward(Block.of("residual_forward", place, sources, weights, bias, identity, activation), None)
     given = [*sources, *weights, *identity, *([] if bias is None else [bias])]
     shown_sources, shown_weights, shown_identity, shown_bias = _split(len(sources), len(identity), _shown(given))
-    with torchs_threads():
+    with PyTorchsThreads():
         return _taken(ops.residual_forward(shown_sources, shown_weights, shown_bias, shown_identity, activation))
 
 
@@ -130,7 +130,7 @@ def _backward(
     given = [*sources, *weights, *identity, *([] if bias is None else [bias])]
     shown_grad, shown_a, *shown = _shown([grad, a, *given])
     shown_sources, shown_weights, shown_identity, shown_bias = _split(len(sources), len(identity), shown)
-    with torchs_threads():
+    with PyTorchsThreads():
         d_sources, d_weights, d_bias, d_identity = ops.residual_backward(
             shown_grad, shown_a, shown_sources, shown_weights, shown_bias, shown_identity, activation
         )

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import torch
@@ -29,14 +28,16 @@ if torch.backends.openmp.is_available():
     _core.adopt_openmp_of("libtorch_cpu.so")
 
 
-@contextmanager
-def torchs_threads() -> Iterator[None]:
+class PyTorchsThreads:
     """Kernels called by this thread use PyTorch's threads, as many as it does or resnetcore's own number if it is lower."""
-    before = _core.use_host_threads(torch.get_num_threads())
-    try:
-        yield
-    finally:
-        _core.use_host_threads(before)
+
+    __slots__ = ("_before",)
+
+    def __enter__(self) -> None:
+        self._before = _core.use_host_threads(torch.get_num_threads())
+
+    def __exit__(self, *_: Any) -> None:
+        _core.use_host_threads(self._before)
 
 
 def is_direct(tensors: Sequence[torch.Tensor]) -> bool:
@@ -112,9 +113,10 @@ def matmul_precision() -> str:
     """What PyTorch lets its own float32 products on the CPU be made of: "highest", "high" or "medium"."""
     # Since 2.9 for each kind of device and operation; torch.set_float32_matmul_precision sets them all.
     products: Any = getattr(torch.backends.mkldnn, "matmul", None)
-    if not hasattr(products, "fp32_precision"):
+    asked = getattr(products, "fp32_precision", None)
+    if asked is None:
         return torch.get_float32_matmul_precision()
-    return {"tf32": "high", "bf16": "medium"}.get(products.fp32_precision, "highest")
+    return {"tf32": "high", "bf16": "medium"}.get(asked, "highest")
 
 
 @torch.compiler.assume_constant_result

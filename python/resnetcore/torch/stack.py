@@ -17,9 +17,11 @@ from .._core import activations
 from .._errors import DTypeError, ShapeError
 from ..checks import as_integer
 from ..layers import Layer
+from ..losses import Loss
 from ..network import Network
 from .block import residual
 from .shared import DTYPE_NAMES, STORED, autocast, stored_float32
+from .stack_loss import stack_loss
 from .stack_operators import describe, room, stack, values_of
 
 Tensor = torch.Tensor
@@ -188,6 +190,8 @@ class ResidualStack(nn.Module):
 
     def _values(self) -> list[Tensor]:
         """As the operator takes them."""
+        if not self._places:
+            return [self.flat]
         # A module looks its attributes up in Python, one dictionary after another; a parameter is nearly always in the
         # first, and elsewhere where it is made of others (torch.nn.utils.parametrize).
         layers = list(self.layers)
@@ -257,8 +261,27 @@ class ResidualStack(nn.Module):
             errors.append(f"{prefix}flat would be on {' and '.join(sorted(devices))}: load all of its parts")
         return now if len(errors) > before else torch.cat([part.flatten() for part in parts.values()])
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(batch, inputs) to (batch, outputs)."""
+    def forward(
+        self,
+        x: Tensor,
+        y: Tensor | None = None,
+        loss: str | Loss = "cross_entropy",
+        sample_weight: Tensor | None = None,
+    ) -> Tensor:
+        """(batch, inputs) to (batch, outputs); or, with targets, to their mean loss, a number.
+
+        In training on the CPU the loss is made in one pass with its gradients, which costs less than outputs whose loss and
+        gradients are asked for afterwards, most where layers are narrow. The gradients are handed out by `backward()`.
+
+        Args:
+            x: (batch, inputs).
+            y: targets as the loss takes them: labels (batch,), or numbers (batch, outputs).
+            loss: a name or a `resnetcore.Loss`; PyTorch's definitions.
+            sample_weight: (batch,) or None. The loss is a weighted mean.
+
+        Raises:
+            ShapeError, DTypeError, ValueError: what does not fit the stack or the loss, such as a label that is no class.
+        """
         if not isinstance(x, Tensor) or x.ndim != 2 or x.shape[1] != self.inputs:
             got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
             raise ShapeError(f"ResidualStack: x must be a tensor of shape (batch, {self.inputs}), got {got}")
@@ -286,10 +309,11 @@ class ResidualStack(nn.Module):
                 v if v.dtype == wide and not runs else v.to(wide, copy=runs)
                 for v, runs in zip(own, self._runs, strict=True)
             ]
-        out, *carried = stack(given.to(wide), values, seed, topology, self.training)
+        call = (given.to(wide), values, seed, topology, self.training)
+        out, *carried = stack(*call) if y is None else stack_loss(*call, y, loss, sample_weight)
         if carried and x.shape[0]:
             self._carry(own, carried)
-        return out.to(given.dtype)
+        return out.to(given.dtype) if y is None else out
 
     def _seed(self, device: torch.device) -> Tensor:
         if device.type == "cuda":  # whose work the call does not wait for; and a number of the CPU's is as good

@@ -22,12 +22,12 @@ from .gpu import check_beside, order_of, view
 from .shared import (
     OUTSIDE_GRAPHS,
     Function,
+    PyTorchsThreads,
     is_direct,
     no_double_backward,
     refuse_batch,
     refuse_second_derivative,
     saved,
-    torchs_threads,
 )
 
 Tensor = torch.Tensor
@@ -85,13 +85,13 @@ def values_of(topology: str) -> tuple[tuple[str, tuple[int, ...], bool], ...]:
 
 
 @functools.lru_cache(maxsize=256)
-def _running(topology: str) -> tuple[int, ...]:
+def running(topology: str) -> tuple[int, ...]:
     """Which values are running statistics."""
     return tuple(i for i, (name, _, _) in enumerate(values_of(topology)) if ".running_" in name)
 
 
 @functools.lru_cache(maxsize=256)
-def _trained(topology: str) -> tuple[int, ...]:
+def trained(topology: str) -> tuple[int, ...]:
     """Which values have gradients."""
     return tuple(i for i, (_, _, trained) in enumerate(values_of(topology)) if trained)
 
@@ -109,6 +109,12 @@ def _compiled(topology: str, training: bool, input_gradient: bool, device: str =
         layer["skips"] = {k: v if isinstance(v, str) else np.zeros(v) for k, v in layer["skips"]}
     layers, dtype, flat = description["layers"], description["dtype"], description.get("flat", False)
     return _core.Vjp(description["inputs"], layers, dtype, training, input_gradient, device, flat)
+
+
+@functools.lru_cache(maxsize=256)
+def outputs_of(topology: str) -> int:
+    """Width of the last layer."""
+    return int(json.loads(topology)["layers"][-1]["width"])
 
 
 def stack(x: Tensor, values: Sequence[Tensor], seed: Tensor, topology: str, training: bool) -> list[Tensor]:
@@ -142,7 +148,7 @@ def _check_layout(topology: str) -> None:
         )
 
 
-class _Core:
+class Core:
     """How one call's tensors, all where x is, are shown to the compiled core."""
 
     def __init__(self, x: Tensor) -> None:
@@ -186,7 +192,7 @@ def _forward(
     taped: bool,
 ) -> list[Tensor]:
     """The outputs, the tape, empty if it is not wanted, and in training the running statistics carried on."""
-    core = _Core(x)
+    core = Core(x)
     if taped:
         _check_layout(topology)
     run = program(topology, training, input_gradient, core.device)
@@ -195,9 +201,9 @@ def _forward(
     tape = torch.empty(run.tape_bytes(part), dtype=torch.uint8, device=core.place)
     out = torch.empty((len(x), run.outputs), dtype=x.dtype, device=core.place)
     x, dense = core.dense(x, "x"), core.all_dense(values)
-    carried = [dense[i].clone() for i in _running(topology)] if training else []
+    carried = [dense[i].clone() for i in running(topology)] if training else []
     shown, statistics = core.shown(dense), core.shown(carried)
-    with torchs_threads():
+    with PyTorchsThreads():
         for rows, result in [(x, out)] if part == len(x) else zip(x.split(part), out.split(part), strict=True):
             given, memory, to = core.shown((rows, tape[: run.tape_bytes(len(rows))], result))
             run.forward(given, shown, int(seed), memory, to, statistics, core.stream)
@@ -215,25 +221,25 @@ def _backward(
     input_gradient: bool,
 ) -> list[Tensor]:
     """The gradient of x if it is asked for, then those of the trained values."""
-    core = _Core(x)
+    core = Core(x)
     _check_layout(topology)
     run = program(topology, training, input_gradient, core.device)
     if tape.data_ptr() % _TAPE_ALIGNMENT:  # whoever kept it for autograd, a hook, may have brought it back elsewhere
         tape = tape.clone()
     dense = core.all_dense(values)
-    gradients = [torch.empty_like(dense[i]) for i in _trained(topology)]
+    gradients = [torch.empty_like(dense[i]) for i in trained(topology)]
     d_x = [torch.empty(x.shape, dtype=x.dtype, device=core.place)] if input_gradient else []
     given, memory, d_out = core.shown((core.dense(x, "x"), tape, core.dense(grad, "grad")))
     to = core.shown(d_x)[0] if d_x else None
-    with torchs_threads():
+    with PyTorchsThreads():
         run.backward(given, core.shown(dense), int(seed), memory, d_out, to, core.shown(gradients), core.stream)
     return [*d_x, *gradients]
 
 
-def _arranged(topology: str, input_gradient: bool, gradients: Sequence[Tensor]) -> tuple[Any, list[Any]]:
+def arranged(topology: str, input_gradient: bool, gradients: Sequence[Tensor]) -> tuple[Any, list[Any]]:
     """What `_backward` returned, by argument: of x, and of every value, None where there is none."""
     d_values: list[Any] = [None] * len(values_of(topology))
-    for i, gradient in zip(_trained(topology), gradients[input_gradient:], strict=True):
+    for i, gradient in zip(trained(topology), gradients[input_gradient:], strict=True):
         d_values[i] = gradient
     return gradients[0] if input_gradient else None, d_values
 
@@ -264,7 +270,7 @@ class _Direct(Function):
             gradients = _DirectGradient.apply(tuple(ctx.settings), tape, grad, x, seed, *values)
         else:
             gradients = _backward(grad, x, values, seed, tape, *ctx.settings)
-        d_x, d_values = _arranged(ctx.settings[0], ctx.settings[2], gradients)
+        d_x, d_values = arranged(ctx.settings[0], ctx.settings[2], gradients)
         return d_x, None, None, None, None, None, *d_values
 
 
@@ -310,7 +316,7 @@ def _(
 ) -> list[Tensor]:
     run = program(topology, training, input_gradient)
     whole, row = run.tape_bytes(0), run.tape_bytes(1) - run.tape_bytes(0)
-    carried = [values_of(topology)[i][1] for i in _running(topology)] if training else []
+    carried = [values_of(topology)[i][1] for i in running(topology)] if training else []
     tape = x.new_empty(whole + row * x.shape[0] if taped else 0, dtype=torch.uint8)
     return [x.new_empty((x.shape[0], run.outputs)), tape, *map(x.new_empty, carried)]
 
@@ -326,8 +332,8 @@ def _(
     training: bool,
     input_gradient: bool,
 ) -> list[Tensor]:
-    trained = [values_of(topology)[i][1] for i in _trained(topology)]
-    return [*([x.new_empty(x.shape)] if input_gradient else []), *map(x.new_empty, trained)]
+    shapes = [values_of(topology)[i][1] for i in trained(topology)]
+    return [*([x.new_empty(x.shape)] if input_gradient else []), *map(x.new_empty, shapes)]
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
@@ -347,7 +353,7 @@ def _derive(ctx: Any, grads: Sequence[Tensor]) -> tuple[Any, ...]:
     gradients = torch.ops.resnetcore.residual_stack_backward(
         grads[0], x, values, seed, tape, topology, training, input_gradient
     )
-    d_x, d_values = _arranged(topology, input_gradient, gradients)
+    d_x, d_values = arranged(topology, input_gradient, gradients)
     return d_x, d_values, None, None, None, None, None
 
 
