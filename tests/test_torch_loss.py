@@ -94,16 +94,17 @@ def test_pytorchs_loss_of_outputs_is_our_definition(kind, weighted):
 
 
 @pytest.mark.parametrize("strategy", ["by_layer", "by_tile"])
-@pytest.mark.parametrize("rows", [2, 129, 700])
+@pytest.mark.parametrize(("width", "rows"), [(20, 2), (20, 129), (20, 700), (390, 2), (390, 40)])
 @pytest.mark.parametrize("precision", ["float32", "high", "bfloat16"])
-def test_the_bits_of_a_networks_gradients(precision, rows, strategy, request):
-    """Also where the module is in another mode of products: the same kernels, on parameters that were laid out anew."""
+def test_the_bits_of_a_networks_gradients(precision, width, rows, strategy, request):
+    """The same kernels, on parameters that are laid out anew; those of wide layers, and their gradients, in parts."""
     if precision == "high":
         request.getfixturevalue("high_kernels")
         torch.set_float32_matmul_precision("high")
     try:
         _core.set_strategy(strategy)
-        kinds = [rc.Layer(20), *[rc.Layer(20, skips={2: "learned"}) for _ in range(4)], rc.Layer(3, activation=None)]
+        deep = [rc.Layer(width, skips={2: "learned"}) for _ in range(4 if width < 100 else 1)]
+        kinds = [rc.Layer(width), *deep, rc.Layer(3, activation=None)]
         module = ResidualStack(6, kinds, seed=0)
         net = module.to_network()
         if precision != "float32":
@@ -124,6 +125,13 @@ def test_the_bits_of_a_networks_gradients(precision, rows, strategy, request):
     assert loss.item() == np.float32(expected)
     for name, p in module._by_name().items():
         assert np.array_equal(p.grad.numpy().T, gradients[name]), name
+    if precision == "float32":  # and of the outputs
+        for p, of_outputs in zip(
+            module.parameters(),
+            torch.autograd.grad(F.cross_entropy(module(x), y), list(module.parameters())),
+            strict=True,
+        ):
+            torch.testing.assert_close(p.grad, of_outputs, rtol=1e-4, atol=1e-6)
 
 
 def test_gradcheck():

@@ -38,8 +38,9 @@ public:
     // moments, and nobody reads one beside the other.
     void fill_by_halves(bool apart) { by_halves_ = apart; }
     bool by_halves() const { return by_halves_; }
-    void write_forward(int id, const Compute<T>* given, bool transposed);
-    void write_backward(int id, const Compute<T>* given, bool transposed);
+    // Of a matrix, one of so many `parts` of its panels; of a vector, which has one part, all.
+    void write_forward(int id, const Compute<T>* given, bool transposed, std::int64_t part, std::int64_t parts);
+    void write_backward(int id, const Compute<T>* given, bool transposed, std::int64_t part, std::int64_t parts);
     // After `values` were written to directly.
     void refresh_operands(int id);
     std::int64_t packed_elements(int id) const { return stored_[id].values.size(); }
@@ -53,6 +54,8 @@ private:
     void pack(int id, const Compute<T>* row_major, Compute<T>* packed) const;
     void unpack(int id, const Compute<T>* packed, Compute<T>* row_major) const;
     void pack_operands(int id, const Compute<T>* row_major);
+    void pack_part(std::int64_t inner, std::int64_t columns, const Compute<T>* given, bool transposed,
+                   std::int64_t part, std::int64_t parts, T* panels);
 
     const ParameterList& list_;
     Device& device_;

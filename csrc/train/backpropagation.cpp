@@ -90,7 +90,13 @@ void Backpropagation<T>::prepare(const Flight& flight) {
     threads_ = choice.threads;
     strategy_ = choice.strategy;
     executor(strategy_).prepare(rows, threads_);
-    gradients_.prepare(rows, threads_, materialises(options) || strategy_ == Strategy::by_tile);
+    using Kept = typename WeightGradients<T>::Kept;
+    const bool by_tile = strategy_ == Strategy::by_tile;
+    gradients_.prepare(rows, threads_,
+                       lent_                              ? lent_->kept(by_tile)
+                       : by_tile || materialises(options) ? Kept::in_arrays
+                                                          : Kept::nowhere);
+    if (lent_) lent_->prepare(threads_);
     unit_queue_.reserve(threads_);
 }
 
@@ -122,6 +128,17 @@ Frame<T> Backpropagation<T>::micro_batch(const Frame<T>& whole, const PassOption
         frame.output_rows.data += begin * whole.output_rows.stride;
     }
     return frame;
+}
+
+template <class T>
+PassResult Backpropagation<T>::gradients(const Batch<T>& batch, LentParameters<T>& lent) {
+    struct Lent {
+        LentParameters<T>*& to;
+        ~Lent() { to = nullptr; }
+    } const until_return{lent_ = &lent};
+    PassOptions options;
+    options.keep_gradients = true;
+    return run(batch, options, nullptr);
 }
 
 template <class T>
@@ -286,6 +303,7 @@ template <class T>
 void Backpropagation<T>::team_body(Team& team, const Frame<T>& whole, const PassOptions& options,
                                    OptimizerState<T>* state) {
     const bool by_tile = strategy_ == Strategy::by_tile, materialise = by_tile || materialises(options);
+    if (lent_) lent_->write(team);
     for (std::int64_t m = 0; m < options.micro_batches; ++m) {
         const Frame<T> frame = micro_batch(whole, options, m);
         if (team.rank() == 0) {
@@ -303,6 +321,7 @@ void Backpropagation<T>::team_body(Team& team, const Frame<T>& whole, const Pass
         weights_by_layer(team, frame, materialise ? nullptr : state);
         team.barrier();
     }
+    if (lent_) lent_->give(team, gradients_, lent_->kept(by_tile));
     if (options.keep_gradients) return;
     if (materialises(options)) gradients_.clip(team, options.clip_norm, &report_->gradient_norm, &report_->clip_factor);
     if (materialise) gradients_.update(team, *state, permission());
@@ -324,13 +343,16 @@ void Backpropagation<T>::conclude(const Frame<T>& whole, const PassOptions& opti
 
 template <class T>
 void Backpropagation<T>::weights_by_layer(Team& team, const Frame<T>& frame, OptimizerState<T>* fused) {
-    gradients_.take_units(unit_queue_, team.rank(), executor(), frame,
-                          [&](BackwardWeightsArgs<T>& args, const WeightStep& step) {
-                              if (fused)
-                                  gradients_.direct(args, step, *fused, permission(), team.rank());
-                              else
-                                  gradients_.direct(args, step, !frame.continues, team.rank());
-                          });
+    if (lent_) return lent_->take_units(gradients_, unit_queue_, team.rank(), executor(), frame);
+    gradients_.take_units(
+        unit_queue_, team.rank(), executor(), frame,
+        [&](BackwardWeightsArgs<T>& args, const WeightStep& step) {
+            if (fused)
+                gradients_.direct(args, step, *fused, permission(), team.rank());
+            else
+                gradients_.direct(args, step, !frame.continues, team.rank());
+        },
+        [](const BackwardWeightsArgs<T>&, const WeightStep&) {});
 }
 
 // The pass keeps no activation that it does not need: the first micro-batch whose loss is not finite goes forward once

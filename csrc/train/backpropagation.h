@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "runtime/recordings.h"
+#include "train/lent_parameters.h"
 #include "train/model.h"
 #include "train/optimizer_state.h"
 #include "train/staged_batch.h"
@@ -56,7 +57,11 @@ public:
         return finish();
     }
 
-    // The same in two halves. Passes are finished in their order, and at most this many are begun before the first of
+    // The gradients of a batch's loss, where `lent`, which was lent both halves, has them; nothing is updated, and
+    // nothing given where the result is not finite.
+    PassResult gradients(const Batch<T>& batch, LentParameters<T>& lent);
+
+    // `run` in two halves. Passes are finished in their order, and at most this many are begun before the first of
     // them is finished. Where `finish` throws or its result is not finite, those begun after it are dropped: they have
     // changed nothing. Where `begin` throws, nothing that it has asked for is under way any more.
     static constexpr int most_in_flight = 2;
@@ -131,7 +136,8 @@ private:
     AlignedArray<std::int32_t> shut_;  // see ConcludeArgs
     Report* report_ = nullptr;         // of the pass that is being asked for, in memory of the device
     WorkQueue unit_queue_;
-    bool careful_ = false;  // the update may overflow and is allowed to
+    LentParameters<T>* lent_ = nullptr;  // of a pass that is given its parameters
+    bool careful_ = false;               // the update may overflow and is allowed to
     Recordings<decltype(key({}, {}, nullptr))> recordings_;
 };
 

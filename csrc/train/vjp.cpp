@@ -8,7 +8,6 @@
 
 #include "base/error.h"
 #include "runtime/cost_model.h"
-#include "runtime/gathered.h"
 
 namespace resnetcore {
 namespace {
@@ -50,8 +49,8 @@ Vjp<T>::Vjp(const Topology& topology, const VjpOptions& options, Device& device)
       model_(options.training ? topology : without_dropout(topology), 0, device),
       units_(weight_units(model_, plan_of(model_, Strategy::by_layer, options.input_gradient).weights)),
       gradients_(model_, units_),
+      lent_(model_, options.transposed),
       staged_dropout_(device),
-      row_major_(device),
       moved_(device) {
     const CurrentDevice current(device);
     if (!options.training) model_.norms().freeze();
@@ -101,48 +100,20 @@ Frame<T> Vjp<T>::frame_of(const VjpPass<T>& pass, T* kept) {
     return frame;
 }
 
-// Room, and the number of threads that pay: for reading the parameters and giving back their gradients,
+// Room, and the number of threads that pay.
 template <class T>
-int Vjp<T>::prepare_parameters(std::int64_t rows, Half half) {
-    model_.store().fill_by_halves(half != Half::both);
+int Vjp<T>::prepare(const VjpPass<T>& pass, Strategy strategy) {
+    strategy_ = strategy;
     const std::int64_t weights = model_.weight_elements();
-    const int threads = device().is_host() ? useful_training_threads(rows * 2 * weights, weights,
+    const int threads = device().is_host() ? useful_training_threads(pass.rows * 2 * weights, weights,
                                                                      model_.kernels().product_speed, get_num_threads())
                                            : 1;
-    if (!model_.kernels().unpack_transposed)
-        for (const Parameter& p : parameters().all) row_major_.reserve(p.size());
-    parameter_queue_.reserve(threads);
-    parameter_queue_.reset(static_cast<std::int64_t>(parameters().all.size()), threads);
-    return threads;
-}
-
-// and for half a pass besides.
-template <class T>
-int Vjp<T>::prepare(const VjpPass<T>& pass, Strategy strategy, Half half) {
-    strategy_ = strategy;
-    const int threads = prepare_parameters(pass.rows, half);
     executor().prepare(pass.rows, threads);
-    gradients_.prepare(pass.rows, threads, true);
+    gradients_.prepare(pass.rows, threads, lent_.kept(strategy == Strategy::by_tile));
+    lent_.prepare(threads);
     unit_queue_.reserve(threads);
     unit_queue_.reset(gradients_.groups(), threads);
     return threads;
-}
-
-template <class T>
-void Vjp<T>::write_parameters(Team& team, const VjpPass<T>& pass, Half half) {
-    std::int64_t index;
-    while (parameter_queue_.take(team.rank(), index)) {
-        const int id = static_cast<int>(index);
-        if (half != Half::backward) model_.store().write_forward(id, pass.values[id], options_.transposed);
-        if (half != Half::forward) model_.store().write_backward(id, pass.values[id], options_.transposed);
-    }
-    team.barrier();
-    if (team.rank() == 0) {
-        if (half == Half::forward && model_.norms().frozen()) model_.norms().use_running_statistics();
-        if (half != Half::both) executor().begin(pass.rows, team.size());
-        parameter_queue_.reset(static_cast<std::int64_t>(parameters().all.size()), team.size());
-    }
-    team.barrier();
 }
 
 // The norms' coefficients of a pass to its tape, or from it.
@@ -164,14 +135,20 @@ void Vjp<T>::forward(const VjpPass<T>& pass, Compute<T>* out, const std::vector<
     const auto held = model_.hold();
     if (pass.rows == 0) return;
     if (options_.training) check_training_rows(topology(), pass.rows, 1, "ResidualStack");
-    const int threads = prepare(pass, strategy_of(pass), Half::forward);
+    lent_.lend(pass.values, Half::forward, nullptr);
+    const int threads = prepare(pass, strategy_of(pass));
     const Header header = new_header(pass, strategy_);
     if (device().is_host()) std::memcpy(pass.tape, &header, sizeof header);
     Frame<T> frame = frame_of(pass, kept(pass, header));
     frame.outputs = {out, outputs()};
     run_on_team(
         [&](Team& team) {
-            write_parameters(team, pass, Half::forward);
+            lent_.write(team);
+            if (team.rank() == 0) {
+                if (model_.norms().frozen()) model_.norms().use_running_statistics();
+                executor().begin(pass.rows, team.size());
+            }
+            team.barrier();
             executor().run_forward(team, frame);
         },
         threads);
@@ -205,7 +182,8 @@ void Vjp<T>::backward(const VjpPass<T>& pass, const Compute<T>* d_out, Compute<T
     Header header{Strategy::by_layer, 0};
     if (device().is_host()) std::memcpy(&header, pass.tape, sizeof header);
     const bool by_tile = has_tiles() && header.strategy == Strategy::by_tile;
-    const int threads = prepare(pass, by_tile ? Strategy::by_tile : Strategy::by_layer, Half::backward);
+    lent_.lend(pass.values, Half::backward, &gradients);
+    const int threads = prepare(pass, by_tile ? Strategy::by_tile : Strategy::by_layer);
     Frame<T> frame = frame_of(pass, kept(pass, header));
     frame.given = {d_out, outputs()};
     if (d_x) {
@@ -214,19 +192,16 @@ void Vjp<T>::backward(const VjpPass<T>& pass, const Compute<T>* d_out, Compute<T
     }
     run_on_team(
         [&](Team& team) {
-            write_parameters(team, pass, Half::backward);
-            if (team.rank() == 0) visit_norms(pass.tape, true);
+            lent_.write(team);
+            if (team.rank() == 0) {
+                visit_norms(pass.tape, true);
+                executor().begin(pass.rows, team.size());
+            }
             team.barrier();
             executor().run_backward(team, frame, &gradients_);
-            if (strategy_ == Strategy::by_layer)
-                gradients_.take_units(unit_queue_, team.rank(), executor(), frame,
-                                      [&](BackwardWeightsArgs<T>& args, const WeightStep& step) {
-                                          gradients_.direct(args, step, true, team.rank());
-                                      });
+            if (!by_tile) lent_.take_units(gradients_, unit_queue_, team.rank(), executor(), frame);
             team.barrier();
-            std::int64_t id;
-            while (parameter_queue_.take(team.rank(), id))
-                if (gradients[id]) unpack_gradient(static_cast<int>(id), gradients_.array(id), gradients[id]);
+            lent_.give(team, gradients_, lent_.kept(by_tile));
         },
         threads);
 }
@@ -236,56 +211,21 @@ double Vjp<T>::loss(const VjpPass<T>& pass, const CheckedTargets<T>& targets, Co
                     const std::vector<Compute<T>*>& gradients, const std::vector<Compute<T>*>& statistics) {
     const auto held = model_.hold();
     if (!one_pass_) one_pass_ = std::make_unique<Backpropagation<T>>(model_, options_.input_gradient);
-    const int threads = prepare_parameters(pass.rows, Half::both);
-    run_on_team([&](Team& team) { write_parameters(team, pass, Half::both); }, threads);
+    lent_.lend(pass.values, Half::both, &gradients);
     Batch<T> batch;
     batch.x = pass.x;
     batch.rows = pass.rows;
     batch.seed = pass.seed;
     batch.target = targets.get();
     batch.d_x = {d_x, topology().inputs};
-    PassOptions options;
-    options.keep_gradients = true;
-    const PassResult result = one_pass_->run(batch, options, nullptr);
+    const PassResult result = one_pass_->gradients(batch, lent_);
     give_statistics(statistics);
-    if (result.finite) {
-        run_on_team(
-            [&](Team& team) {
-                std::int64_t id;
-                while (parameter_queue_.take(team.rank(), id))
-                    if (gradients[id])
-                        unpack_gradient(static_cast<int>(id), one_pass_->gradient(static_cast<int>(id)), gradients[id]);
-            },
-            threads);
-        return result.loss;
-    }
+    if (result.finite) return result.loss;
     constexpr auto nan = std::numeric_limits<Compute<T>>::quiet_NaN();
     for (std::size_t id = 0; id < gradients.size(); ++id)
         if (gradients[id]) std::fill_n(gradients[id], parameters().all[id].size(), nan);
     if (d_x) std::fill_n(d_x, pass.rows * topology().inputs, nan);
     return result.loss;
-}
-
-template <class T>
-void Vjp<T>::unpack_gradient(int id, const Compute<T>* packed, Compute<T>* out) {
-    const Parameter& p = parameters().all[id];
-    const auto give = [&](const Compute<T>* vector) {
-        device().copy(out, vector, static_cast<std::size_t>(p.columns) * sizeof(Compute<T>));
-    };
-    if (p.role == Role::norm_weight) return give(model_.norms().of_layer(p.layer).d_weight.data());
-    if (p.role == Role::norm_bias) return give(model_.norms().of_layer(p.layer).d_bias.data());
-    if (!p.is_matrix()) return give(packed);
-    if (!options_.transposed) return model_.kernels().unpack(p.rows, p.columns, packed, {out, p.columns});
-    unpack_transposed(p, packed, out);
-}
-
-// To (columns, rows).
-template <class T>
-void Vjp<T>::unpack_transposed(const Parameter& p, const Compute<T>* packed, Compute<T>* out) {
-    const KernelTable<T>& kernels = model_.kernels();
-    if (kernels.unpack_transposed) return kernels.unpack_transposed(p.rows, p.columns, packed, {out, p.rows});
-    kernels.unpack(p.rows, p.columns, packed, {row_major_.data(), p.columns});
-    gather_strided(device(), p.columns, p.rows, row_major_.data(), 1, p.columns, out);
 }
 
 template class Vjp<float>;

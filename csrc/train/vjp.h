@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "train/backpropagation.h"
+#include "train/lent_parameters.h"
 #include "train/model.h"
 #include "train/strategy.h"
 #include "train/targets.h"
@@ -70,7 +71,6 @@ public:
 
 private:
     using Executor = BatchExecutor<T>;
-    enum class Half { forward, backward, both };
     // What a tape begins with: how the rest lies, which backward must find although it might choose otherwise.
     struct Header {
         Strategy strategy;
@@ -84,14 +84,10 @@ private:
     Frame<T> frame_of(const VjpPass<T>& pass, T* kept);
     Header new_header(const VjpPass<T>& pass, Strategy strategy) const;
     T* kept(const VjpPass<T>& pass, const Header& header);
-    int prepare(const VjpPass<T>& pass, Strategy strategy, Half half);
-    int prepare_parameters(std::int64_t rows, Half half);
+    int prepare(const VjpPass<T>& pass, Strategy strategy);
     Executor& executor() const { return *executors_[static_cast<int>(strategy_)]; }
-    void write_parameters(Team& team, const VjpPass<T>& pass, Half half);
     void visit_norms(void* tape, bool restore);
     void give_statistics(const std::vector<Compute<T>*>& statistics);
-    void unpack_gradient(int id, const Compute<T>* packed, Compute<T>* out);
-    void unpack_transposed(const Parameter& p, const Compute<T>* packed, Compute<T>* out);
 
     const VjpOptions options_;
     Model<T> model_;
@@ -99,13 +95,13 @@ private:
     Strategy strategy_ = Strategy::by_layer;  // of the pass
     const std::vector<WeightUnit> units_;
     WeightGradients<T> gradients_;
+    LentParameters<T> lent_;
     std::unique_ptr<Backpropagation<T>> one_pass_;  // made when first used
-    WorkQueue unit_queue_, parameter_queue_;
+    WorkQueue unit_queue_;
     std::int64_t norm_bytes_ = 0, kept_elements_ = 0;
     PhiloxKey dropout_;
     Staged<PhiloxKey> staged_dropout_;
-    AlignedArray<Compute<T>> row_major_;  // a weight's gradient, before it is transposed
-    AlignedArray<T> moved_;               // what a tape keeps that came back on another boundary
+    AlignedArray<T> moved_;  // what a tape keeps that came back on another boundary
 };
 
 extern template class Vjp<float>;

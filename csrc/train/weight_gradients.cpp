@@ -83,7 +83,7 @@ void WeightGradients<T>::group_units(int threads) {
 }
 
 template <class T>
-void WeightGradients<T>::prepare(std::int64_t rows, int threads, bool arrays) {
+void WeightGradients<T>::prepare(std::int64_t rows, int threads, Kept kept) {
     rows_ = rows;
     group_units(threads);
     const std::int64_t panel = model_.kernels().panel;
@@ -93,17 +93,18 @@ void WeightGradients<T>::prepare(std::int64_t rows, int threads, bool arrays) {
                          &last = units_[static_cast<std::size_t>(group.last - 1)];
         const std::int64_t inner = model_.parameters().all[first.weight].rows;
         room = std::max(room, model_.kernels().stretch_room(rows, inner));  // fewer rows of W may need more of it
-        sums = std::max(sums, std::min(last.last_panel - first.first_panel, waiting_panels(inner)) * inner * panel);
+        const std::int64_t panels = last.last_panel - first.first_panel;
+        sums = std::max(sums, (kept == Kept::apart ? panels : std::min(panels, waiting_panels(inner))) * inner * panel);
     }
     while (static_cast<int>(rooms_.size()) < threads)
         rooms_.push_back({AlignedArray<Compute<T>>(model_.device()), AlignedArray<T>(model_.device())});
     for (int thread = 0; thread < threads; ++thread) {  // fewer threads take larger groups
-        if (!arrays) rooms_[thread].sums.reserve(sums);
+        if (kept != Kept::in_arrays) rooms_[thread].sums.reserve(sums);
         rooms_[thread].stretch.reserve(room);
     }
     for (WorkQueue* queue : {&squares_queue_, &scale_queue_, &update_queue_}) queue->reserve(threads);
     if (model_.kernels().backward_all_weights) calls_.reserve(units_.size());
-    if (!arrays) return;
+    if (kept != Kept::in_arrays) return;
     for (const WeightUnit& unit : units_)
         for (int id : {unit.weight, unit.bias})
             if (id >= 0) arrays_[id].reserve(model_.store().packed_elements(id));
@@ -137,6 +138,18 @@ void WeightGradients<T>::direct(BackwardWeightsArgs<T>& args, const WeightStep& 
     args.weight_hyper = state.hyper(step.weight);
     args.permission = permission;
     if (args.has_bias) args.bias = state.slot(step.bias), args.bias_hyper = state.hyper(step.bias);
+}
+
+template <class T>
+void WeightGradients<T>::direct_apart(BackwardWeightsArgs<T>& args, int thread) {
+    const std::int64_t width = model_.kernels().panel, begin = args.first_panel * width;
+    args.room = rooms_[thread].stretch.data();
+    args.waiting_panels = waiting_panels(args.inner);
+    args.gradient = rooms_[thread].sums.data();
+    args.columns = std::min(args.last_panel * width, args.columns) - begin;
+    args.delta.data += begin;
+    args.last_panel -= args.first_panel;
+    args.first_panel = 0;
 }
 
 template <class T>

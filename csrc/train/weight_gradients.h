@@ -29,23 +29,28 @@ class WeightGradients : public GradientSink<T> {
 public:
     WeightGradients(Model<T>& model, const std::vector<WeightUnit>& units);
 
-    // Makes room for up to `rows` rows a call; everything that can fail for lack of memory is done here. `arrays`: for
-    // all that keep a gradient.
-    void prepare(std::int64_t rows, int threads, bool arrays);
+    // What becomes of the sums of a pass: an update at once, arrays, or what the caller makes of each call's.
+    enum class Kept { nowhere, in_arrays, apart };
+    // Makes room for up to `rows` rows a call; everything that can fail for lack of memory is done here.
+    void prepare(std::int64_t rows, int threads, Kept kept);
     // By one thread, before a pass that goes on with `clip` or `update`.
     void begin(int threads);
     // Pieces of a queue for `take_units`.
     std::int64_t groups() const { return static_cast<std::int64_t>(groups_.size()); }
     // `backward_weights` of the groups of units that the queue has for this thread; where a device takes them together,
-    // which has one thread, in one call. direct(args, step) says where a sum is left.
-    template <class Direct>
+    // which has one thread, in one call. direct_to(args, step) says where a sum is left; after(args, step) finds it
+    // there, where they are taken one by one.
+    template <class Direct, class After>
     void take_units(WorkQueue& queue, int thread, const BatchExecutor<T>& executor, const Frame<T>& frame,
-                    Direct direct_to);
+                    Direct direct_to, After after);
     void add(const WeightStep& step, Rows<T> a, Rows<T> delta, std::int64_t rows, bool first, int thread) override;
     // Where one call of `backward_weights` leaves its sum: in the arrays, or in the weight, by the optimizer.
     void direct(BackwardWeightsArgs<T>& args, const WeightStep& step, bool first, int thread);
     void direct(BackwardWeightsArgs<T>& args, const WeightStep& step, OptimizerState<T>& state,
                 const Outcome* permission, int thread);
+    // Or as a matrix of the call's columns alone, packed, in memory of the thread's until its next call. The bias has
+    // no array yet.
+    void direct_apart(BackwardWeightsArgs<T>& args, int thread);
 
     // The following are called by every thread of a team, and end in a barrier.
     // Scales all gradients, those of the norms included, to a norm of at most `largest` (0: any). `norm` gets that of
@@ -86,9 +91,9 @@ private:
 };
 
 template <class T>
-template <class Direct>
+template <class Direct, class After>
 void WeightGradients<T>::take_units(WorkQueue& queue, int thread, const BatchExecutor<T>& executor,
-                                    const Frame<T>& frame, Direct direct_to) {
+                                    const Frame<T>& frame, Direct direct_to, After after) {
     const KernelTable<T>& kernels = model_.kernels();
     const bool together = kernels.backward_all_weights != nullptr;
     if (together) calls_.clear();
@@ -102,10 +107,12 @@ void WeightGradients<T>::take_units(WorkQueue& queue, int thread, const BatchExe
         args.first_panel = unit.first_panel;
         args.last_panel = units_[static_cast<std::size_t>(group.last - 1)].last_panel;
         direct_to(args, step);
-        if (together)
+        if (together) {
             calls_.push_back(args);
-        else
-            kernels.backward_weights(args);
+            continue;
+        }
+        kernels.backward_weights(args);
+        after(args, step);
     }
     if (together) kernels.backward_all_weights(calls_.data(), static_cast<std::int64_t>(calls_.size()));
 }
