@@ -424,8 +424,8 @@ BUGS = (
     Bug(
         "the low halves of a weight are its high ones",
         "csrc/kernels/cpu/panels.h",
-        "write_words(low_twice(words), to + width);",
-        "write_words(high_twice(words), to + width);",
+        "To::put(low_twice(words), to + width);",
+        "To::put(high_twice(words), to + width);",
         "cpp:bfloat16",
     ),
     Bug(
@@ -438,8 +438,8 @@ BUGS = (
     Bug(
         "a gradient that is turned is written beyond its last column",
         "csrc/kernels/cpu/packing.h",
-        "write(block[i], w.data + (j + i) * w.stride + k, rows);",
-        "write(block[i], w.data + (j + i) * w.stride + k);",
+        "write(block[i], to, rows);\n                                           }",
+        "write(block[i], to);\n                                           }",
         "cpp:packing",
     ),
     Bug(
@@ -590,6 +590,13 @@ BUGS = (
         "if (half_ != Half::forward) store.write_backward",
         "if (half_ == Half::backward) store.write_backward",
         "tests/test_torch_loss.py -k bits",
+    ),
+    Bug(
+        "a line is written past the caches to where it begins within another",
+        "csrc/kernels/cpu/panels.h",
+        "reinterpret_cast<std::uintptr_t>(p) % sizeof(__m512i) == 0",
+        "reinterpret_cast<std::uintptr_t>(p) % 4 == 0",
+        "cpp:packing",
     ),
     Bug(
         "a part of a lent weight's panels is laid over the first",

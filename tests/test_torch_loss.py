@@ -94,10 +94,10 @@ def test_pytorchs_loss_of_outputs_is_our_definition(kind, weighted):
 
 
 @pytest.mark.parametrize("strategy", ["by_layer", "by_tile"])
-@pytest.mark.parametrize(("width", "rows"), [(20, 2), (20, 129), (20, 700), (390, 2), (390, 40)])
+@pytest.mark.parametrize(("width", "rows"), [(20, 2), (20, 129), (20, 700), (390, 2), (390, 40), (1290, 40)])
 @pytest.mark.parametrize("precision", ["float32", "high", "bfloat16"])
 def test_the_bits_of_a_networks_gradients(precision, width, rows, strategy, request):
-    """The same kernels, on parameters that are laid out anew; those of wide layers, and their gradients, in parts."""
+    """The same kernels, on parameters that are laid out anew; those of wide layers, and their gradients, in parts, past the caches."""
     if precision == "high":
         request.getfixturevalue("high_kernels")
         torch.set_float32_matmul_precision("high")

@@ -334,6 +334,13 @@ struct KernelTable {
     int square_parts = 1;  // numbers that `squares` leaves of an array
     int loss_rows = 1;     // rows whose losses `loss` adds up; 1: it does not
     std::int64_t operand_parts = resnetcore::operand_parts<T>;
+    // Three of the above past the caches, for more than they hold: what is overwritten is not read before. Null where
+    // that makes no difference.
+    void (*unpack_transposed_past_caches)(std::int64_t inner, std::int64_t columns, const Compute<T>* panels,
+                                          MutableRows<Compute<T>> w) = nullptr;
+    void (*pack_operand_past_caches)(std::int64_t inner, std::int64_t columns, Rows<Compute<T>> w, T* panels) = nullptr;
+    void (*pack_transposed_past_caches)(std::int64_t inner, std::int64_t columns, Rows<Compute<T>> w,
+                                        T* panels) = nullptr;
 };
 
 // Elements of an operand for W (inner, columns).

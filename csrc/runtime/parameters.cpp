@@ -38,37 +38,37 @@ void ParameterStore<T>::write(int id, const Compute<T>* values) {
 }
 
 template <class T>
-void ParameterStore<T>::write_forward(int id, const Compute<T>* given, bool transposed, std::int64_t part,
-                                      std::int64_t parts) {
+void ParameterStore<T>::write_forward(int id, const Compute<T>* given, bool transposed, const PackedPart& part) {
     const Parameter& p = list_.all[id];
     if (!p.is_matrix()) return pack(id, given, values(id));
     T* panels = operands(id).panels;
     if constexpr (computes_itself<T>) panels = values(id);
-    pack_part(p.rows, p.columns, given, transposed, part, parts, panels);
+    pack_part(p.rows, p.columns, given, transposed, part, panels);
 }
 
 template <class T>
-void ParameterStore<T>::write_backward(int id, const Compute<T>* given, bool transposed, std::int64_t part,
-                                       std::int64_t parts) {
+void ParameterStore<T>::write_backward(int id, const Compute<T>* given, bool transposed, const PackedPart& part) {
     const Parameter& p = list_.all[id];
     if (!p.is_matrix()) return pack(id, given, values(id));
-    pack_part(p.columns, p.rows, given, !transposed, part, parts, stored_[id].transposed.data());
+    pack_part(p.columns, p.rows, given, !transposed, part, stored_[id].transposed.data());
 }
 
 // A part of the panels of W (inner, columns), which is given as it is or as Wᵀ: what packs Wᵀ of W packs W of Wᵀ. Its
 // columns are a matrix of their own.
 template <class T>
 void ParameterStore<T>::pack_part(std::int64_t inner, std::int64_t columns, const Compute<T>* given, bool transposed,
-                                  std::int64_t part, std::int64_t parts, T* panels) {
+                                  const PackedPart& part, T* panels) {
     const std::int64_t width = kernels_.panel, count = panel_count(columns, width);
-    const std::int64_t first = count * part / parts, begin = first * width;
-    const std::int64_t some = std::min(count * (part + 1) / parts * width, columns) - begin;
-    if (some <= 0) return;
+    const std::int64_t first = count * part.number / part.count, begin = first * width;
+    const std::int64_t some = std::min(count * (part.number + 1) / part.count * width, columns) - begin;
     panels += first * operand_size(kernels_, inner, width);
+    const bool past = part.past_caches && kernels_.pack_operand_past_caches;
     if (transposed)
-        kernels_.pack_transposed(some, inner, {given + begin * inner, inner}, panels);
+        (past ? kernels_.pack_transposed_past_caches : kernels_.pack_transposed)(
+            some, inner, {given + begin * inner, inner}, panels);
     else
-        kernels_.pack_operand(inner, some, {given + begin, columns}, panels);
+        (past ? kernels_.pack_operand_past_caches : kernels_.pack_operand)(inner, some, {given + begin, columns},
+                                                                           panels);
 }
 
 template <class T>

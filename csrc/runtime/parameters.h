@@ -16,6 +16,13 @@ struct StoredParameter {
         transposed;  // a matrix's operands (kernels/ops.h); `panels` where T does not compute itself
 };
 
+// Which of a matrix's panels are packed: one of so many parts of them; a vector is one part. `past_caches`: to memory
+// that is too large for them.
+struct PackedPart {
+    std::int64_t number = 0, count = 1;
+    bool past_caches = false;
+};
+
 template <class T>
 class ParameterStore {
 public:
@@ -38,9 +45,8 @@ public:
     // moments, and nobody reads one beside the other.
     void fill_by_halves(bool apart) { by_halves_ = apart; }
     bool by_halves() const { return by_halves_; }
-    // Of a matrix, one of so many `parts` of its panels; of a vector, which has one part, all.
-    void write_forward(int id, const Compute<T>* given, bool transposed, std::int64_t part, std::int64_t parts);
-    void write_backward(int id, const Compute<T>* given, bool transposed, std::int64_t part, std::int64_t parts);
+    void write_forward(int id, const Compute<T>* given, bool transposed, const PackedPart& part);
+    void write_backward(int id, const Compute<T>* given, bool transposed, const PackedPart& part);
     // After `values` were written to directly.
     void refresh_operands(int id);
     std::int64_t packed_elements(int id) const { return stored_[id].values.size(); }
@@ -55,7 +61,7 @@ private:
     void unpack(int id, const Compute<T>* packed, Compute<T>* row_major) const;
     void pack_operands(int id, const Compute<T>* row_major);
     void pack_part(std::int64_t inner, std::int64_t columns, const Compute<T>* given, bool transposed,
-                   std::int64_t part, std::int64_t parts, T* panels);
+                   const PackedPart& part, T* panels);
 
     const ParameterList& list_;
     Device& device_;

@@ -9,6 +9,8 @@ namespace {
 
 // Of a matrix, that a thread reads and writes twice in a row while they are in its second-level cache.
 constexpr std::int64_t piece_bytes = 256 << 10;
+// Of all that is written for a pass and read in another one of its phases: so much comes from memory again.
+constexpr std::int64_t past_caches_bytes = 32 << 20;
 
 }  // namespace
 
@@ -17,13 +19,17 @@ LentParameters<T>::LentParameters(Model<T>& model, bool transposed)
     : model_(model), transposed_(transposed), row_major_(model.device()) {
     const std::int64_t panel = model.kernels().panel;
     const auto& all = model.parameters().all;
+    // What both halves read, and the gradients.
+    const auto element_bytes = static_cast<std::int64_t>(2 * sizeof(T) + sizeof(Compute<T>));
+    past_caches_ = model.device().is_host() && model.weight_elements() * element_bytes > past_caches_bytes;
     for (std::size_t id = 0; id < all.size(); ++id) {
         const Parameter& p = all[id];
         std::int64_t parts = 1;
         if (p.is_matrix() && model.device().is_host())
             parts = std::clamp<std::int64_t>(p.size() * static_cast<std::int64_t>(sizeof(Compute<T>)) / piece_bytes, 1,
                                              std::min(panel_count(p.columns, panel), panel_count(p.rows, panel)));
-        for (std::int64_t part = 0; part < parts; ++part) pieces_.push_back({static_cast<int>(id), part, parts});
+        for (std::int64_t part = 0; part < parts; ++part)
+            pieces_.push_back({static_cast<int>(id), {part, parts, past_caches_}});
     }
 }
 
@@ -51,8 +57,8 @@ void LentParameters<T>::write(Team& team) {
     while (write_queue_.take(team.rank(), index)) {
         const Piece& piece = pieces_[static_cast<std::size_t>(index)];
         const Compute<T>* const given = (*lent_)[static_cast<std::size_t>(piece.id)];
-        if (half_ != Half::backward) store.write_forward(piece.id, given, transposed_, piece.part, piece.parts);
-        if (half_ != Half::forward) store.write_backward(piece.id, given, transposed_, piece.part, piece.parts);
+        if (half_ != Half::backward) store.write_forward(piece.id, given, transposed_, piece.part);
+        if (half_ != Half::forward) store.write_backward(piece.id, given, transposed_, piece.part);
     }
     team.barrier();
 }
@@ -62,6 +68,9 @@ void LentParameters<T>::take_units(WeightGradients<T>& gradients, WorkQueue& que
                                    const BatchExecutor<T>& executor, const Frame<T>& frame) {
     const KernelTable<T>& kernels = model_.kernels();
     const bool apart = kept(false) == Kept::apart;
+    const auto unpack_transposed = past_caches_ && kernels.unpack_transposed_past_caches
+                                       ? kernels.unpack_transposed_past_caches
+                                       : kernels.unpack_transposed;
     const auto to = [&](int id) { return (*to_)[static_cast<std::size_t>(id)]; };
     std::int64_t column = 0;  // the call's first, of its weight's
     gradients.take_units(
@@ -76,8 +85,7 @@ void LentParameters<T>::take_units(WeightGradients<T>& gradients, WorkQueue& que
             if (!apart) return;
             const std::int64_t inner = args.inner, width = model_.parameters().all[step.weight].columns;
             if (transposed_)
-                kernels.unpack_transposed(inner, args.columns, args.gradient,
-                                          {to(step.weight) + column * inner, inner});
+                unpack_transposed(inner, args.columns, args.gradient, {to(step.weight) + column * inner, inner});
             else
                 kernels.unpack(inner, args.columns, args.gradient, {to(step.weight) + column, width});
         });

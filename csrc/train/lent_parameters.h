@@ -46,7 +46,7 @@ private:
     // A vector; or some panels of what forward reads of a matrix, and as large a part of what backward does.
     struct Piece {
         int id;
-        std::int64_t part, parts;
+        PackedPart part;
     };
     void unpack(std::int64_t inner, std::int64_t columns, const Compute<T>* packed, Compute<T>* to);
 
@@ -56,6 +56,7 @@ private:
     const GradientArrays<T>* to_ = nullptr;
     Half half_ = Half::both;
     std::vector<Piece> pieces_;
+    bool past_caches_ = false;
     WorkQueue write_queue_, give_queue_;
     AlignedArray<Compute<T>> row_major_;  // a weight's gradient, before a device gathers it
 };

@@ -89,7 +89,26 @@ struct Case {
                 CHECK(turned.at(j, i) == w.at(i, j), "%s: turned at %d %d", where.c_str(), int(j), int(i));
             }
         CHECK(back.gaps_untouched() && turned.gaps_untouched(), "%s: between rows", where.c_str());
+        if (k.pack_operand_past_caches) run_past_caches(panels, turned);
         fold(panels, operand);
+    }
+
+    void run_past_caches(Guarded<C>& panels, MatrixOf<C>& turned) {
+        Guarded<T> operand(operand_size(k, inner, columns), flush), transposed(operand_size(k, columns, inner), flush);
+        soil(operand), soil(transposed);
+        k.pack_operand_past_caches(inner, columns, w.view(), operand.data());
+        k.pack_transposed_past_caches(inner, columns, w.view(), transposed.data());
+        same("operand past the caches", operand, rows_of_operand(inner), columns, false);
+        same("transpose past the caches", transposed, rows_of_operand(columns), inner, true);
+        for (std::int64_t extra : {0, 16}) {  // lines, and what begins within one
+            MatrixOf<C> again(columns, inner, flush, MatrixOf<C>::Fill::zeros, extra);
+            k.unpack_transposed_past_caches(inner, columns, panels.data(), again.mutable_view());
+            for (std::int64_t i = 0; i < inner; ++i)
+                for (std::int64_t j = 0; j < columns; ++j)
+                    CHECK(again.at(j, i) == turned.at(j, i), "%s: turned past the caches at %d %d", where.c_str(),
+                          int(j), int(i));
+            CHECK(again.gaps_untouched(), "%s: between rows, past the caches", where.c_str());
+        }
     }
 
     void fold(Guarded<C>& panels, Guarded<T>& operand) {

@@ -15,6 +15,7 @@
 #define RC_TILE_ROWS RC_MOST_TILE_ROWS
 #endif
 
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <initializer_list>
@@ -112,6 +113,18 @@ template <class T>
 constexpr int product_speed = computes_itself<T> || widens ? 1 : 2;
 #endif
 
+// What a table's functions of packing past the caches are: none where lines are longer than vectors.
+template <class T, class To>
+struct Packing {
+    static constexpr auto unpack_transposed = &RC_ISA::unpack_transposed<T, To>;
+    static constexpr auto pack_operand = &RC_ISA::pack_operand<T, To>;
+    static constexpr auto pack_transposed = &RC_ISA::pack_transposed<T, To>;
+};
+template <class T>
+struct Packing<T, void> {
+    static constexpr std::nullptr_t unpack_transposed = nullptr, pack_operand = nullptr, pack_transposed = nullptr;
+};
+
 template <class T>
 constexpr KernelTable<T> table = {2 * lanes_of<T>,
                                   row_block,
@@ -158,7 +171,10 @@ constexpr KernelTable<T> table = {2 * lanes_of<T>,
                                   nullptr,
                                   1,
                                   1,
-                                  operand_parts<T>};
+                                  operand_parts<T>,
+                                  Packing<T, PastCaches>::unpack_transposed,
+                                  Packing<T, PastCaches>::pack_operand,
+                                  Packing<T, PastCaches>::pack_transposed};
 
 }  // namespace
 

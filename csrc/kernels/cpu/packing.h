@@ -14,25 +14,27 @@ RC_HD void visit_matrix_blocks(Rows<C> w, std::int64_t inner, std::int64_t colum
                                   });
 }
 
-template <class T>
+template <class T, class To = ThroughCaches>
 void pack_operand(std::int64_t inner, std::int64_t columns, Rows<Compute<T>> w, T* panels) {
     constexpr std::int64_t width = 2 * lanes_of<T>;
     clear_padding(inner, columns, panels);
     visit_matrix_blocks<Compute<T>>(
         w, inner, columns, [&](auto& block, std::int64_t k, std::int64_t j, auto rows, auto) {
-            write_rows(block, rows, panels + j / width * operand_rows<T>(inner) * width, k, j % width);
+            write_rows<To>(block, rows, panels + j / width * operand_rows<T>(inner) * width, k, j % width);
         });
+    To::settle();
 }
 
-template <class T>
+template <class T, class To = ThroughCaches>
 void pack_transposed(std::int64_t inner, std::int64_t columns, Rows<Compute<T>> w, T* panels) {
     constexpr std::int64_t width = 2 * lanes_of<T>;
     clear_padding(columns, inner, panels);
     visit_matrix_blocks<Compute<T>>(
         w, inner, columns, [&](auto& block, std::int64_t k, std::int64_t j, auto, auto outs) {
             transpose<Compute<T>>(block);
-            write_rows(block, outs, panels + k / width * operand_rows<T>(columns) * width, j, k % width);
+            write_rows<To>(block, outs, panels + k / width * operand_rows<T>(columns) * width, j, k % width);
         });
+    To::settle();
 }
 
 template <class T>
@@ -51,16 +53,23 @@ void unpack(std::int64_t inner, std::int64_t columns, const Compute<T>* panels, 
                                        });
 }
 
-template <class T>
+template <class T, class To = ThroughCaches>
 void unpack_transposed(std::int64_t inner, std::int64_t columns, const Compute<T>* panels, MutableRows<Compute<T>> w) {
     constexpr std::int64_t width = 2 * lanes_of<T>;
+    using Whole = std::integral_constant<int, lanes_of<T>>;
     for (std::int64_t column = 0; column < columns; column += width, panels += inner * width)
         visit_panel_blocks<Compute<T>>({panels, width}, 0, inner, columns, column,
                                        [&](auto& block, std::int64_t k, std::int64_t j, auto rows, auto outs) {
                                            transpose<Compute<T>>(block);
-                                           for (int i = 0; i < outs; ++i)
-                                               write(block[i], w.data + (j + i) * w.stride + k, rows);
+                                           for (int i = 0; i < outs; ++i) {
+                                               Compute<T>* const to = w.data + (j + i) * w.stride + k;
+                                               if constexpr (std::is_same_v<decltype(rows), Whole>)
+                                                   To::put(block[i], to);
+                                               else
+                                                   write(block[i], to, rows);
+                                           }
                                        });
+    To::settle();
 }
 
 template <class T>

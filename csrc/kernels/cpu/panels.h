@@ -25,43 +25,76 @@ RC_HD void visit_panel_blocks(Rows<C> from, std::int64_t first, std::int64_t inn
         }
 }
 
+// How vectors reach memory.
+struct ThroughCaches {
+    template <class T>
+    static RC_HD void put(const Vec<T>& x, T* p) {
+        x.store(p);
+    }
+    template <class T>
+    static RC_HD void put(Words words, T* p) {
+        *reinterpret_cast<UnalignedWords*>(p) = words;
+    }
+    static RC_HD void settle() {}
+};
+#if defined(__AVX512F__)
+// Where a vector is a line, which then is not read before it is overwritten. Another thread sees it once it is settled.
+struct PastCaches {
+    template <class T>
+    static void put(const Vec<T>& x, T* p) {
+        is_line(p) ? stream((__m512i)x.v, p) : ThroughCaches::put(x, p);
+    }
+    template <class T>
+    static void put(Words words, T* p) {
+        is_line(p) ? stream((__m512i)words, p) : ThroughCaches::put(words, p);
+    }
+    static void settle() { _mm_sfence(); }
+
+private:
+    static bool is_line(const void* p) { return reinterpret_cast<std::uintptr_t>(p) % sizeof(__m512i) == 0; }
+    static void stream(__m512i line, void* p) { _mm512_stream_si512(static_cast<__m512i*>(p), line); }
+};
+#else
+using PastCaches = void;
+#endif
+
 // The first rows of a block to rows k onwards of a panel of an operand, from its column `at` on.
-template <class T, class Count>
+template <class To = ThroughCaches, class T, class Count>
 RC_HD void write_rows(const Vec<T> (&block)[Vec<T>::lanes], Count rows, T* panel, std::int64_t k, std::int64_t at) {
     constexpr int width = 2 * Vec<T>::lanes;
-    for (int i = 0; i < rows; ++i) block[i].store(panel + (k + i) * width + at);
+    for (int i = 0; i < rows; ++i) To::put(block[i], panel + (k + i) * width + at);
 }
 // In pairs, the last with a row of zeros where it has none.
-template <class Count>
+template <class To = ThroughCaches, class Count>
 RC_HD void write_rows(const Vec<float> (&block)[Vec<float>::lanes], Count rows, bfloat16* panel, std::int64_t k,
                       std::int64_t at) {
     constexpr int width = 2 * Vec<float>::lanes;
-    for (int i = 0; i < rows; i += 2) write_pairs(pairs_of(block[i], block[i + 1]), panel + (k + i) * width + 2 * at);
+    for (int i = 0; i < rows; i += 2) To::put(pairs_of(block[i], block[i + 1]), panel + (k + i) * width + 2 * at);
 }
 #if defined(RC_TILE_UNIT)
 // Those of the high halves, and, behind those of the 32 rows that k is among, those of the low ones.
-template <class Count>
+template <class To = ThroughCaches, class Count>
 RC_HD void write_rows(const Vec<float> (&block)[Vec<float>::lanes], Count rows, bfloat16x2* panel, std::int64_t k,
                       std::int64_t at) {
     constexpr std::int64_t width = 2 * Vec<float>::lanes, halves = plane * width;
     bfloat16* to = reinterpret_cast<bfloat16*>(panel + k / plane * halves) + k % plane * width + 2 * at;
     for (int i = 0; i < rows; i += 2, to += 2 * width) {
         const Words even = halves_of(block[i]), odd = halves_of(block[i + 1]);
-        write_pairs(even >> 16 | (odd & 0xffff0000u), to);
-        write_pairs((even & 0xffffu) | odd << 16, to + halves);
+        To::put(even >> 16 | (odd & 0xffff0000u), to);
+        To::put((even & 0xffffu) | odd << 16, to + halves);
     }
 }
 #else
 // Each half of an element in both places of a pair.
-template <class Count>
+template <class To = ThroughCaches, class Count>
 RC_HD void write_rows(const Vec<float> (&block)[Vec<float>::lanes], Count rows, bfloat16x2* panel, std::int64_t k,
                       std::int64_t at) {
     constexpr int width = 2 * Vec<float>::lanes;
     for (int i = 0; i < rows; ++i) {
         const Words words = halves_of(block[i]);
         bfloat16x2* to = panel + 2 * (k + i) * width + at;
-        write_words(high_twice(words), to);
-        write_words(low_twice(words), to + width);
+        To::put(high_twice(words), to);
+        To::put(low_twice(words), to + width);
     }
 }
 #endif
