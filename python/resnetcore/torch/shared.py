@@ -97,16 +97,26 @@ class Function(torch.autograd.Function):
 
 def autocast(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
     """As PyTorch does for its own products: under autocast float32 and lower become the precision it asks for."""
-    device = tensors[0].device.type
+    to = autocast_dtype(tensors[0].device.type)
+    return tensors if to is None else [t.to(to) if is_autocast(t) else t for t in tensors]
+
+
+def autocast_dtype(device: str) -> torch.dtype | None:
+    """What that precision is; None where there is no autocast."""
     if device == "meta" or not torch.is_autocast_enabled(device):
-        return tensors
+        return None
     to = torch.get_autocast_dtype(device)
     if to not in DTYPE_NAMES:
         raise DTypeError(
             f"resnetcore.torch: autocast asks for {to}, in which there are no kernels; use "
             f'torch.autocast("{device}", torch.bfloat16)'
         )
-    return [t.to(to) if t.is_floating_point() and t.dtype != torch.float64 else t for t in tensors]
+    return to
+
+
+def is_autocast(tensor: torch.Tensor) -> bool:
+    """Whether it is a tensor that autocast casts."""
+    return tensor.is_floating_point() and tensor.dtype != torch.float64
 
 
 def matmul_precision() -> str:

@@ -20,7 +20,7 @@ from ..layers import Layer
 from ..losses import Loss
 from ..network import Network
 from .block import residual
-from .shared import DTYPE_NAMES, STORED, autocast, stored_float32
+from .shared import DTYPE_NAMES, STORED, autocast_dtype, is_autocast, stored_float32
 from .stack_loss import stack_loss
 from .stack_operators import describe, room, stack, values_of
 
@@ -288,11 +288,13 @@ class ResidualStack(nn.Module):
         if self.training and self._normalised and x.shape[0] == 1:
             raise ValueError("ResidualStack: batch norm needs at least 2 rows in training, got 1; call .eval()")
         own = self._values()
-        given, first = autocast([x, own[0]])
+        to = autocast_dtype(x.device.type)
+        given = x.to(to) if to is not None and is_autocast(x) else x
+        first = to if to is not None and is_autocast(own[0]) else own[0].dtype  # as which it counts
         dtypes = {v.dtype for v in own}
         # A parameter that holds more than what is computed with: a layer made double by itself, say.
         narrowed = torch.float64 in dtypes and given.dtype != torch.float64
-        if given.dtype not in DTYPE_NAMES or first.dtype != given.dtype or narrowed:
+        if given.dtype not in DTYPE_NAMES or first != given.dtype or narrowed:
             raise DTypeError(
                 f"ResidualStack: x must be float32, float64 or bfloat16 as the parameters are, got {x.dtype} for "
                 f"{', '.join(sorted(map(str, dtypes)))}; convert one of them with .to()"
