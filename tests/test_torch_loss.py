@@ -97,7 +97,7 @@ def test_pytorchs_loss_of_outputs_is_our_definition(kind, weighted):
 @pytest.mark.parametrize(("width", "rows"), [(20, 2), (20, 129), (20, 700), (390, 2), (390, 40), (1290, 40)])
 @pytest.mark.parametrize("precision", ["float32", "high", "bfloat16"])
 def test_the_bits_of_a_networks_gradients(precision, width, rows, strategy, request):
-    """The same kernels, on parameters that are laid out anew; those of wide layers, and their gradients, in parts, past the caches."""
+    """The same kernels, on parameters laid out anew: those of wide layers, and their gradients, in parts, past the caches."""
     if precision == "high":
         request.getfixturevalue("high_kernels")
         torch.set_float32_matmul_precision("high")
@@ -105,26 +105,21 @@ def test_the_bits_of_a_networks_gradients(precision, width, rows, strategy, requ
         _core.set_strategy(strategy)
         deep = [rc.Layer(width, skips={2: "learned"}) for _ in range(4 if width < 100 else 1)]
         kinds = [rc.Layer(width), *deep, rc.Layer(3, activation=None)]
-        module = ResidualStack(6, kinds, seed=0)
+        dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+        module = ResidualStack(6, kinds, seed=3, dtype=dtype)  # another seed than that of a program's own numbers
         net = module.to_network()
-        if precision != "float32":
-            net = net.astype("float32", "high") if precision == "high" else net.astype("bfloat16")
-        x, y = inputs(rows), targets("labels", rows)
-        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
-            loss = module(x, y)
+        if precision == "high":
+            net = net.astype("float32", "high")
+        x, y = inputs(rows, dtype=dtype), targets("labels", rows)
+        loss = module(x, y)
         loss.backward()
-        expected, gradients, _ = net.gradients(
-            x.bfloat16().float().numpy() if precision == "bfloat16" else x.numpy(), y.numpy()
-        )
+        expected, gradients, _ = net.gradients(x.float().numpy(), y.numpy())
     finally:
         _core.set_strategy("auto")
         torch.set_float32_matmul_precision("highest")
-    if precision == "bfloat16":  # autocast has rounded biases, too
-        assert loss.item() == pytest.approx(expected, rel=0.02)
-        return
     assert loss.item() == np.float32(expected)
     for name, p in module._by_name().items():
-        assert np.array_equal(p.grad.numpy().T, gradients[name]), name
+        assert torch.equal(p.grad.T, torch.from_numpy(gradients[name]).to(dtype)), name
     if precision == "float32":  # and of the outputs
         for p, of_outputs in zip(
             module.parameters(),
@@ -185,6 +180,24 @@ def test_parameters_may_change_before_backward_but_not_before_a_second_one():
     assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         loss.backward()
+
+
+@pytest.mark.parametrize("kind", ["plain", "weighted", "weight", "column", "evaluated", "evaluated mse"])
+def test_targets_that_change_before_they_are_read_again_are_noticed(kind):
+    outputs = 1 if kind == "column" else 3
+    module = ResidualStack(6, [rc.Layer(5), rc.Layer(outputs, activation=None)], seed=0).train("evaluated" not in kind)
+    x, y, loss, weight = inputs(20), targets("labels", 20), "cross_entropy", None
+    if kind in ("column", "evaluated mse"):
+        y, loss = (weights(20), "mse") if kind == "column" else (targets("mse", 20), "mse")
+    if kind in ("weighted", "weight"):
+        weight = weights(20)
+    result = module(x, y, loss, weight)
+    if module.training:
+        result.backward(retain_graph=True)
+    changed = weight if kind == "weight" else y
+    changed.copy_(changed.flip(0))
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        result.backward()
 
 
 def test_no_second_derivative():
@@ -275,7 +288,13 @@ def test_parameters_in_bfloat16(passes):
     assert all(p.grad.dtype == torch.bfloat16 and p.grad.isfinite().all() for p in module.parameters())
 
 
-@pytest.mark.parametrize("kind", ["int32", "uint8", "strided", "float64", "column", "negative"])
+def unaligned(labels):
+    memory = bytearray(8 * len(labels) + 1)
+    memory[1:] = labels.numpy().tobytes()
+    return torch.frombuffer(memory, dtype=torch.int64, offset=1, count=len(labels))
+
+
+@pytest.mark.parametrize("kind", ["int32", "uint8", "strided", "unaligned", "float64", "column", "negative"])
 def test_targets_of_other_kinds(kind, passes):
     outputs = 1 if kind == "column" else 3
     module = ResidualStack(6, [rc.Layer(5), rc.Layer(outputs, activation=None)], seed=0)
@@ -284,6 +303,7 @@ def test_targets_of_other_kinds(kind, passes):
         "int32": (labels.int(), labels, "cross_entropy"),
         "uint8": (labels.byte(), labels, "cross_entropy"),
         "strided": (torch.stack([labels, labels], 1)[:, 0], labels, "cross_entropy"),
+        "unaligned": (unaligned(labels), labels, "cross_entropy"),
         "float64": (values.double(), values, "mse"),
         "column": (values[:, 0].clone(), values[:, :1].clone(), "mse"),
         "negative": (torch.view_as_complex(torch.stack([values, -values], 2)).conj().imag, values, "mse"),
@@ -291,6 +311,31 @@ def test_targets_of_other_kinds(kind, passes):
     assert kind != "negative" or y.is_neg()
     assert module(x, y, loss).item() == module(x, plain, loss).item()
     assert len(passes) == 2
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_forward_derivatives_by_targets_and_weights(training, passes):
+    module = ResidualStack(6, relu_layers(None), seed=0, dtype=torch.float64).requires_grad_(False).train(training)
+    x, y, w = inputs(20, dtype=torch.float64), targets("mse", 20, torch.float64, 4), weights(20, torch.float64)
+    out, along = module(x), torch.ones_like(w)
+    with torch.autograd.forward_ad.dual_level():
+        for dual_y, dual_w in [
+            (torch.autograd.forward_ad.make_dual(y, y), w),
+            (y, torch.autograd.forward_ad.make_dual(w, along)),
+        ]:
+            got = torch.autograd.forward_ad.unpack_dual(module(x, dual_y, "mse", dual_w)).tangent
+            each = (out - dual_y).square().mean(1) * dual_w
+            expected = torch.autograd.forward_ad.unpack_dual(each.sum() / dual_w.sum()).tangent
+            torch.testing.assert_close(got, expected)
+    assert not passes
+
+
+@pytest.mark.parametrize("size", [3e38, 1e-44])
+def test_weights_at_the_ends_of_their_range(size):
+    module, x, y = ResidualStack(6, relu_layers(None), seed=0), inputs(20), targets("labels", 20)
+    weight, expected = torch.full((20,), size), module(x, y)
+    torch.testing.assert_close(module(x, y, sample_weight=weight), expected)
+    torch.testing.assert_close(module.eval()(x, y, sample_weight=weight), expected)
 
 
 def test_differentiable_targets_get_their_gradient(passes):
@@ -320,6 +365,8 @@ def test_transforms_of_functions(passes):
     assert_close(got, {name: p.grad for name, p in module.named_parameters()})
     with pytest.raises(NotImplementedError, match=r"torch\.func\.vmap has no rule"):
         torch.func.vmap(lambda x: module(x, y))(x[None])
+    with pytest.raises(NotImplementedError, match="ask for them one after another"):
+        torch.autograd.grad(module(x, y), module.layers[0].weight, torch.ones(2), is_grads_batched=True)
 
 
 def test_no_rows_and_one():
@@ -353,6 +400,32 @@ REFUSED = {
     ),
     "weights": (torch.tensor([0, 1, 2]), {"sample_weight": torch.tensor([1.0, -1, 1])}, ValueError, "not negative"),
     "weights' shape": (torch.tensor([0, 1, 2]), {"sample_weight": torch.ones(2)}, rc.ShapeError, r"shape \(3,\)"),
+    "sparse": (
+        torch.zeros(3, 3).to_sparse(),
+        {"loss": "mse"},
+        rc.DTypeError,
+        "y must be a dense tensor of real numbers",
+    ),
+    "complex": (
+        torch.zeros(3, 3) * 1j,
+        {"loss": "mse"},
+        rc.DTypeError,
+        "dense tensor of real numbers, got one of torch.complex64",
+    ),
+    "elsewhere": (torch.zeros(3, 3, device="meta"), {"loss": "mse"}, rc.DeviceError, "y must be on cpu as x is"),
+    "weights elsewhere": (
+        torch.tensor([0, 1, 2]),
+        {"sample_weight": torch.ones(3, device="meta")},
+        rc.DeviceError,
+        "sample_weight must be on cpu as x is",
+    ),
+    "no targets": (
+        None,
+        {"sample_weight": torch.ones(3)},
+        ValueError,
+        "loss and sample_weight are of targets; give y, too",
+    ),
+    "no targets of a loss": (None, {"loss": "mse"}, ValueError, "give y, too"),
     "weights' type": (torch.tensor([0, 1, 2]), {"sample_weight": 2.0}, rc.DTypeError, "must be a tensor, got float"),
 }
 
@@ -374,6 +447,8 @@ def test_shapes_are_looked_at_where_numbers_are_not():
         rc.ShapeError, match=r"y must have shape \(3, 3\) \(targets are never broadcast\), got \(3, 1\)"
     ):
         mean_loss("f", "mse", torch.zeros(3, 3), torch.zeros(3, 1))
+    with pytest.raises(rc.ShapeError, match="cross_entropy needs two outputs or more"):
+        mean_loss("f", "cross_entropy", torch.zeros(3, 1), torch.zeros(3, dtype=torch.int64))
     with pytest.raises(rc.ShapeError, match=r"sample_weight must have shape \(3,\)"):
         mean_loss("f", "mse", torch.zeros(3, 3), torch.zeros(3, 3), torch.ones(4))
     module = torch.compile(ResidualStack(6, layers(), seed=0), fullgraph=True)
@@ -412,6 +487,7 @@ def test_the_core_refuses_what_does_not_fit():
         ("gradients", [], "there must be one gradient"),
         ("gradients", [values[0][:-1]], "flat must be a dense array of shape"),
         ("carried", [], "too few running statistics"),
+        ("carried", [*running, running[0]], "too many running statistics"),
         ("x", inputs(1), "at least 2 rows"),
     ]:
         with pytest.raises(rc.ShapeError, match=text):

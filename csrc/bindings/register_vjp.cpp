@@ -129,6 +129,7 @@ std::vector<Compute<T>*> written(const Vjp<T>& vjp, DenseViews& views, const py:
         if (next == arrays.size()) throw ShapeError(std::string("Vjp: too few ") + what);
         found.push_back(views.find<Compute<T>>(arrays[next++], shape_of(p), true, operation, p.name));
     }
+    if (next < arrays.size()) throw ShapeError(std::string("Vjp: too many ") + what);
     return found;
 }
 

@@ -62,13 +62,12 @@ void ParameterStore<T>::pack_part(std::int64_t inner, std::int64_t columns, cons
     const std::int64_t first = count * part.number / part.count, begin = first * width;
     const std::int64_t some = std::min(count * (part.number + 1) / part.count * width, columns) - begin;
     panels += first * operand_size(kernels_, inner, width);
-    const bool past = part.past_caches && kernels_.pack_operand_past_caches;
+    const auto either = [&](auto through, auto past) { return part.past_caches && past ? past : through; };
     if (transposed)
-        (past ? kernels_.pack_transposed_past_caches : kernels_.pack_transposed)(
-            some, inner, {given + begin * inner, inner}, panels);
+        either(kernels_.pack_transposed, kernels_.pack_transposed_past_caches)(some, inner,
+                                                                               {given + begin * inner, inner}, panels);
     else
-        (past ? kernels_.pack_operand_past_caches : kernels_.pack_operand)(inner, some, {given + begin, columns},
-                                                                           panels);
+        either(kernels_.pack_operand, kernels_.pack_operand_past_caches)(inner, some, {given + begin, columns}, panels);
 }
 
 template <class T>

@@ -243,7 +243,7 @@ PassResult Backpropagation<T>::judge(Flight& flight) {
         if (!result.finite) return result;
     }
     if (materialises(options) && !options.keep_gradients) result.gradient_norm = flight.answer().gradient_norm;
-    if (!result.finite) result.bad_layer = first_bad_layer(flight.whole, options);
+    if (!result.finite && !lent_) result.bad_layer = first_bad_layer(flight.whole, options);
     if (result.finite && flight.state && !options.keep_gradients) {
         model_.parameters_changed();
         flight.state->count_step();

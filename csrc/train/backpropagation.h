@@ -1,8 +1,9 @@
 // Passes of forward, loss, backward and weight gradients over a batch, each in one wake of the thread team.
 //
 // Invariant: nothing of the model changes before the loss of the whole batch is known to be finite; and nothing becomes
-// NaN or infinite by an update. The factors of every gradient are measured as they are made, and bound it: an update
-// that is too small to overflow is applied at once; any other, which is rare, on trial, with a copy at hand.
+// NaN or infinite by an update. Where one follows, the factors of every gradient are measured as they are made, and
+// bound it: an update that is too small to overflow is applied at once; any other, which is rare, on trial, with a copy
+// at hand.
 //
 // On a device that works on its own, nobody waits inside a pass: what the loss decides is an Outcome in its memory,
 // which the updates read as their permission. The host may ask for the next pass before it looks at that of the one
@@ -57,8 +58,8 @@ public:
         return finish();
     }
 
-    // The gradients of a batch's loss, where `lent`, which was lent both halves, has them; nothing is updated, and
-    // nothing given where the result is not finite.
+    // The gradients of a batch's loss, to where `lent`, which was lent both halves, has them go; nothing is updated.
+    // They are not all set where the result is not finite.
     PassResult gradients(const Batch<T>& batch, LentParameters<T>& lent);
 
     // `run` in two halves. Passes are finished in their order, and at most this many are begun before the first of

@@ -34,11 +34,12 @@ LentParameters<T>::LentParameters(Model<T>& model, bool transposed)
 }
 
 template <class T>
-void LentParameters<T>::lend(const std::vector<const Compute<T>*>& values, Half half,
-                             const GradientArrays<T>* gradients) {
+typename LentParameters<T>::Loan LentParameters<T>::lend(const std::vector<const Compute<T>*>& values, Half half,
+                                                         const GradientArrays<T>* gradients) {
     lent_ = &values, to_ = gradients, half_ = half;
     // Halves that are lent for different passes may be of different moments.
     model_.store().fill_by_halves(half != Half::both);
+    return {*this};
 }
 
 template <class T>

@@ -25,8 +25,14 @@ public:
     // Matrices and their gradients are (out, in) where they are `transposed`, else (in, out).
     LentParameters(Model<T>& model, bool transposed);
 
-    // What the next pass is lent, by parameter, and where it is to leave gradients, or null: both are the caller's.
-    void lend(const std::vector<const Compute<T>*>& values, Half half, const GradientArrays<T>* gradients);
+    // What the next pass is lent, by parameter, and where it is to leave gradients, or null: both are the caller's, and
+    // forgotten with the loan.
+    struct Loan {
+        LentParameters& of;
+        ~Loan() { of.lent_ = nullptr, of.to_ = nullptr; }
+    };
+    [[nodiscard]] Loan lend(const std::vector<const Compute<T>*>& values, Half half,
+                            const GradientArrays<T>* gradients);
     // Makes room for a team of so many; everything that can fail for lack of memory is done here.
     void prepare(int threads);
     // What becomes of the sums of a pass, `by_tile` or by layer.

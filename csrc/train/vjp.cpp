@@ -135,7 +135,7 @@ void Vjp<T>::forward(const VjpPass<T>& pass, Compute<T>* out, const std::vector<
     const auto held = model_.hold();
     if (pass.rows == 0) return;
     if (options_.training) check_training_rows(topology(), pass.rows, 1, "ResidualStack");
-    lent_.lend(pass.values, Half::forward, nullptr);
+    const auto loan = lent_.lend(pass.values, Half::forward, nullptr);
     const int threads = prepare(pass, strategy_of(pass));
     const Header header = new_header(pass, strategy_);
     if (device().is_host()) std::memcpy(pass.tape, &header, sizeof header);
@@ -182,7 +182,7 @@ void Vjp<T>::backward(const VjpPass<T>& pass, const Compute<T>* d_out, Compute<T
     Header header{Strategy::by_layer, 0};
     if (device().is_host()) std::memcpy(&header, pass.tape, sizeof header);
     const bool by_tile = has_tiles() && header.strategy == Strategy::by_tile;
-    lent_.lend(pass.values, Half::backward, &gradients);
+    const auto loan = lent_.lend(pass.values, Half::backward, &gradients);
     const int threads = prepare(pass, by_tile ? Strategy::by_tile : Strategy::by_layer);
     Frame<T> frame = frame_of(pass, kept(pass, header));
     frame.given = {d_out, outputs()};
@@ -211,7 +211,7 @@ double Vjp<T>::loss(const VjpPass<T>& pass, const CheckedTargets<T>& targets, Co
                     const std::vector<Compute<T>*>& gradients, const std::vector<Compute<T>*>& statistics) {
     const auto held = model_.hold();
     if (!one_pass_) one_pass_ = std::make_unique<Backpropagation<T>>(model_, options_.input_gradient);
-    lent_.lend(pass.values, Half::both, &gradients);
+    const auto loan = lent_.lend(pass.values, Half::both, &gradients);
     Batch<T> batch;
     batch.x = pass.x;
     batch.rows = pass.rows;

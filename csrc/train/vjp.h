@@ -1,4 +1,5 @@
-// A stack of layers for a framework with gradients of its own: forward, and backward from a given ∂E/∂outputs.
+// A stack of layers for a framework with gradients of its own: forward, and backward from a given ∂E/∂outputs; or both
+// with a loss between them.
 //
 // Invariant: nothing is kept from call to call but room. Parameters come with each call, matrices as the framework has
 // them, and are packed anew; what backward needs of a forward pass is in a tape, memory of the caller's that backward

@@ -35,13 +35,16 @@ def terms(loss: str | Loss, outputs: int) -> Terms:
 def mean_loss(
     operation: str, loss: str | Loss, outputs: Tensor, y: Tensor, sample_weight: Tensor | None = None
 ) -> Tensor:
-    """The mean over rows, weighted by class for labels, or over all elements; zero where nothing has a weight.
+    """The mean over rows, weighted by class for labels, or over all elements; zero where nothing has a weight. Shapes are
+    looked at, numbers are not: this may be traced, or on a GPU.
 
     Raises:
         ShapeError: targets or weights that are not one for each row, or for each output; they are never broadcast.
     """
     given = terms(loss, outputs.shape[1])
     labels = given.name == "cross_entropy" and not y.dtype.is_floating_point
+    if given.name == "cross_entropy" and outputs.shape[1] == 1:
+        raise ShapeError(f"{operation}: y: cross_entropy needs two outputs or more, got 1; use 'binary_cross_entropy'")
     if y.ndim == 1 and outputs.shape[1] == 1 and not labels:
         y = y[:, None]
     rows = outputs.shape[:1]
@@ -50,14 +53,14 @@ def mean_loss(
     if given.class_weight is not None:
         by_class = torch.tensor(given.class_weight, dtype=outputs.dtype, device=outputs.device)
     y = y.long() if labels else y.to(outputs.dtype)
-    each = _of_rows(given, outputs, y, by_class)
-    share = by_class[y] if labels and by_class is not None else torch.ones_like(each)
+    each = _of_rows(given, outputs, y, by_class).double()  # with any weights, as the core sums them
+    share = by_class[y].double() if labels and by_class is not None else torch.ones_like(each)
     if sample_weight is not None:
         _check_shape(operation, "sample_weight", sample_weight, rows)
-        weight = sample_weight.to(each.dtype)
+        weight = sample_weight.double()
         each, share = each * weight, share * weight
     total = share.sum()
-    return each.sum() / torch.where(total > 0, total, 1)
+    return (each.sum() / torch.where(total > 0, total, 1)).to(outputs.dtype)
 
 
 def _of_rows(given: Terms, outputs: Tensor, y: Tensor, by_class: Tensor | None) -> Tensor:

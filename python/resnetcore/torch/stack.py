@@ -275,13 +275,24 @@ class ResidualStack(nn.Module):
 
         Args:
             x: (batch, inputs).
-            y: targets as the loss takes them: labels (batch,), or numbers (batch, outputs).
-            loss: a name or a `resnetcore.Loss`; PyTorch's definitions.
-            sample_weight: (batch,) or None. The loss is a weighted mean.
+            y: targets beside x, as the loss takes them: labels (batch,) of any integers, or numbers (batch, outputs), which
+                cross_entropy takes for probabilities; with one output they may be (batch,).
+            loss: a name or a `resnetcore.Loss`, which says what they are.
+            sample_weight: (batch,), not negative and not all zero, or None. The loss is a mean weighted by it.
+
+        Returns:
+            Outputs of the dtype of x, or of autocast's; a loss in float32, or in float64 where x is.
 
         Raises:
-            ShapeError, DTypeError, ValueError: what does not fit the stack or the loss, such as a label that is no class.
+            ShapeError: x, y or sample_weight of a shape that does not fit the stack or the loss; nothing is broadcast.
+            DTypeError: of a dtype that does not.
+            DeviceError: y or sample_weight elsewhere than x.
+            ValueError: one row for a batch norm in training; loss or sample_weight without y; on the CPU, and not where this
+                is traced, a label that is no class, a probability or a weight that is none. (Elsewhere PyTorch's functions
+                meet them.)
         """
+        if y is None and (sample_weight is not None or loss != "cross_entropy"):
+            raise ValueError("ResidualStack: loss and sample_weight are of targets; give y, too")
         if not isinstance(x, Tensor) or x.ndim != 2 or x.shape[1] != self.inputs:
             got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
             raise ShapeError(f"ResidualStack: x must be a tensor of shape (batch, {self.inputs}), got {got}")

@@ -11,16 +11,29 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.autograd import forward_ad
 
 from .._errors import DTypeError
 from ..losses import Loss, as_loss, check_sample_weight, check_targets
-from .gpu import order_of
+from .gpu import check_beside, order_of
 from .losses import mean_loss
-from .shared import DTYPE_NAMES, Function, PyTorchsThreads, is_direct, no_double_backward
+from .shared import DTYPE_NAMES, Function, PyTorchsThreads, is_direct, no_double_backward, refuse_batch
 from .stack_operators import Core, arranged, outputs_of, program, running, stack, trained
 
 Tensor = torch.Tensor
 _OPERATION = "ResidualStack"
+_WHOLE = {
+    torch.bool,
+    torch.uint8,
+    torch.int8,
+    torch.int16,
+    torch.int32,
+    torch.int64,
+    torch.uint16,
+    torch.uint32,
+    torch.uint64,
+}
+_NUMBERS = {*_WHOLE, torch.float16, *DTYPE_NAMES}
 
 
 def stack_loss(
@@ -34,57 +47,71 @@ def stack_loss(
     sample_weight: Any,
 ) -> list[Tensor]:
     """The mean loss of x against y, and of a training pass the running statistics carried on."""
-    for name, value in (("y", y), ("sample_weight", sample_weight)):
-        if not isinstance(value, Tensor) and (name == "y" or value is not None):
-            raise DTypeError(f"{_OPERATION}: {name} must be a tensor, got {type(value).__name__}")
-    given = [y] if sample_weight is None else [y, sample_weight]
+    given = [_dense_numbers("y", y, x)]
+    if sample_weight is not None:
+        given.append(_dense_numbers("sample_weight", sample_weight, x))
     # Tensors of a transform of torch.func are of a plain type, but without memory.
-    is_plain = is_direct([x, *values, *given]) and not torch._C._are_functorch_transforms_active()
-    if is_plain and all(t.is_cpu for t in (x, *given)):
+    are_real = is_direct([x, *values, *given]) and not torch._C._are_functorch_transforms_active()
+    if are_real and x.is_cpu:
         at_once = training and len(x) > 0 and order_of(x) is None and _is_differentiated(x, values, given)
-        if not at_once or sample_weight is not None or not _is_plain(y, loss, x, topology):
-            y, sample_weight = _checked(y, sample_weight, loss, x, topology)
+        if not at_once or sample_weight is not None or not _is_as_read(y, loss, x, topology):
+            _check(y, sample_weight, loss, x, topology)
         if at_once:
-            return list(_AtOnce.apply(x, seed, topology, loss, y, sample_weight, x.requires_grad, *values))
+            y, weight = _as_read(y, loss, x), None if sample_weight is None else sample_weight.to(x.dtype)
+            return list(_AtOnce.apply(x, seed, topology, loss, y, weight, x.requires_grad, *values))
     out, *carried = stack(x, values, seed, topology, training)
     return [mean_loss(_OPERATION, loss, out, y, sample_weight), *carried]
 
 
+def _dense_numbers(name: str, value: Any, x: Tensor) -> Tensor:
+    if not isinstance(value, Tensor):
+        raise DTypeError(f"{_OPERATION}: {name} must be a tensor, got {type(value).__name__}")
+    if value.layout is not torch.strided or value.is_nested or value.dtype not in _NUMBERS:
+        kind = "nested" if value.is_nested else f"{value.dtype}, {value.layout}"
+        raise DTypeError(f"{_OPERATION}: {name} must be a dense tensor of real numbers, got one of {kind}")
+    check_beside(f"{_OPERATION}: {name}", value, "x", x.device)
+    return value
+
+
 def _is_differentiated(x: Tensor, values: Sequence[Tensor], given: Sequence[Tensor]) -> bool:
-    """By what the core has gradients of, and by nothing else."""
+    """By what the core has gradients of, backward, and by nothing else."""
     wanted = torch.is_grad_enabled() and (x.requires_grad or any(v.requires_grad for v in values))
-    return wanted and not any(t.requires_grad for t in given)
+    return wanted and not any(t.requires_grad for t in given) and forward_ad._current_level < 0
 
 
-def _is_plain(y: Tensor, loss: str | Loss, x: Tensor, topology: str) -> bool:
-    """Whether the core reads the targets as they lie; it looks at their numbers itself."""
-    if not isinstance(loss, (str, Loss)) or not y.is_contiguous() or y.is_neg():
+def _takes_labels(loss: str | Loss) -> bool:
+    return (loss if isinstance(loss, str) else loss.name) == "cross_entropy"
+
+
+def _is_as_read(y: Tensor, loss: str | Loss, x: Tensor, topology: str) -> bool:
+    """Whether targets are of the dtype and the shape that the core reads; it looks at their numbers itself."""
+    if not isinstance(loss, (str, Loss)):
         return False
     outputs = outputs_of(topology)
     if y.dtype == torch.int64:
-        name = loss if isinstance(loss, str) else loss.name
-        return name == "cross_entropy" and outputs > 1 and y.shape == x.shape[:1]
+        return _takes_labels(loss) and outputs > 1 and y.shape == x.shape[:1]
     return y.dtype == x.dtype and y.shape == (len(x), outputs)
 
 
-def _checked(
-    y: Tensor, sample_weight: Tensor | None, loss: str | Loss, x: Tensor, topology: str
-) -> tuple[Tensor, Tensor | None]:
-    """Both, looked at, as the core reads them: int64, or of x's dtype."""
-    rows, outputs, dtype = len(x), outputs_of(topology), np.dtype(DTYPE_NAMES[x.dtype])
-    targets = check_targets(_OPERATION, _numpys(y), as_loss(loss), rows, outputs, dtype)
-    if not y.requires_grad:
-        y = torch.from_numpy(targets)
+def _check(y: Tensor, sample_weight: Tensor | None, loss: str | Loss, x: Tensor, topology: str) -> None:
+    """Raises what `check_targets` and `check_sample_weight` do."""
+    rows, dtype = len(x), np.dtype(DTYPE_NAMES[x.dtype])
+    check_targets(_OPERATION, _numpys(y), as_loss(loss), rows, outputs_of(topology), dtype)
     if sample_weight is not None:
-        weights = check_sample_weight(_OPERATION, _numpys(sample_weight), rows, dtype)
-        if not sample_weight.requires_grad:
-            sample_weight = torch.from_numpy(np.asarray(weights, dtype))
-    return y, sample_weight
+        check_sample_weight(_OPERATION, _numpys(sample_weight), rows, dtype)
 
 
 def _numpys(tensor: Tensor) -> np.ndarray:
     tensor = tensor.detach().resolve_neg()
     return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+
+
+def _as_read(y: Tensor, loss: str | Loss, x: Tensor) -> Tensor:
+    """Targets that are good, as the core reads them. PyTorch then notices where they are changed before they are read again."""
+    if _takes_labels(loss) and not y.dtype.is_floating_point:
+        return y.long()
+    y = y.to(x.dtype)
+    return y if y.ndim == 2 else y[:, None]
 
 
 class _AtOnce(Function):
@@ -113,6 +140,7 @@ class _AtOnce(Function):
     def backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Any, ...]:
         if grad is None:
             return (None,) * len(ctx.needs_input_grad)
+        refuse_batch(grad)
         topology, _, input_gradient = ctx.settings
         gradients: Any
         gradients, ctx.gradients = ctx.gradients, None
@@ -146,9 +174,15 @@ def _scaled(gradients: list[Tensor], by: Tensor) -> list[Tensor]:
 
 
 @functools.lru_cache(maxsize=64)
+def _described_by_name(loss: str, outputs: int, dtype: torch.dtype) -> dict[str, Any]:
+    return as_loss(loss).to_core(outputs, np.dtype(DTYPE_NAMES[dtype]))
+
+
 def _described(loss: str | Loss, outputs: int, dtype: torch.dtype) -> dict[str, Any]:
     """As the compiled core takes it."""
-    return as_loss(loss).to_core(outputs, np.dtype(DTYPE_NAMES[dtype]))
+    if isinstance(loss, str):
+        return _described_by_name(loss, outputs, dtype)
+    return loss.to_core(outputs, np.dtype(DTYPE_NAMES[dtype]))
 
 
 def _pass(
@@ -164,14 +198,14 @@ def _pass(
     """The loss; the gradient of x if it is asked for, and those of the trained values; the running statistics carried on."""
     core = Core(x)
     run = program(topology, True, input_gradient)
-    x, dense = core.dense(x, "x"), core.all_dense(values)
+    x, y, dense = core.dense(x, "x"), core.dense(y, "y"), core.all_dense(values)
     carried = [dense[i].clone() for i in running(topology)]
     d_values = [torch.empty_like(dense[i]) for i in trained(topology)]
     d_x = [torch.empty(x.shape, dtype=x.dtype, device=core.place)] if input_gradient else []
     value = torch.empty((), dtype=x.dtype, device=core.place)
     arrays = core.shown((x, y, value, *d_x))
     given, targets, out, to = arrays if d_x else (*arrays, None)
-    weights = None if sample_weight is None else core.shown((sample_weight,))[0]
+    weights = None if sample_weight is None else core.shown((core.dense(sample_weight, "sample_weight"),))[0]
     shown, gradients, statistics = core.shown(dense), core.shown(d_values), core.shown(carried)
     described = _described(loss, run.outputs, x.dtype)
     with PyTorchsThreads():
