@@ -7,9 +7,9 @@
 namespace resnetcore {
 namespace {
 
-// Of a matrix, that a thread reads and writes twice in a row while they are in its second-level cache.
+// Of a matrix: few enough for threads to have shares alike.
 constexpr std::int64_t piece_bytes = 256 << 10;
-// Of all that is written for a pass and read in another one of its phases: so much comes from memory again.
+// What a pass reads of the weights and its gradients, from where on most of it comes from memory whatever wrote it.
 constexpr std::int64_t past_caches_bytes = 32 << 20;
 
 }  // namespace
