@@ -116,3 +116,31 @@ def test_forced_by_the_environment():
     assert run.stdout.strip() == "by_tile"
     with pytest.raises(ValueError, match=r"by_layer.*got \"nonsense\""):
         _core.set_strategy("nonsense")
+
+
+@pytest.mark.parametrize(
+    ("rows", "width", "depth", "settings", "way"),
+    [
+        (1024, 64, 4, {}, "tile"),
+        (256, 512, 4, {}, "layer"),  # two tiles, and weights that are much beside them
+        (256, 256, 4, {}, "tile"),
+        (256, 256, 4, {"dtype": "bfloat16"}, "layer"),  # gradients in four bytes, activations in two
+        (40, 64, 4, {}, "layer"),  # less than a tile a thread
+        (512, 512, 6, {}, "tile"),
+        (512, 512, 6, {"dense": 4}, "layer"),
+        (512, 256, 6, {"dense": 4}, "tile"),  # each activation comes back four times
+        (512, 64, 4, {"norm": "batch"}, "tile"),
+        (512, 512, 4, {"norm": "batch"}, "layer"),
+    ],
+)
+def test_what_is_chosen_on_two_threads(rows, width, depth, settings, way):
+    _core.set_strategy("auto")
+    rc.set_num_threads(2)
+    options = dict(settings)
+    reach, dtype = options.pop("dense", 1), options.pop("dtype", "float32")
+    layers = [
+        rc.Layer(width, skips=dict.fromkeys(range(2, min(reach, n) + 1), "learned"), **options)
+        for n in range(1, depth + 1)
+    ]
+    net = rc.Network(width, layers, dtype=dtype)
+    assert f"weight gradients by {way} (" in str(net.explain(training=True, batch=rows))

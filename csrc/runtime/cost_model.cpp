@@ -8,14 +8,17 @@
 namespace resnetcore {
 namespace {
 
-// By layer, every activation and δ of the batch is written and read again, from wherever it has gone meanwhile. By
-// tile, the gradients of all weights are read and written for every tile of `gradient_stretch` rows.
+// By layer, what a thread's rows have, activations and δ, is written and comes back for other products: each as often
+// as products read it, besides once. By tile, the gradients of all weights are summed in memory, and an update of its
+// own follows; that they are read and written for every tile as well shows little, as they are foreseen.
 struct Costs {
     std::int64_t tiles, turns;  // of gradient_stretch rows, and how many of them a thread takes
     std::int64_t batch;         // bytes of the batch's activations and δ
     std::int64_t weights;       // bytes of W, Wᵀ, and a gradient read and written
     std::int64_t activations;   // bytes of the activations, and of what a norm keeps beside them
-    std::int64_t some_tiles;    // elements of the activations of three tiles, to compare with the weights' elements
+    std::int64_t thread_rows;
+    std::int64_t gradients;    // bytes of all weights' gradients, each of four at least
+    std::int64_t coming_back;  // bytes that come back to a thread, weighed so that the two compare
     std::int64_t last_cache;
 
     explicit Costs(const StepShape& shape)
@@ -24,7 +27,9 @@ struct Costs {
           batch(2 * shape.rows * shape.row_width * shape.element_size),
           weights(4 * shape.weights * shape.element_size),
           activations(3 * shape.rows * shape.row_width * shape.element_size),
-          some_tiles(3 * gradient_stretch * shape.row_width),
+          thread_rows((shape.rows + shape.threads - 1) / shape.threads),
+          gradients(shape.weights * std::max<std::int64_t>(shape.element_size, sizeof(float))),
+          coming_back(3 * thread_rows * (3 * shape.row_width + shape.read_width) / 4 * shape.element_size),
           last_cache(caches().last) {}
 };
 
@@ -33,6 +38,20 @@ std::string megabytes(std::int64_t bytes) {
     out.precision(3);
     out << static_cast<double>(bytes) / (1 << 20) << " MiB";
     return out.str();
+}
+
+// Norms part forward from backward by barriers: a tile's activations are not in its own cache any more, at best in the
+// last, and what the tile still saves is that a narrow layer's δ come back.
+Choice with_norms(const StepShape& shape, const Costs& cost) {
+    const std::int64_t width = shape.weights / std::max<std::int64_t>(shape.row_width, 1);  // of a layer, about
+    if (cost.activations >= cost.last_cache && width <= 3 * gradient_stretch)
+        return {Strategy::by_tile, shape.threads,
+                "batch normalisation stores more activations than the last cache holds"};
+    if (width < 3 * gradient_stretch / 2 && 2 * width <= cost.thread_rows)
+        return {Strategy::by_tile, shape.threads,
+                "batch normalisation stores every activation, but the gradients of all weights are small beside them"};
+    return {Strategy::by_layer, shape.threads,
+            "batch normalisation stores every activation, so that a tile's are not in its cache any more"};
 }
 
 }  // namespace
@@ -57,24 +76,21 @@ Tile cheapest_tile(std::int64_t rows, std::int64_t weight_bytes, std::int64_t wi
     return {std::max<std::int64_t>((equal + multiple - 1) / multiple * multiple, 1), reason};
 }
 
-// Measured on Zen 5 (docs/performance.md): the two ways are equal at a width of 512 in chains of equal layers, the tile
-// 1.2 times faster at 256, and faster at any width where a batch is larger than the last cache.
+// Measured (docs/performance.md, "Two ways to the weight gradient"): on Zen 5, and in three precisions on an Intel with
+// AMX.
 Choice cheapest_strategy(const StepShape& shape) {
     const Costs cost(shape);
     // Tiles cannot be smaller, so that some rows keep one thread busy while the others wait.
     if (6 * shape.rows < 5 * cost.turns * shape.threads * gradient_stretch)
         return {Strategy::by_layer, shape.threads, "too few tiles of rows to keep the threads busy"};
-    if (shape.one_phase && cost.batch > 2 * cost.last_cache && cost.batch >= cost.weights)
+    if (!shape.one_phase) return with_norms(shape, cost);
+    if (cost.batch > 2 * cost.last_cache && cost.batch >= cost.weights)
         return {Strategy::by_tile, shape.threads, "a batch's activations would go to memory and back"};
-    if (shape.weights > cost.some_tiles)
+    if (cost.gradients > cost.coming_back)
         return {Strategy::by_layer, shape.threads,
-                "the gradients of all weights, added to for every tile, cost more than storing every activation"};
-    // Barriers part forward from backward: a tile's activations are not in its own cache any more, at best in the last.
-    if (!shape.one_phase && cost.activations < cost.last_cache)
-        return {Strategy::by_layer, shape.threads,
-                "batch normalisation stores every activation, and they fit into the last cache"};
+                "the gradients of all weights, summed in memory, cost more than storing every activation"};
     return {Strategy::by_tile, shape.threads,
-            "the gradients of all weights, added to for every tile, cost less than storing every activation"};
+            "the gradients of all weights, summed in memory, cost less than storing every activation"};
 }
 
 std::string costs(const StepShape& shape) {
@@ -85,8 +101,8 @@ std::string costs(const StepShape& shape) {
         << megabytes(cost.last_cache) << "\n"
         << "parameters, their transposes and gradients, read and written for a tile: " << megabytes(cost.weights)
         << "\n"
-        << "elements of the parameters: " << shape.weights
-        << ", of the activations of three tiles: " << cost.some_tiles;
+        << "gradients, summed for all tiles: " << megabytes(cost.gradients)
+        << ", against activations and their gradients that come back to a thread: " << megabytes(cost.coming_back);
     return out.str();
 }
 

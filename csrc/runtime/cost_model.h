@@ -53,6 +53,8 @@ struct StepShape {
     std::int64_t rows = 0;
     std::int64_t weights = 0;    // elements of all parameters
     std::int64_t row_width = 0;  // elements of all activations of one row
+    std::int64_t read_width =
+        0;  // the same, as often as products with weights read them; no tuning is told apart by it
     std::int64_t element_size = 4;
     bool one_phase = true;  // no barrier between forward and backward: tiles can keep their activations in cache
     int threads = 1;        // that pay
