@@ -218,6 +218,20 @@ BUGS = (
         "tests/test_strategies.py",
     ),
     Bug(
+        "threads that divide columns do not wait for the others' columns",
+        "csrc/runtime/executor.cpp",
+        "            team.barrier();\n            if (computes_itself<T> || whole.output < 0",
+        "            if (computes_itself<T> || whole.output < 0",
+        "tests/test_columns.py",
+    ),
+    Bug(
+        "of divided columns the first are measured again and again",
+        "csrc/runtime/step_runner.cpp",
+        "{rows.data + first, rows.stride}",
+        "{rows.data, rows.stride}",
+        "tests/test_columns.py",
+    ),
+    Bug(
         "an epilogue writes beyond its row",
         "csrc/kernels/cpu/normalisation.h",
         "write(d[v], args.out.data + i * args.out.stride + j + v * V::lanes, n);",

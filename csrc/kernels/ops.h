@@ -123,7 +123,8 @@ struct BackwardDataArgs {
     Rows<T> saved;  // the output of g, or its argument; not read where g is the identity
     bool saved_is_argument = false;
     MutableRows<T> out;
-    double* largest = nullptr;  // as in ForwardArgs
+    double* largest = nullptr;                                                            // as in ForwardArgs
+    std::int64_t first_panel = 0, last_panel = std::numeric_limits<std::int64_t>::max();  // likewise
 };
 
 // One of several steps on the same rows, in their order.

@@ -51,7 +51,14 @@ void BatchExecutor<T>::prepare(std::int64_t rows, int threads) {
 }
 
 template <class T>
+bool BatchExecutor<T>::divides_columns(std::int64_t rows, int threads) const {
+    return device_.is_host() &&
+           divides_training_columns(plan_, rows, threads, weight_bytes_, sizeof(T), kernels_.product_speed);
+}
+
+template <class T>
 void BatchExecutor<T>::begin(std::int64_t rows, int threads) {
+    by_columns_ = divides_columns(rows, threads);
     tile_ = std::min(tile_for(rows), largest_tile_);
     for (std::size_t p = 0; p < plan_.phases.size(); ++p) queues_[p].reset((rows + tile_ - 1) / tile_, threads);
     for (std::size_t w = 0; w < plan_.weights.size(); ++w) turns_[w].tile.store(0, std::memory_order_relaxed);
@@ -69,6 +76,7 @@ void BatchExecutor<T>::run_phases(Team& team, const Frame<T>& batch, GradientSin
     Frame<T> whole = batch;
     whole.arena = arena_.data();
     if (!computes_itself<T>) whole.logits = {logits_.data(), plan_.buffers[plan_.output].width};
+    if (by_columns_) return run_columns(team, whole, first, last);
     StepRunner<T>& runner = *runners_[team.rank()];
     const bool measured = batch.measured;
     const bool joins = batch.rows <= kernels_.joined_rows;  // never on the host
@@ -108,6 +116,34 @@ void BatchExecutor<T>::run_phases(Team& team, const Frame<T>& batch, GradientSin
             finish(team, phase.steps.back(), sums, batch.continues);
             team.barrier();
         }
+    }
+}
+
+// Each thread its columns of every product, and its rows of what is between them; they meet after each.
+template <class T>
+void BatchExecutor<T>::run_columns(Team& team, const Frame<T>& whole, std::size_t first, std::size_t last) {
+    StepRunner<T>& runner = *runners_[team.rank()];
+    for (std::size_t p = first; p < last; ++p) {
+        const Phase& phase = plan_.phases[p];
+        const PartialSums<T> sums = sums_of(phase, whole.rows);
+        const std::int64_t unit = ends_in_sums(phase) ? sums.chunk : kernels_.row_block;
+        const PanelShare share = panel_share((whole.rows + unit - 1) / unit, team.rank(), team.size());
+        const std::int64_t begin = share.first * unit, end = std::min(share.last * unit, whole.rows);
+        if (whole.measured && p == 0 && computes_itself<T> && begin < end) runner.measure(0, whole, begin, end);
+        for (const Step& step : phase.steps) {
+            if (!step.products.empty())
+                runner.run_columns(step, whole, whole.rows, team.rank(), team.size(), whole.measured);
+            else if (begin < end)
+                runner.run(step, whole, begin, end, whole.measured, &sums);
+            team.barrier();
+            if (computes_itself<T> || whole.output < 0 || step.out != whole.output) continue;
+            runner.copy(whole.output, whole, begin, end, whole.output_rows);
+            team.barrier();
+        }
+        if (whole.outputs.data && p + 1 == last) runner.copy(plan_.output, whole, begin, end, whole.outputs);
+        if (!ends_in_sums(phase)) continue;
+        finish(team, phase.steps.back(), sums, whole.continues);
+        team.barrier();
     }
 }
 

@@ -1,7 +1,7 @@
 // Walks a plan through the kernels. A training pass runs phase by phase over the whole batch, inside a team; inference
 // is one phase without barriers, each thread taking tiles through all layers in a small arena of its own; of a few rows
-// each takes some columns of every layer instead, and they meet after each. A device that is not the host has a team of
-// one and one tile of all rows: its kernels cut them up themselves.
+// each takes some columns of every product instead, in training, too, and they meet after each. A device that is not
+// the host has a team of one and one tile of all rows: its kernels cut them up themselves.
 #pragma once
 
 #include <atomic>
@@ -35,6 +35,8 @@ public:
     void prepare(std::int64_t rows, int threads);
     // Before each run, by one thread, with a barrier between: cuts `rows` rows into tiles for a team of `threads`.
     void begin(std::int64_t rows, int threads);
+    // Whether that many threads divide the columns of products, and not their rows.
+    bool divides_columns(std::int64_t rows, int threads) const;
     // All phases over batch.rows rows; called by every thread of a team. `batch.arena` is filled in.
     void run(Team& team, const Frame<T>& batch, GradientSink<T>* sink = nullptr) {
         run_phases(team, batch, sink, 0, plan_.phases.size());
@@ -59,6 +61,7 @@ private:
     };
 
     void run_phases(Team& team, const Frame<T>& batch, GradientSink<T>* sink, std::size_t first, std::size_t last);
+    void run_columns(Team& team, const Frame<T>& whole, std::size_t first, std::size_t last);
     Frame<T> tile_frame(const Frame<T>& frame, std::int64_t begin, std::int64_t end, int rank);
     void add_share(Team& team, const Step& step, const Frame<T>& frame, std::int64_t begin, std::int64_t end,
                    std::int64_t tile, GradientSink<T>& sink);
@@ -76,6 +79,7 @@ private:
     int threads_ = 1;
     // `largest_tile_` is what all tile arenas and runners have room for; 0 while some are missing for want of memory.
     std::int64_t tile_ = 0, largest_tile_ = 0;
+    bool by_columns_ = false;
     AlignedArray<T> arena_;
     AlignedArray<Compute<T>> sums_, logits_;
     std::vector<AlignedArray<T>> tile_arenas_;  // by thread, where the plan is tile-local

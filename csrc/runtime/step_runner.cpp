@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "runtime/tiles.h"
 #include "topology/memory.h"
 
 namespace resnetcore {
@@ -142,13 +143,25 @@ void StepRunner<T>::run_with_sums(const Step& step, const Frame<T>& frame, std::
 }
 
 template <class T>
-void StepRunner<T>::run_columns(const Step& step, const Frame<T>& frame, std::int64_t end, int thread, int threads) {
+void StepRunner<T>::run_columns(const Step& step, const Frame<T>& frame, std::int64_t end, int thread, int threads,
+                                bool measured) {
+    const PanelShare share = panel_share(panel_count(step.width, kernels_.panel), thread, threads);
+    if (share.first == share.last) return;
+    double* const into = measured ? largest(step.out) : nullptr;
+    const auto run_share = [&](auto kernel, auto args) {
+        args.first_panel = share.first, args.last_panel = share.last;
+        args.largest = into;
+        kernel(args);
+    };
     forget_terms();
-    ForwardArgs<T> args = forward(step, frame, 0, end);
-    const std::int64_t panels = panel_count(step.width, kernels_.panel);
-    args.first_panel = panels * thread / threads;
-    args.last_panel = panels * (thread + 1) / threads;
-    kernels_.forward(args);
+    if (step.kind == StepKind::forward)
+        run_share(kernels_.forward, forward(step, frame, 0, end));
+    else
+        run_share(kernels_.backward_data, backward_data(step, frame, 0, end));
+    if (!into || kernels_.keeps_largest) return;
+    const std::int64_t first = share.first * kernels_.panel, last = std::min(share.last * kernels_.panel, step.width);
+    const Rows<T> rows = read(step.out, frame, 0);
+    kernels_.largest({end, last - first, {rows.data + first, rows.stride}, into});
 }
 
 template <class T>

@@ -33,6 +33,17 @@ RowUnits row_units(const KernelTable<T>& kernels) {
 
 // Whether threads of the host divide the columns of every step of an inference plan, and not its rows.
 bool divides_columns(const Plan& plan, std::int64_t rows, int threads, std::int64_t weight_bytes, RowUnits units);
+// The same of the products of a training plan; `weight_bytes` are what they read, forward and back.
+bool divides_training_columns(const Plan& plan, std::int64_t rows, int threads, std::int64_t weight_bytes,
+                              std::int64_t element_size, int product_speed);
+
+// The panels of a matrix that a thread has where they are divided.
+struct PanelShare {
+    std::int64_t first, last;
+};
+inline PanelShare panel_share(std::int64_t panels, int thread, int threads) {
+    return {panels * thread / threads, panels * (thread + 1) / threads};
+}
 
 // The tiles of a plan on the host; `weight_bytes` are all that a tile reads.
 Tile tile_of(const Plan& plan, std::int64_t rows, int threads, std::int64_t weight_bytes, std::int64_t element_size,

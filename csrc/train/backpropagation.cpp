@@ -96,7 +96,8 @@ void Backpropagation<T>::prepare(const Flight& flight) {
     gradients_.prepare(rows, threads_,
                        lent_                              ? lent_->kept(by_tile)
                        : by_tile || materialises(options) ? Kept::in_arrays
-                                                          : Kept::nowhere);
+                                                          : Kept::nowhere,
+                       executor(strategy_).divides_columns(rows, threads_));
     if (lent_) lent_->prepare(threads_);
     unit_queue_.reserve(threads_);
 }

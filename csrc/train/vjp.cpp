@@ -109,7 +109,8 @@ int Vjp<T>::prepare(const VjpPass<T>& pass, Strategy strategy) {
                                                                      model_.kernels().product_speed, get_num_threads())
                                            : 1;
     executor().prepare(pass.rows, threads);
-    gradients_.prepare(pass.rows, threads, lent_.kept(strategy == Strategy::by_tile));
+    gradients_.prepare(pass.rows, threads, lent_.kept(strategy == Strategy::by_tile),
+                       executor().divides_columns(pass.rows, threads));
     lent_.prepare(threads);
     unit_queue_.reserve(threads);
     unit_queue_.reset(gradients_.groups(), threads);

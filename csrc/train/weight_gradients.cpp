@@ -65,8 +65,6 @@ void WeightGradients<T>::group_units(int threads) {
     const KernelTable<T>& kernels = model_.kernels();
     const auto count = static_cast<std::int64_t>(units_.size());
     const std::int64_t balanced = std::max<std::int64_t>(count / (calls_of_a_thread * threads), 1);
-    groups_.clear();
-    groups_.reserve(units_.size());
     for (std::int64_t first = 0, next = 0; first < count; first = next) {
         while (next < count && units_[next].step == units_[first].step) ++next;
         const WeightUnit& unit = units_[static_cast<std::size_t>(first)];
@@ -78,22 +76,39 @@ void WeightGradients<T>::group_units(int threads) {
             most = std::clamp<std::int64_t>(waiting_panels(inner) / (unit.last_panel - unit.first_panel), 1, balanced);
         const std::int64_t units = next - first, parts = (units + most - 1) / most;
         for (std::int64_t part = 0; part < parts; ++part)
-            groups_.push_back({first + units * part / parts, first + units * (part + 1) / parts});
+            groups_.push_back({unit.step, unit.weight,
+                               units_[static_cast<std::size_t>(first + units * part / parts)].first_panel,
+                               units_[static_cast<std::size_t>(first + units * (part + 1) / parts - 1)].last_panel});
+    }
+}
+
+// One group for each thread of every weight, in their order, as the queue has them: of few panels some are empty.
+template <class T>
+void WeightGradients<T>::group_columns(int threads) {
+    for (std::size_t first = 0, next = 0; first < units_.size(); first = next) {
+        while (next < units_.size() && units_[next].step == units_[first].step) ++next;
+        for (int thread = 0; thread < threads; ++thread) {
+            const PanelShare share = panel_share(units_[next - 1].last_panel, thread, threads);
+            groups_.push_back({units_[first].step, units_[first].weight, share.first, share.last});
+        }
     }
 }
 
 template <class T>
-void WeightGradients<T>::prepare(std::int64_t rows, int threads, Kept kept) {
+void WeightGradients<T>::prepare(std::int64_t rows, int threads, Kept kept, bool by_columns) {
     rows_ = rows;
-    group_units(threads);
+    groups_.clear();
+    groups_.reserve(units_.size() * static_cast<std::size_t>(threads));  // in either way: a later pass may be divided
+    if (by_columns)
+        group_columns(threads);
+    else
+        group_units(threads);
     const std::int64_t panel = model_.kernels().panel;
     std::int64_t room = 0, sums = 0;
     for (const Group& group : groups_) {
-        const WeightUnit &first = units_[static_cast<std::size_t>(group.first)],
-                         &last = units_[static_cast<std::size_t>(group.last - 1)];
-        const std::int64_t inner = model_.parameters().all[first.weight].rows;
+        const std::int64_t inner = model_.parameters().all[group.weight].rows;
         room = std::max(room, model_.kernels().stretch_room(rows, inner));  // fewer rows of W may need more of it
-        const std::int64_t panels = last.last_panel - first.first_panel;
+        const std::int64_t panels = group.last_panel - group.first_panel;
         sums = std::max(sums, (kept == Kept::apart ? panels : std::min(panels, waiting_panels(inner))) * inner * panel);
     }
     while (static_cast<int>(rooms_.size()) < threads)

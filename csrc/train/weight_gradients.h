@@ -4,6 +4,7 @@
 
 #include <vector>
 
+#include "runtime/tiles.h"
 #include "train/model.h"
 #include "train/optimizer_state.h"
 
@@ -31,15 +32,16 @@ public:
 
     // What becomes of the sums of a pass: an update at once, arrays, or what the caller makes of each call's.
     enum class Kept { nowhere, in_arrays, apart };
-    // Makes room for up to `rows` rows a call; everything that can fail for lack of memory is done here.
-    void prepare(std::int64_t rows, int threads, Kept kept);
+    // Makes room for up to `rows` rows a call; everything that can fail for lack of memory is done here. `by_columns`:
+    // each thread takes the panels whose columns it has in products, as far as others leave it them.
+    void prepare(std::int64_t rows, int threads, Kept kept, bool by_columns);
     // By one thread, before a pass that goes on with `clip` or `update`.
     void begin(int threads);
     // Pieces of a queue for `take_units`.
     std::int64_t groups() const { return static_cast<std::int64_t>(groups_.size()); }
-    // `backward_weights` of the groups of units that the queue has for this thread; where a device takes them together,
-    // which has one thread, in one call. direct_to(args, step) says where a sum is left; after(args, step) finds it
-    // there, where they are taken one by one.
+    // `backward_weights` of the groups of panels that the queue has for this thread; where a device takes them
+    // together, which has one thread, in one call. direct_to(args, step) says where a sum is left; after(args, step)
+    // finds it there, where they are taken one by one.
     template <class Direct, class After>
     void take_units(WorkQueue& queue, int thread, const BatchExecutor<T>& executor, const Frame<T>& frame,
                     Direct direct_to, After after);
@@ -70,6 +72,7 @@ private:
     std::int64_t squares_of_pair() const { return 2 * model_.kernels().square_parts; }
     std::int64_t waiting_panels(std::int64_t inner) const;
     void group_units(int threads);
+    void group_columns(int threads);
     void update_unit(const WeightUnit& unit, OptimizerState<T>& state, const Outcome* permission);
 
     Model<T>& model_;
@@ -77,7 +80,8 @@ private:
     std::int64_t rows_ = 0;                         // that there is room for
     std::vector<AlignedArray<Compute<T>>> arrays_;  // by parameter
     struct Group {
-        std::int64_t first, last;  // of units, which are of one weight
+        int step, weight;
+        std::int64_t first_panel, last_panel;
     };
     std::vector<Group> groups_;
     struct Room {
@@ -100,12 +104,12 @@ void WeightGradients<T>::take_units(WorkQueue& queue, int thread, const BatchExe
     std::int64_t index;
     while (queue.take(thread, index)) {
         const Group& group = groups_[static_cast<std::size_t>(index)];
-        const WeightUnit& unit = units_[static_cast<std::size_t>(group.first)];
-        const WeightStep& step = executor.plan().weights[unit.step];
+        if (group.first_panel == group.last_panel) continue;
+        const WeightStep& step = executor.plan().weights[group.step];
         BackwardWeightsArgs<T> args =
             weight_args(model_, step, executor.rows(step.a, frame), executor.rows(step.delta, frame), frame.rows);
-        args.first_panel = unit.first_panel;
-        args.last_panel = units_[static_cast<std::size_t>(group.last - 1)].last_panel;
+        args.first_panel = group.first_panel;
+        args.last_panel = group.last_panel;
         direct_to(args, step);
         if (together) {
             calls_.push_back(args);

@@ -42,7 +42,7 @@ struct BackwardDataEpilogue : Epilogue<T, Activation, BackwardDataArgs<T>, Backw
 
 template <class T>
 void backward_data(const BackwardDataArgs<T>& args) {
-    constexpr std::int64_t all = std::numeric_limits<std::int64_t>::max();
-    visit_type(args.activation, Activations{},
-               [&](auto g) { sum_panels<T, BackwardDataEpilogue<T, decltype(g)>>(args, 0, all); });
+    visit_type(args.activation, Activations{}, [&](auto g) {
+        sum_panels<T, BackwardDataEpilogue<T, decltype(g)>>(args, args.first_panel, args.last_panel);
+    });
 }
