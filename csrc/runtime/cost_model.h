@@ -35,13 +35,13 @@ inline bool columns_pay(std::int64_t rows, std::int64_t weight_bytes, std::int64
 
 // The same of a training pass of so many products, forward and back. Where threads divide rows, each reads all weights,
 // most of which another has just updated, for few products; where they divide columns, those that it updates itself,
-// and they meet after each to exchange results. `weight_bytes` and `result_bytes` are of all products.
-inline bool training_columns_pay(std::int64_t rows, std::int64_t products, std::int64_t weight_bytes,
-                                 std::int64_t result_bytes, int threads, int product_speed) {
+// and they meet after each to exchange results. `weights` and `results` are elements of all products.
+inline bool training_columns_pay(std::int64_t rows, std::int64_t products, std::int64_t weights, std::int64_t results,
+                                 int threads, int product_speed) {
     constexpr std::int64_t rows_of_a_thread = 64;
-    const std::int64_t bytes_worth_a_barrier = product_speed > 1 ? 96 << 10 : 48 << 10;
-    return threads > 1 && rows <= rows_of_a_thread * threads && weight_bytes >= products * bytes_worth_a_barrier &&
-           4 * weight_bytes >= 5 * result_bytes;
+    const std::int64_t weights_worth_a_barrier = product_speed > 1 ? 48 << 10 : 12 << 10;
+    return threads > 1 && rows <= rows_of_a_thread * threads && weights >= products * weights_worth_a_barrier &&
+           4 * weights >= 5 * results;
 }
 
 struct Tile {

@@ -18,8 +18,8 @@ bool divides_columns(const Plan& plan, std::int64_t rows, int threads, std::int6
     return columns_pay(rows, weight_bytes, steps, threads, units.block);
 }
 
-bool divides_training_columns(const Plan& plan, std::int64_t rows, int threads, std::int64_t weight_bytes,
-                              std::int64_t element_size, int product_speed) {
+bool divides_training_columns(const Plan& plan, std::int64_t rows, int threads, std::int64_t weights,
+                              int product_speed) {
     if (plan.tile_local) return false;
     std::int64_t products = 0, results = 0;
     for (const Phase& phase : plan.phases)
@@ -27,9 +27,9 @@ bool divides_training_columns(const Plan& plan, std::int64_t rows, int threads, 
             if (step.dropout > 0 || step.branch.dropout > 0) return false;  // every thread would draw all columns
             if (step.products.empty()) continue;
             ++products;
-            results += rows * step.width * element_size;
+            results += rows * step.width;
         }
-    return training_columns_pay(rows, products, weight_bytes, results, threads, product_speed);
+    return training_columns_pay(rows, products, weights, results, threads, product_speed);
 }
 
 // A tile adds its share to every weight gradient. Where a kernel takes two stretches together, each is read and written

@@ -33,9 +33,9 @@ RowUnits row_units(const KernelTable<T>& kernels) {
 
 // Whether threads of the host divide the columns of every step of an inference plan, and not its rows.
 bool divides_columns(const Plan& plan, std::int64_t rows, int threads, std::int64_t weight_bytes, RowUnits units);
-// The same of the products of a training plan; `weight_bytes` are what they read, forward and back.
-bool divides_training_columns(const Plan& plan, std::int64_t rows, int threads, std::int64_t weight_bytes,
-                              std::int64_t element_size, int product_speed);
+// The same of the products of a training plan, which read so many elements of `weights`, forward and back.
+bool divides_training_columns(const Plan& plan, std::int64_t rows, int threads, std::int64_t weights,
+                              int product_speed);
 
 // The panels of a matrix that a thread has where they are divided.
 struct PanelShare {
