@@ -81,6 +81,15 @@ def test_the_same_bits(kind, rows):
         assert_same_bits(trained(kind, rows, threads), expected)
 
 
+@pytest.mark.parametrize("rows", [33, 100])
+@pytest.mark.parametrize("kind", KINDS)
+def test_tiles_add_gradients_by_rows(kind, rows):
+    expected = trained(kind, rows, 2)
+    _core.set_strategy("by_tile")
+    assert not divides(network(kind), rows, 2)
+    assert_same_bits(trained(kind, rows, 2), expected)
+
+
 @pytest.mark.parametrize(("dtype", "products"), [("float64", "highest"), ("bfloat16", "highest"), ("float32", "high")])
 @pytest.mark.parametrize("kind", ["identity", "norm"])
 def test_the_same_bits_in_every_precision(kind, dtype, products):
@@ -90,7 +99,27 @@ def test_the_same_bits_in_every_precision(kind, dtype, products):
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
 def test_the_same_bits_for_every_update(settings):
+    assert divides(network("identity"), 24, 2)
     assert_same_bits(trained("identity", 24, 2, **settings), trained("identity", 24, 1, **settings))
+
+
+def test_micro_batches_on_both_sides_of_the_border():
+    settings = SETTINGS[2]
+    assert divides(network("norm"), 128, 2)
+    assert not divides(network("norm"), 129, 2)
+    assert_same_bits(trained("norm", 257, 2, **settings), trained("norm", 257, 1, **settings))
+
+
+def test_activations():
+    net, (x, y) = network("norm"), data(33)
+    found = []
+    for threads in (1, 2):
+        rc.set_num_threads(threads)
+        diagnosis = net.diagnose(x, y)
+        found.append(
+            [np.asarray(a) for a in (diagnosis.gradient_norm, diagnosis.skip_ratio, diagnosis.activation_norm)]
+        )
+    assert_same_bits(*found)
 
 
 def test_one_row():
@@ -134,11 +163,15 @@ def test_magnitudes_of_all_columns_are_seen(dtype):
         assert all(np.array_equal(a, before[name]) for name, a in net.parameters().items())
 
 
-def test_inside_pytorch():
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("kind", ["identity", "norm"])
+def test_inside_pytorch(kind, dtype):
     torch = pytest.importorskip("torch")
     from resnetcore.torch import ResidualStack
 
-    layers = [*(rc.Layer(WIDTH, skips={2: "identity"} if n > 1 else {}) for n in range(4)), rc.Layer(OUTPUTS)]
+    _core.set_strategy("auto")
+    layers = network(kind).layers
+    assert divides(network(kind, dtype), 40, 2)
     x, y = data(40)
     found, threads = [], torch.get_num_threads()
     try:
@@ -146,11 +179,13 @@ def test_inside_pytorch():
             torch.set_num_threads(count)
             for targets in (False, True):
                 torch.manual_seed(0)
-                module, a = ResidualStack(INPUTS, layers), torch.tensor(x, requires_grad=True)
-                b = torch.tensor(y)
-                loss = module(a, b) if targets else torch.nn.functional.cross_entropy(module(a), b)
+                module = ResidualStack(INPUTS, layers).to(getattr(torch, dtype))
+                a, b = torch.tensor(x, dtype=getattr(torch, dtype), requires_grad=True), torch.tensor(y)
+                loss = module(a, b) if targets else torch.nn.functional.cross_entropy(module(a).float(), b)
                 loss.backward()
-                found.append([t.numpy() for t in (loss.detach(), a.grad, *(p.grad for p in module.parameters()))])
+                arrays = [loss.detach(), a.grad, *(p.grad for p in module.parameters()), *module.buffers()]
+                arrays.append(module.eval()(a).detach())
+                found.append([t.float().numpy() for t in arrays])
     finally:
         torch.set_num_threads(threads)
     assert_same_bits(found[0], found[2])

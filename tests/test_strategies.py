@@ -83,6 +83,14 @@ def test_the_same_bits_for_every_update(settings, dtype):
         assert_same_bits(trained("identity", 300, "by_tile", threads, dtype, **settings), expected)
 
 
+@pytest.mark.parametrize("rows", [129, 257, 513])
+def test_micro_batches_whose_statistics_are_cut_differently(rows):
+    """The smaller one is a power of two, whose rows are summed in more chunks than those of the larger one."""
+    expected = trained("norm", rows, "by_layer", 1, accumulate=2)
+    for strategy, threads in (("by_layer", 2), ("by_tile", 1), ("by_tile", 2)):
+        assert_same_bits(trained("norm", rows, strategy, threads, accumulate=2), expected)
+
+
 @pytest.mark.parametrize("strategy", ["by_layer", "by_tile"])
 def test_a_loss_that_is_not_finite_names_its_layer_and_changes_nothing(strategy):
     _core.set_strategy(strategy)

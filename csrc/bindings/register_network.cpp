@@ -266,10 +266,9 @@ std::string explain_plan(const Model<T>& model, bool training, std::int64_t batc
     return "a step on " + counted(batch, "row") + ", on " + counted(choice.threads, "thread") + ": weight gradients " +
            (by_tile ? "by tile" : "by layer") + " (" + choice.reason + ")\n" +
            (shape.in_tiles ? indented(costs(shape)) : "") +
-           (columns
-                ? "each thread some columns of every product (few rows wait for weights, which another thread would "
-                  "have updated)\n"
-                : explain_tiles(model, plan, batch, choice.threads, 2)) +
+           (columns ? "each thread some columns of every product (few rows wait for weights, each of which one thread "
+                      "reads)\n"
+                    : explain_tiles(model, plan, batch, choice.threads, 2)) +
            explain(plan, model.parameters());
 }
 

@@ -123,8 +123,9 @@ struct BackwardDataArgs {
     Rows<T> saved;  // the output of g, or its argument; not read where g is the identity
     bool saved_is_argument = false;
     MutableRows<T> out;
-    double* largest = nullptr;                                                            // as in ForwardArgs
-    std::int64_t first_panel = 0, last_panel = std::numeric_limits<std::int64_t>::max();  // likewise
+    // As in ForwardArgs.
+    double* largest = nullptr;
+    std::int64_t first_panel = 0, last_panel = std::numeric_limits<std::int64_t>::max();
 };
 
 // One of several steps on the same rows, in their order.

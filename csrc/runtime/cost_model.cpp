@@ -12,13 +12,14 @@ namespace {
 // as products read it, besides once. By tile, the gradients of all weights are summed in memory, and an update of its
 // own follows; that they are read and written for every tile as well shows little, as they are foreseen.
 struct Costs {
-    std::int64_t tiles, turns;  // of gradient_stretch rows, and how many of them a thread takes
-    std::int64_t batch;         // bytes of the batch's activations and δ
-    std::int64_t weights;       // bytes of W, Wᵀ, and a gradient read and written
-    std::int64_t activations;   // bytes of the activations, and of what a norm keeps beside them
-    std::int64_t thread_rows;
-    std::int64_t gradients;    // bytes of all weights' gradients, each of four at least
-    std::int64_t coming_back;  // bytes that come back to a thread, weighed so that the two compare
+    std::int64_t tiles, turns;           // of gradient_stretch rows, and how many of them a thread takes
+    std::int64_t batch;                  // bytes of the batch's activations and δ
+    std::int64_t weights;                // bytes of W, Wᵀ, and a gradient read and written
+    std::int64_t activations;            // bytes of the activations, and of what a norm keeps beside them
+    std::int64_t thread_rows;            // of the batch, at most
+    std::int64_t weights_of_activation;  // how many there are for each activation of a row: about a layer's width
+    std::int64_t gradients;              // bytes of all weights' gradients, each of four at least
+    std::int64_t coming_back;            // bytes that come back to a thread, weighed so that the two compare
     std::int64_t last_cache;
 
     explicit Costs(const StepShape& shape)
@@ -28,6 +29,7 @@ struct Costs {
           weights(4 * shape.weights * shape.element_size),
           activations(3 * shape.rows * shape.row_width * shape.element_size),
           thread_rows((shape.rows + shape.threads - 1) / shape.threads),
+          weights_of_activation(shape.weights / std::max<std::int64_t>(shape.row_width, 1)),
           gradients(shape.weights * std::max<std::int64_t>(shape.element_size, sizeof(float))),
           coming_back(3 * thread_rows * (3 * shape.row_width + shape.read_width) / 4 * shape.element_size),
           last_cache(caches().last) {}
@@ -43,11 +45,10 @@ std::string megabytes(std::int64_t bytes) {
 // Norms part forward from backward by barriers: a tile's activations are not in its own cache any more, at best in the
 // last, and what the tile still saves is that a narrow layer's δ come back.
 Choice with_norms(const StepShape& shape, const Costs& cost) {
-    const std::int64_t width = shape.weights / std::max<std::int64_t>(shape.row_width, 1);  // of a layer, about
-    if (cost.activations >= cost.last_cache && width <= 3 * gradient_stretch)
+    if (cost.activations >= cost.last_cache && cost.weights_of_activation <= 3 * gradient_stretch)
         return {Strategy::by_tile, shape.threads,
                 "batch normalisation stores more activations than the last cache holds"};
-    if (width < 3 * gradient_stretch / 2 && 2 * width <= cost.thread_rows)
+    if (cost.weights_of_activation < 3 * gradient_stretch / 2 && 2 * cost.weights_of_activation <= cost.thread_rows)
         return {Strategy::by_tile, shape.threads,
                 "batch normalisation stores every activation, but the gradients of all weights are small beside them"};
     return {Strategy::by_layer, shape.threads,
@@ -100,9 +101,14 @@ std::string costs(const StepShape& shape) {
         << "activations and gradients of the batch: " << megabytes(cost.batch) << ", of the last cache's "
         << megabytes(cost.last_cache) << "\n"
         << "parameters, their transposes and gradients, read and written for a tile: " << megabytes(cost.weights)
-        << "\n"
-        << "gradients, summed for all tiles: " << megabytes(cost.gradients)
-        << ", against activations and their gradients that come back to a thread: " << megabytes(cost.coming_back);
+        << "\n";
+    if (shape.one_phase)
+        out << "gradients, summed for all tiles: " << megabytes(cost.gradients)
+            << ", against activations and their gradients that come back to a thread: " << megabytes(cost.coming_back);
+    else
+        out << "activations, and what norms keep beside them: " << megabytes(cost.activations)
+            << "\nweights for each activation of a row: " << cost.weights_of_activation
+            << ", rows of a thread: " << cost.thread_rows;
     return out.str();
 }
 

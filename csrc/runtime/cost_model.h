@@ -33,9 +33,10 @@ inline bool columns_pay(std::int64_t rows, std::int64_t weight_bytes, std::int64
     return threads > 1 && rows <= few && weight_bytes >= steps * bytes_worth_a_barrier;
 }
 
-// The same of a training pass of so many products, forward and back. Where threads divide rows, each reads all weights,
-// most of which another has just updated, for few products; where they divide columns, those that it updates itself,
-// and they meet after each to exchange results. `weights` and `results` are elements of all products.
+// The same of a training pass of so many products, forward and back. Where threads divide rows, each reads all weights
+// for few products, and others have just updated most of them. Where they divide columns, a weight is read by one
+// thread, forward by the one that updates it, and they meet after each product to exchange results. `weights` and
+// `results` are elements of all products. The numbers were measured (docs/performance.md, "Few rows").
 inline bool training_columns_pay(std::int64_t rows, std::int64_t products, std::int64_t weights, std::int64_t results,
                                  int threads, int product_speed) {
     constexpr std::int64_t rows_of_a_thread = 64;
@@ -64,8 +65,8 @@ struct StepShape {
     std::int64_t rows = 0;
     std::int64_t weights = 0;    // elements of all parameters
     std::int64_t row_width = 0;  // elements of all activations of one row
-    std::int64_t read_width =
-        0;  // the same, as often as products with weights read them; no tuning is told apart by it
+    // The same, as often as products with weights read them. Tunings are not told apart by it: their other numbers do.
+    std::int64_t read_width = 0;
     std::int64_t element_size = 4;
     bool one_phase = true;  // no barrier between forward and backward: tiles can keep their activations in cache
     int threads = 1;        // that pay

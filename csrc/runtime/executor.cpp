@@ -33,10 +33,8 @@ template <class T>
 void BatchExecutor<T>::prepare(std::int64_t rows, int threads) {
     threads_ = threads;
     std::int64_t sums = 0;
-    for (const Phase& phase : plan_.phases) {
-        const PartialSums<T> s = sums_of(phase, rows);
-        sums = std::max(sums, 2 * s.chunks() * s.width);
-    }
+    for (const Phase& phase : plan_.phases)
+        if (ends_in_sums(phase)) sums = std::max(sums, 2 * most_statistics_chunks(rows) * phase.steps.back().width);
     sums_.reserve(sums);
     const std::int64_t tile = tile_for(rows), height = std::max(tile, largest_tile_);
     if (tile > largest_tile_) runners_.clear(), tile_arenas_.clear(), largest_tile_ = 0;
@@ -128,7 +126,7 @@ void BatchExecutor<T>::run_columns(Team& team, const Frame<T>& whole, std::size_
         const Phase& phase = plan_.phases[p];
         const PartialSums<T> sums = sums_of(phase, whole.rows);
         const std::int64_t unit = ends_in_sums(phase) ? sums.chunk : kernels_.row_block;
-        const PanelShare share = panel_share((whole.rows + unit - 1) / unit, team.rank(), team.size());
+        const Share share = share_of((whole.rows + unit - 1) / unit, team.rank(), team.size());
         const std::int64_t begin = share.first * unit, end = std::min(share.last * unit, whole.rows);
         if (whole.measured && p == 0 && computes_itself<T> && begin < end) runner.measure(0, whole, begin, end);
         for (const Step& step : phase.steps) {
@@ -137,9 +135,8 @@ void BatchExecutor<T>::run_columns(Team& team, const Frame<T>& whole, std::size_
             else if (begin < end)
                 runner.run(step, whole, begin, end, whole.measured, &sums);
             team.barrier();
-            if (computes_itself<T> || whole.output < 0 || step.out != whole.output) continue;
-            runner.copy(whole.output, whole, begin, end, whole.output_rows);
-            team.barrier();
+            if (!computes_itself<T> && whole.output >= 0 && step.out == whole.output)
+                runner.copy(whole.output, whole, begin, end, whole.output_rows);
         }
         if (whole.outputs.data && p + 1 == last) runner.copy(plan_.output, whole, begin, end, whole.outputs);
         if (!ends_in_sums(phase)) continue;
@@ -180,8 +177,7 @@ void BatchExecutor<T>::add_share(Team& team, const Step& step, const Frame<T>& f
 // Columns are independent, so each thread combines its share of them.
 template <class T>
 void BatchExecutor<T>::finish(Team& team, const Step& last, const PartialSums<T>& sums, bool continues) {
-    const std::int64_t begin = last.width * team.rank() / team.size();
-    const std::int64_t end = last.width * (team.rank() + 1) / team.size();
+    const auto [begin, end] = share_of(last.width, team.rank(), team.size());
     Norm<T>& norm = norms_.of_layer(last.branch.norm);
     if (last.kind == StepKind::norm_sums)
         kernels_.combine_norm_sums(norms_.from_norm_sums(norm, sums, begin, end, continues));

@@ -145,7 +145,7 @@ void StepRunner<T>::run_with_sums(const Step& step, const Frame<T>& frame, std::
 template <class T>
 void StepRunner<T>::run_columns(const Step& step, const Frame<T>& frame, std::int64_t end, int thread, int threads,
                                 bool measured) {
-    const PanelShare share = panel_share(panel_count(step.width, kernels_.panel), thread, threads);
+    const Share share = share_of(panel_count(step.width, kernels_.panel), thread, threads);
     if (share.first == share.last) return;
     double* const into = measured ? largest(step.out) : nullptr;
     const auto run_share = [&](auto kernel, auto args) {

@@ -70,7 +70,7 @@ public:
     // A step after a norm's column sums, and these, in one call; of all rows of a batch that the device so `joins`.
     void run_with_sums(const Step& step, const Frame<T>& frame, std::int64_t rows, bool measured);
 
-    // A step that is a product, forward or back, on rows [0, end), by one of `threads` that share the arena: its share
+    // A step forward, or a product back, on rows [0, end), by one of `threads` that share the arena: its share
     // of the columns. `measured` as above.
     void run_columns(const Step& step, const Frame<T>& frame, std::int64_t end, int thread, int threads,
                      bool measured = false);

@@ -24,7 +24,9 @@ bool divides_training_columns(const Plan& plan, std::int64_t rows, int threads, 
     std::int64_t products = 0, results = 0;
     for (const Phase& phase : plan.phases)
         for (const Step& step : phase.steps) {
-            if (step.dropout > 0 || step.branch.dropout > 0) return false;  // every thread would draw all columns
+            if (step.kind == StepKind::weights) return false;  // tiles of rows add them up
+            // Every thread would draw the masks of all columns, for which it has room in tiles of rows.
+            if (step.dropout > 0 || step.branch.dropout > 0) return false;
             if (step.products.empty()) continue;
             ++products;
             results += rows * step.width;

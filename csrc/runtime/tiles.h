@@ -2,6 +2,7 @@
 // the tiles change speed and never a result, and the chunks depend on the batch alone.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 #include "kernels/ops.h"
@@ -17,6 +18,8 @@ inline std::int64_t statistics_chunk(std::int64_t rows) {
     while (chunk < 64 && chunk * 8 < rows) chunk *= 2;
     return chunk;
 }
+// The most chunks of any batch of up to so many rows: a little less than one of them may be cut into more.
+inline std::int64_t most_statistics_chunks(std::int64_t rows) { return std::max<std::int64_t>(8, (rows + 63) / 64); }
 
 // Whether a phase ends in statistics of the whole batch.
 bool ends_in_sums(const Phase& phase);
@@ -33,16 +36,16 @@ RowUnits row_units(const KernelTable<T>& kernels) {
 
 // Whether threads of the host divide the columns of every step of an inference plan, and not its rows.
 bool divides_columns(const Plan& plan, std::int64_t rows, int threads, std::int64_t weight_bytes, RowUnits units);
-// The same of the products of a training plan, which read so many elements of `weights`, forward and back.
+// The same of the products of a plan whose buffers are of all rows, which read so many elements of `weights` in all.
 bool divides_training_columns(const Plan& plan, std::int64_t rows, int threads, std::int64_t weights,
                               int product_speed);
 
-// The panels of a matrix that a thread has where they are divided.
-struct PanelShare {
+// What a thread has of so many panels, or chunks of rows, or columns, where all have about as many.
+struct Share {
     std::int64_t first, last;
 };
-inline PanelShare panel_share(std::int64_t panels, int thread, int threads) {
-    return {panels * thread / threads, panels * (thread + 1) / threads};
+inline Share share_of(std::int64_t count, int thread, int threads) {
+    return {count * thread / threads, count * (thread + 1) / threads};
 }
 
 // The tiles of a plan on the host; `weight_bytes` are all that a tile reads.

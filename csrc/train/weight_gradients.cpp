@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "runtime/caches.h"
+#include "runtime/tiles.h"
 #include "runtime/vector_calls.h"
 
 namespace resnetcore {
@@ -82,15 +83,24 @@ void WeightGradients<T>::group_units(int threads) {
     }
 }
 
-// One group for each thread of every weight, in their order, as the queue has them: of few panels some are empty.
+// What each thread has of every weight, in rounds of a group for each thread, as the queue has them; of few panels some
+// are empty. Sums that are kept apart are of no more panels than wait in memory together elsewhere.
 template <class T>
-void WeightGradients<T>::group_columns(int threads) {
+void WeightGradients<T>::group_columns(int threads, Kept kept) {
     for (std::size_t first = 0, next = 0; first < units_.size(); first = next) {
         while (next < units_.size() && units_[next].step == units_[first].step) ++next;
-        for (int thread = 0; thread < threads; ++thread) {
-            const PanelShare share = panel_share(units_[next - 1].last_panel, thread, threads);
-            groups_.push_back({units_[first].step, units_[first].weight, share.first, share.last});
-        }
+        const WeightUnit& unit = units_[first];
+        const std::int64_t panels = units_[next - 1].last_panel, longest = (panels + threads - 1) / threads;
+        const std::int64_t most =
+            kept == Kept::apart ? waiting_panels(model_.parameters().all[unit.weight].rows) : longest;
+        const std::int64_t rounds = (longest + most - 1) / most;
+        for (std::int64_t round = 0; round < rounds; ++round)
+            for (int thread = 0; thread < threads; ++thread) {
+                const Share share = share_of(panels, thread, threads);
+                const std::int64_t size = share.last - share.first;
+                groups_.push_back({unit.step, unit.weight, share.first + size * round / rounds,
+                                   share.first + size * (round + 1) / rounds});
+            }
     }
 }
 
@@ -98,9 +108,9 @@ template <class T>
 void WeightGradients<T>::prepare(std::int64_t rows, int threads, Kept kept, bool by_columns) {
     rows_ = rows;
     groups_.clear();
-    groups_.reserve(units_.size() * static_cast<std::size_t>(threads));  // in either way: a later pass may be divided
+    groups_.reserve(units_.size() * static_cast<std::size_t>(threads));  // in either way: the next pass may be divided
     if (by_columns)
-        group_columns(threads);
+        group_columns(threads, kept);
     else
         group_units(threads);
     const std::int64_t panel = model_.kernels().panel;

@@ -4,7 +4,6 @@
 
 #include <vector>
 
-#include "runtime/tiles.h"
 #include "train/model.h"
 #include "train/optimizer_state.h"
 
@@ -72,7 +71,7 @@ private:
     std::int64_t squares_of_pair() const { return 2 * model_.kernels().square_parts; }
     std::int64_t waiting_panels(std::int64_t inner) const;
     void group_units(int threads);
-    void group_columns(int threads);
+    void group_columns(int threads, Kept kept);
     void update_unit(const WeightUnit& unit, OptimizerState<T>& state, const Outcome* permission);
 
     Model<T>& model_;
