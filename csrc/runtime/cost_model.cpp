@@ -43,9 +43,8 @@ std::string megabytes(std::int64_t bytes) {
 }
 
 // Norms part forward from backward by barriers: a tile's activations are not in its own cache any more, at best in the
-// last, and what the tile still saves is that a narrow layer's δ come back. Where activations go to memory, it was ahead
-// up to a width of 256, and behind at 512; where they do not, ahead at 128 and behind at 256 (the same measurements as
-// below).
+// last, and what the tile still saves is that a narrow layer's δ come back. With large batches it was ahead up to a
+// width of 256 on Zen 5, and up to 128 on an Intel whose last cache holds all activations; behind from there on.
 Choice with_norms(const StepShape& shape, const Costs& cost) {
     if (cost.activations >= cost.last_cache && cost.weights_of_activation <= 3 * gradient_stretch)
         return {Strategy::by_tile, shape.threads,
