@@ -125,16 +125,31 @@ RC_HD void bias_gradient(const WeightsArgs<T>& args, const Stretch<T>& stretch) 
         V total = Finish::bias_start(args, j, n);
         for (std::int64_t row = 0; row < args.rows; row += gradient_stretch) {
             const std::int64_t rows = args.rows - row < gradient_stretch ? args.rows - row : gradient_stretch;
-            if constexpr (finishes_blocks) {
-                total = total + stretch.sum_of_pairs(row, rows, half);
-            } else {
-                const Rows<T> delta{args.delta.data + row * args.delta.stride + j, args.delta.stride};
-                total =
-                    total + (n == V::lanes ? stretch_of_bias(delta, rows, Whole()) : stretch_of_bias(delta, rows, n));
-            }
+            const Rows<T> delta{args.delta.data + row * args.delta.stride + j, args.delta.stride};
+            total = total + (n == V::lanes ? stretch_of_bias(delta, rows, Whole()) : stretch_of_bias(delta, rows, n));
         }
         Finish::finish_bias(args, j, total, n);
     }
+}
+// On a matrix unit, which adds what is laid out of the panel to `sum`, as wide as the panel.
+template <class T, class Finish>
+RC_HD void add_to_bias_gradient(const WeightsArgs<T>& args, const Stretch<T>& stretch, Compute<T>* sum) {
+    using V = Vec<Compute<T>>;
+    if (stretch.begin == 0 && args.accumulate)
+        for (int half = 0; half < 2; ++half) {
+            const int n = stretch.lanes[half];
+            const std::int64_t j = stretch.column + half * V::lanes;
+            (n > 0 ? Finish::bias_start(args, j, n) : V()).store(sum + half * V::lanes);
+        }
+    stretch.add_sum_of_rows(sum, stretch.begin == 0 && !args.accumulate);
+}
+template <class T, class Finish>
+RC_HD void finish_bias_gradient(const WeightsArgs<T>& args, const Stretch<T>& stretch, const Compute<T>* sum) {
+    using V = Vec<Compute<T>>;
+    for (int half = 0; half < 2; ++half)
+        if (stretch.lanes[half] > 0)
+            Finish::finish_bias(args, stretch.column + half * V::lanes, V::load(sum + half * V::lanes),
+                                stretch.lanes[half]);
 }
 
 #if defined(__AVX512BF16__)
@@ -200,8 +215,8 @@ template <class T, class Finish>
 struct PanelShare {
     static constexpr std::int64_t width = 2 * lanes_of<T>;
     const WeightsArgs<T>& args;
-    std::int64_t panel, first_panel;  // whose sums come first
-    std::int64_t begin, end;          // of the stretch
+    std::int64_t panel, first_panel, last_panel;  // of those whose sums lie one after the other
+    std::int64_t begin, end;                      // of the stretch
 
     // Where rows k onwards are summed. What is finished before the next rows are summed needs no room of its own.
     RC_HD Compute<T>* sum(std::int64_t k) const {
@@ -212,6 +227,11 @@ struct PanelShare {
     RC_HD Soon soon(std::int64_t k, int rows) const {
         if (RC_VECTOR_BYTES < 64 || end != args.rows || end - begin < worth_a_prefetch) return {};
         return Finish::soon(args, panel, k, rows);
+    }
+    // Sums that go on after those of rows [k, k + rows).
+    RC_HD void add_next_sums(Soon& soon, std::int64_t k, int rows) const {
+        const std::int64_t next = (panel - last_panel) * args.inner + k + rows;
+        if (next < 0) soon.add(sum(k + rows), (next + rows < 0 ? rows : -next) * width);
     }
     RC_HD void after(std::int64_t k, int rows) const {
         if (end != args.rows) return;
@@ -227,6 +247,7 @@ struct PanelShare {
 template <class T, class Finish>
 RC_HD void weights_panels(const WeightsArgs<T>& args, std::int64_t first_panel, std::int64_t last_panel) {
     constexpr std::int64_t width = 2 * lanes_of<T>;
+    [[maybe_unused]] alignas(64) Compute<T> bias_sums[finishes_blocks ? panels_of_sums : 1][width];
     for (Stretch<T> stretch(args); stretch.begin < args.rows; stretch.begin = stretch.end) {
         const std::int64_t together = Stretch<T>::rows_together(args.inner), left = args.rows - stretch.begin;
         stretch.end = stretch.begin + (left < together ? left : together);
@@ -238,11 +259,18 @@ RC_HD void weights_panels(const WeightsArgs<T>& args, std::int64_t first_panel, 
                 stretch.lanes[half] = left > lanes_of<T> ? lanes_of<T> : left < 0 ? 0 : static_cast<int>(left);
             }
             stretch.take_panel();
-            const PanelShare<T, Finish> share{args, panel, first_panel, stretch.begin, stretch.end};
+            const PanelShare<T, Finish> share{args, panel, first_panel, last_panel, stretch.begin, stretch.end};
+            [[maybe_unused]] Compute<T>* const bias_sum = bias_sums[(panel - first_panel) % panels_of_sums];
+            if constexpr (finishes_blocks)
+                if (args.has_bias) add_to_bias_gradient<T, Finish>(args, stretch, bias_sum);
             add_stretch(stretch, stretch.begin == 0 && !args.accumulate, share);
             if (stretch.end < args.rows) continue;
-            if (args.has_bias) bias_gradient<T, Finish>(args, stretch);
-            if constexpr (Finish::updates && !finishes_blocks) share.refresh(0, args.inner);
+            if constexpr (finishes_blocks) {
+                if (args.has_bias) finish_bias_gradient<T, Finish>(args, stretch, bias_sum);
+            } else {
+                if (args.has_bias) bias_gradient<T, Finish>(args, stretch);
+                if constexpr (Finish::updates) share.refresh(0, args.inner);
+            }
         }
     }
 }
@@ -251,7 +279,8 @@ RC_HD void weights_panels(const WeightsArgs<T>& args, std::int64_t first_panel, 
 template <class T, class Finish>
 RC_HD void weights_panels(const WeightsArgs<T>& args) {
     const bool waits = args.rows > Stretch<T>::rows_together(args.inner);
-    const std::int64_t most = waits || (Finish::updates && !finishes_blocks) ? args.waiting_panels : args.last_panel;
+    std::int64_t most = waits || (Finish::updates && !finishes_blocks) ? args.waiting_panels : args.last_panel;
+    if (finishes_blocks && waits && most > panels_of_sums) most = panels_of_sums;  // of which there are sums of δ, too
     for (std::int64_t first = args.first_panel; first < args.last_panel; first += most)
         weights_panels<T, Finish>(args, first, first + most < args.last_panel ? first + most : args.last_panel);
 }

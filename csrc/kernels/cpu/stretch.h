@@ -45,7 +45,7 @@ private:
         const char* from;
         std::int64_t lines;
     };
-    static constexpr int most = 5;  // a parameter, its states, and two operands
+    static constexpr int most = 6;  // a parameter, its states, two operands, and sums
     Range ranges_[most];
     int count_ = 0;
 };

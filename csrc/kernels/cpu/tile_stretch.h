@@ -49,38 +49,26 @@ struct Stretch : PairedStretch<T> {
                            reinterpret_cast<const bfloat16*>(panel_pairs()) + planes<T> * row * sums_width);
     }
 
-    // Σ δ of rows [row, row + rows), one stretch, in a vector of the panel's columns: of the pairs that are laid out,
-    // or, where they have not all rows of the batch, the same pairs made once more.
-    RC_HD Vec<float> sum_of_pairs(std::int64_t row, std::int64_t rows, int half) const {
-        Vec<float> sum;
-        for (int p = 0; p < planes<T>; ++p) {
-            const auto* laid_out = reinterpret_cast<const bfloat16*>(panel_pairs()) + half * 2 * word_lanes;
-            sum =
-                sum + sum_of_pairs(row, rows, [&](std::int64_t at) {
-                    if (begin == 0)
-                        return read_pairs(laid_out + ((at / depth * planes<T> + p) * depth + at % depth) * sums_width);
-                    return pairs(plane_of_delta(p), at, end, half * word_lanes, lanes[half]);
-                });
+    // += Σ δ in the panel's columns: a product with ones, whose rows are all the same, in the tiles and in memory.
+    RC_HD void add_sum_of_rows(float* sum, bool first) const {
+        static constexpr Words ones = pairs_of_ones;
+        tile_load<4>(reinterpret_cast<const bfloat16*>(&ones), 0);
+        if (first)
+            clear_sums();
+        else
+            tile_load<0>(sum, 0), tile_load<1>(sum + word_lanes, 0);
+        const auto* laid_out = reinterpret_cast<const bfloat16*>(panel_pairs());
+        for (int plane_step = 0; plane_step < planes<T> * steps(); ++plane_step) {
+            load_w(laid_out + plane_step * step_length * sums_width);
+            add_dots(false);
         }
-        return sum;
+        tile_store<0>(sum, 0), tile_store<1>(sum + word_lanes, 0);
     }
 
 private:
     RC_HD Rows<bfloat16> plane_of_delta(int p) const {
         const Rows<T> delta = panel_of_delta();
         return {reinterpret_cast<const bfloat16*>(delta.data) + p * plane, planes<T> * delta.stride};
-    }
-    // pairs(row) of each second row. Two sums, as each addition waits for the one before it.
-    template <class Pairs>
-    static RC_HD Vec<float> sum_of_pairs(std::int64_t row, std::int64_t rows, Pairs pairs) {
-        Vec<float> even, odd;
-        const std::int64_t end = row + rows;
-        for (; row + 2 < end; row += 4) {
-            even = add_pair(pairs(row), even);
-            odd = add_pair(pairs(row + 2), odd);
-        }
-        if (row < end) even = add_pair(pairs(row), even);
-        return even + odd;
     }
     static constexpr std::int64_t tile_size = tile_height * depth;
     RC_HD bfloat16* tile(std::int64_t k, std::int64_t row) const {
@@ -126,7 +114,8 @@ RC_HD void add_rows(float* sum, bool first, const Stretch<T>& stretch, std::int6
         if (!whole) std::memcpy(part.at, sum, bytes);
         load_sums(whole ? sum : part.at[0], rows);
     }
-    const Soon soon = share.soon(k, rows);
+    Soon soon = share.soon(k, rows);
+    if (!first) share.add_next_sums(soon, k, rows);
     const int steps = stretch.steps();
     for (int step = 0; step < steps; ++step) {
         soon.ask(step, steps);

@@ -131,11 +131,4 @@ RC_HD Vec<float> dot_add(Words a, Words b, Vec<float> c) {
     return (Vec<float>::Native)_mm512_dpbf16_ps((__m512)c.v, (__m512bh)a, (__m512bh)b);
 }
 #endif
-// c + both numbers of each pair.
-RC_HD Vec<float> add_pair(Words pairs, Vec<float> c) {
-#if defined(__AVX512BF16__)
-    return dot_add(pairs, Words{} + 0x3f803f80u, c);
-#else
-    return c + high_of(pairs) + low_of(pairs);
-#endif
-}
+constexpr Words pairs_of_ones = Words{} + 0x3f803f80u;
