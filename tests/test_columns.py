@@ -143,6 +143,39 @@ def test_where_columns_are_divided(rows, width, threads, divided):
     assert divides(rc.models.plain(width, width, width, 6), rows, threads) == divided
 
 
+@pytest.mark.skipif(_core.isa_info()["current"] != "avx512_amx", reason="no matrix unit")
+@pytest.mark.parametrize(
+    ("rows", "width", "dtype", "products", "divided"),
+    [
+        (300, 640, "bfloat16", "highest", True),
+        (300, 384, "bfloat16", "highest", False),  # weights that arrive in time
+        (520, 640, "bfloat16", "highest", False),
+        (160, 256, "float32", "high", True),
+        (200, 256, "float32", "high", False),
+        (160, 256, "float32", "highest", False),
+        (400, 2048, "bfloat16", "highest", False),  # rows that leave a core's cache
+    ],
+)
+def test_more_rows_where_products_are_fast(rows, width, dtype, products, divided):
+    net = rc.Network(width, [rc.Layer(width)] * 3, dtype=dtype, matmul_precision=products)
+    assert divides(net, rows, 2) == divided
+
+
+@pytest.mark.parametrize(("rows", "dtype", "products"), [(300, "bfloat16", "highest"), (160, "float32", "high")])
+@pytest.mark.parametrize("norm", [None, "batch"])
+def test_the_same_bits_of_more_rows(rows, dtype, products, norm):
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((rows, 600), "float32"), rng.integers(0, 608, rows)
+    found = []
+    for threads in (1, 2):
+        rc.set_num_threads(threads)
+        layers = [rc.Layer(608), rc.Layer(608, norm=norm, skips={2: "learned"}), rc.Layer(608, skips={2: "identity"})]
+        net = rc.Network(600, layers, seed=1, dtype=dtype, matmul_precision=products)
+        losses = [rc.Trainer(net, batch_size=rows).step(x, y) for _ in range(2)]
+        found.append([np.array(losses), *net.parameters().values()])
+    assert_same_bits(*found)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_magnitudes_of_all_columns_are_seen(dtype):
     """A step that would overflow is found out, whichever thread has the column that does it: by the others alone none

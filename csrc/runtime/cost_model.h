@@ -8,6 +8,8 @@
 #include <cstdint>
 #include <string>
 
+#include "runtime/caches.h"
+
 namespace resnetcore {
 
 // Threads that pay for so many multiply-adds, `product_speed` (KernelTable) of them at once: another one costs a wake
@@ -33,16 +35,24 @@ inline bool columns_pay(std::int64_t rows, std::int64_t weight_bytes, std::int64
     return threads > 1 && rows <= few && weight_bytes >= steps * bytes_worth_a_barrier;
 }
 
-// The same of a training pass of so many products, forward and back. Where threads divide rows, each reads all weights
-// for few products, and others have just updated most of them. Where they divide columns, a weight is read by one
-// thread, forward by the one that updates it, and they meet after each product to exchange results. `weights` and
-// `results` are elements of all products. The numbers were measured (docs/performance.md, "Few rows").
-inline bool training_columns_pay(std::int64_t rows, std::int64_t products, std::int64_t weights, std::int64_t results,
-                                 int threads, int product_speed) {
-    constexpr std::int64_t rows_of_a_thread = 64;
-    const std::int64_t weights_worth_a_barrier = product_speed > 1 ? 48 << 10 : 12 << 10;
-    return threads > 1 && rows <= rows_of_a_thread * threads && weights >= products * weights_worth_a_barrier &&
-           4 * weights >= 5 * results;
+// What a plan's products take, forward and back.
+struct ProductSizes {
+    std::int64_t count = 0;
+    std::int64_t weights = 0, results = 0;  // elements of all of them
+    std::int64_t operand_bytes = 0;         // the rows that one of them reads, at most
+};
+
+// The same of a training pass. Where threads divide rows, each reads all weights for few products, and others have just
+// updated most of them. Where they divide columns, a weight is read by one thread, forward by the one that updates it,
+// and they meet after each product to exchange results. Where products are fast (`product_speed` of KernelTable) it is
+// the weights that are waited for with more rows, too, as long as all of these stay in a core's own cache. The numbers
+// were measured (docs/performance.md, "Few rows").
+inline bool training_columns_pay(std::int64_t rows, const ProductSizes& products, int threads, int product_speed) {
+    const bool fast = product_speed > 1, fastest = product_speed >= 8, few = rows <= 64 * threads;
+    const bool some = fast && rows <= (fastest ? 256 : 96) * threads && products.operand_bytes <= caches().level2 / 8 * 5;
+    const std::int64_t weights_worth_a_barrier = (fastest && !few ? 256 : fast ? 48 : 12) << 10;
+    return threads > 1 && (few || some) && products.weights >= products.count * weights_worth_a_barrier &&
+           4 * products.weights >= 5 * products.results;
 }
 
 struct Tile {

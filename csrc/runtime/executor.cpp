@@ -51,8 +51,7 @@ void BatchExecutor<T>::prepare(std::int64_t rows, int threads) {
 template <class T>
 bool BatchExecutor<T>::divides_columns(std::int64_t rows, int threads) const {
     return device_.is_host() &&
-           divides_training_columns(plan_, rows, threads, weight_bytes_ / static_cast<std::int64_t>(sizeof(T)),
-                                    kernels_.product_speed);
+           divides_training_columns(plan_, rows, threads, weight_bytes_, sizeof(T), kernels_.product_speed);
 }
 
 template <class T>

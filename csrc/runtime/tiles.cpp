@@ -18,20 +18,24 @@ bool divides_columns(const Plan& plan, std::int64_t rows, int threads, std::int6
     return columns_pay(rows, weight_bytes, steps, threads, units.block);
 }
 
-bool divides_training_columns(const Plan& plan, std::int64_t rows, int threads, std::int64_t weights,
-                              int product_speed) {
+bool divides_training_columns(const Plan& plan, std::int64_t rows, int threads, std::int64_t weight_bytes,
+                              std::int64_t element_size, int product_speed) {
     if (plan.tile_local) return false;
-    std::int64_t products = 0, results = 0;
+    ProductSizes products;
+    products.weights = weight_bytes / element_size;
     for (const Phase& phase : plan.phases)
         for (const Step& step : phase.steps) {
             if (step.kind == StepKind::weights) return false;  // tiles of rows add them up
             // Every thread would draw the masks of all columns, for which it has room in tiles of rows.
             if (step.dropout > 0 || step.branch.dropout > 0) return false;
             if (step.products.empty()) continue;
-            ++products;
-            results += rows * step.width;
+            ++products.count;
+            products.results += rows * step.width;
+            std::int64_t width = 0;
+            for (const Product& product : step.products) width += plan.buffers[product.rows].width;
+            products.operand_bytes = std::max(products.operand_bytes, rows * width * element_size);
         }
-    return training_columns_pay(rows, products, weights, results, threads, product_speed);
+    return training_columns_pay(rows, products, threads, product_speed);
 }
 
 // A tile adds its share to every weight gradient. Where a kernel takes two stretches together, each is read and written

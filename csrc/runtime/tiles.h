@@ -36,9 +36,9 @@ RowUnits row_units(const KernelTable<T>& kernels) {
 
 // Whether threads of the host divide the columns of every step of an inference plan, and not its rows.
 bool divides_columns(const Plan& plan, std::int64_t rows, int threads, std::int64_t weight_bytes, RowUnits units);
-// The same of the products of a plan whose buffers are of all rows, which read so many elements of `weights` in all.
-bool divides_training_columns(const Plan& plan, std::int64_t rows, int threads, std::int64_t weights,
-                              int product_speed);
+// The same of the products of a plan whose buffers are of all rows, which read `weight_bytes` in all.
+bool divides_training_columns(const Plan& plan, std::int64_t rows, int threads, std::int64_t weight_bytes,
+                              std::int64_t element_size, int product_speed);
 
 // What a thread has of so many panels, or chunks of rows, or columns, where all have about as many.
 struct Share {
