@@ -261,9 +261,8 @@ std::string explain_plan(const Model<T>& model, bool training, std::int64_t batc
     const bool by_tile = choice.strategy == Strategy::by_tile;
     const Plan plan = model.training_plan(by_tile);
     const bool columns =
-        model.device().is_host() &&
-        divides_training_columns(plan, batch, choice.threads, 2 * model.weight_bytes(), shape.element_size,
-                                 model.kernels().product_speed);
+        model.device().is_host() && divides_training_columns(plan, batch, choice.threads, 2 * model.weight_bytes(),
+                                                             shape.element_size, model.kernels().product_speed);
     return "a step on " + counted(batch, "row") + ", on " + counted(choice.threads, "thread") + ": weight gradients " +
            (by_tile ? "by tile" : "by layer") + " (" + choice.reason + ")\n" +
            (shape.in_tiles ? indented(costs(shape)) : "") +

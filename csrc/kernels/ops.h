@@ -110,7 +110,7 @@ struct ForwardArgs {
     std::int64_t first_panel = 0, last_panel = std::numeric_limits<std::int64_t>::max();
 };
 
-// out = (Σ δ_c·W_cᵀ + Σ identity) ⊙ mask ⊙ g′. Sources hold the consumers' δ and transposed panels.
+// out = scale · (Σ δ_c·W_cᵀ + Σ identity) ⊙ mask ⊙ g′. Sources hold the consumers' δ and transposed panels.
 template <class T>
 struct BackwardDataArgs {
     std::int64_t rows = 0, columns = 0;
@@ -119,6 +119,7 @@ struct BackwardDataArgs {
     const Rows<T>* identity = nullptr;
     int n_identity = 0;
     Rows<Compute<T>> mask;
+    Compute<T> scale = 1;  // on the host: a mask's, where g′ has its zeros
     int activation = 0;
     Rows<T> saved;  // the output of g, or its argument; not read where g is the identity
     bool saved_is_argument = false;

@@ -14,21 +14,34 @@ struct PhiloxKey {
     std::uint32_t step = 0;
 };
 
-// The four words of block `index` / 4.
-RC_HD void philox_block(PhiloxKey key, std::uint64_t block, std::uint32_t (&out)[4]) {
-    std::uint32_t c0 = static_cast<std::uint32_t>(block), c1 = static_cast<std::uint32_t>(block >> 32);
-    std::uint32_t c2 = key.purpose, c3 = key.step;
-    std::uint32_t k0 = static_cast<std::uint32_t>(key.seed), k1 = static_cast<std::uint32_t>(key.seed >> 32);
+// The ten rounds on a counter's four words, of one block or of as many as a Word of `Arithmetic` has: product(w, m) is
+// all 64 bits of w·m, whose halves are upper(product) and lower(product).
+template <class Arithmetic, class Word>
+RC_HD void philox_rounds(std::uint64_t seed, Word (&c)[4]) {
+    auto k0 = Arithmetic::key(static_cast<std::uint32_t>(seed)),
+         k1 = Arithmetic::key(static_cast<std::uint32_t>(seed >> 32));
     for (int round = 0; round < 10; ++round) {
-        const std::uint64_t p0 = 0xD2511F53ull * c0, p1 = 0xCD9E8D57ull * c2;
-        c0 = static_cast<std::uint32_t>(p1 >> 32) ^ c1 ^ k0;
-        c1 = static_cast<std::uint32_t>(p1);
-        c2 = static_cast<std::uint32_t>(p0 >> 32) ^ c3 ^ k1;
-        c3 = static_cast<std::uint32_t>(p0);
+        const auto p0 = Arithmetic::product(c[0], 0xD2511F53u), p1 = Arithmetic::product(c[2], 0xCD9E8D57u);
+        c[0] = Arithmetic::upper(p1) ^ c[1] ^ k0;
+        c[1] = Arithmetic::lower(p1);
+        c[2] = Arithmetic::upper(p0) ^ c[3] ^ k1;
+        c[3] = Arithmetic::lower(p0);
         k0 += 0x9E3779B9u;
         k1 += 0xBB67AE85u;
     }
-    out[0] = c0, out[1] = c1, out[2] = c2, out[3] = c3;
+}
+
+struct PhiloxArithmetic {
+    static RC_HD std::uint32_t key(std::uint32_t k) { return k; }
+    static RC_HD std::uint64_t product(std::uint32_t word, std::uint32_t m) { return std::uint64_t{word} * m; }
+    static RC_HD std::uint32_t upper(std::uint64_t p) { return static_cast<std::uint32_t>(p >> 32); }
+    static RC_HD std::uint32_t lower(std::uint64_t p) { return static_cast<std::uint32_t>(p); }
+};
+// The four words of block `index` / 4.
+RC_HD void philox_block(PhiloxKey key, std::uint64_t block, std::uint32_t (&out)[4]) {
+    out[0] = static_cast<std::uint32_t>(block), out[1] = static_cast<std::uint32_t>(block >> 32);
+    out[2] = key.purpose, out[3] = key.step;
+    philox_rounds<PhiloxArithmetic>(key.seed, out);
 }
 
 RC_HD std::uint32_t philox_word(PhiloxKey key, std::uint64_t index) {
@@ -43,14 +56,17 @@ RC_HD std::uint32_t philox_word(PhiloxKey key, std::uint64_t index) {
 RC_HD double uniform(PhiloxKey key, std::uint64_t index) { return philox_word(key, index) * (1.0 / 4294967296.0); }
 
 // Dropout's multipliers: 0 where u < p, else 1/(1 − p). The comparison is one of integers: words are uniform on [0,
-// 2³²).
+// 2³²), and those below `dropped`, p·2³² rounded up, are dropped.
 template <class C>
 struct DropoutRule {
     C kept;
-    double threshold;
-    RC_HD explicit DropoutRule(double probability)
-        : kept(static_cast<C>(1 / (1 - probability))), threshold(probability * 4294967296.0) {}
-    RC_HD C multiplier(std::uint32_t word) const { return word < threshold ? C(0) : kept; }
+    std::uint64_t dropped;
+    RC_HD explicit DropoutRule(double probability) : kept(static_cast<C>(1 / (1 - probability))) {
+        const double words = probability * 4294967296.0;
+        dropped = static_cast<std::uint64_t>(words);
+        dropped += static_cast<double>(dropped) < words;
+    }
+    RC_HD C multiplier(std::uint32_t word) const { return word < dropped ? C(0) : kept; }
 };
 
 // Standard normal by Box & Muller 1958, from the words 2i and 2i + 1.

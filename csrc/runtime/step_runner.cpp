@@ -318,7 +318,10 @@ BackwardDataArgs<T> StepRunner<T>::backward_data(const Step& step, const Frame<T
     args.rows = end - begin;
     args.columns = step.width;
     gather_terms(args, step, frame, begin, true);
-    args.mask = mask(mask_, step.dropout, step.dropout_site, step, frame, begin, end);
+    if (step.saved_has_dropout && device_.is_host())
+        args.scale = DropoutRule<Compute<T>>(step.dropout).kept;
+    else
+        args.mask = mask(mask_, step.dropout, step.dropout_site, step, frame, begin, end);
     args.activation = step.activation;
     if (step.saved >= 0) args.saved = read(step.saved, frame, begin);
     args.saved_is_argument = step.saved_is_argument;

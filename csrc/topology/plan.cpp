@@ -25,7 +25,11 @@ Step step_of(StepKind kind, std::int64_t layer, std::int64_t width) {
 class Planner {
 public:
     Planner(const Topology& topology, const ParameterList& parameters, const PlanOptions& options)
-        : topology_(topology), parameters_(parameters), options_(options), identity_(find_activation("identity")) {}
+        : topology_(topology),
+          parameters_(parameters),
+          options_(options),
+          identity_(find_activation("identity")),
+          relu_(find_activation("relu")) {}
 
     Plan make() {
         plan_.phases.emplace_back();
@@ -113,8 +117,8 @@ private:
     void keep_for_derivative(std::int64_t number, Step& step, bool output_is_masked) {
         if (!options_.backward) return;
         Work& work = work_[number];
-        work.saved_is_argument =
-            activation_needs_argument(step.activation) || (output_is_masked && step.activation != identity_);
+        work.saved_is_argument = activation_needs_argument(step.activation) ||
+                                 (output_is_masked && step.activation != identity_ && step.activation != relu_);
         if (work.saved_is_argument) step.argument = buffer(name(number, "argument"), step.width);
         work.saved = work.saved_is_argument ? step.argument : step.out;
     }
@@ -235,6 +239,7 @@ private:
         undo.activation = direct ? layer.activation : identity_;
         undo.saved = direct ? work_[number].saved : -1;
         undo.saved_is_argument = work_[number].saved_is_argument;
+        undo.saved_has_dropout = undo.dropout > 0 && undo.activation == relu_;
         BufferId delta = backward_data(number, gradients_[number], 0, undo, "delta");
         if (layer.gate) delta = gate_backward(number, delta);
         skips_backward(number, delta);
@@ -344,7 +349,7 @@ private:
     const Topology& topology_;
     const ParameterList& parameters_;
     const PlanOptions& options_;
-    const int identity_;
+    const int identity_, relu_;
     Plan plan_;
     std::vector<BufferId> activations_;
     std::vector<Gradient> gradients_;

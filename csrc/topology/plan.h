@@ -65,8 +65,9 @@ struct Step {
     int activation = 0;
     double dropout = 0;  // of the step's output
     std::uint32_t dropout_site = 0;
-    BufferId argument = -1;  // forward: where the argument of g is kept
-    BufferId saved = -1;     // backward: output of g or its argument
+    bool saved_has_dropout = false;  // backward: what was dropped is 0 in `saved`, and g′ of it 0, too
+    BufferId argument = -1;          // forward: where the argument of g is kept
+    BufferId saved = -1;             // backward: output of g or its argument
     bool saved_is_argument = false;
     BufferId delta = -1;  // backward of a norm or gate: the gradient coming in
     BufferId gate_h = -1, gate_t = -1, gate_x = -1, d_h = -1, d_t = -1, d_x = -1;

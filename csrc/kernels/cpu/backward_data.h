@@ -10,6 +10,9 @@ struct BackwardDataEpilogue : Epilogue<T, Activation, BackwardDataArgs<T>, Backw
     RC_HD void finish_whole(Accumulators<T, MR, 2>& g, std::int64_t row) {
         for (int s = 0; s < args.n_identity; ++s) this->add_rows(g, args.identity[s], row);
         if (!plain && args.mask.data) this->multiply_rows(g, args.mask, row);
+        if (args.scale != 1)
+            each_row<MR>(
+                [&](int i) { each_row<2>([&](int v) { g.at[i][v] = g.at[i][v] * Vec<Compute<T>>(args.scale); }); });
         if constexpr (!std::is_same<Activation, Identity>::value) {
             const T* const saved = args.saved.data + row * args.saved.stride + column;
             if constexpr (std::is_same<Activation, Relu>::value && packs_lines<T>) {
@@ -32,6 +35,7 @@ struct BackwardDataEpilogue : Epilogue<T, Activation, BackwardDataArgs<T>, Backw
         for (int s = 0; s < args.n_identity; ++s)
             g = g + read(args.identity[s].data + i * args.identity[s].stride + j, n);
         if (args.mask.data) g = g * read(args.mask.data + i * args.mask.stride + j, n);
+        g = g * Vec<Compute<T>>(args.scale);
         if constexpr (!std::is_same<Activation, Identity>::value) {
             const Vec<Compute<T>> saved = read(args.saved.data + i * args.saved.stride + j, n);
             g = times_derivative<Activation>(g, saved, args.saved_is_argument);

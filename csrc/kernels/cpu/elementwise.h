@@ -1,4 +1,4 @@
-// Gates and dropout masks: one row after another. Included inside an ISA's namespace, after normalisation.h.
+// Gates: one row after another. Included inside an ISA's namespace, after normalisation.h.
 
 template <class T>
 void gate(const GateArgs<T>& given) {
@@ -31,23 +31,4 @@ void gate_backward(const GateBackwardArgs<T>& given) {
                 write(g * rest, args.d_x.data + i * args.d_x.stride + j, n);
             });
     });
-}
-
-template <class T>
-void dropout(const DropoutArgs<T>& args) {
-    const DropoutRule<Compute<T>> rule(args.probability);
-    PhiloxKey key = *args.key;
-    key.purpose = args.purpose;
-    for (std::int64_t i = 0; i < args.rows; ++i) {
-        const std::uint64_t row =
-            static_cast<std::uint64_t>(args.first_row + i) * static_cast<std::uint64_t>(args.columns);
-        Compute<T>* out = args.out.data + i * args.out.stride;
-        std::uint32_t words[4];
-        std::uint64_t block = ~std::uint64_t{0};
-        for (std::int64_t j = 0; j < args.columns; ++j) {
-            const std::uint64_t index = row + static_cast<std::uint64_t>(j);
-            if (index >> 2 != block) philox_block(key, block = index >> 2, words);
-            out[j] = rule.multiplier(words[index & 3]);
-        }
-    }
 }

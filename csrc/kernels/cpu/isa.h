@@ -93,6 +93,7 @@ RC_HD std::int64_t operand_rows(std::int64_t inner) {
 #include "kernels/cpu/backward_weights.h"
 #include "kernels/cpu/normalisation.h"
 #include "kernels/cpu/elementwise.h"
+#include "kernels/cpu/dropout.h"
 #include "kernels/cpu/loss_rows.h"
 #include "kernels/cpu/packing.h"
 #include "kernels/cpu/step.h"
