@@ -246,6 +246,27 @@ BUGS = (
         "tests/test_columns.py",
     ),
     Bug(
+        "on tiles a bias' gradient begins anew with each stretch",
+        "csrc/kernels/cpu/backward_weights.h",
+        "stretch.add_sum_of_rows(sum, stretch.begin == 0 && !args.accumulate);",
+        "stretch.add_sum_of_rows(sum, !args.accumulate);",
+        "cpp:tiles",
+    ),
+    Bug(
+        "a mask's numbers are those of the block they begin in",
+        "csrc/kernels/cpu/dropout.h",
+        "const auto skipped = static_cast<int>(next % 4);",
+        "const auto skipped = static_cast<int>(0 * next);",
+        "cpp:elementwise",
+    ),
+    Bug(
+        "what dropout kept is not scaled on the way back through a ReLU",
+        "csrc/runtime/step_runner.cpp",
+        "args.scale = DropoutRule<Compute<T>>(step.dropout).kept;",
+        "args.scale = 1;",
+        "tests/test_network_reference.py -k outputs",
+    ),
+    Bug(
         "an epilogue writes beyond its row",
         "csrc/kernels/cpu/normalisation.h",
         "write(d[v], args.out.data + i * args.out.stride + j + v * V::lanes, n);",
