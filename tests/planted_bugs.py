@@ -250,7 +250,7 @@ BUGS = (
         "csrc/kernels/cpu/backward_weights.h",
         "stretch.add_sum_of_rows(sum, stretch.begin == 0 && !args.accumulate);",
         "stretch.add_sum_of_rows(sum, !args.accumulate);",
-        "cpp:tiles",
+        "cpp:bfloat16",
     ),
     Bug(
         "a mask's numbers are those of the block they begin in",
