@@ -119,7 +119,8 @@ struct BackwardDataArgs {
     const Rows<T>* identity = nullptr;
     int n_identity = 0;
     Rows<Compute<T>> mask;
-    Compute<T> scale = 1;  // on the host: a mask's, where g′ has its zeros
+    Compute<T> scale =
+        1;  // instead of a mask, 1/(1 − p) where `saved` is 0 for what was dropped; no device's kernels read it
     int activation = 0;
     Rows<T> saved;  // the output of g, or its argument; not read where g is the identity
     bool saved_is_argument = false;

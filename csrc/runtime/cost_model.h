@@ -49,9 +49,9 @@ struct ProductSizes {
 // were measured (docs/performance.md, "Few rows").
 inline bool training_columns_pay(std::int64_t rows, const ProductSizes& products, int threads, int product_speed) {
     const bool fast = product_speed > 1, fastest = product_speed >= 8, few = rows <= 64 * threads;
-    const bool some =
-        fast && rows <= (fastest ? 256 : 96) * threads && products.operand_bytes <= caches().level2 / 8 * 5;
-    const std::int64_t weights_worth_a_barrier = (fastest && !few ? 256 : fast ? 48 : 12) << 10;
+    const std::int64_t cache_for_rows = caches().level2 / 8 * 5;  // beside a panel of weights, and results
+    const bool some = fast && rows <= (fastest ? 256 : 96) * threads && products.operand_bytes <= cache_for_rows;
+    const std::int64_t weights_worth_a_barrier = (fastest && !few ? 320 : fast ? 48 : 12) << 10;
     return threads > 1 && (few || some) && products.weights >= products.count * weights_worth_a_barrier &&
            4 * products.weights >= 5 * products.results;
 }

@@ -318,7 +318,7 @@ BackwardDataArgs<T> StepRunner<T>::backward_data(const Step& step, const Frame<T
     args.rows = end - begin;
     args.columns = step.width;
     gather_terms(args, step, frame, begin, true);
-    if (step.saved_has_dropout && device_.is_host())
+    if (step.saved_has_dropout && device_.is_host())  // a device's epilogues multiply by masks alone
         args.scale = DropoutRule<Compute<T>>(step.dropout).kept;
     else
         args.mask = mask(mask_, step.dropout, step.dropout_site, step, frame, begin, end);

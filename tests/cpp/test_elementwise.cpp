@@ -90,15 +90,16 @@ struct Case {
     void dropout() {
         MatrixOf<T> out(rows, columns, flush, reals, 2);
         const PhiloxKey key{7, 0x201, 3}, step{7, 0, 3};
-        for (std::int64_t first_row : {std::int64_t{0}, std::int64_t{5}, std::int64_t{1} << 33}) {
-            k.dropout({rows, columns, first_row, &step, key.purpose, 0.375, out.mutable_view()});
-            for (std::int64_t i = 0; i < rows; ++i)
-                for (std::int64_t j = 0; j < columns; ++j) {
-                    const auto index = static_cast<std::uint64_t>((first_row + i) * columns + j);
-                    CHECK(out.at(i, j) == (uniform(key, index) < 0.375 ? T(0) : T(1.6)), "%s: mask at %d %d",
-                          where.c_str(), int(i), int(j));
-                }
-        }
+        for (double p : {1e-300, 0.3, 0.375, 1 - 0x1p-53})  // 0.375 · 2³² words are dropped exactly; one; all
+            for (std::int64_t first_row : {std::int64_t{0}, std::int64_t{5}, std::int64_t{1} << 33}) {
+                k.dropout({rows, columns, first_row, &step, key.purpose, p, out.mutable_view()});
+                for (std::int64_t i = 0; i < rows; ++i)
+                    for (std::int64_t j = 0; j < columns; ++j) {
+                        const auto index = static_cast<std::uint64_t>((first_row + i) * columns + j);
+                        CHECK(out.at(i, j) == (uniform(key, index) < p ? T(0) : T(1 / (1 - p))), "%s: mask at %d %d",
+                              where.c_str(), int(i), int(j));
+                    }
+            }
         CHECK(out.gaps_untouched(), "%s: gaps written", where.c_str());
     }
 

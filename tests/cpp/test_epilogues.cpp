@@ -126,6 +126,14 @@ struct Case {
                 exact *= (masked ? mask.at(i, j) : 1) * slope(activation, argument.at(i, j));
                 check("gradient", d.at(i, j), exact, 16, i, j);
             }
+        if (masked || activation != find_activation("relu")) return;
+        Matrix<T> scaled(rows, columns, flush, Matrix<T>::Fill::zeros, 2);
+        args.scale = T(1.3);
+        args.out = scaled.mutable_view();
+        k.backward_data(args);
+        for (std::int64_t i = 0; i < rows; ++i)
+            for (std::int64_t j = 0; j < columns; ++j)
+                CHECK(scaled.at(i, j) == T(1.3) * d.at(i, j), "%s: scaled at %d %d", where.c_str(), int(i), int(j));
     }
 };
 

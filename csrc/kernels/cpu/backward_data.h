@@ -35,7 +35,7 @@ struct BackwardDataEpilogue : Epilogue<T, Activation, BackwardDataArgs<T>, Backw
         for (int s = 0; s < args.n_identity; ++s)
             g = g + read(args.identity[s].data + i * args.identity[s].stride + j, n);
         if (args.mask.data) g = g * read(args.mask.data + i * args.mask.stride + j, n);
-        g = g * Vec<Compute<T>>(args.scale);
+        if (args.scale != 1) g = g * Vec<Compute<T>>(args.scale);
         if constexpr (!std::is_same<Activation, Identity>::value) {
             const Vec<Compute<T>> saved = read(args.saved.data + i * args.saved.stride + j, n);
             g = times_derivative<Activation>(g, saved, args.saved_is_argument);

@@ -25,8 +25,8 @@ __attribute__((noinline)) void update_elements(Slot<C> slot, std::int64_t at, co
     if (i < size) update_vector<Optimizer>(slot, at + i, gradient + i, static_cast<int>(size - i), hyper);
 }
 
-// Sums of fewer rows are done before memory from L3 would be here; on a matrix unit, asking costs more than waiting. Of
-// short vectors it would be some 5 % of a step's instructions.
+// Sums of fewer rows are done before memory from L3 would be here; on a matrix unit, asking for what an update writes
+// costs more than waiting. Of short vectors it would be some 5 % of a step's instructions.
 constexpr std::int64_t worth_a_prefetch = finishes_blocks ? 4 * gradient_stretch : 64;
 
 // Where the stretches of a panel are added up, and what becomes of the sum: a gradient that is kept is added up in its
@@ -228,10 +228,11 @@ struct PanelShare {
         if (RC_VECTOR_BYTES < 64 || end != args.rows || end - begin < worth_a_prefetch) return {};
         return Finish::soon(args, panel, k, rows);
     }
-    // Sums that go on after those of rows [k, k + rows).
+    // Sums that go on after those of rows [k, k + rows): tiles are loaded from them before anything else is done, so
+    // that they are waited for however few rows there are.
     RC_HD void add_next_sums(Soon& soon, std::int64_t k, int rows) const {
-        const std::int64_t next = (panel - last_panel) * args.inner + k + rows;
-        if (next < 0) soon.add(sum(k + rows), (next + rows < 0 ? rows : -next) * width);
+        const std::int64_t left = (last_panel - panel) * args.inner - k - rows;
+        if (left > 0) soon.add(sum(k + rows), (left < width ? left : width) * width);
     }
     RC_HD void after(std::int64_t k, int rows) const {
         if (end != args.rows) return;
@@ -260,7 +261,8 @@ RC_HD void weights_panels(const WeightsArgs<T>& args, std::int64_t first_panel, 
             }
             stretch.take_panel();
             const PanelShare<T, Finish> share{args, panel, first_panel, last_panel, stretch.begin, stretch.end};
-            [[maybe_unused]] Compute<T>* const bias_sum = bias_sums[(panel - first_panel) % panels_of_sums];
+            [[maybe_unused]] Compute<T>* const bias_sum =
+                bias_sums[(panel - first_panel) % panels_of_sums];  // more never wait
             if constexpr (finishes_blocks)
                 if (args.has_bias) add_to_bias_gradient<T, Finish>(args, stretch, bias_sum);
             add_stretch(stretch, stretch.begin == 0 && !args.accumulate, share);
@@ -280,7 +282,7 @@ template <class T, class Finish>
 RC_HD void weights_panels(const WeightsArgs<T>& args) {
     const bool waits = args.rows > Stretch<T>::rows_together(args.inner);
     std::int64_t most = waits || (Finish::updates && !finishes_blocks) ? args.waiting_panels : args.last_panel;
-    if (finishes_blocks && waits && most > panels_of_sums) most = panels_of_sums;  // of which there are sums of δ, too
+    if (finishes_blocks && waits && most > panels_of_sums) most = panels_of_sums;  // as many as bias_sums has room for
     for (std::int64_t first = args.first_panel; first < args.last_panel; first += most)
         weights_panels<T, Finish>(args, first, first + most < args.last_panel ? first + most : args.last_panel);
 }

@@ -13,6 +13,8 @@ struct BlocksAtOnce {
         return (Words)_mm512_mul_epu32((__m512i)words, (__m512i)(Words{} + m));
 #elif defined(__AVX2__)
         return (Words)_mm256_mul_epu32((__m256i)words, (__m256i)(Words{} + m));
+#elif defined(__SSE2__) && RC_VECTOR_BYTES == 16
+        return (Words)_mm_mul_epu32((__m128i)words, (__m128i)(Words{} + m));
 #else
         return (words & 0xffffffffu) * m;
 #endif
@@ -75,7 +77,6 @@ RC_HD void draw_multipliers(PhiloxKey key, const DropoutRule<C>& rule, std::uint
 
 template <class T>
 void dropout(const DropoutArgs<T>& args) {
-    if (args.columns == 0) return;
     const DropoutRule<Compute<T>> rule(args.probability);
     PhiloxKey key = *args.key;
     key.purpose = args.purpose;

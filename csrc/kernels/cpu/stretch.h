@@ -22,7 +22,8 @@ RC_HD void prefetch_lines(const C* from, std::int64_t size) {
     for (std::int64_t i = 0; i < size; i += 64 / static_cast<std::int64_t>(sizeof(C))) __builtin_prefetch(from + i, 1);
 }
 
-// Memory that will be written when a tile's sums are there, and is asked for little by little while they are made.
+// Memory that will be written when a tile's sums are there, or read for those after them, and is asked for little by
+// little while they are made.
 // No lambdas: one that only prefetches is pure to the compiler, and so is dropped.
 class Soon {
 public:

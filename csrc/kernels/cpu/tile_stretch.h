@@ -4,6 +4,8 @@
 // Invariant: sums go on from what is there, step by step, so that a batch's is the same however its rows come in calls
 // of whole steps.
 
+constexpr Words pairs_of_ones = Words{} + 0x3f803f80u;
+
 template <class T>
 struct Stretch : PairedStretch<T> {
     using PairedStretch<T>::args, PairedStretch<T>::begin, PairedStretch<T>::end, PairedStretch<T>::lanes,
@@ -51,10 +53,9 @@ struct Stretch : PairedStretch<T> {
 
     // += Σ δ in the panel's columns: a product with ones, whose rows are all the same, in the tiles and in memory.
     RC_HD void add_sum_of_rows(float* sum, bool first) const {
-        static constexpr Words ones = pairs_of_ones;
-        tile_load<4>(reinterpret_cast<const bfloat16*>(&ones), 0);
+        tile_load<4>(reinterpret_cast<const bfloat16*>(&pairs_of_ones), 0);
         if (first)
-            clear_sums();
+            tile_zero<0>(), tile_zero<1>();
         else
             tile_load<0>(sum, 0), tile_load<1>(sum + word_lanes, 0);
         const auto* laid_out = reinterpret_cast<const bfloat16*>(panel_pairs());

@@ -131,4 +131,3 @@ RC_HD Vec<float> dot_add(Words a, Words b, Vec<float> c) {
     return (Vec<float>::Native)_mm512_dpbf16_ps((__m512)c.v, (__m512bh)a, (__m512bh)b);
 }
 #endif
-constexpr Words pairs_of_ones = Words{} + 0x3f803f80u;
