@@ -248,7 +248,8 @@ struct PanelShare {
 template <class T, class Finish>
 RC_HD void weights_panels(const WeightsArgs<T>& args, std::int64_t first_panel, std::int64_t last_panel) {
     constexpr std::int64_t width = 2 * lanes_of<T>;
-    [[maybe_unused]] alignas(64) Compute<T> bias_sums[finishes_blocks ? panels_of_sums : 1][width];
+    constexpr std::int64_t most_waiting = finishes_blocks ? panels_of_sums : 1;
+    [[maybe_unused]] alignas(64) Compute<T> bias_sums[most_waiting][width];
     for (Stretch<T> stretch(args); stretch.begin < args.rows; stretch.begin = stretch.end) {
         const std::int64_t together = Stretch<T>::rows_together(args.inner), left = args.rows - stretch.begin;
         stretch.end = stretch.begin + (left < together ? left : together);
@@ -261,8 +262,7 @@ RC_HD void weights_panels(const WeightsArgs<T>& args, std::int64_t first_panel, 
             }
             stretch.take_panel();
             const PanelShare<T, Finish> share{args, panel, first_panel, last_panel, stretch.begin, stretch.end};
-            [[maybe_unused]] Compute<T>* const bias_sum =
-                bias_sums[(panel - first_panel) % panels_of_sums];  // more never wait
+            [[maybe_unused]] Compute<T>* const bias_sum = bias_sums[(panel - first_panel) % most_waiting];
             if constexpr (finishes_blocks)
                 if (args.has_bias) add_to_bias_gradient<T, Finish>(args, stretch, bias_sum);
             add_stretch(stretch, stretch.begin == 0 && !args.accumulate, share);
