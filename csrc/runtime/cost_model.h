@@ -48,9 +48,11 @@ struct ProductSizes {
 // the weights that are waited for with more rows, too, as long as all of these stay in a core's own cache. The numbers
 // were measured (docs/performance.md, "Few rows").
 inline bool training_columns_pay(std::int64_t rows, const ProductSizes& products, int threads, int product_speed) {
-    const bool fast = product_speed > 1, fastest = product_speed >= 8, few = rows <= 64 * threads;
+    const bool fast = product_speed > 1, fastest = product_speed >= 8;
+    const std::int64_t rows_of_a_thread = (rows + threads - 1) / threads;
     const std::int64_t cache_for_rows = caches().level2 / 8 * 5;  // beside a panel of weights, and results
-    const bool some = fast && rows <= (fastest ? 256 : 96) * threads && products.operand_bytes <= cache_for_rows;
+    const bool few = rows_of_a_thread <= 64;
+    const bool some = fast && rows_of_a_thread <= (fastest ? 256 : 96) && products.operand_bytes <= cache_for_rows;
     const std::int64_t weights_worth_a_barrier = (fastest && !few ? 320 : fast ? 48 : 12) << 10;
     return threads > 1 && (few || some) && products.weights >= products.count * weights_worth_a_barrier &&
            4 * products.weights >= 5 * products.results;
