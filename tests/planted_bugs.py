@@ -73,15 +73,22 @@ BUGS = (
     Bug(
         "pieces of a stretch take the first rows of δ again",
         "csrc/kernels/cpu/register_stretch.h",
-        "delta_.data + first * delta_.stride, delta_.stride,",
-        "delta_.data, delta_.stride,",
+        "delta_.data + first * delta_.stride,",
+        "delta_.data,",
         "cpp:kernels",
     ),
     Bug(
-        "two k of a small tile are one and the same row of W",
+        "two k of a tile are one and the same row of W",
         "csrc/kernels/cpu/accumulate.h",
-        "accumulate_one(a + k_step, row_step, w + w_step, acc, ahead);",
-        "accumulate_one(a + k_step, row_step, w, acc, ahead);",
+        "accumulate_one(a, 1, w + w_step, acc, ahead);",
+        "accumulate_one(a, 1, w, acc, ahead);",
+        "cpp:kernels",
+    ),
+    Bug(
+        "the second pointer to rows of A has the first ones again",
+        "csrc/kernels/cpu/accumulate.h",
+        "pointers_[1] = opaque(a + of_a_pointer * row_step);",
+        "pointers_[1] = opaque(a);",
         "cpp:kernels",
     ),
     Bug(

@@ -1,38 +1,38 @@
 // The same as accumulate.h for pairs of bfloat16, by the instruction that multiplies them. Included inside an ISA's
 // namespace.
 
-// acc += A·W for pairs along k. Pair p of a is at a[i·row_step + p·k_step], pairs of w at w[p·w_step …].
-template <int MR, int V, class T, class Ahead>
-RC_HD void accumulate_pairs(const bfloat16* a, std::int64_t row_step, std::int64_t k_step, const bfloat16* w,
-                            std::int64_t w_step, std::int64_t pairs, Accumulators<T, MR, V>& acc, Ahead& ahead) {
+// acc += A·W for pairs along k, which are `terms` of A's numbers each. w(pair, ·) = w[pair·w_step …].
+template <int MR, int V, int terms, class A, class T, class Ahead>
+RC_HD void accumulate_pairs(A a, const bfloat16* w, std::int64_t w_step, std::int64_t pairs,
+                            Accumulators<T, MR, V>& acc, Ahead& ahead) {
     for (std::int64_t p = 0; p < pairs; ++p) {
-        if constexpr (MR >= 4) ahead.template ask<V>(a, w);
+        if constexpr (MR >= 4) ahead.template ask<V>(a.at(0, 0), w);
         Words row_of_w[V];
         each_row<V>([&](int v) { row_of_w[v] = read_pairs(w + 2 * v * word_lanes); });
         each_row<MR>([&](int i) {
-            const Words x = broadcast_pair(a + i * row_step);
+            const Words x = broadcast_pair(a.at(i, 0));
             each_row<V>([&](int v) { acc.at[i][v] = dot_add(x, row_of_w[v], acc.at[i][v]); });
         });
-        a += k_step;
+        a.skip(terms);
         w += w_step;
     }
 }
 
-// A row-major stretch of `length` k against a panel of pairs. A last single k has zeros beside it.
-template <int MR, int V, class Ahead>
-RC_HD void accumulate(const bfloat16* a, std::int64_t row_step, std::int64_t, const bfloat16* w, std::int64_t w_step,
-                      std::int64_t length, Accumulators<bfloat16, MR, V>& acc, Ahead& ahead) {
-    accumulate_pairs<MR, V>(a, row_step, 2, w, 2 * w_step, length / 2, acc, ahead);
+// Rows of A for `length` k against a panel of pairs. A last single k has zeros beside it.
+template <int MR, int V, class A, class Ahead>
+RC_HD void accumulate(const A& a, const bfloat16* w, std::int64_t w_step, std::int64_t length,
+                      Accumulators<bfloat16, MR, V>& acc, Ahead& ahead) {
+    accumulate_pairs<MR, V, 2>(a, w, 2 * w_step, length / 2, acc, ahead);
     if (length % 2 == 0) return;
     bfloat16 last[MR][2];
-    for (int i = 0; i < MR; ++i) last[i][0] = a[i * row_step + length - 1], last[i][1] = bfloat16{};
-    accumulate_pairs<MR, V>(last[0], 2, 0, w + (length - 1) * w_step, 0, 1, acc, ahead);
+    for (int i = 0; i < MR; ++i) last[i][0] = *a.at(i, length - 1), last[i][1] = bfloat16{};
+    accumulate_pairs<MR, V, 2>(Strided<bfloat16>{last[0], 2, 1}, w + (length - 1) * w_step, 0, 1, acc, ahead);
 }
 
 // A stretch of bfloat16x2, which are pairs themselves, against both halves of W (ops.h).
-template <int MR, int V, class Ahead>
-RC_HD void accumulate(const bfloat16x2* a, std::int64_t row_step, std::int64_t k_step, const bfloat16x2* w,
-                      std::int64_t w_step, std::int64_t length, Accumulators<bfloat16x2, MR, V>& acc, Ahead& ahead) {
+template <int MR, int V, class A, class Ahead>
+RC_HD void accumulate(const A& a, const bfloat16x2* w, std::int64_t w_step, std::int64_t length,
+                      Accumulators<bfloat16x2, MR, V>& acc, Ahead& ahead) {
     for (int half = 0; half < 2; ++half, w += w_step)
-        accumulate_pairs<MR, V>(&a->low, 2 * row_step, 2 * k_step, &w->low, 4 * w_step, length, acc, ahead);
+        accumulate_pairs<MR, V, 1>(a, &w->low, 4 * w_step, length, acc, ahead);
 }

@@ -45,7 +45,7 @@ RC_HD Accumulators<T, MR, V> product(const Source<T>* sources, int n, std::int64
         auto ahead = ahead_of<T, MR, V>(source.panels + rows.next * panel_size, w, panel_size, row, rows);
         for (std::int64_t left = source.inner;;) {
             const std::int64_t length = left < longest_sum ? left : longest_sum;
-            accumulate<MR, V>(a, source.rows.stride, 1, w, width, length, sum, ahead);
+            accumulate<MR, V>(RowsApart<T, MR>(a, source.rows.stride), w, width, length, sum, ahead);
             left -= length;
             if (left == 0) break;
             a += length;
@@ -64,7 +64,7 @@ RC_HD Accumulators<T, MR, V> product(const Source<T>* sources, int n, std::int64
 template <class T, int MR, int V>
 __attribute__((noinline)) void product_into(StoredTile<T, MR>& tile, const Source<T>* sources, int n, std::int64_t row,
                                             const PanelRows& rows) {
-    tile.keep(product<T, MR, V>(sources, n, row, rows, tile));
+    tile.keep(product<T, MR, V>(sources, n, row, rows, *opaque(&tile)));
 }
 
 template <class T>
@@ -100,7 +100,7 @@ struct PanelSums {
         if (split.vectors < 2) {
             if (split.vectors == 1) product_into<T, MR, 1>(tile, sources, n, row, rows);
         } else if constexpr (Epilogue::in_registers) {
-            Accumulators<T, MR, 2> sum = product<T, MR, 2>(sources, n, row, rows, tile);
+            Accumulators<T, MR, 2> sum = product<T, MR, 2>(sources, n, row, rows, *opaque(&tile));
             if (epilogue.whole()) return epilogue.finish_whole(sum, row);
             tile.keep(sum);
         } else {

@@ -24,8 +24,9 @@ struct Stretch<bfloat16> : PairedStretch<bfloat16> {
     RC_HD void add_to(Accumulators<bfloat16, MR, V>& acc, std::int64_t k, std::int64_t first, std::int64_t last) const {
         const std::int64_t stride = 2 * pair_stride(args.inner), pair = first / 2;
         NothingAhead nothing;
-        accumulate_pairs<MR, V>(args.room + pair * stride + 2 * k, 2, stride, panel_pairs() + pair * 4 * word_lanes,
-                                4 * word_lanes, (last + 1) / 2 - pair, acc, nothing);
+        const Strided<bfloat16> numbers{args.room + pair * stride + 2 * k, 2, stride};
+        accumulate_pairs<MR, V, 1>(numbers, panel_pairs() + pair * 4 * word_lanes, 4 * word_lanes,
+                                   (last + 1) / 2 - pair, acc, nothing);
     }
 };
 
@@ -53,7 +54,7 @@ struct Stretch<bfloat16x2> : PairedStretch<bfloat16x2> {
     RC_HD void add_to(Accumulators<bfloat16x2, MR, V>& acc, std::int64_t k, std::int64_t first,
                       std::int64_t last) const {
         NothingAhead nothing;
-        accumulate<MR, V>(args.a.data + (begin + first) * args.a.stride + k, 1, args.a.stride,
-                          panel_pairs() + first * 4 * word_lanes, 2 * word_lanes, last - first, acc, nothing);
+        const Strided<bfloat16x2> numbers{args.a.data + (begin + first) * args.a.stride + k, 1, args.a.stride};
+        accumulate<MR, V>(numbers, panel_pairs() + first * 4 * word_lanes, 2 * word_lanes, last - first, acc, nothing);
     }
 };

@@ -58,8 +58,8 @@ struct Stretch : StretchRows<T> {
         const T* a = laid_out ? args.room + k / RC_TILE_ROWS * tile_size : args.a.data + begin * args.a.stride + k;
         const std::int64_t a_stride = laid_out ? tile_stride : args.a.stride;
         ColumnsAhead next{laid_out ? 0 : MR};  // what lies together is foreseen, and asked for in vain
-        accumulate<MR, V>(a + first * a_stride, 1, a_stride, delta_.data + first * delta_.stride, delta_.stride,
-                          last - first, acc, next);
+        accumulate<MR, V>(Strided<T>{a + first * a_stride, 1, a_stride}, delta_.data + first * delta_.stride,
+                          delta_.stride, last - first, acc, next);
     }
     // The tail's columns of all rows of W, and zeros in the vector beside it where that has none.
     void add_tail(T* sum, bool first) const {

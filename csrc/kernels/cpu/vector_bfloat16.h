@@ -121,7 +121,8 @@ RC_HD Words pairs_of(Vec<float> low, Vec<float> high) {
 }
 
 #if defined(__AVX512BF16__)
-RC_HD Words broadcast_pair(const bfloat16* p) {
+template <class T>
+RC_HD Words broadcast_pair(const T* p) {
     std::uint32_t pair;
     std::memcpy(&pair, p, sizeof pair);
     return pair - Words{};

@@ -87,7 +87,7 @@ private:
                 return into_memory(sum, to, first);
             }
         NothingAhead nothing;
-        accumulate<MR, V>(a_[row], row_length, 1, w_[0], width, terms_, sum, nothing);
+        accumulate<MR, V>(Strided<float>{a_[row], row_length, 1}, w_[0], width, terms_, sum, nothing);
         into_memory(sum, to, first);
     }
     struct Tiles {

@@ -26,7 +26,8 @@ struct Stretch<bfloat16> : StretchRows<bfloat16> {
     RC_HD void add_to(Accumulators<float, MR, V>& acc, std::int64_t k, std::int64_t first, std::int64_t last) const {
         const std::int64_t stride = pair_stride(args.inner);
         ColumnsAhead next{MR};
-        accumulate<MR, V>(a() + first * stride + k, 1, stride, delta_[first], 2 * word_lanes, last - first, acc, next);
+        const Strided<float> numbers{a() + first * stride + k, 1, stride};
+        accumulate<MR, V>(numbers, delta_[first], 2 * word_lanes, last - first, acc, next);
     }
 
 private:
