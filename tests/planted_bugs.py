@@ -92,6 +92,13 @@ BUGS = (
         "cpp:kernels",
     ),
     Bug(
+        "the third pointer to rows of A has the second one's again",
+        "csrc/kernels/cpu/accumulate.h",
+        "pointers_[2] = opaque(a + 2 * of_a_pointer * row_step);",
+        "pointers_[2] = opaque(a + of_a_pointer * row_step);",
+        "cpp:kernels",
+    ),
+    Bug(
         "numbers made floats: a later piece of a sum takes the place of those before it",
         "csrc/kernels/cpu/widened_kernel.h",
         "rows, !written, both);",

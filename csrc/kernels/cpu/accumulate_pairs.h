@@ -1,7 +1,7 @@
 // The same as accumulate.h for pairs of bfloat16, by the instruction that multiplies them. Included inside an ISA's
 // namespace.
 
-// acc += A·W for pairs along k, which are `terms` of A's numbers each. w(pair, ·) = w[pair·w_step …].
+// acc += A·W for pairs along k: pair p is at number p·terms of A, as `a` counts them, and at w[p·w_step …].
 template <int MR, int V, int terms, class A, class T, class Ahead>
 RC_HD void accumulate_pairs(A a, const bfloat16* w, std::int64_t w_step, std::int64_t pairs,
                             Accumulators<T, MR, V>& acc, Ahead& ahead) {

@@ -100,6 +100,7 @@ struct PanelSums {
         if (split.vectors < 2) {
             if (split.vectors == 1) product_into<T, MR, 1>(tile, sources, n, row, rows);
         } else if constexpr (Epilogue::in_registers) {
+            // Opaque: the compiler would else copy what is not yet there of the tile, for every product.
             Accumulators<T, MR, 2> sum = product<T, MR, 2>(sources, n, row, rows, *opaque(&tile));
             if (epilogue.whole()) return epilogue.finish_whole(sum, row);
             tile.keep(sum);

@@ -11,8 +11,8 @@ template <int MR, class Body>
 RC_HD void each_row(Body body) {
     each_row(body, std::make_integer_sequence<int, MR>());
 }
-// For lambdas that a product's loop consists of: the tile that they refer to stays in registers only where they are
-// inlined before the compiler looks which variables may.
+// For lambdas of a loop that takes two k at once: the tile that they refer to stays in registers only where they are
+// inlined before GCC looks which variables may.
 #define RC_INLINED __attribute__((always_inline))
 
 template <class T, int MR, int V>
