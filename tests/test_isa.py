@@ -2,6 +2,7 @@
 in a process of its own."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,25 @@ HERE = Path(__file__).parent
 FORCED = "RESNETCORE_TESTED_ISA"
 IN_USE = _core.isa_info()["current"]
 OTHERS = [i["name"] for i in _core.isa_info()["known"] if i["compiled"] and i["supported"] and i["name"] != IN_USE]
+
+
+# As Linux names them.
+FLAGS = {
+    "avx2": {"avx2", "fma"},
+    "avx512": {"avx2", "fma", "avx512f", "avx512bw", "avx512dq", "avx512vl"},
+    "avx512_bf16": {"avx2", "fma", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_bf16"},
+}
+
+
+def test_what_runs_here_is_what_linux_says():
+    info = Path("/proc/cpuinfo")
+    flags = re.search(r"^flags\s*:(.*)$", info.read_text(), re.M) if info.exists() else None
+    if flags is None:
+        pytest.skip("Linux on x86-64 tells what the CPU has, and what it saves")
+    supported = {isa["name"]: isa["supported"] for isa in _core.isa_info()["known"]}
+    assert supported["baseline"]
+    for name, needed in FLAGS.items():
+        assert supported[name] == (needed <= set(flags[1].split())), name
 
 
 @pytest.mark.skipif(FORCED not in os.environ, reason="run by test_the_selection, once for each instruction set")

@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "kernels/tile_permission.h"
+#include "kernels/x86_features.h"
 
 namespace resnetcore {
 
@@ -24,15 +25,6 @@ RC_DECLARE_ISA(neon)
 #undef RC_DECLARE_ISA
 
 namespace {
-
-#if defined(__x86_64__)
-bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
-bool has_avx512() {
-    return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-}
-bool has_avx512_bf16() { return has_avx512() && __builtin_cpu_supports("avx512bf16"); }
-#endif
 
 std::vector<Isa> list_isas() {
     std::vector<Isa> isas;

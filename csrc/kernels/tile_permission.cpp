@@ -8,6 +8,8 @@
 
 #include <cstdint>
 
+#include "kernels/x86_features.h"
+
 namespace resnetcore {
 namespace {
 
@@ -15,15 +17,6 @@ namespace {
 constexpr long get_permitted = 0x1022, request_permission = 0x1023;  // ARCH_GET_XCOMP_PERM, ARCH_REQ_XCOMP_PERM
 constexpr int tile_configuration = 17, tile_data = 18;               // components of the state
 constexpr std::uint64_t both = std::uint64_t{1} << tile_configuration | std::uint64_t{1} << tile_data;
-
-// XCR0: the components that the operating system has enabled.
-std::uint64_t enabled_components() {
-    unsigned a = 0, b = 0, c = 0, d = 0;
-    if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_OSXSAVE)) return 0;
-    std::uint32_t low = 0, high = 0;
-    asm volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
-    return std::uint64_t{high} << 32 | low;
-}
 
 }  // namespace
 
@@ -34,7 +27,7 @@ bool has_tiles() {
 }
 
 bool may_use_tiles() {
-    if ((enabled_components() & both) != both) return false;
+    if ((saved_components() & both) != both) return false;
     if (syscall(SYS_arch_prctl, request_permission, tile_data) != 0) return false;
     // A sandbox may answer that all is well and do nothing.
     std::uint64_t permitted = 0;

@@ -59,13 +59,22 @@ RC_HD Value opaque(Value value) {
     return value;
 }
 
+// Left alone, GCC 12 keeps a distance for each row of A and each of the k that it takes together, most of them in
+// memory. Of Clang 22's code for wide vectors of floats the opposite holds: with addresses chosen for it, and two k at
+// once, it keeps sums in memory, and a step takes 8 to 13 % longer; but not of its code for pairs of bfloat16.
+#if defined(__clang__)
+template <class T>
+constexpr bool chooses_addresses = RC_VECTOR_BYTES < 64 || !computes_itself<T>;
+#else
+template <class T>
+constexpr bool chooses_addresses = true;
+#endif
+
 // The same of MR rows that lie apart, with their numbers side by side. Of many rows a pointer has five, at four
-// distances which all pointers share: so every address is of registers. Left alone, the compiler keeps a distance for
-// each row and each of the k that it takes together, most of them in memory (GCC 12; of Clang's code for AVX-512
-// nothing was timed).
+// distances which all pointers share: so every address is of registers.
 template <class T, int MR>
 class RowsApart {
-    static constexpr int of_a_pointer = RC_VECTOR_BYTES < 64 || MR <= 6 ? MR : 5;
+    static constexpr int of_a_pointer = !chooses_addresses<T> || RC_VECTOR_BYTES < 64 || MR <= 6 ? MR : 5;
     static_assert(MR <= 3 * of_a_pointer);
 
 public:
@@ -86,7 +95,7 @@ public:
 private:
     // Else a distance to the next k would be another one, and known from the start.
     RC_HD void hide_distances() {
-        if constexpr (MR >= 4)
+        if constexpr (chooses_addresses<T> && MR >= 4)
             for (int row = 1; row < of_a_pointer; ++row) distances_[row] = opaque(distances_[row]);
     }
     const T* pointers_[3];
@@ -111,7 +120,8 @@ RC_HD void accumulate(A a, const T* w, std::int64_t w_step, std::int64_t length,
                       Ahead& ahead) {
     // Two at once, as what a loop does around one takes units from its products. Of fewer rows, and of wide vectors
     // with other addresses than those of RowsApart, GCC keeps the sums of two in memory, or gains nothing.
-    constexpr bool fits = vectors_of_line > 1 ? MR * V <= 12 : std::is_same<A, RowsApart<T, MR>>::value;
+    constexpr bool fits =
+        vectors_of_line > 1 ? MR * V <= 12 : chooses_addresses<T> && std::is_same<A, RowsApart<T, MR>>::value;
     constexpr std::int64_t together = MR >= 4 && fits ? 2 : 1;
     if constexpr (together == 2)
         for (; length >= together; length -= together) {
