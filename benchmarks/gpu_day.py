@@ -29,6 +29,7 @@ ROWS = {
     "CUDA: speed": ("benchmark", "parts"),
     "CUDA: Hopper's path in bfloat16": ("default",),
     "CUDA: other paths in bfloat16": ("simple", "hopper"),
+    "CUDA: the path of compute capability 8.0 in bfloat16": ("ampere",),
 }
 STATES = {"passed": "passed", "failed": "failed", "stopped": "stopped by its time limit", "left": "not run"}
 # What is so in any case, and what is known where no GPU has been at hand.
@@ -38,6 +39,8 @@ ALWAYS = {
     "CUDA: Hopper's path in bfloat16": "on GPUs of compute capability 9.0 by itself, with chains of narrow layers in one "
     "launch, so what is said above is said of it; run on an emulation on the host that checks Hopper's rules; its kernels run: ",
     "CUDA: other paths in bfloat16": "`RESNETCORE_CUDA_PATH=simple`, or `hopper` without chains; ",
+    "CUDA: the path of compute capability 8.0 in bfloat16": "`RESNETCORE_CUDA_PATH=ampere`, on any GPU; run on an "
+    "emulation on the host that checks its copies' rules, with the simple path's bits; ",
 }
 WITHOUT_A_GPU = {
     "CUDA: build and gates": "never tried with a GPU",
@@ -46,6 +49,7 @@ WITHOUT_A_GPU = {
     "CUDA: speed": "never measured",
     "CUDA: Hopper's path in bfloat16": "never run on a GPU",
     "CUDA: other paths in bfloat16": "never run on a GPU",
+    "CUDA: the path of compute capability 8.0 in bfloat16": "never run on a GPU",
 }
 
 # Rows elsewhere in the table of what the tests on a GPU run, too: what is so in any case, and what is known without one.
@@ -110,8 +114,13 @@ def rows(day: dict | None) -> list[str]:
     """The lines of the README's table of states."""
     if day is None:
         return [f"| {name} | {ALWAYS.get(name, '')}{state} |" for name, state in WITHOUT_A_GPU.items()]
-    where = place_and_time(day)
-    return [f"| {name} | {ALWAYS.get(name, '')}{describe(day['pieces'], of)}; {where} |" for name, of in ROWS.items()]
+    found = []
+    for name, of in ROWS.items():
+        known = WITHOUT_A_GPU[name]  # where the day is older than the row
+        if any(piece.startswith(of) for piece in day["pieces"]):
+            known = f"{describe(day['pieces'], of)}; {place_and_time(day)}"
+        found.append(f"| {name} | {ALWAYS.get(name, '')}{known} |")
+    return found
 
 
 def rows_beside(day: dict | None) -> list[str]:

@@ -35,7 +35,7 @@ pieces=(
     "tests|590|$tests -m gpu"
 )
 # The path that is taken by itself is that of the pieces above and below; others, in bfloat16, where they are named.
-for path in simple hopper; do
+for path in simple ampere hopper; do
     of="RESNETCORE_CUDA_PATH=$path"
     pieces+=(
         "$path-smoke|60|$of $python -m benchmarks.small_shapes cuda bfloat16"
@@ -59,7 +59,7 @@ for options in "" "--variant norm" "--variant dense" "--mode infer" "--precision
     pieces+=("$name-speed|590|$python -m benchmarks --device cuda --seconds \$seconds --out $work/benchmarks $options")
 done
 # Other paths beside it, of the same shapes.
-for path in simple hopper; do
+for path in simple ampere hopper; do
     for options in "" "--mode infer"; do
         name=$path
         for word in $options; do [[ "$word" == --* ]] || name+="-$word"; done

@@ -37,7 +37,7 @@ for layers in (SKIPS, MIXED, PRE):
     digests.append(digest.hexdigest())
 
 library = os.environ.get("RESNETCORE_CUDA_LIBRARY")
-print(json.dumps([digests, ctypes.CDLL(library).resnetcore_emulated_hopper_blocks() if library else None]))
+print(json.dumps([digests, ctypes.CDLL(library).resnetcore_emulated_shared_blocks() if library else None]))
 """
 
 

@@ -29,6 +29,12 @@ PRODUCTS = r"\d(sum|weights)_kernel"
 INSTRUCTIONS = {"8bfloat16": "HMMA.16816.F32.BF16", "10bfloat16x2": "HMMA.16816.F32.BF16", "If": "FFMA", "Id": "DFMA"}
 # A stage is 32 terms of a warp's 16 × 32 sums, an instruction 16 of 16 × 8; two halves are three products.
 MATRIX_INSTRUCTIONS = {"8bfloat16": 8, "10bfloat16x2": 24, "If": 0, "Id": 0}
+# Kernels of the path of compute capability 8.0, of a tile of one panel and of two, and how often their code has a
+# product, a load of four matrices, and a copy past the registers: those of one stage, and of the stages before the first.
+COPIED = {"copied_sum_kernelILi1E": (16, 8, 12), "copied_sum_kernelILi2E": (32, 12, 16),
+          "copied_weights_kernelILi1E": (16, 8, 12), "copied_weights_kernelILi2E": (32, 12, 16)}  # fmt: skip
+# Two blocks of the smaller tiles are on a multiprocessor at a time, which has 65,536 registers.
+COPIED_REGISTERS = {"ILi1E": 128, "ILi2E": 255}
 # Kernels of Hopper's path, and how often the code for sm_90a has a product and a copy of a box: those of one stage. Of
 # broad tiles also the copies of a tile's skip and of its results, eight each.
 HOPPER = {"wide_sum_kernel": (4, 2), "broad_sum_kernel": (4, 18), "wide_weights_kernel": (4, 4), "chain_kernel": (4, 1)}
@@ -45,7 +51,7 @@ HOPPER_PRODUCT = r"HGMMA\.64x(256|128|64)x16\.F32\.BF16"
 # A stage's fence before its products, and the waits for those of the stage before and of the last: where ptxas serialises
 # wgmma or waits for it early, which it remarks (C7510, C7517, C7519, …), there are more of either.
 HOPPER_ORDER = {"WARPGROUP.ARRIVE": 1, "WARPGROUP.DEPBAR.LE": 2}
-COUNTED = r"\b(HMMA|HGMMA|UTC\w*MMA|FFMA|DFMA|UTMALDG|UTMASTG|USETMAXREG|WARPGROUP)[.\w]*"
+COUNTED = r"\b(HMMA|LDSM|LDGSTS|HGMMA|UTC\w*MMA|FFMA|DFMA|UTMALDG|UTMASTG|USETMAXREG|WARPGROUP)[.\w]*"
 
 
 def missing(what):
@@ -139,7 +145,7 @@ def usage(module):
 
 @pytest.fixture(scope="module")
 def sass(module, tmp_path_factory):
-    return instructions(module, tmp_path_factory.mktemp("code"), "|".join((PRODUCTS, *HOPPER)))
+    return instructions(module, tmp_path_factory.mktemp("code"), "|".join((PRODUCTS, "copied_", *HOPPER)))
 
 
 @pytest.fixture(scope="module")
@@ -199,6 +205,18 @@ def test_products_are_multiplied_by_the_right_unit(sass):
             assert any(one.startswith(INSTRUCTIONS[kind]) for one in found), f"{kernel} for {arch}"
             assert sum(one.startswith("HMMA") for one in found) == MATRIX_INSTRUCTIONS[kind], f"{kernel} for {arch}"
     assert seen == set(INSTRUCTIONS)
+
+
+def test_kernels_that_copy_ahead_are_those_that_were_written(usage, sass):
+    for arch, kernels in sass.items():
+        for kind, counts in COPIED.items():
+            of_kind = {kernel: found for kernel, found in kernels.items() if kind in kernel}
+            assert of_kind
+            for kernel, found in of_kind.items():
+                seen = tuple(sum(one.startswith(what) for one in found) for what in ("HMMA", "LDSM", "LDGSTS"))
+                assert seen == counts, f"{kernel} for {arch}: {seen}"
+                registers = int(re.search(r"REG:(\d+)", usage[arch][kernel][0])[1])
+                assert registers <= COPIED_REGISTERS[kind[-5:]], f"{kernel} for {arch}: {registers} registers"
 
 
 def in_order(found):

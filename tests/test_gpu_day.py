@@ -106,6 +106,7 @@ def results(states):
 def test_rows_of_results(tmp_path):
     on = "NVIDIA H100 80GB HBM3, driver 580.159.04, 2026-12-01, commit abc1234"
     hopper, others = "CUDA: Hopper's path in bfloat16", "CUDA: other paths in bfloat16"
+    ampere = "CUDA: the path of compute capability 8.0 in bfloat16"
     assert gpu_day.rows(results({})) == [
         f"| CUDA: build and gates | {gpu_day.ALWAYS['CUDA: build and gates']}passed, all 3 pieces; {on} |",
         f"| CUDA: tests on a GPU | passed (12 passed); {on} |",
@@ -113,7 +114,11 @@ def test_rows_of_results(tmp_path):
         f"| CUDA: speed | passed, all 9 pieces; {on} |",
         f"| {hopper} | {gpu_day.ALWAYS[hopper]}passed (12 passed); {on} |",
         f"| {others} | {gpu_day.ALWAYS[others]}passed, all 14 pieces; {on} |",
+        f"| {ampere} | {gpu_day.ALWAYS[ampere]}passed, all 7 pieces; {on} |",
     ]
+    older = results({})
+    older["pieces"] = {name: piece for name, piece in older["pieces"].items() if not name.startswith("ampere")}
+    assert gpu_day.rows(older)[-1] == f"| {ampere} | {gpu_day.ALWAYS[ampere]}never run on a GPU |"
     _, tests, sanitizer, *_ = gpu_day.rows(results({"tests": "failed", "racecheck-float32": "left"}))
     assert tests == f"| CUDA: tests on a GPU | failed: tests (12 passed); {on} |"
     assert "not run: racecheck-float32" in sanitizer and "passed: memcheck-float32" in sanitizer

@@ -354,6 +354,7 @@ int main() {
         several_at_once<decltype(type)>(gap, 3, 1931);  // divided
     };
     each_type([&](auto type) { all(type, as_wanted); });
-    if (device().choose_path(0, "hopper") == 0) all(bfloat16(), to_boundaries);
+    for (const char* path : {"ampere", "hopper"})
+        if (device().choose_path(0, path) == 0) all(bfloat16(), to_boundaries);
     return summary("cuda_updates");
 }

@@ -1,5 +1,6 @@
 // residual_backward_data: the same sums over the consumers' δ and transposed weights, then skip gradients, dropout and
 // the activation's derivative.
+#include "kernels/cuda/ampere/sum.cuh"
 #include "kernels/cuda/hopper/sum.cuh"
 #include "math/activation.h"
 
@@ -64,7 +65,7 @@ struct BackwardData {
     // The same of a broad tile, two columns at a time. The bits are prepared, a byte for eight columns, a row's side by
     // side; a warp has whole rows, some of them at a time.
     template <class Begin>
-    __device__ __forceinline__ void prepare(hopper::Shared to, std::int64_t first_row, std::int64_t first_column,
+    __device__ __forceinline__ void prepare(Shared to, std::int64_t first_row, std::int64_t first_column,
                                             Begin begin) const {
         using namespace hopper;
         constexpr int rows_of_warp = tile_rows / preparing_warps, together = 16;
@@ -94,12 +95,12 @@ struct BackwardData {
     struct OfRow {
         std::uint32_t words[2];
     };
-    __device__ __forceinline__ OfRow of_row(hopper::Shared prepared, int row, int box) const {
-        const hopper::Shared at = hopper::place_of_bits(prepared, row) + static_cast<std::uint32_t>(box) * 8;
-        return {{hopper::load_word(at), hopper::load_word(at + 4)}};
+    __device__ __forceinline__ OfRow of_row(Shared prepared, int row, int box) const {
+        const Shared at = hopper::place_of_bits(prepared, row) + static_cast<std::uint32_t>(box) * 8;
+        return {{load_word(at), load_word(at + 4)}};
     }
     struct OfColumns {};
-    __device__ __forceinline__ OfColumns of_columns(hopper::Shared, int) const { return {}; }
+    __device__ __forceinline__ OfColumns of_columns(Shared, int) const { return {}; }
     __device__ __forceinline__ hopper::Pair finish_pair(hopper::Pair g, const hopper::Pair& skip, OfColumns,
                                                         const OfRow& bits, int chunk, int column) const {
         each(g, Plus(), hopper::Pair{});  // sums begin from +0
@@ -142,7 +143,7 @@ struct BackwardData {
 template <class T>
 void backward_data(const BackwardDataArgs<T>& args) {
     const BackwardData<T> epilogue{args};
-    if (!hopper::launch_sum<T>(epilogue)) launch_sum<T>(epilogue);
+    if (!hopper::launch_sum<T>(epilogue) && !ampere::launch_sum<T>(epilogue)) launch_sum<T>(epilogue);
 }
 
 #define RC_INSTANTIATE(T) template void backward_data(const BackwardDataArgs<T>&);

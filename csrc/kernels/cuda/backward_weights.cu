@@ -7,6 +7,7 @@
 // accumulated is where that order begins, or, where the batch is divided, what its parts are added to.
 #include <algorithm>
 
+#include "kernels/cuda/ampere/weights.cuh"
 #include "kernels/cuda/column_sums.cuh"
 #include "kernels/cuda/finish_gradient.cuh"
 #include "kernels/cuda/hopper/weights.cuh"
@@ -61,17 +62,7 @@ __global__ void __launch_bounds__(tile_threads)
     for (int i = 0; i < sums_of_thread; ++i)
         if (!tile.has_column(Multiply<T>::position(i).column)) total[i] = 0;
     share_sums<T>(total, memory);
-    if (parts.is_divided())
-        for_tile([&](int row, int column) {
-            if (tile.has_row(row))
-                *parts.weight_at(part, tile.panel, tile.first_row + row, column) = memory.sums[row][column];
-        });
-    else if (args.gradient)
-        for_tile([&](int row, int column) {
-            if (tile.has_row(row)) args.gradient[tile.at(row, column)] = memory.sums[row][column];
-        });
-    else
-        update_tile(tile, memory, args.weight, args.operands, args.optimizer, *args.weight_hyper);
+    finish_tile(args, parts, part, tile, TileSums<T>{memory});
 }
 
 template <class T>
@@ -94,13 +85,15 @@ __global__ void __launch_bounds__(column_block* column_lanes)
     if (leads_column()) *parts.bias_at(part, share, panel, column_of_thread()) = total;
 }
 
+// One weight, on the paths that have launches for each.
 template <class T>
-void launch_simple(const BackwardWeightsArgs<T>& args, const GradientParts<Compute<T>>& parts) {
+void launch_alone(const BackwardWeightsArgs<T>& args, const GradientParts<Compute<T>>& parts) {
     static_assert(column_block == panel_width, "a block of the bias has a panel's columns");
     const dim3 tiles = weight_grid(args.inner, args.first_panel, args.last_panel);
     const unsigned count = static_cast<unsigned>(parts.count);
     if (tiles.y == 0) return;
-    if (tiles.x > 0) launch<weights_kernel<T>>(dim3(tiles.x, tiles.y, count), tile_threads, args, parts);
+    if (tiles.x > 0 && !ampere::launch_weights(args, parts))
+        launch<weights_kernel<T>>(dim3(tiles.x, tiles.y, count), tile_threads, args, parts);
     if (args.has_bias)
         launch<bias_kernel<T>>(dim3(tiles.y, static_cast<unsigned>(parts.bias_shares), count),
                                column_block * column_lanes, args, parts);
@@ -117,7 +110,7 @@ void backward_all_weights(const BackwardWeightsArgs<T>* calls, std::int64_t coun
         std::copy_n(calls, group.count, group.calls);
         calls += group.count, count -= group.count;
         divide(group, scratch);
-        for (int m = hopper::launch_weights(group); m < group.count; ++m) launch_simple(group.calls[m], group.parts[m]);
+        for (int m = hopper::launch_weights(group); m < group.count; ++m) launch_alone(group.calls[m], group.parts[m]);
         launch_finish(group);
     }
 }

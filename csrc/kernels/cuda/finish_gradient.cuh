@@ -1,5 +1,5 @@
-// The end of gradients that were taken in parts: their sums, and what becomes of them: they are kept, or the optimizer
-// runs on them.
+// The end of gradients: what becomes of a tile's sums, which are a part, or are kept, or the optimizer runs on them;
+// and of gradients that were taken in parts, once those are added.
 //
 // Invariant: parts, and of a bias the shares of each, are added in order: lanes of threads have neighbouring parts
 // each, and then the lanes' sums are. A block owns eight rows of W in one panel, which are whole rows of 16 bytes of
@@ -13,6 +13,23 @@
 
 namespace resnetcore {
 namespace cuda {
+
+// By all threads of a block that has the tile's sums of one part: `sums` has get(row, column) and set(row, column, x).
+template <class T, class Sums>
+__device__ __forceinline__ void finish_tile(const BackwardWeightsArgs<T>& args, const GradientParts<Compute<T>>& parts,
+                                            int part, const WeightTile<T>& tile, const Sums& sums) {
+    if (parts.is_divided())
+        for_tile([&](int row, int column) {
+            if (tile.has_row(row))
+                *parts.weight_at(part, tile.panel, tile.first_row + row, column) = sums.get(row, column);
+        });
+    else if (args.gradient)
+        for_tile([&](int row, int column) {
+            if (tile.has_row(row)) args.gradient[tile.at(row, column)] = sums.get(row, column);
+        });
+    else
+        update_tile(tile, sums, args.weight, args.operands, args.optimizer, *args.weight_hyper);
+}
 
 constexpr int finish_rows = 8, finish_width = 4;  // rows of W a block; neighbours a thread
 constexpr int finish_threads = finish_rows * panel_width / finish_width, finish_lanes = 4;

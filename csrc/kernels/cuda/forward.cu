@@ -1,6 +1,7 @@
 // residual_forward: sums, then bias, skips, a branch and the activation.
 #include <limits>
 
+#include "kernels/cuda/ampere/sum.cuh"
 #include "kernels/cuda/apply_norm.cuh"
 #include "kernels/cuda/hopper/sum.cuh"
 #include "math/activation.h"
@@ -72,8 +73,7 @@ struct Forward {
     // The same of a broad tile, two columns at a time. Its bias is prepared, some columns a thread: where there is
     // none, +0, and where it is −0 also, as sums begin from +0.
     template <class Begin>
-    __device__ __forceinline__ void prepare(hopper::Shared to, std::int64_t, std::int64_t first_column,
-                                            Begin begin) const {
+    __device__ __forceinline__ void prepare(Shared to, std::int64_t, std::int64_t first_column, Begin begin) const {
         constexpr int width = hopper::broad_columns / (32 * hopper::preparing_warps);
         static_assert(width == 4, "as many as are stored at a time");
         const int column = width * hopper::preparing_thread();
@@ -81,14 +81,14 @@ struct Forward {
         Stretch<float, width> bias = {};
         if (asks) each(bias, Plus(), read<width>(args.bias + first_column + column));
         begin();
-        hopper::store(hopper::place_of_columns(to, column), bias.at[0], bias.at[1], bias.at[2], bias.at[3]);
+        store(hopper::place_of_columns(to, column), bias.at[0], bias.at[1], bias.at[2], bias.at[3]);
     }
     struct OfRow {};
-    __device__ __forceinline__ OfRow of_row(hopper::Shared, int, int) const { return {}; }
+    __device__ __forceinline__ OfRow of_row(Shared, int, int) const { return {}; }
     using OfColumns = hopper::Pair;
-    __device__ __forceinline__ OfColumns of_columns(hopper::Shared prepared, int column) const {
+    __device__ __forceinline__ OfColumns of_columns(Shared prepared, int column) const {
         hopper::Pair bias;
-        hopper::load(hopper::place_of_columns(prepared, column), bias.at[0], bias.at[1]);
+        load(hopper::place_of_columns(prepared, column), bias.at[0], bias.at[1]);
         return bias;
     }
     __device__ __forceinline__ hopper::Pair finish_pair(const hopper::Pair& z, const hopper::Pair& skip,
@@ -224,7 +224,7 @@ template <class T>
 void forward(const ForwardArgs<T>& args) {
     if (Epilogue<T>::holds(args)) return launch_epilogue(Epilogue<T>(args));
     const Forward<T> epilogue{args};
-    if (!hopper::launch_sum<T>(epilogue)) launch_sum<T>(epilogue);
+    if (!hopper::launch_sum<T>(epilogue) && !ampere::launch_sum<T>(epilogue)) launch_sum<T>(epilogue);
 }
 
 // The branch's coefficients are those that `combine` writes. A product, or a long list of skips, follows in a launch of

@@ -42,10 +42,11 @@ struct Launch<kernel> {
 
     // A failure is the run time's last error, which the module reports where work is waited for. Until then nothing
     // else is launched: the update that follows must not be made of what a kernel would have written that never ran.
-    static void run(bool ahead, dim3 grid, int threads, std::size_t shared_bytes, const Parameters&... arguments) {
-        // Of dynamic shared memory. What a kernel may have is asked for as a whole, always the same: it is the
-        // kernel's, not the launch's, and another thread's smaller launch must not lower it in between.
-        constexpr std::size_t always_there = 48 << 10, most = 227 << 10;
+    // `most`: bytes of dynamic shared memory that the kernel may have, the same for all its launches: they are the
+    // kernel's, not the launch's, and another thread's smaller launch must not lower them in between.
+    static void run(bool ahead, dim3 grid, int threads, std::size_t shared_bytes, std::size_t most,
+                    const Parameters&... arguments) {
+        constexpr std::size_t always_there = 48 << 10;
         (void)&listed;  // or it would not be there
         if (cudaPeekAtLastError() != cudaSuccess) return;
         if (shared_bytes > always_there &&
@@ -63,19 +64,27 @@ struct Launch<kernel> {
     }
 };
 
+// What a block may have on Hopper, whose kernels are launched with more or less of it.
+constexpr std::size_t most_on_hopper = 227 << 10;
+
 template <auto kernel, class... Arguments>
 void launch(dim3 grid, int threads, const Arguments&... arguments) {
-    Launch<kernel>::run(false, grid, threads, 0, arguments...);
+    Launch<kernel>::run(false, grid, threads, 0, 0, arguments...);
 }
-// With so many bytes of dynamic shared memory for each block.
+// With so many bytes of dynamic shared memory for each block, in all launches.
+template <auto kernel, std::size_t shared_bytes, class... Arguments>
+void launch_with(dim3 grid, int threads, const Arguments&... arguments) {
+    Launch<kernel>::run(false, grid, threads, shared_bytes, shared_bytes, arguments...);
+}
+// With so many in this one, on Hopper.
 template <auto kernel, class... Arguments>
 void launch_with(std::size_t shared_bytes, dim3 grid, int threads, const Arguments&... arguments) {
-    Launch<kernel>::run(false, grid, threads, shared_bytes, arguments...);
+    Launch<kernel>::run(false, grid, threads, shared_bytes, most_on_hopper, arguments...);
 }
 // Of kernels that call `begin_ahead`.
 template <auto kernel, class... Arguments>
 void launch_ahead(std::size_t shared_bytes, dim3 grid, int threads, const Arguments&... arguments) {
-    Launch<kernel>::run(goes_ahead(grid), grid, threads, shared_bytes, arguments...);
+    Launch<kernel>::run(goes_ahead(grid), grid, threads, shared_bytes, most_on_hopper, arguments...);
 }
 
 }  // namespace cuda

@@ -18,15 +18,20 @@ bool find_path(const char* name, int capability, const void* scratch, Path& path
         return true;
     }
     if (std::strcmp(name, "simple") == 0) return true;
+    if (std::strcmp(name, "ampere") == 0) {  // no module is compiled for less than it needs
+        path = Path::ampere;
+        return true;
+    }
     const bool narrow = std::strcmp(name, "hopper_narrow") == 0;
     if (!narrow && std::strcmp(name, "hopper") != 0) {
-        std::snprintf(words, room, "RESNETCORE_CUDA_PATH must be simple, hopper or hopper_narrow, got %s", name);
+        std::snprintf(words, room, "RESNETCORE_CUDA_PATH must be simple, ampere, hopper or hopper_narrow, got %s",
+                      name);
         return false;
     }
     if (capability != generation) {
         std::snprintf(words, room,
                       "RESNETCORE_CUDA_PATH=%s needs a GPU of compute capability 9.0, found %d.%d; "
-                      "unset it, or name simple",
+                      "unset it, or name ampere or simple",
                       name, capability / 10, capability % 10);
         return false;
     }

@@ -13,7 +13,7 @@ __global__ void __launch_bounds__(tile_threads) update_kernel(const __grid_const
     for_tile([&](int row, int column) {
         if (tile.has_row(row)) memory.sums[row][column] = args.gradient[tile.at(row, column)];
     });
-    update_tile(tile, memory, args.weight, args.operands, args.optimizer, *args.hyper);
+    update_tile(tile, TileSums<T>{memory}, args.weight, args.operands, args.optimizer, *args.hyper);
 }
 
 template <class T>

@@ -57,17 +57,25 @@ __device__ __forceinline__ C update_element(const Slot<C>& slot, std::int64_t at
     return update_stretch<Optimizer>(slot, at, Stretch<C, 1>{{gradient}}, hyper).at[0];
 }
 
-// `sums` has the tile's gradient, and then its new values. Padding is updated like the rest: zeros stay zeros.
+// A tile's sums in shared memory, by row and column.
 template <class T>
-__device__ __forceinline__ void update_tile(const WeightTile<T>& tile, TileMemory<T>& memory,
-                                            const Slot<Compute<T>>& weight, const Operands<T>& operands, int optimizer,
+struct TileSums {
+    TileMemory<T>& memory;
+    __device__ __forceinline__ Compute<T> get(int row, int column) const { return memory.sums[row][column]; }
+    __device__ __forceinline__ void set(int row, int column, Compute<T> x) const { memory.sums[row][column] = x; }
+};
+
+// `sums` has the tile's gradient, and then its new values. Padding is updated like the rest: zeros stay zeros.
+template <class T, class Sums>
+__device__ __forceinline__ void update_tile(const WeightTile<T>& tile, const Sums& sums, const Slot<Compute<T>>& weight,
+                                            const Operands<T>& operands, int optimizer,
                                             const Hyper<Compute<T>>& hyper) {
     visit_type(optimizer, Optimizers{}, [&](auto rule) {
         for_tile([&](int row, int column) {
             if (!tile.has_row(row)) return;
             const Compute<T> value =
-                update_element<decltype(rule)>(weight, tile.at(row, column), memory.sums[row][column], hyper);
-            memory.sums[row][column] = value;
+                update_element<decltype(rule)>(weight, tile.at(row, column), sums.get(row, column), hyper);
+            sums.set(row, column, value);
             if constexpr (!computes_itself<T>) {
                 const std::int64_t k = tile.panel * operand_rows<T>(tile.inner) + tile.first_row + row;
                 write(value, operands.panels[k * panel_width + column]);
@@ -79,7 +87,7 @@ __device__ __forceinline__ void update_tile(const WeightTile<T>& tile, TileMemor
         if (!tile.has_row(row) || !tile.has_column(column)) return;
         const std::int64_t k =
             tile.first_row / panel_width * operand_rows<T>(tile.columns) + tile.panel * panel_width + column;
-        write(memory.sums[row][column], operands.transposed[k * panel_width + row]);
+        write(sums.get(row, column), operands.transposed[k * panel_width + row]);
     });
 }
 

@@ -2,6 +2,7 @@
 
 #include <atomic>
 
+#include "ampere/copies.h"
 #include "barriers.h"
 #include "block.h"
 #include "copies.h"
@@ -29,6 +30,7 @@ void begin_block(int threads, std::size_t shared_bytes) {
     begin_barriers();
     begin_named_barriers();
     begin_copies();
+    ampere::begin_block(threads);
     begin_products(threads);
     begin_registers(threads);
 }
@@ -36,6 +38,7 @@ void begin_block(int threads, std::size_t shared_bytes) {
 void end_block() {
     if (!exists) return;
     end_copies();
+    ampere::end_block();
     end_barriers();
     end_products();
 }
@@ -48,6 +51,6 @@ void threads_met(int begin, int end) {
 }  // namespace emulation
 
 // For tests that ask which path was taken.
-extern "C" __attribute__((visibility("default"))) long resnetcore_emulated_hopper_blocks() {
+extern "C" __attribute__((visibility("default"))) long resnetcore_emulated_shared_blocks() {
     return emulation::hopper::blocks;
 }

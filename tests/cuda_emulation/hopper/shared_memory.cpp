@@ -175,6 +175,26 @@ void fence_stores() {
     mine.clear();
 }
 
+void check_async_store(std::uint32_t address, std::size_t bytes) {
+    Caller caller;
+    visit_granules("cp.async", address, bytes, [&](Granule& one, std::uint32_t index) {
+        check_written("cp.async", one, index, caller);
+        check_unread("cp.async", one, index, caller);
+        one.nobody_reads();
+        one.writer = Granule::Writer::copy;
+        one.arriving = true;
+    });
+    std::memset(shared_data(address), 0xff, bytes);
+}
+
+void finish_async_store(std::uint32_t address, std::size_t bytes) {
+    const Moment now = knowledge().now(thread_index());
+    visit_granules("cp.async", address, bytes, [now](Granule& one, std::uint32_t) {
+        one.arriving = false;
+        one.written = now;
+    });
+}
+
 void check_arrival(std::uint32_t address, std::size_t bytes, Moment arrived) {
     Caller caller;
     visit_granules("a copy", address, bytes, [&](Granule& one, std::uint32_t index) {

@@ -23,7 +23,10 @@ unsigned char* shared_data(std::uint32_t address);  // without questions
 void check_load(std::uint32_t address, std::size_t bytes);
 void check_store(std::uint32_t address, std::size_t bytes);
 void fence_stores();  // fence.proxy.async
-// By a copy that the calling thread starts, and that is known to have arrived when `arrived` is.
+// By cp.async of the calling thread, and once the thread has waited for it.
+void check_async_store(std::uint32_t address, std::size_t bytes);
+void finish_async_store(std::uint32_t address, std::size_t bytes);
+// By a bulk copy that the calling thread starts, and that is known to have arrived when `arrived` is.
 void check_arrival(std::uint32_t address, std::size_t bytes, Moment arrived);
 void arrive(std::uint32_t address, std::size_t bytes);
 // By a copy that the calling thread starts and that reads; and once the thread has waited for it.

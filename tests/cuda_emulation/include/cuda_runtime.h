@@ -4,6 +4,7 @@
 
 #include <cstring>
 
+#include "ampere/atoms.h"
 #include "block.h"
 #include "cuda_runtime_api.h"
 #include "hopper/atoms.h"

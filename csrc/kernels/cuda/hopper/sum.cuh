@@ -194,7 +194,7 @@ template <class T, class Epilogue>
 bool launch_sum(const Epilogue& epilogue) {
     if constexpr (std::is_same<T, bfloat16>::value) {
         const auto& args = epilogue.args;
-        if (current_path() == Path::simple || args.rows == 0 || args.columns == 0) return false;
+        if (!is_hopper(current_path()) || args.rows == 0 || args.columns == 0) return false;
         if (args.rows > std::numeric_limits<std::int32_t>::max() - tile_rows) return false;
         if (args.n_sources <= usual_terms && args.n_identity <= usual_terms)
             return launch_wide_sum<usual_terms>(epilogue);

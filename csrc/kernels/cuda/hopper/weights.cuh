@@ -235,7 +235,7 @@ __global__ void __launch_bounds__(block_threads, 1)
 // That one launch takes. One alone where each weight has launches of its own: then its tiles have all multiprocessors.
 template <class T>
 int most_weights() {
-    return std::is_same<T, bfloat16>::value && current_path() != Path::simple ? WeightGroup<T>::most : 1;
+    return std::is_same<T, bfloat16>::value && is_hopper(current_path()) ? WeightGroup<T>::most : 1;
 }
 
 // Whether a weight's gradient is for this path.
@@ -253,7 +253,7 @@ int launch_weights(WeightGroup<T>& group) {
     int members = 0;
     if constexpr (std::is_same<T, bfloat16>::value) {
         static_assert(sizeof(WeightGroup<T>) + sizeof(GroupMaps) + 8 <= 32764, "what a kernel's parameters may take");
-        if (current_path() == Path::simple) return 0;
+        if (!is_hopper(current_path())) return 0;
         GroupMaps maps;
         int tiles = 0;
         bool has_bias = false;
