@@ -30,12 +30,14 @@ def shown(*command):
 
 @cache
 def functions():
-    """{name: (address, size)} of the library's functions that sum panels."""
+    """{name: (address, size)} of the library's functions that sum register tiles."""
     if not (shutil.which("nm") and shutil.which("objdump")):
         pytest.skip("there are no binutils")
     found = {}
     for line in shown("nm", "-C", "-S", "--defined-only", _core.__file__).splitlines():
-        match = re.fullmatch(r"([0-9a-f]+) ([0-9a-f]+) \w (.*(?:PanelSums<.*::run|::add_rows)<[^()]*>)\(.*", line)
+        match = re.fullmatch(
+            r"([0-9a-f]+) ([0-9a-f]+) \w (.*(?:PanelSums<.*::run|::add_rows|::product_into)<[^()]*>)\(.*", line
+        )
         if match:
             name = re.sub(r"resnetcore::|void ", "", match[3].replace("(anonymous namespace)::", ""))
             found[name] = int(match[1], 16), int(match[2], 16)
@@ -69,6 +71,11 @@ def written_in(name, product, rows, register):
     return [line for line in body if re.search(rf"mov\w+\s+%{register}\d+,.*\(%r[sb]p", line)]
 
 
+def fetched_in(name, product, rows):
+    """What every turn of the innermost loop reads of the stack."""
+    return [line for line in innermost_loop(name, product, 2 * rows) if re.search(r"\(%r[sb]p", line)]
+
+
 def skip_without(isa):
     if not any(known.startswith(f"{isa}::") for known in functions()):
         pytest.skip(f"this build has no {isa}")
@@ -85,6 +92,23 @@ def test_sums_stay_in_registers(isa, element, epilogue, activation):
         name = f"{isa}::PanelSums<{element}, {isa}::{epilogue}<{element}, {activation}> >::run<{rows}>"
         assert name in functions()
         assert not written_in(name, products[element], rows, register)
+        # Nor do addresses come from there, where there is a pointer for every five rows.
+        assert register == "ymm" or not fetched_in(name, products[element], rows)
+
+
+# Sums that epilogues find in memory. Of seven rows of bfloat16x2 two sums are in memory throughout (GCC 12).
+@pytest.mark.parametrize(
+    ("isa", "element", "product"),
+    [("avx2", "double", "vfmadd"), ("avx512", "double", "vfmadd"), ("avx512_bf16", "bfloat16x2", "vdpbf16ps")],
+)
+def test_sums_on_their_way_to_memory_do(isa, element, product):
+    most, register, _ = TILES[isa]
+    skip_without(isa)
+    for rows in range(2, most + 1):
+        if (element, rows) != ("bfloat16x2", 7):
+            name = f"{isa}::product_into<{element}, {rows}, 2>"
+            assert name in functions()
+            assert not written_in(name, product, rows, register)
 
 
 @pytest.mark.parametrize("isa", ["avx2", "avx512"])

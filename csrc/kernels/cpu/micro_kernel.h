@@ -99,8 +99,9 @@ struct PanelSums {
         if (asks_for_results) ask_for_results<MR>(row);
         if (split.vectors < 2) {
             if (split.vectors == 1) product_into<T, MR, 1>(tile, sources, n, row, rows);
-        } else if constexpr (Epilogue::in_registers) {
-            // Opaque: the compiler would else copy what is not yet there of the tile, for every product.
+        } else if constexpr (Epilogue::in_registers && !std::is_same<T, bfloat16x2>::value) {
+            // Opaque: the compiler would else copy what is not yet there of the tile, for every product. (Of bfloat16x2
+            // it keeps the sums in memory throughout, from ten rows on: GCC 12.)
             Accumulators<T, MR, 2> sum = product<T, MR, 2>(sources, n, row, rows, *opaque(&tile));
             if (epilogue.whole()) return epilogue.finish_whole(sum, row);
             tile.keep(sum);
