@@ -37,16 +37,19 @@ pieces=(
 # The path that is taken by itself is that of the pieces above and below; others, in bfloat16, where they are named.
 for path in simple ampere hopper; do
     of="RESNETCORE_CUDA_PATH=$path"
+    kernels="$of $python -m benchmarks.kernels --shapes 3 --steps 3"
+    # That its own kernels run: a product that is not for them goes the simple way without a word.
+    [ "$path" = ampere ] && kernels+=" | tee $work/copied.txt && grep -q copied_sum_kernel $work/copied.txt && grep -q copied_weights_kernel $work/copied.txt"
     pieces+=(
         "$path-smoke|60|$of $python -m benchmarks.small_shapes cuda bfloat16"
         "$path-tests|590|$of $tests -m gpu -k bfloat16"
-        "$path-kernels|60|$of $python -m benchmarks.kernels --shapes 3 --steps 3"
+        "$path-kernels|60|$kernels"
     )
     for check in memcheck racecheck; do
         pieces+=("$path-$check|590|$of compute-sanitizer --tool $check --target-processes all --error-exitcode 9 $python -m benchmarks.small_shapes cuda bfloat16 brief")
     done
 done
-# That Hopper's own kernels run: a product that is not for them goes the simple way without a word.
+# Likewise Hopper's own.
 pieces+=("default-kernels|60|$python -m benchmarks.kernels --shapes 3 5 --steps 3 | tee $work/kernels.txt && grep -q chain_kernel $work/kernels.txt && grep -q wide_sum_kernel $work/kernels.txt && grep -q broad_sum_kernel $work/kernels.txt && grep -q wide_weights_kernel $work/kernels.txt")
 for check in memcheck racecheck initcheck synccheck; do
     for dtype in float32 bfloat16 float64; do

@@ -34,7 +34,7 @@ MATRIX_INSTRUCTIONS = {"8bfloat16": 8, "10bfloat16x2": 24, "If": 0, "Id": 0}
 COPIED = {"copied_sum_kernelILi1E": (16, 8, 12), "copied_sum_kernelILi2E": (32, 12, 16),
           "copied_weights_kernelILi1E": (16, 8, 12), "copied_weights_kernelILi2E": (32, 12, 16)}  # fmt: skip
 # Two blocks of the smaller tiles are on a multiprocessor at a time, which has 65,536 registers.
-COPIED_REGISTERS = {"ILi1E": 128, "ILi2E": 255}
+COPIED_REGISTERS = {"ILi1E": 128, "ILi2E": 224}
 # Kernels of Hopper's path, and how often the code for sm_90a has a product and a copy of a box: those of one stage. Of
 # broad tiles also the copies of a tile's skip and of its results, eight each.
 HOPPER = {"wide_sum_kernel": (4, 2), "broad_sum_kernel": (4, 18), "wide_weights_kernel": (4, 4), "chain_kernel": (4, 1)}

@@ -42,7 +42,7 @@ bool has_avx512() {
 
 bool has_avx512_bf16() {
     constexpr unsigned avx512_bf16 = 1u << 5;
-    return has_avx512() && has(Leaf(7, 1).a, avx512_bf16);
+    return has_avx512() && Leaf(7).a >= 1 && has(Leaf(7, 1).a, avx512_bf16);  // which has a subleaf 1
 }
 
 }  // namespace resnetcore

@@ -6,6 +6,8 @@ using namespace resnetcore;
 
 // Of the emulation: places of 16 bytes that were copied to shared memory past the registers, as no other path does.
 extern "C" long resnetcore_emulated_copied_places();
+// Dynamic shared memory of the last block that had any: that of four stages of a panel, or of more of two.
+extern "C" long resnetcore_emulated_shared_bytes();
 
 namespace {
 
@@ -17,17 +19,41 @@ void places_are_copied() {
     CHECK(resnetcore_emulated_copied_places() > before, "another path");
 }
 
-// A panel's tiles, and two panels' where there are enough for the emulated GPU's three multiprocessors.
+void check_panels(int panels, const std::string& where) {
+    CHECK(resnetcore_emulated_shared_bytes() == (panels == 1 ? 49152 : 67584), "%s: other tiles", where.c_str());
+}
+
+// Tiles of two panels, where there are enough for the emulated GPU's three multiprocessors, and of one.
 void both_tiles_have_the_simple_paths_bits() {
     const struct {
         std::int64_t rows, columns;
         std::vector<std::int64_t> terms;
-    } cases[] = {{100, 264, {72}},        {129, 264, {72}},      {300, 128, {1032}}, {400, 200, {8, 264}},
-                 {641, 72, {100, 33, 5}}, {257, 130, {512, 72}}, {530, 520, {31}},   {130, 136, {}}};
+    } cases[] = {{100, 64, {1032}},       {70, 72, {512, 100}}, {128, 256, {100, 33, 5}}, {300, 40, {31}},
+                 {1, 8, {600, 600}},      {129, 264, {72}},     {300, 128, {1032}},       {400, 200, {8, 264}},
+                 {641, 72, {100, 33, 5}}, {530, 520, {31}}};
+    const int of_one = 5;
     int turn = 0;
-    for (const auto& one : cases)
+    for (const auto& one : cases) {
+        const int panels = turn / 3 < of_one ? 1 : 2;
         for (int again = 0; again < 3; ++again)
-            usual_epilogue_has_the_simple_paths_bits(ampere, turn++, one.rows, one.columns, one.terms, [] {});
+            usual_epilogue_has_the_simple_paths_bits(ampere, turn++, one.rows, one.columns, one.terms, [&] {
+                check_panels(panels, std::to_string(one.rows) + " x " + std::to_string(one.columns));
+            });
+    }
+    usual_epilogue_has_the_simple_paths_bits(ampere, turn, 130, 136, {}, [] {});
+}
+
+void both_tiles_have_the_simple_paths_gradients() {
+    const auto compare = [](std::int64_t rows, std::int64_t inner, std::int64_t columns, int panels) {
+        both_paths_have_the_same_gradients(ampere, rows, inner, columns);
+        check_panels(panels, std::to_string(rows) + " x " + std::to_string(inner) + " x " + std::to_string(columns));
+    };
+    for (std::int64_t rows : {1, 63, 100, 390, 1931}) compare(rows, 150, 260, 2);
+    for (std::int64_t rows : {1, 100}) compare(rows, 150, 120, 1);
+    // Divided, as the emulated GPU has three multiprocessors.
+    compare(1931, 40, 120, 1);
+    compare(1931, 40, 130, 2);
+    compare(4300, 150, 190, 2);
 }
 
 void others_are_left_to_the_simple_path() {
@@ -73,11 +99,7 @@ int main() {
     CHECK(ampere.ran(), "another path");
     both_tiles_have_the_simple_paths_bits();
     a_thousand_terms_are_near(ampere);
-    for (std::int64_t rows : {1, 63, 100, 390, 1931}) both_paths_have_the_same_gradients(ampere, rows, 150, 260);
-    for (std::int64_t rows : {129, 1000}) both_paths_have_the_same_gradients(ampere, rows, 520, 130);
-    // Divided, as the emulated GPU has three multiprocessors.
-    both_paths_have_the_same_gradients(ampere, 1931, 40, 130);
-    both_paths_have_the_same_gradients(ampere, 4300, 150, 190);
+    both_tiles_have_the_simple_paths_gradients();
     rows_alone(ampere);
     others_are_left_to_the_simple_path();
     more_sources_than_usual();

@@ -192,7 +192,7 @@ std::int64_t processor_count() {
     cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, current_device);
     return count;
 }
-bool launches_ahead() { return path != Path::simple; }
+bool launches_ahead() { return is_hopper(path); }
 // Of all devices, one at a time. NaNs, until something is written there.
 Scratch::Scratch() {
     static std::mutex mutex;

@@ -126,6 +126,15 @@ void mistakes_are_found() {
             store(mine(), 1.0f);
         },
         threads);
+    block_is_refused(
+        {"it was written, and not waited for", "a copy has yet to arrive there"},
+        [=] {  // by other lanes
+            std::uint32_t x[4];
+            copy();
+            wait_for_copies<0>();
+            load_matrices(mine(), x);
+        },
+        threads);
     block_is_refused({"never committed"}, [] { copy_place(mine(), memory.at(), place); }, threads);
     block_is_refused({"nobody has waited for"}, [=] { copy(); }, threads);
     block_is_refused({"a copy to shared address"}, [] { copy_place(mine() + 8, memory.at(), place); }, threads);

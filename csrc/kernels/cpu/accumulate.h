@@ -60,8 +60,9 @@ RC_HD Value opaque(Value value) {
 }
 
 // Left alone, GCC 12 keeps a distance for each row of A and each of the k that it takes together, most of them in
-// memory. Of Clang 22's code for wide vectors of floats the opposite holds: with addresses chosen for it, and two k at
-// once, it keeps sums in memory, and a step takes 8 to 13 % longer; but not of its code for pairs of bfloat16.
+// memory. Of Clang 22's code for wide vectors of numbers the opposite holds: with addresses chosen for it, and two k at
+// once, it keeps sums in memory, and a step takes 2 to 13 % longer (in float); but not of its code for pairs of
+// bfloat16.
 #if defined(__clang__)
 template <class T>
 constexpr bool chooses_addresses = RC_VECTOR_BYTES < 64 || !computes_itself<T>;

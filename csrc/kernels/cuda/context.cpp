@@ -104,7 +104,7 @@ void set_recording_stream(cudaStream_t stream) { recording = stream; }
 bool is_recording() { return recording != nullptr; }
 Path current_path() { return current->path; }
 std::int64_t processor_count() { return current->processors; }
-bool launches_ahead() { return current->records_ahead && current->path != Path::simple; }
+bool launches_ahead() { return current->records_ahead && is_hopper(current->path); }
 Scratch::Scratch() : lock_(current->scratch_use), data_(current->scratch) {}
 cudaStream_t current_stream() { return recording ? recording : current->stream; }
 

@@ -38,7 +38,7 @@ bool find_path(const char* name, int capability, const void* scratch, Path& path
     if (!hopper::makes_maps(scratch)) {
         std::snprintf(words, room,
                       "RESNETCORE_CUDA_PATH=%s needs a driver that makes tensor maps, of CUDA 12.1 or later; unset it, "
-                      "or name simple",
+                      "or name ampere or simple",
                       name);
         return false;
     }

@@ -72,13 +72,14 @@ void wait_for_copies(int but_the_last) {
 
 void load_matrices(std::uint32_t row, std::uint32_t (&x)[4], bool transposed) {
     if (row % place_bytes != 0) fail("thread %d: a matrix' row at shared address %u", thread_index(), row);
-    hopper::check_load(row, place_bytes);
     wait_for_warp(transposed ? "ldmatrix.trans" : "ldmatrix", &row, sizeof row, nullptr);
     const auto number = [](int matrix, int i, int j) {
         std::uint32_t at;
         std::memcpy(&at, taken_from_lane(matrix * matrix_rows + i), sizeof at);
+        at += 2 * static_cast<std::uint32_t>(j);
+        hopper::check_load(at, sizeof(std::uint16_t));
         std::uint16_t bits;
-        std::memcpy(&bits, hopper::shared_data(at) + 2 * j, sizeof bits);
+        std::memcpy(&bits, hopper::shared_data(at), sizeof bits);
         return bits;
     };
     const int i = lane() / 4, j = 2 * (lane() % 4);

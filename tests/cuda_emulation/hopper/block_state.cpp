@@ -17,7 +17,7 @@ namespace hopper {
 namespace {
 
 thread_local bool exists = false;
-std::atomic<long> blocks{0};
+std::atomic<long> blocks{0}, bytes_of_last{0};
 
 }  // namespace
 
@@ -25,6 +25,7 @@ void begin_block(int threads, std::size_t shared_bytes) {
     exists = shared_bytes != 0;
     if (!exists) return;
     ++blocks;
+    bytes_of_last = static_cast<long>(shared_bytes);
     knowledge().begin(threads);
     begin_shared_memory(shared_bytes);
     begin_barriers();
@@ -53,4 +54,7 @@ void threads_met(int begin, int end) {
 // For tests that ask which path was taken.
 extern "C" __attribute__((visibility("default"))) long resnetcore_emulated_shared_blocks() {
     return emulation::hopper::blocks;
+}
+extern "C" __attribute__((visibility("default"))) long resnetcore_emulated_shared_bytes() {
+    return emulation::hopper::bytes_of_last;
 }

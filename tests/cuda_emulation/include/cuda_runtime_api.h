@@ -5,6 +5,8 @@
 #include <functional>
 #include <tuple>
 
+#include "kernels/cuda/path.h"
+
 struct dim3 {
     unsigned x, y, z;
     constexpr dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
@@ -51,6 +53,8 @@ template <class... Parameters>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
                                const Parameters&... arguments) {
     const bool ahead = config->numAttrs > 0 && config->attrs->val.programmaticStreamSerializationAllowed != 0;
+    if (ahead && !resnetcore::cuda::is_hopper(resnetcore::cuda::current_path()))
+        emulation::fail("a kernel is launched ahead, which GPUs before Hopper do not know");
     const auto thread = [kernel, ahead, values = std::tuple<Parameters...>(arguments...)] {
         emulation::waits_for_those_before = !ahead;
         std::apply(kernel, values);

@@ -5,7 +5,7 @@
 // rows.
 #pragma once
 
-#include <limits>
+#include <type_traits>
 
 #include "kernels/cuda/ampere/tile.cuh"
 #include "kernels/cuda/path.h"

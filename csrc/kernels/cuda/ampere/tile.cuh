@@ -40,7 +40,8 @@ constexpr std::uint32_t a_bytes = tile_rows * stage_terms * sizeof(bfloat16);
 static_assert(a_bytes == tile_rows / box_width * box_bytes, "as much either way");
 template <int panels>
 constexpr std::uint32_t stage_bytes = a_bytes + panels * box_bytes;
-// Rows of sums are so much longer that four of them, read down a column, are at different banks.
+// Rows of sums are 16 bytes longer than their columns: eight of them, gone through down a column, are at different
+// banks, and two lanes at a time are at the same where rows are written or read.
 template <int panels>
 constexpr int sums_pitch = panels * panel_width + 4;
 template <int panels>

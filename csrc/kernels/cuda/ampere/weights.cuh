@@ -4,6 +4,8 @@
 // Invariant: no block writes what another does: a tile is whole tiles of update.cuh.
 #pragma once
 
+#include <type_traits>
+
 #include "kernels/cuda/ampere/tile.cuh"
 #include "kernels/cuda/finish_gradient.cuh"
 #include "kernels/cuda/path.h"
@@ -118,7 +120,7 @@ void launch_tiles(const BackwardWeightsArgs<bfloat16>& args, const GradientParts
 template <class T>
 bool launch_weights(const BackwardWeightsArgs<T>& args, const GradientParts<Compute<T>>& parts) {
     if constexpr (std::is_same<T, bfloat16>::value) {
-        if (current_path() != Path::ampere || !on_boundaries(args.a, args.delta)) return false;
+        if (current_path() != Path::ampere || !on_boundaries(args.a, args.delta, args.gradient)) return false;
         if (parts.panels >= 2 && fills_gpu(args.inner, parts.panels * parts.count))
             launch_tiles<2>(args, parts);
         else
