@@ -970,6 +970,13 @@ BUGS = (
         "cpp:cuda_magnitudes",
     ),
     Bug(
+        "threads that divide columns draw the masks of the first ones",
+        "csrc/runtime/step_runner.cpp",
+        "args.first_column = columns.first;",
+        "args.first_column = 0;",
+        "tests/test_columns.py -k test_the_same_bits",
+    ),
+    Bug(
         "a copied stage is multiplied before it has arrived",
         "csrc/kernels/cuda/ampere/tile.cuh",
         "wait_for_copies<stages - 2>();",

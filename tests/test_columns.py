@@ -16,7 +16,8 @@ KINDS = {
     "norm": {"norm": "batch"},
     "pre": {"norm": "batch", "pre": True},
     "gate": {"gate": True},
-    "dropout": {"dropout": 0.25, "branch_dropout": 0.25},  # masks are drawn by rows: these are divided then
+    "dropout": {"dropout": 0.25, "branch_dropout": 0.25},
+    "dropout with norm": {"norm": "batch", "dropout": 0.25, "branch_dropout": 0.25},
 }
 SETTINGS = [
     {"optimizer": rc.SGD(lr=0.01)},
@@ -75,7 +76,7 @@ def assert_same_bits(first, second):
 @pytest.mark.parametrize("rows", [5, 33, 100])
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_same_bits(kind, rows):
-    assert divides(network(kind), rows, 2) == (kind != "dropout")
+    assert divides(network(kind), rows, 2)
     expected = trained(kind, rows, 1)
     for threads in (2, 3):
         assert_same_bits(trained(kind, rows, threads), expected)
@@ -91,7 +92,7 @@ def test_tiles_add_gradients_by_rows(kind, rows):
 
 
 @pytest.mark.parametrize(("dtype", "products"), [("float64", "highest"), ("bfloat16", "highest"), ("float32", "high")])
-@pytest.mark.parametrize("kind", ["identity", "norm"])
+@pytest.mark.parametrize("kind", ["identity", "norm", "dropout"])
 def test_the_same_bits_in_every_precision(kind, dtype, products):
     assert divides(network(kind, dtype, products), 40, 2)
     assert_same_bits(trained(kind, 40, 2, dtype, products), trained(kind, 40, 1, dtype, products))
@@ -103,11 +104,12 @@ def test_the_same_bits_for_every_update(settings):
     assert_same_bits(trained("identity", 24, 2, **settings), trained("identity", 24, 1, **settings))
 
 
-def test_micro_batches_on_both_sides_of_the_border():
+@pytest.mark.parametrize("kind", ["norm", "dropout"])
+def test_micro_batches_on_both_sides_of_the_border(kind):
     settings = SETTINGS[2]
-    assert divides(network("norm"), 128, 2)
-    assert not divides(network("norm"), 129, 2)
-    assert_same_bits(trained("norm", 257, 2, **settings), trained("norm", 257, 1, **settings))
+    assert divides(network(kind), 128, 2)
+    assert not divides(network(kind), 129, 2)
+    assert_same_bits(trained(kind, 257, 2, **settings), trained(kind, 257, 1, **settings))
 
 
 def test_activations():

@@ -171,12 +171,15 @@ struct GateBackwardArgs {
     MutableRows<T> d_h, d_t, d_x;
 };
 
-// Dropout multipliers, 0 or 1/(1 − p): element (i, j) is decided by counter (first_row + i) * columns + j of `key`.
+// Dropout multipliers, 0 or 1/(1 − p): element (i, j) is decided by counter (first_row + i) * row_columns +
+// first_column + j of `key`.
 template <class T>
 struct DropoutArgs {
-    std::int64_t rows = 0, columns = 0, first_row = 0;
-    const PhiloxKey* key = nullptr;  // seed and step
-    std::uint32_t purpose = 0;       // instead of the key's
+    std::int64_t rows = 0, columns = 0;            // that are drawn, from these on
+    std::int64_t first_row = 0, first_column = 0;  // of the batch
+    std::int64_t row_columns = 0;                  // of a row of the batch, whose numbers are counted
+    const PhiloxKey* key = nullptr;                // seed and step
+    std::uint32_t purpose = 0;                     // instead of the key's
     double probability = 0;
     MutableRows<Compute<T>> out;
 };

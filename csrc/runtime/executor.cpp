@@ -37,14 +37,17 @@ void BatchExecutor<T>::prepare(std::int64_t rows, int threads) {
         if (ends_in_sums(phase)) sums = std::max(sums, 2 * most_statistics_chunks(rows) * phase.steps.back().width);
     sums_.reserve(sums);
     const std::int64_t tile = tile_for(rows), height = std::max(tile, largest_tile_);
-    if (tile > largest_tile_) runners_.clear(), tile_arenas_.clear(), largest_tile_ = 0;
+    // Who divides columns has all rows in a call.
+    const std::int64_t most = std::max({height, runner_rows_, divides_columns(rows, threads) ? rows : 0});
+    if (tile > largest_tile_) tile_arenas_.clear(), largest_tile_ = 0;
+    if (most > runner_rows_) runners_.clear(), runner_rows_ = 0;
     if (!plan_.tile_local) arena_.reserve((plan_.row_elements - plan_.kept_elements) * rows);
     if (!computes_itself<T>) logits_.reserve(plan_.buffers[plan_.output].width * rows);
     while (plan_.tile_local && static_cast<int>(tile_arenas_.size()) < threads)
         tile_arenas_.emplace_back(device_, (plan_.row_elements - plan_.kept_elements) * height);
     while (static_cast<int>(runners_.size()) < threads)
-        runners_.push_back(std::make_unique<StepRunner<T>>(plan_, device_, store_, norms_, folded_, height));
-    largest_tile_ = height;
+        runners_.push_back(std::make_unique<StepRunner<T>>(plan_, device_, store_, norms_, folded_, most));
+    largest_tile_ = height, runner_rows_ = most;
     for (std::size_t p = 0; p < plan_.phases.size(); ++p) queues_[p].reserve(threads);
 }
 
@@ -56,7 +59,8 @@ bool BatchExecutor<T>::divides_columns(std::int64_t rows, int threads) const {
 
 template <class T>
 void BatchExecutor<T>::begin(std::int64_t rows, int threads) {
-    by_columns_ = divides_columns(rows, threads);
+    // Of a smaller batch than the one that divides its rows, and that all room was made for, masks may lack theirs.
+    by_columns_ = divides_columns(rows, threads) && runners_[0]->has_room(rows);
     tile_ = std::min(tile_for(rows), largest_tile_);
     for (std::size_t p = 0; p < plan_.phases.size(); ++p) queues_[p].reset((rows + tile_ - 1) / tile_, threads);
     for (std::size_t w = 0; w < plan_.weights.size(); ++w) turns_[w].tile.store(0, std::memory_order_relaxed);

@@ -77,8 +77,9 @@ private:
     const std::vector<Folded<T>>* folded_;
     std::int64_t weight_bytes_;
     int threads_ = 1;
-    // `largest_tile_` is what all tile arenas and runners have room for; 0 while some are missing for want of memory.
-    std::int64_t tile_ = 0, largest_tile_ = 0;
+    // `largest_tile_` is what all tile arenas have room for, and runners for so many rows a call; 0 while some are
+    // missing for want of memory.
+    std::int64_t tile_ = 0, largest_tile_ = 0, runner_rows_ = 0;
     bool by_columns_ = false;
     AlignedArray<T> arena_;
     AlignedArray<Compute<T>> sums_, logits_;

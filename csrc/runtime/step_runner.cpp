@@ -19,7 +19,7 @@ constexpr std::uint32_t dropout_purpose = 1;  // low byte of a Philox purpose; t
 
 template <class T>
 StepRunner<T>::StepRunner(const Plan& plan, Device& device, const ParameterStore<T>& store, Norms<T>& norms,
-                          const std::vector<Folded<T>>* folded, std::int64_t tile)
+                          const std::vector<Folded<T>>* folded, std::int64_t rows)
     : plan_(plan),
       device_(device),
       kernels_(device.kernels<T>()),
@@ -39,10 +39,11 @@ StepRunner<T>::StepRunner(const Plan& plan, Device& device, const ParameterStore
             if (step.branch.dropout > 0) branch_masked = std::max(branch_masked, step.width);
             if (step.kind != StepKind::loss || computes_itself<T> || device.is_host()) continue;
             unrounded_stride_ = step.width;
-            unrounded_.reserve(step.width * tile);
+            unrounded_.reserve(step.width * rows);
         }
-    mask_.reserve(masked * tile);
-    branch_mask_.reserve(branch_masked * tile);
+    mask_.reserve(masked * rows);
+    branch_mask_.reserve(branch_masked * rows);
+    if (masked + branch_masked > 0) masked_rows_ = rows;
 }
 
 template <class T>
@@ -96,10 +97,10 @@ bool StepRunner<T>::run_kernel(const Step& step, const Frame<T>& frame, std::int
             return narrow(frame.given);
         case StepKind::forward:
             forget_terms();
-            return run_measured(kernels_.forward, forward(step, frame, begin, end));
+            return run_measured(kernels_.forward, forward(step, frame, begin, end, all_of(step)));
         case StepKind::backward_data:
             forget_terms();
-            return run_measured(kernels_.backward_data, backward_data(step, frame, begin, end));
+            return run_measured(kernels_.backward_data, backward_data(step, frame, begin, end, all_of(step)));
         case StepKind::moments:
             if (!norms_.frozen()) moments(step, frame, begin, end, *sums);
             break;
@@ -131,7 +132,7 @@ void StepRunner<T>::run_with_sums(const Step& step, const Frame<T>& frame, std::
     double* const into = measured ? largest(step.out) : nullptr;
     if (forward_step) {
         forget_terms();
-        ForwardArgs<T> args = forward(step, frame, 0, rows);
+        ForwardArgs<T> args = forward(step, frame, 0, rows, all_of(step));
         args.largest = into;
         kernels_.apply_norm(norms_.from_moments(norm, all, 0, step.width, frame.continues), args);
     } else {
@@ -147,6 +148,7 @@ void StepRunner<T>::run_columns(const Step& step, const Frame<T>& frame, std::in
                                 bool measured) {
     const Share share = share_of(panel_count(step.width, kernels_.panel), thread, threads);
     if (share.first == share.last) return;
+    const Columns columns{share.first * kernels_.panel, std::min(share.last * kernels_.panel, step.width)};
     double* const into = measured ? largest(step.out) : nullptr;
     const auto run_share = [&](auto kernel, auto args) {
         args.first_panel = share.first, args.last_panel = share.last;
@@ -155,13 +157,12 @@ void StepRunner<T>::run_columns(const Step& step, const Frame<T>& frame, std::in
     };
     forget_terms();
     if (step.kind == StepKind::forward)
-        run_share(kernels_.forward, forward(step, frame, 0, end));
+        run_share(kernels_.forward, forward(step, frame, 0, end, columns));
     else
-        run_share(kernels_.backward_data, backward_data(step, frame, 0, end));
+        run_share(kernels_.backward_data, backward_data(step, frame, 0, end, columns));
     if (!into || kernels_.keeps_largest) return;
-    const std::int64_t first = share.first * kernels_.panel, last = std::min(share.last * kernels_.panel, step.width);
     const Rows<T> rows = read(step.out, frame, 0);
-    kernels_.largest({end, last - first, {rows.data + first, rows.stride}, into});
+    kernels_.largest({end, columns.last - columns.first, {rows.data + columns.first, rows.stride}, into});
 }
 
 template <class T>
@@ -227,9 +228,9 @@ std::size_t StepRunner<T>::run_chain(std::size_t phase, std::size_t first, const
         ChainStep<T> link;
         link.goes_back = steps[s].kind == StepKind::backward_data;
         if (link.goes_back)
-            link.data = backward_data(steps[s], frame, begin, end);
+            link.data = backward_data(steps[s], frame, begin, end, all_of(steps[s]));
         else
-            link.forward = forward(steps[s], frame, begin, end);
+            link.forward = forward(steps[s], frame, begin, end, all_of(steps[s]));
         link.is_a = out.is_a, link.is_delta = out.is_delta;
         if (plan_.tile_local) link.last_reader = out.last_use - number;
         chain_.push_back(link);
@@ -264,22 +265,25 @@ void StepRunner<T>::gather_terms(Args& args, const Step& step, const Frame<T>& f
 
 template <class T>
 Rows<Compute<T>> StepRunner<T>::mask(AlignedArray<Compute<T>>& memory, double probability, std::uint32_t site,
-                                     const Step& step, const Frame<T>& frame, std::int64_t begin, std::int64_t end) {
+                                     const Step& step, const Frame<T>& frame, std::int64_t begin, std::int64_t end,
+                                     Columns columns) {
     if (probability == 0) return {};
     DropoutArgs<T> args;
     args.rows = end - begin;
-    args.columns = step.width;
-    args.first_row = frame.first_row + begin;
+    args.columns = columns.last - columns.first;
+    args.first_row = frame.first_row + begin, args.first_column = columns.first;
+    args.row_columns = step.width;
     args.key = frame.dropout;
     args.purpose = dropout_purpose | site << 8;
     args.probability = probability;
-    args.out = {memory.data(), step.width};
+    args.out = {memory.data() + columns.first, step.width};
     kernels_.dropout(args);
-    return args.out;
+    return {memory.data(), step.width};
 }
 
 template <class T>
-Branch<T> StepRunner<T>::branch(const Step& step, const Frame<T>& frame, std::int64_t begin, std::int64_t end) {
+Branch<T> StepRunner<T>::branch(const Step& step, const Frame<T>& frame, std::int64_t begin, std::int64_t end,
+                                Columns columns) {
     Branch<T> branch;
     if (step.branch.z >= 0) branch.z = read(step.branch.z, frame, begin);
     if (step.branch.norm >= 0) {
@@ -288,12 +292,13 @@ Branch<T> StepRunner<T>::branch(const Step& step, const Frame<T>& frame, std::in
         branch.scale = norm.scale.data();
         branch.shift = norm.shift.data();
     }
-    branch.mask = mask(branch_mask_, step.branch.dropout, step.branch.dropout_site, step, frame, begin, end);
+    branch.mask = mask(branch_mask_, step.branch.dropout, step.branch.dropout_site, step, frame, begin, end, columns);
     return branch;
 }
 
 template <class T>
-ForwardArgs<T> StepRunner<T>::forward(const Step& step, const Frame<T>& frame, std::int64_t begin, std::int64_t end) {
+ForwardArgs<T> StepRunner<T>::forward(const Step& step, const Frame<T>& frame, std::int64_t begin, std::int64_t end,
+                                      Columns columns) {
     ForwardArgs<T> args;
     args.rows = end - begin;
     args.columns = step.width;
@@ -302,9 +307,9 @@ ForwardArgs<T> StepRunner<T>::forward(const Step& step, const Frame<T>& frame, s
         args.bias = store_.values(step.bias);
     else if (folded_ && !step.products.empty())
         args.bias = (*folded_)[step.products[0].weight].bias.data();
-    if (step.branch.z >= 0) args.branch = branch(step, frame, begin, end);
+    if (step.branch.z >= 0) args.branch = branch(step, frame, begin, end, columns);
     args.activation = step.activation;
-    args.mask = mask(mask_, step.dropout, step.dropout_site, step, frame, begin, end);
+    args.mask = mask(mask_, step.dropout, step.dropout_site, step, frame, begin, end, columns);
     args.argument = write(step.argument, frame, begin);
     args.out = write(step.out, frame, begin);
     args.wide = wide(step, frame, begin);
@@ -313,7 +318,7 @@ ForwardArgs<T> StepRunner<T>::forward(const Step& step, const Frame<T>& frame, s
 
 template <class T>
 BackwardDataArgs<T> StepRunner<T>::backward_data(const Step& step, const Frame<T>& frame, std::int64_t begin,
-                                                 std::int64_t end) {
+                                                 std::int64_t end, Columns columns) {
     BackwardDataArgs<T> args;
     args.rows = end - begin;
     args.columns = step.width;
@@ -321,7 +326,7 @@ BackwardDataArgs<T> StepRunner<T>::backward_data(const Step& step, const Frame<T
     if (step.saved_has_dropout && device_.is_host())  // a device's epilogues multiply by masks alone
         args.scale = DropoutRule<Compute<T>>(step.dropout).kept;
     else
-        args.mask = mask(mask_, step.dropout, step.dropout_site, step, frame, begin, end);
+        args.mask = mask(mask_, step.dropout, step.dropout_site, step, frame, begin, end, columns);
     args.activation = step.activation;
     if (step.saved >= 0) args.saved = read(step.saved, frame, begin);
     args.saved_is_argument = step.saved_is_argument;
@@ -344,7 +349,7 @@ void StepRunner<T>::norm_sums(const Step& step, const Frame<T>& frame, std::int6
     args.columns = step.width;
     args.first_row = begin;
     args.delta = read(step.delta, frame, begin);
-    const Branch<T> b = branch(step, frame, begin, end);
+    const Branch<T> b = branch(step, frame, begin, end, all_of(step));
     args.mask = b.mask;
     args.z = b.z;
     args.mean = norm.mean.data();
@@ -360,7 +365,7 @@ NormBackwardArgs<T> StepRunner<T>::norm_backward(const Step& step, const Frame<T
     args.rows = end - begin;
     args.columns = step.width;
     args.delta = read(step.delta, frame, begin);
-    const Branch<T> b = branch(step, frame, begin, end);
+    const Branch<T> b = branch(step, frame, begin, end, all_of(step));
     args.mask = b.mask;
     if (step.branch.norm >= 0) {
         const Norm<T>& norm = norms_.of_layer(step.branch.norm);
@@ -383,7 +388,7 @@ void StepRunner<T>::gate(const Step& step, const Frame<T>& frame, std::int64_t b
     args.h = read(step.gate_h, frame, begin);
     args.t = read(step.gate_t, frame, begin);
     args.x = read(step.gate_x, frame, begin);
-    args.mask = mask(mask_, step.dropout, step.dropout_site, step, frame, begin, end);
+    args.mask = mask(mask_, step.dropout, step.dropout_site, step, frame, begin, end, all_of(step));
     args.out = write(step.out, frame, begin);
     args.wide = wide(step, frame, begin);
     kernels_.gate(args);

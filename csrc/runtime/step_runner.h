@@ -2,6 +2,7 @@
 // Never allocates: each thread owns a StepRunner made before the run.
 #pragma once
 
+#include <limits>
 #include <vector>
 
 #include "kernels/ops.h"
@@ -60,8 +61,9 @@ struct Frame {
 template <class T>
 class StepRunner {
 public:
+    // For up to so many rows a call.
     StepRunner(const Plan& plan, Device& device, const ParameterStore<T>& store, Norms<T>& norms,
-               const std::vector<Folded<T>>* folded, std::int64_t tile);
+               const std::vector<Folded<T>>* folded, std::int64_t rows);
 
     // Rows [begin, end) of the frame. Where they are `measured`, what gradients are made of counts for the magnitudes.
     void run(const Step& step, const Frame<T>& frame, std::int64_t begin, std::int64_t end, bool measured = false,
@@ -89,17 +91,26 @@ public:
     double* magnitudes() { return magnitudes_.data(); }
     void forget_magnitudes() { device_.clear(magnitudes_.data(), magnitudes_.bytes()); }
 
+    // For the masks of so many rows.
+    bool has_room(std::int64_t rows) const { return rows <= masked_rows_; }
+
     Rows<T> read(BufferId id, const Frame<T>& frame, std::int64_t row) const;
     MutableRows<T> write(BufferId id, const Frame<T>& frame, std::int64_t row) const;
 
 private:
+    // Of a step's results.
+    struct Columns {
+        std::int64_t first, last;
+    };
+    static Columns all_of(const Step& step) { return {0, step.width}; }
+
     // Whether the step's own kernel has measured its outputs.
     bool run_kernel(const Step&, const Frame<T>&, std::int64_t begin, std::int64_t end, bool measured,
                     const PartialSums<T>*);
     double* largest(BufferId);
     MutableRows<Compute<T>> wide(const Step&, const Frame<T>&, std::int64_t row) const;
-    ForwardArgs<T> forward(const Step&, const Frame<T>&, std::int64_t begin, std::int64_t end);
-    BackwardDataArgs<T> backward_data(const Step&, const Frame<T>&, std::int64_t begin, std::int64_t end);
+    ForwardArgs<T> forward(const Step&, const Frame<T>&, std::int64_t begin, std::int64_t end, Columns);
+    BackwardDataArgs<T> backward_data(const Step&, const Frame<T>&, std::int64_t begin, std::int64_t end, Columns);
     void moments(const Step&, const Frame<T>&, std::int64_t begin, std::int64_t end, const PartialSums<T>&);
     void norm_sums(const Step&, const Frame<T>&, std::int64_t begin, std::int64_t end, const PartialSums<T>&);
     NormBackwardArgs<T> norm_backward(const Step&, const Frame<T>&, std::int64_t begin, std::int64_t end);
@@ -112,9 +123,10 @@ private:
     template <class Args>
     void gather_terms(Args& args, const Step&, const Frame<T>&, std::int64_t row, bool transposed);
     bool is_link(const Step&, const Frame<T>&) const;
-    Branch<T> branch(const Step&, const Frame<T>&, std::int64_t begin, std::int64_t end);
+    Branch<T> branch(const Step&, const Frame<T>&, std::int64_t begin, std::int64_t end, Columns);
+    // Drawn of these columns, of rows as wide as the step's results.
     Rows<Compute<T>> mask(AlignedArray<Compute<T>>& memory, double probability, std::uint32_t site, const Step&,
-                          const Frame<T>&, std::int64_t begin, std::int64_t end);
+                          const Frame<T>&, std::int64_t begin, std::int64_t end, Columns);
 
     const Plan& plan_;
     Device& device_;
@@ -127,6 +139,7 @@ private:
     std::vector<Rows<T>> identities_;
     std::vector<ChainStep<T>> chain_;
     AlignedArray<Compute<T>> mask_, branch_mask_;
+    std::int64_t masked_rows_ = std::numeric_limits<std::int64_t>::max();  // that there is room for
     AlignedArray<Compute<T>> unrounded_;  // gradients of the loss, before they are stored
     std::int64_t unrounded_stride_ = 0;
     AlignedArray<double> magnitudes_;

@@ -26,8 +26,6 @@ bool divides_training_columns(const Plan& plan, std::int64_t rows, int threads, 
     for (const Phase& phase : plan.phases)
         for (const Step& step : phase.steps) {
             if (step.kind == StepKind::weights) return false;  // tiles of rows add them up
-            // Every thread would draw the masks of all columns, for which it has room in tiles of rows.
-            if (step.dropout > 0 || step.branch.dropout > 0) return false;
             if (step.products.empty()) continue;
             ++products.count;
             products.results += rows * step.width;

@@ -73,13 +73,16 @@ struct Case {
     void dropout() {
         const OnDevice<PhiloxKey> key(PhiloxKey{12345678901ull, 99, 7});
         DeviceMatrix<C> out(rows, columns, Fill::zeros, gap(columns, 3));
+        const std::int64_t first_column = one_of({0, 0, 4, 3}),
+                           row_columns = columns + one_of({0, 5, 8}) + first_column;
         for (double p : {0.0, 0.3, 0.5}) {
-            k.dropout({rows, columns, 11, key.data(), 3, p, out.mutable_view()});
+            k.dropout({rows, columns, 11, first_column, row_columns, key.data(), 3, p, out.mutable_view()});
             out.download();
             for (std::int64_t i = 0; i < rows; ++i)
                 for (std::int64_t j = 0; j < columns; ++j) {
                     const bool dropped =
-                        uniform({12345678901ull, 3, 7}, static_cast<std::uint64_t>((11 + i) * columns + j)) < p;
+                        uniform({12345678901ull, 3, 7},
+                                static_cast<std::uint64_t>((11 + i) * row_columns + first_column + j)) < p;
                     CHECK(out(i, j) == (dropped ? C(0) : static_cast<C>(1 / (1 - p))), "%s: mask at %d %d",
                           where.c_str(), int(i), int(j));
                 }

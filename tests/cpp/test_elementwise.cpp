@@ -87,15 +87,18 @@ struct Case {
         CHECK(d_h.gaps_untouched() && d_t.gaps_untouched() && d_x.gaps_untouched(), "%s: gaps written", where.c_str());
     }
 
+    // Of whole rows, and of some columns of longer ones.
     void dropout() {
         MatrixOf<T> out(rows, columns, flush, reals, 2);
         const PhiloxKey key{7, 0x201, 3}, step{7, 0, 3};
         for (double p : {1e-300, 0.3, 0.375, 1 - 0x1p-53})  // 0.375 · 2³² words are dropped exactly; one; all
             for (std::int64_t first_row : {std::int64_t{0}, std::int64_t{5}, std::int64_t{1} << 33}) {
-                k.dropout({rows, columns, first_row, &step, key.purpose, p, out.mutable_view()});
+                const std::int64_t first_column = first_row % 2 * 3, row_columns = columns + first_row % 2 * 9;
+                k.dropout(
+                    {rows, columns, first_row, first_column, row_columns, &step, key.purpose, p, out.mutable_view()});
                 for (std::int64_t i = 0; i < rows; ++i)
                     for (std::int64_t j = 0; j < columns; ++j) {
-                        const auto index = static_cast<std::uint64_t>((first_row + i) * columns + j);
+                        const auto index = static_cast<std::uint64_t>((first_row + i) * row_columns + first_column + j);
                         CHECK(out.at(i, j) == (uniform(key, index) < p ? T(0) : T(1 / (1 - p))), "%s: mask at %d %d",
                               where.c_str(), int(i), int(j));
                     }

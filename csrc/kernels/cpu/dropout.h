@@ -80,9 +80,11 @@ void dropout(const DropoutArgs<T>& args) {
     const DropoutRule<Compute<T>> rule(args.probability);
     PhiloxKey key = *args.key;
     key.purpose = args.purpose;
-    const bool dense = args.out.stride == args.columns;  // rows follow one another, as their numbers do
+    // Rows follow one another, as their numbers do.
+    const bool dense = args.out.stride == args.columns && args.columns == args.row_columns;
     const std::int64_t runs = dense ? 1 : args.rows, length = dense ? args.rows * args.columns : args.columns;
     for (std::int64_t i = 0; i < runs; ++i)
-        draw_multipliers(key, rule, static_cast<std::uint64_t>((args.first_row + i) * args.columns), length,
-                         args.out.data + i * args.out.stride);
+        draw_multipliers(key, rule,
+                         static_cast<std::uint64_t>((args.first_row + i) * args.row_columns + args.first_column),
+                         length, args.out.data + i * args.out.stride);
 }

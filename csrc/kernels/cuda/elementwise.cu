@@ -62,8 +62,8 @@ struct Dropout {
         PhiloxKey key = *args.key;
         key.purpose = args.purpose;
         const std::uint64_t index =
-            static_cast<std::uint64_t>(args.first_row + i) * static_cast<std::uint64_t>(args.columns) +
-            static_cast<std::uint64_t>(j);
+            static_cast<std::uint64_t>(args.first_row + i) * static_cast<std::uint64_t>(args.row_columns) +
+            static_cast<std::uint64_t>(args.first_column + j);
         Stretch<Compute<T>, n> multipliers;
         if constexpr (n == 1) {
             multipliers.at[0] = rule.multiplier(philox_word(key, index));
@@ -97,7 +97,8 @@ void gate_backward(const GateBackwardArgs<T>& args) {
 template <class T>
 void dropout(const DropoutArgs<T>& args) {
     constexpr std::int64_t block = 4;  // of numbers that are made together
-    for_stretches(args.rows, args.columns, args.columns % block == 0 && on_boundary(args.out),
+    for_stretches(args.rows, args.columns,
+                  args.row_columns % block == 0 && args.first_column % block == 0 && on_boundary(args.out),
                   Dropout<T>{args, DropoutRule<Compute<T>>(args.probability)});
 }
 
