@@ -255,7 +255,7 @@ BUGS = (
     Bug(
         "of divided columns the first are measured again and again",
         "csrc/runtime/step_runner.cpp",
-        "{rows.data + first, rows.stride}",
+        "{rows.data + columns.first, rows.stride}",
         "{rows.data, rows.stride}",
         "tests/test_columns.py",
     ),
@@ -318,8 +318,8 @@ BUGS = (
     Bug(
         "a micro-batch draws the masks of the first",
         "csrc/runtime/step_runner.cpp",
-        "args.first_row = frame.first_row + begin;",
-        "args.first_row = begin;",
+        "args.first_row = frame.first_row + begin, args.first_column",
+        "args.first_row = begin, args.first_column",
         "tests/test_trainer.py -k accumul",
     ),
     Bug(

@@ -29,6 +29,15 @@ def test_same_seed_same_weights(name):
     assert not np.array_equal(one["1.weight"], other["1.weight"])
 
 
+@pytest.mark.parametrize("name", BUILDERS)
+def test_precision_of_products(name):
+    build = getattr(rc.models, name)
+    assert build(7, 3, 8, 6).matmul_precision == rc.get_matmul_precision()
+    assert build(7, 3, 8, 6, matmul_precision="high").matmul_precision == "high"
+    with pytest.raises(ValueError, match="matmul_precision"):
+        build(7, 3, 8, 6, matmul_precision="exact")
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", BUILDERS)
 def test_the_same_weights_on_every_device(name, device):

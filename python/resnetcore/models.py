@@ -38,6 +38,7 @@ def plain(
     seed: int = 0,
     dtype: Any = "float32",
     device: str = "cpu",
+    matmul_precision: str | None = None,
 ) -> Network:
     """A network without skips: what the others are compared with.
 
@@ -48,13 +49,15 @@ def plain(
         seed: of the initial weights.
         dtype: "float32", "float64" or "bfloat16", as in `Network`.
         device: where the network is to be, as in `Network`.
+        matmul_precision: of float32 products, as in `Network`.
 
     Example:
         >>> net = plain(64, 10, width=64, depth=5, norm="batch")
     """
     _check_depth("plain", depth, 2)
     hidden = Layer(width, norm=norm, activation=activation, dropout=dropout, init=init)
-    return Network(inputs, [hidden] * (depth - 1) + [Layer(outputs, activation=None, init=init)], seed, dtype, device)
+    layers = [hidden] * (depth - 1) + [Layer(outputs, activation=None, init=init)]
+    return Network(inputs, layers, seed, dtype, device, matmul_precision)
 
 
 def resnet(
@@ -72,11 +75,13 @@ def resnet(
     seed: int = 0,
     dtype: Any = "float32",
     device: str = "cpu",
+    matmul_precision: str | None = None,
 ) -> Network:
     """Identity skips (He et al. 2016a): `a = g(z + a_{l-k})`.
 
     Args:
-        inputs, outputs, width, depth, norm, activation, dropout, seed, dtype, device: as in `plain`; depth is at least 3.
+        inputs, outputs, width, depth, norm, activation, dropout, seed, dtype, device, matmul_precision: as in
+            `plain`; depth is at least 3.
         block: layers per skip, 2 (basic) or 3 (bottleneck).
         pattern: "blocks": one skip per block; "sliding": every layer skips from `block` layers back; "same_origin":
             every layer skips from layer 1.
@@ -87,7 +92,7 @@ def resnet(
     """
     layer = Layer(width, norm=norm, activation=activation, dropout=dropout)
     layers = _post_activation("resnet", "identity", layer, depth, block, pattern, bottleneck)
-    return Network(inputs, [*layers, Layer(outputs, activation=None)], seed, dtype, device)
+    return Network(inputs, [*layers, Layer(outputs, activation=None)], seed, dtype, device, matmul_precision)
 
 
 def highway(
@@ -105,6 +110,7 @@ def highway(
     seed: int = 0,
     dtype: Any = "float32",
     device: str = "cpu",
+    matmul_precision: str | None = None,
 ) -> Network:
     """Learned skip weights, `a = g(z + a_{l-k} W)`: what the source article calls HighwayNets.
 
@@ -113,7 +119,7 @@ def highway(
     """
     layer = Layer(width, norm=norm, activation=activation, dropout=dropout)
     layers = _post_activation("highway", "learned", layer, depth, block, pattern, bottleneck)
-    net = Network(inputs, [*layers, Layer(outputs, activation=None)], seed, dtype, device)
+    net = Network(inputs, [*layers, Layer(outputs, activation=None)], seed, dtype, device, matmul_precision)
     skips = (name for name in net.parameters() if ".skip." in name)
     net.set_parameters({name: np.eye(width) for name in skips})
     return net
@@ -132,11 +138,13 @@ def gated_highway(
     seed: int = 0,
     dtype: Any = "float32",
     device: str = "cpu",
+    matmul_precision: str | None = None,
 ) -> Network:
     """Transform gates (Srivastava et al. 2015): every hidden layer but the first is `T * g(z) + (1 - T) * a_prev`.
 
     Args:
-        inputs, outputs, width, depth, norm, activation, dropout, seed, dtype, device: as in `plain`; depth is at least 3.
+        inputs, outputs, width, depth, norm, activation, dropout, seed, dtype, device, matmul_precision: as in
+            `plain`; depth is at least 3.
         gate_bias: initial bias of the gates; the more negative, the more is carried at first. None: −2, or −ln(depth)
             where that is lower, so that what is carried through all layers keeps its size.
     """
@@ -145,7 +153,8 @@ def gated_highway(
         gate_bias = min(-2.0, -math.log(depth))
     gated = Layer(width, gate=True, gate_bias=gate_bias, norm=norm, activation=activation, dropout=dropout)
     first = Layer(width, norm=norm, activation=activation, dropout=dropout)
-    return Network(inputs, [first] + [gated] * (depth - 2) + [Layer(outputs, activation=None)], seed, dtype, device)
+    layers = [first] + [gated] * (depth - 2) + [Layer(outputs, activation=None)]
+    return Network(inputs, layers, seed, dtype, device, matmul_precision)
 
 
 def densenet(
@@ -161,6 +170,7 @@ def densenet(
     seed: int = 0,
     dtype: Any = "float32",
     device: str = "cpu",
+    matmul_precision: str | None = None,
 ) -> Network:
     """Parallel learned skips (DenseNet, Huang et al. 2017, as a sum): each layer reads the last `reach` layers.
 
@@ -169,7 +179,8 @@ def densenet(
     strong: a norm's γ at 1/√paths, as the skips' weights are for so many inputs.
 
     Args:
-        inputs, outputs, width, depth, norm, activation, dropout, seed, dtype, device: as in `plain`; depth is at least 3.
+        inputs, outputs, width, depth, norm, activation, dropout, seed, dtype, device, matmul_precision: as in
+            `plain`; depth is at least 3.
         reach: how many earlier layers each hidden layer reads: the one before, and reach − 1 learned skips.
     """
     _check_depth("densenet", depth, 3)
@@ -186,7 +197,7 @@ def densenet(
         )
         for paths in (min(reach, number) for number in range(1, depth))
     ]
-    return Network(inputs, [*layers, Layer(outputs, activation=None)], seed, dtype, device)
+    return Network(inputs, [*layers, Layer(outputs, activation=None)], seed, dtype, device, matmul_precision)
 
 
 def preact_resnet(
@@ -203,6 +214,7 @@ def preact_resnet(
     seed: int = 0,
     dtype: Any = "float32",
     device: str = "cpu",
+    matmul_precision: str | None = None,
 ) -> Network:
     """Pre-activation residual blocks (He et al. 2016b): `a = g(norm(a_prev)) W + b + a_{l-k}`.
 
@@ -218,7 +230,7 @@ def preact_resnet(
     start: dict[str, Any] = {"init": "zero"} if norm else {"init_scale": 1 / math.sqrt(max(blocks, 1))}
     body = [Layer(inner, dropout=dropout, **common)] * (block - 1)
     body.append(Layer(width, skips={block: "identity"}, branch_dropout=dropout, **common, **start))
-    return Network(inputs, [*layers, *body * blocks, Layer(outputs, **common)], seed, dtype, device)
+    return Network(inputs, [*layers, *body * blocks, Layer(outputs, **common)], seed, dtype, device, matmul_precision)
 
 
 def tabular_resnet(
@@ -234,6 +246,7 @@ def tabular_resnet(
     seed: int = 0,
     dtype: Any = "float32",
     device: str = "cpu",
+    matmul_precision: str | None = None,
 ) -> Network:
     """The ResNet for tables of Gorishniy et al. 2021 (section 3.2), standardised features in, logits out.
 
@@ -249,7 +262,7 @@ def tabular_resnet(
         norm: "batch" or None.
         dropout: inside a block, after relu.
         residual_dropout: on a block's branch, before it is added.
-        seed, dtype, device: as in `plain`.
+        seed, dtype, device, matmul_precision: as in `plain`.
     """
     _check_depth("tabular_resnet", depth, 4)
     if depth % 2:
@@ -260,7 +273,8 @@ def tabular_resnet(
         width, pre=True, skips={2: "identity"}, branch_dropout=residual_dropout, init_scale=1 / math.sqrt(blocks)
     )
     head = Layer(outputs, pre=True, norm=norm)
-    return Network(inputs, [Layer(width, activation=None)] + [first, second] * blocks + [head], seed, dtype, device)
+    layers = [Layer(width, activation=None)] + [first, second] * blocks + [head]
+    return Network(inputs, layers, seed, dtype, device, matmul_precision)
 
 
 def _post_activation(
