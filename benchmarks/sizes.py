@@ -1,6 +1,6 @@
-"""`python -m benchmarks.sizes [--seconds 60]`: time against width, batch, depth and threads.
+"""`python -m benchmarks.sizes [--seconds 60] [--precision bfloat16]`: time against width, batch, depth and threads.
 
-A float32 training step of ours alone, in GFLOP/s, each size in turn. A width's neighbours are the round widths beside it,
+A training step of ours alone, in GFLOP/s, each size in turn. A width's neighbours are the round widths beside it,
 and what it is compared with lies between theirs, by its distance to each; a batch is compared with 1024 rows, a depth with
 16 layers, threads with one thread on the same size.
 """
@@ -21,7 +21,7 @@ import resnetcore as rc
 
 from .__main__ import HERE, commit, machine
 from .measure import seconds_a_step
-from .networks import Case
+from .networks import PRECISIONS, PRODUCTS, Case
 from .rivals import resnetcore as ours
 from .shapes import SHAPES, Shape
 
@@ -44,9 +44,9 @@ def points(threads: int) -> list[Point]:
     return list(dict.fromkeys([*((shape, threads) for shape in shapes), *scaled]))
 
 
-def rates(threads: int, seconds: float) -> dict[Point, float]:
+def rates(threads: int, seconds: float, precision: str = "float32", products: str = "highest") -> dict[Point, float]:
     """GFLOP/s, medians over turns."""
-    cases = {shape: Case(shape) for shape, _ in points(threads)}
+    cases = {shape: Case(shape, precision=precision, products=products) for shape, _ in points(threads)}
     steps = {shape: ours.build(case, case.problem(), threads)[0] for shape, case in cases.items()}
     times: dict[Point, list[float]] = {point: [] for point in points(threads)}
     began = time.perf_counter()
@@ -97,21 +97,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.sizes", description=__doc__)
     parser.add_argument("--seconds", type=float, default=60.0, help="of measuring all sizes (60)")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="of activations (float32)")
+    parser.add_argument("--products", choices=PRODUCTS, default="highest", help="of float32 (highest)")
+    parser.add_argument("--name", help="the last part of the file's name, for a run of its own")
     parser.add_argument("--out", type=Path, default=HERE / "results", help="folder of the JSON")
     arguments = parser.parse_args()
-    rate = rates(arguments.threads, arguments.seconds)
+    rate = rates(arguments.threads, arguments.seconds, arguments.precision, arguments.products)
     print(tables(rate, arguments.threads))
+    kind = {"precision": arguments.precision, "products": arguments.products}
+    chosen = {option: value for option, value in kind.items() if value not in ("float32", "highest")}
+    options = "".join(f" --{option} {value}" for option, value in chosen.items())
     result = {
         "date": datetime.date.today().isoformat(),
         "commit": commit(),
-        "command": f"python -m benchmarks.sizes --seconds {arguments.seconds:g}",
+        "command": f"python -m benchmarks.sizes --seconds {arguments.seconds:g}{options}",
         "machine": machine(arguments.threads, "cpu"),
         "rows": [
             {"batch": s.batch, "width": s.width, "depth": s.depth, "threads": count, "gflops": gflops}
             for (s, count), gflops in rate.items()
         ],
     }
-    path = arguments.out / f"{result['date']}-sizes.json"
+    parts = ["sizes", *chosen.values(), *([arguments.name] if arguments.name else [])]
+    path = arguments.out / f"{result['date']}-{'-'.join(parts)}.json"
     path.write_text(json.dumps(result, indent=1) + "\n")
     print(f"\nWritten: {path}")
 

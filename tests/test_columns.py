@@ -18,6 +18,8 @@ KINDS = {
     "gate": {"gate": True},
     "dropout": {"dropout": 0.25, "branch_dropout": 0.25},
     "dropout with norm": {"norm": "batch", "dropout": 0.25, "branch_dropout": 0.25},
+    "dropout with pre": {"norm": "batch", "pre": True, "dropout": 0.25, "branch_dropout": 0.25},
+    "dropout with gate": {"gate": True, "dropout": 0.25},
 }
 SETTINGS = [
     {"optimizer": rc.SGD(lr=0.01)},
@@ -112,6 +114,20 @@ def test_micro_batches_on_both_sides_of_the_border(kind):
     assert_same_bits(trained(kind, 257, 2, **settings), trained(kind, 257, 1, **settings))
 
 
+def test_batches_of_many_sizes_share_one_room():
+    """Divided by rows, by columns, and by other numbers of threads, in turn."""
+    batches = [(128, 2), (40, 3), (500, 2), (60, 2), (128, 3), (9, 2), (129, 2), (128, 2)]
+    found = []
+    for alone in (True, False):
+        trainer = rc.Trainer(network("dropout with norm"), seed=2, batch_size=500)
+        losses = []
+        for rows, threads in batches:
+            rc.set_num_threads(1 if alone else threads)
+            losses.append(trainer.step(*data(rows)))
+        found.append([np.array(losses), *trainer.net.parameters().values()])
+    assert_same_bits(*found)
+
+
 def test_activations():
     net, (x, y) = network("norm"), data(33)
     found = []
@@ -199,7 +215,7 @@ def test_magnitudes_of_all_columns_are_seen(dtype):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("kind", ["identity", "norm"])
+@pytest.mark.parametrize("kind", ["identity", "norm", "dropout", "dropout with norm"])
 def test_inside_pytorch(kind, dtype):
     torch = pytest.importorskip("torch")
     from resnetcore.torch import ResidualStack

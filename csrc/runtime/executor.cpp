@@ -37,16 +37,23 @@ void BatchExecutor<T>::prepare(std::int64_t rows, int threads) {
         if (ends_in_sums(phase)) sums = std::max(sums, 2 * most_statistics_chunks(rows) * phase.steps.back().width);
     sums_.reserve(sums);
     const std::int64_t tile = tile_for(rows), height = std::max(tile, largest_tile_);
-    // Who divides columns has all rows in a call.
-    const std::int64_t most = std::max({height, runner_rows_, divides_columns(rows, threads) ? rows : 0});
+    const std::int64_t most = std::max(height, runner_rows_);
     if (tile > largest_tile_) tile_arenas_.clear(), largest_tile_ = 0;
-    if (most > runner_rows_) runners_.clear(), runner_rows_ = 0;
+    if (divides_columns(rows, threads)) {
+        const DividedColumns now = divided(rows, threads);
+        if (runner_columns_.rows == 0) runner_columns_ = now;
+        runner_columns_ = {std::max(runner_columns_.rows, now.rows), std::max(runner_columns_.beside, now.beside),
+                           std::min(runner_columns_.threads, now.threads)};
+    }
+    if (most > runner_rows_ || (!runners_.empty() && !runners_[0]->has_mask_room(runner_columns_)))
+        runners_.clear(), runner_rows_ = 0;
     if (!plan_.tile_local) arena_.reserve((plan_.row_elements - plan_.kept_elements) * rows);
     if (!computes_itself<T>) logits_.reserve(plan_.buffers[plan_.output].width * rows);
     while (plan_.tile_local && static_cast<int>(tile_arenas_.size()) < threads)
         tile_arenas_.emplace_back(device_, (plan_.row_elements - plan_.kept_elements) * height);
     while (static_cast<int>(runners_.size()) < threads)
-        runners_.push_back(std::make_unique<StepRunner<T>>(plan_, device_, store_, norms_, folded_, most));
+        runners_.push_back(
+            std::make_unique<StepRunner<T>>(plan_, device_, store_, norms_, folded_, most, runner_columns_));
     largest_tile_ = height, runner_rows_ = most;
     for (std::size_t p = 0; p < plan_.phases.size(); ++p) queues_[p].reserve(threads);
 }
@@ -57,10 +64,19 @@ bool BatchExecutor<T>::divides_columns(std::int64_t rows, int threads) const {
            divides_training_columns(plan_, rows, threads, weight_bytes_, sizeof(T), kernels_.product_speed);
 }
 
+// Units of rows are powers of two.
+template <class T>
+DividedColumns BatchExecutor<T>::divided(std::int64_t rows, int threads) const {
+    const std::int64_t unit = std::max<std::int64_t>(statistics_chunk(rows), kernels_.row_block);
+    const std::int64_t units = (rows + unit - 1) / unit;
+    return {rows, std::min(rows, (units + threads - 1) / threads * unit), threads};
+}
+
 template <class T>
 void BatchExecutor<T>::begin(std::int64_t rows, int threads) {
-    // Of a smaller batch than the one that divides its rows, and that all room was made for, masks may lack theirs.
-    by_columns_ = divides_columns(rows, threads) && runners_[0]->has_room(rows);
+    // Room was made for the largest micro-batch. If that one divides rows, a smaller one may want to divide columns,
+    // and lack room for its masks: then it divides rows, too.
+    by_columns_ = divides_columns(rows, threads) && runners_[0]->has_mask_room(divided(rows, threads));
     tile_ = std::min(tile_for(rows), largest_tile_);
     for (std::size_t p = 0; p < plan_.phases.size(); ++p) queues_[p].reset((rows + tile_ - 1) / tile_, threads);
     for (std::size_t w = 0; w < plan_.weights.size(); ++w) turns_[w].tile.store(0, std::memory_order_relaxed);

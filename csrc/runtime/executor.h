@@ -68,6 +68,7 @@ private:
     void finish(Team& team, const Step& last, const PartialSums<T>& sums, bool continues);
     PartialSums<T> sums_of(const Phase& phase, std::int64_t rows) const;
     std::int64_t tile_for(std::int64_t rows) const;
+    DividedColumns divided(std::int64_t rows, int threads) const;
 
     const Plan plan_;
     Device& device_;
@@ -77,9 +78,10 @@ private:
     const std::vector<Folded<T>>* folded_;
     std::int64_t weight_bytes_;
     int threads_ = 1;
-    // `largest_tile_` is what all tile arenas have room for, and runners for so many rows a call; 0 while some are
-    // missing for want of memory.
+    // `largest_tile_`: rows that all tile arenas have room for. `runner_rows_`: those of a call that all runners have
+    // room for, and for masks of `runner_columns_`. Either is 0 while some are missing for want of memory.
     std::int64_t tile_ = 0, largest_tile_ = 0, runner_rows_ = 0;
+    DividedColumns runner_columns_;
     bool by_columns_ = false;
     AlignedArray<T> arena_;
     AlignedArray<Compute<T>> sums_, logits_;
@@ -108,7 +110,7 @@ private:
     Norms<T>& norms_;
     const std::vector<Folded<T>>& folded_;
     std::int64_t weight_bytes_;
-    std::int64_t tile_ = 0, largest_tile_ = 0;  // as above
+    std::int64_t tile_ = 0, largest_tile_ = 0;  // rows that arenas and runners have room for, likewise
     bool by_columns_ = false;
     std::vector<AlignedArray<T>> arenas_;
     std::vector<std::unique_ptr<StepRunner<T>>> runners_;

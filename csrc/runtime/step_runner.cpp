@@ -19,7 +19,7 @@ constexpr std::uint32_t dropout_purpose = 1;  // low byte of a Philox purpose; t
 
 template <class T>
 StepRunner<T>::StepRunner(const Plan& plan, Device& device, const ParameterStore<T>& store, Norms<T>& norms,
-                          const std::vector<Folded<T>>* folded, std::int64_t rows)
+                          const std::vector<Folded<T>>* folded, std::int64_t rows, const DividedColumns& divided)
     : plan_(plan),
       device_(device),
       kernels_(device.kernels<T>()),
@@ -32,18 +32,16 @@ StepRunner<T>::StepRunner(const Plan& plan, Device& device, const ParameterStore
       magnitudes_(device, 2) {
     reserve_terms();
     for (const BufferInfo& b : plan.buffers) strides_.push_back(padded_width(b.width, storage_of<T>));
-    std::int64_t masked = 0, branch_masked = 0;
     for (const Phase& phase : plan.phases)
         for (const Step& step : phase.steps) {
-            if (step.dropout > 0) masked = std::max(masked, step.width);
-            if (step.branch.dropout > 0) branch_masked = std::max(branch_masked, step.width);
+            if (step.dropout > 0) masked_ = std::max(masked_, step.width);
+            if (step.branch.dropout > 0) branch_masked_ = std::max(branch_masked_, step.width);
             if (step.kind != StepKind::loss || computes_itself<T> || device.is_host()) continue;
             unrounded_stride_ = step.width;
             unrounded_.reserve(step.width * rows);
         }
-    mask_.reserve(masked * rows);
-    branch_mask_.reserve(branch_masked * rows);
-    if (masked + branch_masked > 0) masked_rows_ = rows;
+    mask_.reserve(std::max(masked_ * rows, mask_room(masked_, divided)));
+    branch_mask_.reserve(std::max(branch_masked_ * rows, mask_room(branch_masked_, divided)));
 }
 
 template <class T>
@@ -264,6 +262,13 @@ void StepRunner<T>::gather_terms(Args& args, const Step& step, const Frame<T>& f
 }
 
 template <class T>
+std::int64_t StepRunner<T>::mask_room(std::int64_t width, const DividedColumns& divided) const {
+    if (width == 0 || divided.rows == 0) return 0;
+    const std::int64_t panels = panel_count(width, kernels_.panel), share = panel_count(panels, divided.threads);
+    return std::max(divided.rows * std::min(share * kernels_.panel, width) + width, divided.beside * width);
+}
+
+template <class T>
 Rows<Compute<T>> StepRunner<T>::mask(AlignedArray<Compute<T>>& memory, double probability, std::uint32_t site,
                                      const Step& step, const Frame<T>& frame, std::int64_t begin, std::int64_t end,
                                      Columns columns) {
@@ -276,9 +281,10 @@ Rows<Compute<T>> StepRunner<T>::mask(AlignedArray<Compute<T>>& memory, double pr
     args.key = frame.dropout;
     args.purpose = dropout_purpose | site << 8;
     args.probability = probability;
-    args.out = {memory.data() + columns.first, step.width};
+    // Rows of these columns follow one another, from where the first row's are in a row of all.
+    args.out = {memory.data() + columns.first, args.columns};
     kernels_.dropout(args);
-    return {memory.data(), step.width};
+    return {memory.data(), args.columns};
 }
 
 template <class T>

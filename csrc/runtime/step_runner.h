@@ -2,7 +2,6 @@
 // Never allocates: each thread owns a StepRunner made before the run.
 #pragma once
 
-#include <limits>
 #include <vector>
 
 #include "kernels/ops.h"
@@ -58,12 +57,20 @@ struct Frame {
     LossTarget<T> target;
 };
 
+// That so many threads divide the columns of products of all rows, and what is between them by `beside` rows at the
+// most.
+struct DividedColumns {
+    std::int64_t rows = 0, beside = 0;
+    int threads = 1;
+};
+
 template <class T>
 class StepRunner {
 public:
-    // For up to so many rows a call.
+    // Masks, and gradients of the loss that are not stored yet, have room for so many rows a call; masks also for
+    // `divided`.
     StepRunner(const Plan& plan, Device& device, const ParameterStore<T>& store, Norms<T>& norms,
-               const std::vector<Folded<T>>* folded, std::int64_t rows);
+               const std::vector<Folded<T>>* folded, std::int64_t rows, const DividedColumns& divided = {});
 
     // Rows [begin, end) of the frame. Where they are `measured`, what gradients are made of counts for the magnitudes.
     void run(const Step& step, const Frame<T>& frame, std::int64_t begin, std::int64_t end, bool measured = false,
@@ -91,8 +98,9 @@ public:
     double* magnitudes() { return magnitudes_.data(); }
     void forget_magnitudes() { device_.clear(magnitudes_.data(), magnitudes_.bytes()); }
 
-    // For the masks of so many rows.
-    bool has_room(std::int64_t rows) const { return rows <= masked_rows_; }
+    bool has_mask_room(const DividedColumns& divided) const {
+        return mask_room(masked_, divided) <= mask_.size() && mask_room(branch_masked_, divided) <= branch_mask_.size();
+    }
 
     Rows<T> read(BufferId id, const Frame<T>& frame, std::int64_t row) const;
     MutableRows<T> write(BufferId id, const Frame<T>& frame, std::int64_t row) const;
@@ -124,7 +132,9 @@ private:
     void gather_terms(Args& args, const Step&, const Frame<T>&, std::int64_t row, bool transposed);
     bool is_link(const Step&, const Frame<T>&) const;
     Branch<T> branch(const Step&, const Frame<T>&, std::int64_t begin, std::int64_t end, Columns);
-    // Drawn of these columns, of rows as wide as the step's results.
+    // Numbers that masks of layers so wide take.
+    std::int64_t mask_room(std::int64_t width, const DividedColumns&) const;
+    // Drawn of these columns alone.
     Rows<Compute<T>> mask(AlignedArray<Compute<T>>& memory, double probability, std::uint32_t site, const Step&,
                           const Frame<T>&, std::int64_t begin, std::int64_t end, Columns);
 
@@ -139,8 +149,8 @@ private:
     std::vector<Rows<T>> identities_;
     std::vector<ChainStep<T>> chain_;
     AlignedArray<Compute<T>> mask_, branch_mask_;
-    std::int64_t masked_rows_ = std::numeric_limits<std::int64_t>::max();  // that there is room for
-    AlignedArray<Compute<T>> unrounded_;  // gradients of the loss, before they are stored
+    std::int64_t masked_ = 0, branch_masked_ = 0;  // the widest that have such masks
+    AlignedArray<Compute<T>> unrounded_;           // gradients of the loss, before they are stored
     std::int64_t unrounded_stride_ = 0;
     AlignedArray<double> magnitudes_;
 };

@@ -14,8 +14,9 @@
 #include <memory>
 #include <vector>
 
+#include "block_state.h"
 #include "cuda_runtime.h"
-#include "hopper/block_state.h"
+#include "hopper/copies.h"
 
 thread_local dim3 threadIdx, blockIdx, blockDim, gridDim;
 
@@ -154,7 +155,7 @@ void run_block() {
         }
         if (count(0, block.size, Waits::for_nothing_more) == block.size) return;
         if (count(0, block.size, Waits::for_block) == block.size) {
-            hopper::threads_met(0, block.size);
+            threads_met(0, block.size);
             for (int i = 0; i < block.size; ++i) block.fibers[i]->waits = Waits::no;
         } else if (!any && !hopper::finish_a_copy()) {
             fail_stuck();
@@ -250,9 +251,9 @@ void run_grid(dim3 grid, dim3 size, std::size_t shared_bytes, const std::functio
     for (std::uint64_t at = 0; at < plane * grid.z; ++at) {
         blockIdx = dim3(static_cast<unsigned>(at % grid.x), static_cast<unsigned>(at % plane / grid.x),
                         static_cast<unsigned>(at / plane));
-        hopper::begin_block(block.size, shared_bytes);
+        begin_block(block.size, shared_bytes);
         run_block();
-        hopper::end_block();
+        end_block();
     }
 }
 

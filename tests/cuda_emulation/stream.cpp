@@ -8,11 +8,11 @@
 #include <utility>
 
 #include "block.h"
-#include "hopper/shared_memory.h"
 #include "hopper/tensor_map.h"
 #include "kernels/cuda/kernel_list.h"
 #include "kernels/cuda/stream.h"
 #include "memory.h"
+#include "shared_memory.h"
 
 namespace emulation {
 namespace {
@@ -145,7 +145,7 @@ cudaError_t cudaPeekAtLastError() { return emulation::last_error; }
 cudaError_t cudaGetLastError() { return std::exchange(emulation::last_error, cudaSuccess); }
 
 cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute, int value) {
-    if (value < 0 || static_cast<std::size_t>(value) > emulation::hopper::most_shared_bytes)
+    if (value < 0 || static_cast<std::size_t>(value) > emulation::most_shared_bytes)
         return emulation::last_error = cudaErrorInvalidValue;
     emulation::SharedBytes& all = emulation::shared_bytes_of_kernels();
     std::lock_guard<std::mutex> lock(all.mutex);

@@ -1,6 +1,6 @@
 // Dynamic shared memory, by addresses: what a block of the faster paths has, stages of operands and sums on their way
 // out. The emulation has the same functions, and ends the process where a thread reads or writes what it has not waited
-// for (tests/cuda_emulation/hopper/shared_memory.h).
+// for (tests/cuda_emulation/shared_memory.h).
 //
 // Invariant: kernels touch dynamic shared memory through this file, and the instructions' files (ampere/atoms.cuh,
 // hopper/atoms.cuh), alone.

@@ -4,7 +4,7 @@
 #include <cstdint>
 
 #include "ampere/copies.h"
-#include "hopper/shared_access.h"
+#include "shared_access.h"
 
 namespace resnetcore {
 namespace cuda {

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "block.h"
-#include "hopper/shared_memory.h"
+#include "shared_memory.h"
 
 namespace emulation {
 namespace ampere {
@@ -47,7 +47,7 @@ void copy_place(std::uint32_t to, const void* from, int bytes) {
     if (to % place_bytes != 0) fail("thread %d: a copy to shared address %u", thread_index(), to);
     if (reinterpret_cast<std::uintptr_t>(from) % place_bytes != 0)
         fail("thread %d: a copy from where no 16 bytes begin", thread_index());
-    hopper::check_async_store(to, place_bytes);
+    check_async_store(to, place_bytes);
     ++places;
     mine().open.push_back({to, from, bytes});
 }
@@ -61,10 +61,10 @@ void wait_for_copies(int but_the_last) {
     std::deque<Group>& groups = mine().groups;
     while (groups.size() > static_cast<std::size_t>(but_the_last)) {
         for (const Copy& copy : groups.front()) {
-            unsigned char* const to = hopper::shared_data(copy.to);
+            unsigned char* const to = shared_data(copy.to);
             std::memset(to, 0, place_bytes);
             if (copy.bytes > 0) std::memcpy(to, copy.from, static_cast<std::size_t>(copy.bytes));
-            hopper::finish_async_store(copy.to, place_bytes);
+            finish_async_store(copy.to, place_bytes);
         }
         groups.pop_front();
     }
@@ -77,9 +77,9 @@ void load_matrices(std::uint32_t row, std::uint32_t (&x)[4], bool transposed) {
         std::uint32_t at;
         std::memcpy(&at, taken_from_lane(matrix * matrix_rows + i), sizeof at);
         at += 2 * static_cast<std::uint32_t>(j);
-        hopper::check_load(at, sizeof(std::uint16_t));
+        check_load(at, sizeof(std::uint16_t));
         std::uint16_t bits;
-        std::memcpy(&bits, hopper::shared_data(at), sizeof bits);
+        std::memcpy(&bits, shared_data(at), sizeof bits);
         return bits;
     };
     const int i = lane() / 4, j = 2 * (lane() % 4);

@@ -1,5 +1,5 @@
 // cp.async and ldmatrix. A copy arrives when its thread waits for it, and no sooner: who reads what it has not waited
-// for, or has copied over what others may still be reading, ends the process (hopper/shared_memory.h).
+// for, or has copied over what others may still be reading, ends the process (shared_memory.h).
 #pragma once
 
 #include <cstdint>

@@ -23,6 +23,8 @@ void copy_box(std::uint32_t to, const CUtensorMap* map, const std::int32_t* coor
 void store_box(const CUtensorMap* map, const std::int32_t* coordinates, int rank, std::uint32_t from);
 void commit_boxes();
 void wait_until_boxes_are_read();
+// Lets one copy arrive that is on its way. False where there is none.
+bool finish_a_copy();
 
 }  // namespace hopper
 }  // namespace emulation

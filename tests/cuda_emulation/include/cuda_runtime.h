@@ -6,9 +6,9 @@
 
 #include "ampere/atoms.h"
 #include "block.h"
+#include "block_state.h"
 #include "cuda_runtime_api.h"
 #include "hopper/atoms.h"
-#include "hopper/block_state.h"
 #include "pairs.h"
 
 #define __global__
@@ -25,7 +25,7 @@ inline void __syncthreads() { emulation::wait_for_block(); }
 inline void __syncwarp() {
     emulation::wait_for_warp("__syncwarp", "", 0, [] {
         const int first = emulation::thread_index() / emulation::warp_size * emulation::warp_size;
-        emulation::hopper::threads_met(first, first + emulation::warp_size);
+        emulation::threads_met(first, first + emulation::warp_size);
     });
 }
 

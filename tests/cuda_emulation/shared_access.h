@@ -12,17 +12,17 @@ namespace cuda {
 
 using Shared = std::uint32_t;
 
-inline Shared shared_memory() { return emulation::hopper::first_address; }
+inline Shared shared_memory() { return emulation::first_address; }
 inline void store(Shared to, float x) {
     if (to % sizeof x != 0) emulation::fail("a store to shared address %u", to);
-    emulation::hopper::check_store(to, sizeof x);
-    std::memcpy(emulation::hopper::shared_data(to), &x, sizeof x);
+    emulation::check_store(to, sizeof x);
+    std::memcpy(emulation::shared_data(to), &x, sizeof x);
 }
 inline void store(Shared to, float x, float y) {
     const float values[2] = {x, y};
     if (to % sizeof values != 0) emulation::fail("a store to shared address %u", to);
-    emulation::hopper::check_store(to, sizeof values);
-    std::memcpy(emulation::hopper::shared_data(to), values, sizeof values);
+    emulation::check_store(to, sizeof values);
+    std::memcpy(emulation::shared_data(to), values, sizeof values);
 }
 inline void store(Shared to, float x, float y, float z, float w) {
     if (to % 16 != 0) emulation::fail("a store to shared address %u", to);
@@ -31,8 +31,8 @@ inline void store(Shared to, float x, float y, float z, float w) {
 inline float load(Shared from) {
     float x;
     if (from % sizeof x != 0) emulation::fail("a load from shared address %u", from);
-    emulation::hopper::check_load(from, sizeof x);
-    std::memcpy(&x, emulation::hopper::shared_data(from), sizeof x);
+    emulation::check_load(from, sizeof x);
+    std::memcpy(&x, emulation::shared_data(from), sizeof x);
     return x;
 }
 inline void load(Shared from, float& x, float& y) {
@@ -46,12 +46,12 @@ inline void load(Shared from, float& x, float& y, float& z, float& w) {
 
 inline void store_word(Shared to, std::uint32_t x) {
     if (to % sizeof x != 0) emulation::fail("a store to shared address %u", to);
-    emulation::hopper::check_store(to, sizeof x);
-    std::memcpy(emulation::hopper::shared_data(to), &x, sizeof x);
+    emulation::check_store(to, sizeof x);
+    std::memcpy(emulation::shared_data(to), &x, sizeof x);
 }
 inline void store_byte(Shared to, std::uint32_t x) {
-    emulation::hopper::check_store(to, 1);
-    *emulation::hopper::shared_data(to) = static_cast<unsigned char>(x);
+    emulation::check_store(to, 1);
+    *emulation::shared_data(to) = static_cast<unsigned char>(x);
 }
 inline std::uint32_t load_word(Shared from) {
     std::uint32_t x;

@@ -3,7 +3,6 @@
 #include <algorithm>
 
 namespace emulation {
-namespace hopper {
 
 namespace {
 
@@ -42,5 +41,4 @@ Knowledge& knowledge() {
     return all;
 }
 
-}  // namespace hopper
 }  // namespace emulation

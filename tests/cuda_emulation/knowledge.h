@@ -8,7 +8,6 @@
 #include <vector>
 
 namespace emulation {
-namespace hopper {
 
 constexpr int most_barriers = 64;
 
@@ -43,5 +42,4 @@ private:
 
 Knowledge& knowledge();  // of the block that runs
 
-}  // namespace hopper
 }  // namespace emulation

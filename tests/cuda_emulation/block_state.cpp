@@ -3,17 +3,16 @@
 #include <atomic>
 
 #include "ampere/copies.h"
-#include "barriers.h"
 #include "block.h"
-#include "copies.h"
+#include "hopper/barriers.h"
+#include "hopper/copies.h"
+#include "hopper/named_barriers.h"
+#include "hopper/products.h"
+#include "hopper/registers.h"
 #include "knowledge.h"
-#include "named_barriers.h"
-#include "products.h"
-#include "registers.h"
 #include "shared_memory.h"
 
 namespace emulation {
-namespace hopper {
 namespace {
 
 thread_local bool exists = false;
@@ -28,33 +27,30 @@ void begin_block(int threads, std::size_t shared_bytes) {
     bytes_of_last = static_cast<long>(shared_bytes);
     knowledge().begin(threads);
     begin_shared_memory(shared_bytes);
-    begin_barriers();
-    begin_named_barriers();
-    begin_copies();
+    hopper::begin_barriers();
+    hopper::begin_named_barriers();
+    hopper::begin_copies();
     ampere::begin_block(threads);
-    begin_products(threads);
-    begin_registers(threads);
+    hopper::begin_products(threads);
+    hopper::begin_registers(threads);
 }
 
 void end_block() {
     if (!exists) return;
-    end_copies();
+    hopper::end_copies();
     ampere::end_block();
-    end_barriers();
-    end_products();
+    hopper::end_barriers();
+    hopper::end_products();
 }
 
 void threads_met(int begin, int end) {
     if (exists) knowledge().meet(begin, end);
 }
 
-}  // namespace hopper
 }  // namespace emulation
 
 // For tests that ask which path was taken.
-extern "C" __attribute__((visibility("default"))) long resnetcore_emulated_shared_blocks() {
-    return emulation::hopper::blocks;
-}
+extern "C" __attribute__((visibility("default"))) long resnetcore_emulated_shared_blocks() { return emulation::blocks; }
 extern "C" __attribute__((visibility("default"))) long resnetcore_emulated_shared_bytes() {
-    return emulation::hopper::bytes_of_last;
+    return emulation::bytes_of_last;
 }

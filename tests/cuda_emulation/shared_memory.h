@@ -8,7 +8,6 @@
 #include <cstdint>
 
 namespace emulation {
-namespace hopper {
 
 struct Moment;
 
@@ -35,5 +34,4 @@ void depart(std::uint32_t address, std::size_t bytes);
 // By a product that the calling thread has part in.
 void check_operand(std::uint32_t address, std::size_t bytes, int product);
 
-}  // namespace hopper
 }  // namespace emulation

@@ -9,15 +9,11 @@
 #include <cstddef>
 
 namespace emulation {
-namespace hopper {
 
 void begin_block(int threads, std::size_t shared_bytes);
 void end_block();  // nothing may be on its way
 
 // These threads have waited for each other.
 void threads_met(int begin, int end);
-// Lets one copy arrive that is on its way. False where there is none.
-bool finish_a_copy();
 
-}  // namespace hopper
 }  // namespace emulation

@@ -4,11 +4,10 @@
 #include <vector>
 
 #include "block.h"
+#include "hopper/products.h"
 #include "knowledge.h"
-#include "products.h"
 
 namespace emulation {
-namespace hopper {
 namespace {
 
 constexpr std::uint32_t granule = 4;
@@ -71,7 +70,7 @@ struct Caller {
     bool knows(Moment moment) const { return all.knows(thread, moment); }
     Moment now() const { return all.now(thread); }
     bool knows_product(int product) {
-        if (product != known_product && !product_is_known(product)) return false;
+        if (product != known_product && !hopper::product_is_known(product)) return false;
         known_product = product;
         return true;
     }
@@ -245,5 +244,4 @@ void check_operand(std::uint32_t address, std::size_t bytes, int product) {
     });
 }
 
-}  // namespace hopper
 }  // namespace emulation
