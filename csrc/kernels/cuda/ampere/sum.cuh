@@ -65,6 +65,7 @@ public:
 private:
     static constexpr int copies_of_a = tile_rows * places_of_row / threads;
     static_assert(stage_terms * (box_width / place_numbers) == threads, "a thread copies a place of each panel");
+    static_assert(stage_terms == 32, "operands are padded to so many rows (operand_rows)");
 
     static __device__ __forceinline__ int row_of_copy(int i) {
         return static_cast<int>(threadIdx.x) / places_of_row + i * (threads / places_of_row);

@@ -45,9 +45,12 @@ constexpr std::uint32_t stage_bytes = a_bytes + panels * box_bytes;
 template <int panels>
 constexpr int sums_pitch = panels * panel_width + 4;
 template <int panels>
-constexpr std::uint32_t shared_bytes = stages * stage_bytes<panels> > tile_rows* sums_pitch<panels> * sizeof(float)
-                                           ? stages * stage_bytes<panels>
-                                           : tile_rows * sums_pitch<panels> * sizeof(float);
+constexpr std::uint32_t sums_bytes = tile_rows * sizeof(float) * sums_pitch<panels>;
+template <int panels>
+constexpr std::uint32_t stages_bytes = stages * stage_bytes<panels>;
+template <int panels>
+constexpr std::uint32_t shared_bytes =
+    stages_bytes<panels> < sums_bytes<panels> ? sums_bytes<panels> : stages_bytes<panels>;
 static_assert(shared_bytes<2> <= 99 << 10,
               "what a block may have on every GPU since (compute capability 8.6 has least)");
 
