@@ -71,7 +71,7 @@ struct Case {
         Guarded<T> panels(operand_size(k, inner, columns), flush), second(operand_size(k, 5, columns), flush);
         k.pack_operand(inner, columns, w.view(), panels.data());
         k.pack_operand(5, columns, v.view(), second.data());
-        const Source<T> sources[] = {
+        Source<T> sources[] = {
             {a.view(), panels.data(), inner}, {b.view(), second.data(), 5}, {a.view(), panels.data(), inner}};
         const Rows<T> identity = skip.view();
         ForwardArgs<T> args;
@@ -94,9 +94,14 @@ struct Case {
                 CHECK(wide.at(i, j) == z, "%s: wide at %d %d", where.c_str(), int(i), int(j));
                 CHECK(out.at(i, j) == rounded<T>(z), "%s: out at %d %d", where.c_str(), int(i), int(j));
             }
-        // Nothing but bias, skip and activation: where such an epilogue has a loop of its own, the same.
+        // Nothing but bias, skip and activation: where such an epilogue has a loop of its own, the same. And with
+        // transposes at hand, along which a panel's last columns may be summed.
         Narrow again = matrix(rows, columns);
         args.out = again.mutable_view(), args.wide = {};
+        Guarded<T> across(operand_size(k, columns, inner), flush), second_across(operand_size(k, columns, 5), flush);
+        k.pack_transposed(inner, columns, w.view(), across.data());
+        k.pack_transposed(5, columns, v.view(), second_across.data());
+        sources[0].across = sources[2].across = across.data(), sources[1].across = second_across.data();
         largest = 0;
         k.forward(args);
         check_largest(largest, again, "plain outputs");
@@ -114,7 +119,7 @@ struct Case {
         lengthen<T>(delta);
         Guarded<T> transposed(operand_size(k, columns, inner), flush);
         k.pack_transposed(inner, columns, w.view(), transposed.data());
-        const Source<T> source{delta.view(), transposed.data(), columns};
+        Source<T> source{delta.view(), transposed.data(), columns};
         BackwardDataArgs<T> args;
         args.rows = rows, args.columns = inner;
         args.sources = &source, args.n_sources = 1;
@@ -132,6 +137,15 @@ struct Case {
                 d = saved.at(i, s) > 0 ? rounded<T>(d) : 0;
                 CHECK(out.at(i, s) == d, "%s: data at %d %d", where.c_str(), int(i), int(s));
             }
+        Guarded<T> across(operand_size(k, inner, columns), flush);
+        k.pack_operand(inner, columns, w.view(), across.data());
+        source.across = across.data();
+        Narrow again = matrix(rows, inner);
+        args.out = again.mutable_view();
+        k.backward_data(args);
+        for (std::int64_t i = 0; i < rows; ++i)
+            for (std::int64_t s = 0; s < inner; ++s)
+                CHECK(again.at(i, s) == out.at(i, s), "%s: data across at %d %d", where.c_str(), int(i), int(s));
     }
 
     void backward_weights() {
@@ -214,11 +228,11 @@ void run(const KernelTable<T>& k, const std::string& isa) {
 
 // What is beyond a row, in A or in the panels, must not be met even by a zero: it may be infinite, or not a number.
 template <class T>
-void strangers(const KernelTable<T>& k, const std::string& isa) {
+void strangers(const KernelTable<T>& k, const std::string& isa, std::int64_t columns) {
     using Narrow = Integers<T>;
     constexpr std::int64_t rows = 19, stride = 40;
     for (std::int64_t inner = 1; inner < stride; ++inner) {
-        Wide w(inner, 7, Flush::end), out(rows, 7, Flush::end);
+        Wide w(inner, columns, Flush::end), out(rows, columns, Flush::end);
         Narrow a(rows, stride, Flush::end, k.operand_parts == 1);
         for (std::int64_t i = 0; i < rows; ++i)
             for (std::int64_t s = inner; s < stride; ++s) {
@@ -226,17 +240,19 @@ void strangers(const KernelTable<T>& k, const std::string& isa) {
                 poison(stranger, s % 2 ? 0x7f80 : 0x7fc0);
                 a.store(i, s, stranger);
             }
-        Guarded<T> panels(operand_size(k, inner, 7), Flush::end);
-        k.pack_operand(inner, 7, w.view(), panels.data());
-        const Source<T> source{a.view(), panels.data(), inner};
+        Guarded<T> panels(operand_size(k, inner, columns), Flush::end),
+            across(operand_size(k, columns, inner), Flush::end);
+        k.pack_operand(inner, columns, w.view(), panels.data());
+        k.pack_transposed(inner, columns, w.view(), across.data());
+        const Source<T> source{a.view(), panels.data(), inner, across.data()};
         ForwardArgs<T> args;
-        args.rows = rows, args.columns = 7;
+        args.rows = rows, args.columns = columns;
         args.sources = &source, args.n_sources = 1;
         args.activation = find_activation("identity");
         args.wide = out.mutable_view();
         k.forward(args);
         for (std::int64_t i = 0; i < rows; ++i)
-            for (std::int64_t j = 0; j < 7; ++j) {
+            for (std::int64_t j = 0; j < columns; ++j) {
                 float z = 0;
                 for (std::int64_t s = 0; s < inner; ++s) z += a.at(i, s) * w.at(s, j);
                 CHECK(out.at(i, j) == z, "%s: %d terms give %g", isa.c_str(), int(inner), double(out.at(i, j)));
@@ -351,7 +367,7 @@ void all(const KernelTable<T>& k, const std::string& isa) {
     run(k, isa);
     overflow(k, isa);
     choices(k, isa);
-    strangers(k, isa);
+    for (std::int64_t columns : {7, 1}) strangers(k, isa, columns);
     long_sums(k, isa);
     rounding(k, isa);
 }

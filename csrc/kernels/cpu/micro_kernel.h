@@ -108,15 +108,17 @@ struct PanelSums {
         } else {
             product_into<T, MR, 2>(tile, sources, n, row, rows);
         }
-        if constexpr (computes_itself<T>)
+        if constexpr (takes_tails<T>)
             if (split.tail > 0) dot_tail(tile, split, sources, n, row, epilogue.args.columns, epilogue.column);
         epilogue.finish_from_memory(tile.at[0], MR, row);
     }
 };
 template <class T, class Epilogue>
 RC_HD void sum_panel(const PanelRows& rows, const Source<T>* sources, int n, Epilogue& epilogue) {
-    const PanelSplit split = split_panel<T>(
-        epilogue.lanes, [&](int columns) { return computes_itself<T> && worth_dots(sources, n, columns); });
+    const PanelSplit split = split_panel<T>(epilogue.lanes, [&](int columns) {
+        if constexpr (takes_tails<T>) return worth_dots(sources, n, columns);
+        return false;
+    });
     PanelSums<T, Epilogue> sums{sources, n, rows, split, epilogue};
     visit_blocks<RC_TILE_ROWS>(rows.begin, rows.end, sums);
 }

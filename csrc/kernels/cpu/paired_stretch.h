@@ -19,7 +19,16 @@ struct Stretch<bfloat16> : PairedStretch<bfloat16> {
     }
     void take_panel() const { interleave_panel(panel_of_delta(), begin, end, end, lanes, panel_pairs()); }
     bool is_laid_out() const { return false; }
-    PanelSplit split() const { return {lanes[1] > 0 ? 2 : 1, 0}; }
+    PanelSplit split() const { return split_gradient<bfloat16>(lanes); }
+    void add_tail(float* sum, bool first) const {
+        RC_ISA::add_tail<bfloat16>(split(),
+                                   {{args.room, 2 * pair_stride(args.inner)},
+                                    {panel_pairs(), 4 * word_lanes},
+                                    (end - begin + 1) / 2,
+                                    sum,
+                                    first},
+                                   args.inner);
+    }
     template <int MR, int V>
     RC_HD void add_to(Accumulators<bfloat16, MR, V>& acc, std::int64_t k, std::int64_t first, std::int64_t last) const {
         const std::int64_t stride = 2 * pair_stride(args.inner), pair = first / 2;

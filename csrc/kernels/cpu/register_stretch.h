@@ -39,7 +39,7 @@ struct Stretch : StretchRows<T> {
         }
     }
     void take_panel() {
-        split_ = split_panel<T>(lanes, [](int columns) { return columns <= TailShare<T>::widest; });
+        split_ = split_gradient<T>(lanes);
         delta_ = {args.delta.data + begin * args.delta.stride + column, args.delta.stride};
         if (split_.vectors == 0 || (lanes[split_.vectors - 1] == Vec<T>::lanes && !is_laid_out())) return;
         // Columns beyond the last belong to someone else: a copy has zeros there.
@@ -61,18 +61,15 @@ struct Stretch : StretchRows<T> {
         accumulate<MR, V>(Strided<T>{a + first * a_stride, 1, a_stride}, delta_.data + first * delta_.stride,
                           delta_.stride, last - first, acc, next);
     }
-    // The tail's columns of all rows of W, and zeros in the vector beside it where that has none.
     void add_tail(T* sum, bool first) const {
-        constexpr int width = 2 * Vec<T>::lanes;
-        const int at = split_.vectors * Vec<T>::lanes;
-        for (std::int64_t k = 0; k < args.inner && first && at == 0; ++k) Vec<T>().store(sum + k * width + width / 2);
         const std::int64_t row = begin * args.delta.stride;
-        const TailShare<T> tail{{args.a.data + begin * args.a.stride, args.a.stride},
-                                {args.delta.data + row + column + at, args.delta.stride},
-                                end - begin,
-                                sum + at,
-                                first};
-        visit_block<TailShare<T>::widest>(split_.tail, args.inner, tail);
+        RC_ISA::add_tail<T>(split_,
+                            {{args.a.data + begin * args.a.stride, args.a.stride},
+                             {args.delta.data + row + column, args.delta.stride},
+                             end - begin,
+                             sum,
+                             first},
+                            args.inner);
     }
 
 private:
@@ -137,7 +134,7 @@ struct StretchBlocks {
 };
 template <class T, class Share>
 RC_HD void add_stretch(const Stretch<T>& stretch, bool first, const Share& share) {
-    if constexpr (computes_itself<T>)
+    if constexpr (takes_tails<T>)
         if (stretch.split().tail > 0) stretch.add_tail(share.sum(0), first);
     StretchBlocks<T, Share> blocks{stretch, first, share};
     const std::int64_t inner = stretch.args.inner;

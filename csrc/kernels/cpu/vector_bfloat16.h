@@ -70,6 +70,13 @@ RC_HD Vec<float> high_of(Words pairs) { return Vec<float>((Vec<float>::Native)(p
 
 // A vector of pairs from anywhere: pair i is number 2i and the one behind it.
 RC_HD Words read_pairs(const bfloat16* p) { return *reinterpret_cast<const UnalignedWords*>(p); }
+#if defined(__AVX512BF16__)
+// Of n numbers, at most a vector of pairs: zeros beyond them.
+RC_HD Words read_pairs(const bfloat16* p, int n) {
+    const auto there = static_cast<__mmask32>((std::uint64_t{1} << n) - 1);
+    return (Words)_mm512_maskz_loadu_epi16(there, p);
+}
+#endif
 RC_HD void write_pairs(Words pairs, bfloat16* p) { *reinterpret_cast<UnalignedWords*>(p) = pairs; }
 
 #if defined(__AVX512BF16__) || defined(RC_TILE_UNIT)
