@@ -296,7 +296,7 @@ BUGS = (
     ),
     Bug(
         "what dropout kept is not scaled on the way back through a ReLU",
-        "csrc/runtime/step_runner.cpp",
+        "csrc/runtime/step_arguments.cpp",
         "args.scale = DropoutRule<Compute<T>>(step.dropout).kept;",
         "args.scale = 1;",
         "tests/test_network_reference.py -k outputs",
@@ -338,7 +338,7 @@ BUGS = (
     ),
     Bug(
         "a micro-batch draws the masks of the first",
-        "csrc/runtime/step_runner.cpp",
+        "csrc/runtime/step_arguments.cpp",
         "args.first_row = frame.first_row + begin, args.first_column",
         "args.first_row = begin, args.first_column",
         "tests/test_trainer.py -k accumul",
@@ -992,7 +992,7 @@ BUGS = (
     ),
     Bug(
         "threads that divide columns draw the masks of the first ones",
-        "csrc/runtime/step_runner.cpp",
+        "csrc/runtime/step_arguments.cpp",
         "args.first_column = columns.first;",
         "args.first_column = 0;",
         "tests/test_columns.py -k test_the_same_bits",

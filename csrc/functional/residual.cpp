@@ -82,14 +82,6 @@ PackedWeights<T> pack_all(const ResidualArguments<T>& arguments, bool transposed
 }
 
 template <class T>
-Rows<T> rows_from(Rows<T> m, std::int64_t row) {
-    return {m.data + row * m.stride, m.stride};
-}
-template <class T>
-MutableRows<T> rows_from(MutableRows<T> m, std::int64_t row) {
-    return {m.data ? m.data + row * m.stride : nullptr, m.stride};
-}
-template <class T>
 Rows<T> rows_from(const Matrix<T>& m, std::int64_t row) {
     return rows_from(Rows<T>{m.data, m.stride}, row);
 }

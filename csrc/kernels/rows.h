@@ -19,4 +19,14 @@ struct MutableRows {
     operator Rows<T>() const { return {data, stride}; }
 };
 
+// From a row on; of none, none.
+template <class T>
+Rows<T> rows_from(const Rows<T>& all, std::int64_t row) {
+    return {all.data ? all.data + row * all.stride : nullptr, all.stride};
+}
+template <class T>
+MutableRows<T> rows_from(const MutableRows<T>& all, std::int64_t row) {
+    return {all.data ? all.data + row * all.stride : nullptr, all.stride};
+}
+
 }  // namespace resnetcore

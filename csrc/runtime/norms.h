@@ -28,6 +28,7 @@ public:
     Norms(const Topology& topology, const ParameterList& list, ParameterStore<T>& store, Device& device);
 
     Norm<T>& of_layer(std::int64_t number) { return norms_[number - 1]; }
+    const Norm<T>& of_layer(std::int64_t number) const { return norms_[number - 1]; }
     std::vector<Norm<T>>& all() { return norms_; }
 
     void use_running_statistics();  // coefficients for inference

@@ -8,7 +8,7 @@
 
 #include "runtime/parcel.h"
 #include "runtime/staged.h"
-#include "runtime/step_runner.h"
+#include "runtime/frame.h"
 #include "topology/memory.h"
 
 namespace resnetcore {

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "runtime/staged.h"
-#include "runtime/step_runner.h"
+#include "runtime/frame.h"
 #include "topology/layer.h"
 
 namespace resnetcore {
