@@ -113,6 +113,20 @@ BUGS = (
         "cpp:bfloat16",
     ),
     Bug(
+        "a panel's last column that there is is not finished",
+        "csrc/kernels/cpu/epilogue.h",
+        "SomeColumns<2>{FirstLanes(lanes[1])}",
+        "SomeColumns<2>{FirstLanes(lanes[1] - 1)}",
+        "cpp:epilogues",
+    ),
+    Bug(
+        "rows that are finished a few at a time: a rest takes the first sums again",
+        "csrc/kernels/cpu/epilogue.h",
+        "for (; i < rows; ++i) finish_few<1>(sum, i, row, columns);",
+        "for (; i < rows; ++i) finish_few<1>(sum - 2 * i * lanes_of<T>, i, row, columns);",
+        "cpp:epilogues",
+    ),
+    Bug(
         "a column summed along k starts each vector of k at the first",
         "csrc/kernels/cpu/narrow.h",
         "return read(across + (k / width * columns + column) * width + k % width);",

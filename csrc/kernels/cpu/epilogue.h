@@ -4,8 +4,8 @@
 // Invariant: whether a tile is finished in registers or from memory is decided by its columns, never by its rows.
 
 // A panel's columns, and the loops over a tile. `Formulas`, which derives from this, has the arithmetic twice: over
-// whole rows in registers (finish_whole), where a question is asked once for a tile, and for one vector (finish), to
-// which `bias` was added.
+// rows in registers (finish_rows), where a question is asked once for a tile, and for one vector (finish), to which
+// `bias` was added.
 template <class T, class Activation, class Args, class Formulas>
 struct Epilogue {
     // Epilogues that stay in registers: the two that training spends its time in. Others find the tile in L1, which
@@ -20,8 +20,15 @@ struct Epilogue {
     RC_HD bool whole() const { return lanes[1] == lanes_of<T>; }
     RC_HD int columns() const { return lanes[0] + (lanes[1] > 0 ? lanes[1] : 0); }
 
-    // Anything else: partial vectors, and the activations that are long themselves.
+    // Anything else: a panel that the columns end in, and the activations that are long themselves.
     __attribute__((noinline)) void finish_from_memory(const Compute<T>* sum, int rows, std::int64_t row) {
+        if constexpr (in_registers) {
+            if (lanes[1] > 0)
+                finish_some(sum, rows, row, SomeColumns<2>{FirstLanes(lanes[1])});
+            else
+                finish_some(sum, rows, row, SomeColumns<1>{FirstLanes(lanes[0])});
+            return;
+        }
         for (int half = 0; half < 2; ++half) {
             if (lanes[half] <= 0) return;
             const std::int64_t j = column + half * lanes_of<T>;
@@ -32,31 +39,50 @@ struct Epilogue {
     }
 
 protected:
-    template <int MR>
-    RC_HD void add_rows(Accumulators<T, MR, 2>& sum, Rows<T> rows, std::int64_t row) const {
+    template <int MR, class Columns>
+    RC_HD void add_rows(Accumulators<T, MR, 2>& sum, Rows<T> rows, std::int64_t row, Columns columns) const {
         const T* const from = rows.data + row * rows.stride + column;
         each_row<MR>([&](int i) {
-            const Both<Compute<T>> x = read_both(from + i * rows.stride);
+            const Both<Compute<T>> x = read_both(from + i * rows.stride, columns);
             sum.at[i][0] = sum.at[i][0] + x.low;
             sum.at[i][1] = sum.at[i][1] + x.high;
         });
     }
-    template <int MR>
-    RC_HD void multiply_rows(Accumulators<T, MR, 2>& product, Rows<Compute<T>> rows, std::int64_t row) const {
+    template <int MR, class Columns>
+    RC_HD void multiply_rows(Accumulators<T, MR, 2>& product, Rows<Compute<T>> rows, std::int64_t row,
+                             Columns columns) const {
         const Compute<T>* const from = rows.data + row * rows.stride + column;
         each_row<MR>([&](int i) {
-            each_row<2>(
-                [&](int v) { product.at[i][v] = product.at[i][v] * read(from + i * rows.stride + v * lanes_of<T>); });
+            const Both<Compute<T>> x = read_both(from + i * rows.stride, columns);
+            product.at[i][0] = product.at[i][0] * x.low;
+            product.at[i][1] = product.at[i][1] * x.high;
         });
     }
     // `to` is a copy: what is written could be the arguments, for all the compiler knows, which so reads them again.
-    template <class Out, int MR>
-    RC_HD void write_rows(const Accumulators<T, MR, 2>& x, MutableRows<Out> to, std::int64_t row) const {
+    template <class Out, int MR, class Columns>
+    RC_HD void write_rows(const Accumulators<T, MR, 2>& x, MutableRows<Out> to, std::int64_t row,
+                          Columns columns) const {
         Out* const first = to.data + row * to.stride + column;
-        each_row<MR>([&](int i) { write_both({x.at[i][0], x.at[i][1]}, first + i * to.stride); });
+        each_row<MR>([&](int i) { write_both({x.at[i][0], x.at[i][1]}, first + i * to.stride, columns); });
     }
 
 private:
+    // A few rows in registers at a time.
+    template <class Columns>
+    RC_HD void finish_some(const Compute<T>* sum, int rows, std::int64_t row, Columns columns) {
+        constexpr int few = 4;
+        int i = 0;
+        for (; i + few <= rows; i += few) finish_few<few>(sum, i, row, columns);
+        for (; i < rows; ++i) finish_few<1>(sum, i, row, columns);
+    }
+    template <int MR, class Columns>
+    RC_HD void finish_few(const Compute<T>* sum, int first, std::int64_t row, Columns columns) {
+        Accumulators<T, MR, 2> some;
+        each_row<MR>([&](int i) {
+            each_row<Columns::vectors>([&](int v) { some.at[i][v] = read(sum + (2 * (first + i) + v) * lanes_of<T>); });
+        });
+        formulas().template finish_rows<MR>(some, row + first, columns);
+    }
     RC_HD Formulas& formulas() { return static_cast<Formulas&>(*this); }
 };
 

@@ -7,23 +7,25 @@ struct ForwardEpilogue : Epilogue<T, Activation, ForwardArgs<T>, ForwardEpilogue
     static RC_HD bool is_plain(const ForwardArgs<T>& args) {
         return args.out.data && !args.branch.z.data && !args.argument.data && !args.mask.data && !args.wide.data;
     }
-    template <int MR, bool plain = false>
-    RC_HD void finish_whole(Accumulators<T, MR, 2>& z, std::int64_t row) {
+    template <int MR, bool plain = false, class Columns = AllColumns>
+    RC_HD void finish_rows(Accumulators<T, MR, 2>& z, std::int64_t row, Columns columns = {}) {
         if (args.bias) {
-            const Compute<T>* const from = args.bias + column;
-            const Vec<Compute<T>> bias[2] = {read(from), read(from + lanes_of<T>)};
-            each_row<MR>([&](int i) { each_row<2>([&](int v) { z.at[i][v] = z.at[i][v] + bias[v]; }); });
+            const Both<Compute<T>> bias = read_both(args.bias + column, columns);
+            each_row<MR>([&](int i) {
+                z.at[i][0] = z.at[i][0] + bias.low;
+                z.at[i][1] = z.at[i][1] + bias.high;
+            });
         }
-        for (int s = 0; s < args.n_identity; ++s) this->add_rows(z, args.identity[s], row);
+        for (int s = 0; s < args.n_identity; ++s) this->add_rows(z, args.identity[s], row, columns);
         if (!plain && args.branch.z.data) {
-            add_branch<MR, 0>(z, row);
-            add_branch<MR, 1>(z, row);
+            add_branch<MR, 0>(z, row, columns);
+            if constexpr (Columns::vectors == 2) add_branch<MR, 1>(z, row, columns);
         }
-        if (!plain && args.argument.data) this->write_rows(z, args.argument, row);
+        if (!plain && args.argument.data) this->write_rows(z, args.argument, row, columns);
         each_row<MR>([&](int i) { each_row<2>([&](int v) { z.at[i][v] = Activation::forward(z.at[i][v]); }); });
-        if (!plain && args.mask.data) this->multiply_rows(z, args.mask, row);
-        if (plain || computes_itself<T> || args.out.data) this->write_rows(z, args.out, row);
-        if (!plain && !computes_itself<T> && args.wide.data) this->write_rows(z, args.wide, row);
+        if (!plain && args.mask.data) this->multiply_rows(z, args.mask, row, columns);
+        if (plain || computes_itself<T> || args.out.data) this->write_rows(z, args.out, row, columns);
+        if (!plain && !computes_itself<T> && args.wide.data) this->write_rows(z, args.wide, row, columns);
     }
 
     RC_HD Vec<Compute<T>> bias(std::int64_t j, int n) const {
@@ -59,17 +61,18 @@ struct ForwardEpilogue : Epilogue<T, Activation, ForwardArgs<T>, ForwardEpilogue
         return z;
     }
     // The same for all rows of a tile, whose columns' norm is read once.
-    template <int MR, int half>
-    RC_HD void add_branch(Accumulators<T, MR, 2>& z, std::int64_t row) const {
-        const std::int64_t j = column + half * lanes_of<T>;
-        const Rows<T> from = args.branch.z;
-        const Rows<Compute<T>> mask = args.branch.mask;
-        const bool has_norm = args.branch.center;
-        const Norm norm = this->norm(j, lanes_of<T>);
+    template <int MR, int half, class Columns>
+    RC_HD void add_branch(Accumulators<T, MR, 2>& z, std::int64_t row, Columns columns) const {
+        const Branch<T>& b = args.branch;
+        const Rows<T> from = b.z;
+        const Rows<Compute<T>> mask = b.mask;
+        const auto of_columns = [&](const Compute<T>* p) { return read_vector<half>(p + column, columns); };
+        const bool has_norm = b.center;
+        const Norm norm = has_norm ? Norm{of_columns(b.center), of_columns(b.scale), of_columns(b.shift)} : Norm();
         each_row<MR>([&](int i) {
-            Vec<Compute<T>> x = read(from.data + (row + i) * from.stride + j);
+            Vec<Compute<T>> x = read_vector<half>(from.data + (row + i) * from.stride + column, columns);
             if (has_norm) x = norm.of(x);
-            if (mask.data) x = x * read(mask.data + (row + i) * mask.stride + j);
+            if (mask.data) x = x * read_vector<half>(mask.data + (row + i) * mask.stride + column, columns);
             z.at[i][half] = z.at[i][half] + x;
         });
     }

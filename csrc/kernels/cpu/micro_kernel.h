@@ -103,7 +103,7 @@ struct PanelSums {
             // Opaque: the compiler would else copy what is not yet there of the tile, for every product. (Of bfloat16x2
             // it keeps the sums in memory throughout, from ten rows on: GCC 12.)
             Accumulators<T, MR, 2> sum = product<T, MR, 2>(sources, n, row, rows, *opaque(&tile));
-            if (epilogue.whole()) return epilogue.finish_whole(sum, row);
+            if (epilogue.whole()) return epilogue.finish_rows(sum, row);
             tile.keep(sum);
         } else {
             product_into<T, MR, 2>(tile, sources, n, row, rows);

@@ -9,7 +9,7 @@ struct StoredBlocks {
     template <int MR>
     __attribute__((noinline)) void run(std::int64_t first) {
         Accumulators<T, MR, 2> some = sum.template rows<MR>(first);
-        epilogue.finish_whole(some, row + first);
+        epilogue.finish_rows(some, row + first);
     }
 };
 

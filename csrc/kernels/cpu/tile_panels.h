@@ -38,7 +38,7 @@ public:
         if (plain && whole_ && done_ + at_once <= rows_) {
             Formulas epilogue{{args_, panel_ * sums_width, {word_lanes, word_lanes}}};
             Accumulators<T, at_once, 2> some = sum_->template rows<at_once>(done_);
-            epilogue.template finish_whole<at_once, true>(some, row_ + done_);
+            epilogue.template finish_rows<at_once, true>(some, row_ + done_);
             look(at_once, panel_ * sums_width, sums_width);
             done_ += at_once;
         } else if (done_ < rows_) {
