@@ -288,6 +288,13 @@ BUGS = (
         "tests/test_columns.py",
     ),
     Bug(
+        "few rows are divided among threads that gain nothing by it",
+        "csrc/runtime/cost_model.h",
+        "(divided ? rows * multiply_adds : 0)",
+        "(divided || rows > 0 ? rows * multiply_adds : 0)",
+        "tests/test_columns.py -k few_rows",
+    ),
+    Bug(
         "of divided columns the first are measured again and again",
         "csrc/runtime/step_runner.cpp",
         "{rows.data + columns.first, rows.stride}",

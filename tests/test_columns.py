@@ -241,3 +241,10 @@ def test_inside_pytorch(kind, dtype):
         torch.set_num_threads(threads)
     assert_same_bits(found[0], found[2])
     assert_same_bits(found[1], found[3])
+
+
+@pytest.mark.parametrize(("rows", "width", "used"), [(4, 64, 1), (6, 64, 1), (16, 64, 2), (1, 256, 2), (6, 256, 2)])
+def test_few_rows_are_not_divided_among_threads(rows, width, used):
+    """A few rows take one thread no longer than half of them; where columns are divided, they do."""
+    rc.set_num_threads(2)
+    assert f"on {used} thread" in str(rc.models.plain(width, 10, width, 32).explain(training=True, batch=rows))

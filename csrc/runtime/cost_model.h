@@ -19,13 +19,6 @@ inline int useful_threads(std::int64_t multiply_adds, int product_speed, int thr
     return static_cast<int>(std::clamp<std::int64_t>(multiply_adds / product_speed / worth_a_thread, 1, threads));
 }
 
-// The same of a training's or a tape's products of `weights`: beside the products it updates and lays out again, which
-// gets no faster with them, and threads meet more often than in a prediction.
-inline int useful_training_threads(std::int64_t multiply_adds, std::int64_t weights, int product_speed, int threads) {
-    const int speed = product_speed > 1 ? 3 * product_speed : 1;
-    return useful_threads(multiply_adds + speed * weights / 2, speed, threads);
-}
-
 // Whether threads are to divide the columns of every step and meet after each, instead of the rows: then each weight is
 // read by one of them. The rows must be so few that it is the weights they wait for, or that they are not to be divided
 // (`row_block` of KernelTable), and a step's worth a barrier.
@@ -56,6 +49,17 @@ inline bool training_columns_pay(std::int64_t rows, const ProductSizes& products
     const std::int64_t weights_worth_a_barrier = (fastest && !few ? 320 : fast ? 48 : 12) << 10;
     return threads > 1 && (few || some) && products.weights >= products.count * weights_worth_a_barrier &&
            4 * products.weights >= 5 * products.results;
+}
+
+// Threads that pay for a training's or a tape's pass of so many multiply-adds for each row. Beside its products it
+// reads weights, updates them and lays them out again, which gets no faster with products, and threads meet more often
+// than in a prediction. So few rows as a register tile takes in hardly more time than half of them are not worth
+// dividing.
+inline int useful_training_threads(std::int64_t rows, std::int64_t multiply_adds, const ProductSizes& products,
+                                   int product_speed, int row_block, int threads) {
+    const int speed = product_speed > 1 ? 3 * product_speed : 1;
+    const bool divided = rows > std::max(6, row_block) || training_columns_pay(rows, products, threads, product_speed);
+    return useful_threads((divided ? rows * multiply_adds : 0) + speed * products.weights, speed, threads);
 }
 
 struct Tile {

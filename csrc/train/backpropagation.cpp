@@ -78,9 +78,21 @@ StepShape step_shape(const Model<T>& model, std::int64_t rows) {
     for (const Parameter& p : model.parameters().all) shape.read_width += p.rows;
     shape.in_tiles = model.device().is_host();
     // Forward, data and weights each multiply every weight with every row; an activation costs some more.
-    shape.threads = useful_training_threads(rows * (3 * shape.weights + 16 * shape.row_width), shape.weights,
-                                            model.kernels().product_speed, get_num_threads());
+    shape.threads =
+        useful_training_threads(rows, 3 * shape.weights + 16 * shape.row_width, product_sizes(model, rows),
+                                model.kernels().product_speed, model.kernels().row_block, get_num_threads());
     return shape;
+}
+
+template <class T>
+ProductSizes product_sizes(const Model<T>& model, std::int64_t rows) {
+    ProductSizes sizes;
+    sizes.weights = 2 * model.weight_elements();
+    for (const Layer& layer : model.topology().layers) {
+        sizes.count += 2;
+        sizes.results += 2 * rows * layer.width;
+    }
+    return sizes;
 }
 
 template <class T>
@@ -387,6 +399,10 @@ const Compute<T>* Backpropagation<T>::gradient(int id) const {
     return gradients_.array(id);
 }
 
+template ProductSizes product_sizes(const Model<float>&, std::int64_t);
+template ProductSizes product_sizes(const Model<double>&, std::int64_t);
+template ProductSizes product_sizes(const Model<bfloat16>&, std::int64_t);
+template ProductSizes product_sizes(const Model<bfloat16x2>&, std::int64_t);
 template StepShape step_shape(const Model<float>&, std::int64_t);
 template StepShape step_shape(const Model<double>&, std::int64_t);
 template StepShape step_shape(const Model<bfloat16>&, std::int64_t);

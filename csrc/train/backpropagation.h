@@ -43,6 +43,9 @@ struct PassResult {
     bool finite = true;
 };
 
+// What a training plan's products take, about: one forward and one back for each layer.
+template <class T>
+ProductSizes product_sizes(const Model<T>& model, std::int64_t rows);
 // A step on `rows` rows as the choice of a strategy sees it, on as many threads as pay.
 template <class T>
 StepShape step_shape(const Model<T>& model, std::int64_t rows);

@@ -104,10 +104,12 @@ Frame<T> Vjp<T>::frame_of(const VjpPass<T>& pass, T* kept) {
 template <class T>
 int Vjp<T>::prepare(const VjpPass<T>& pass, Strategy strategy) {
     strategy_ = strategy;
-    const std::int64_t weights = model_.weight_elements();
-    const int threads = device().is_host() ? useful_training_threads(pass.rows * 2 * weights, weights,
-                                                                     model_.kernels().product_speed, get_num_threads())
-                                           : 1;
+    const auto& kernels = model_.kernels();
+    const int threads =
+        device().is_host()
+            ? useful_training_threads(pass.rows, 2 * model_.weight_elements(), product_sizes(model_, pass.rows),
+                                      kernels.product_speed, kernels.row_block, get_num_threads())
+            : 1;
     executor().prepare(pass.rows, threads);
     gradients_.prepare(pass.rows, threads, lent_.kept(strategy == Strategy::by_tile),
                        executor().divides_columns(pass.rows, threads));
