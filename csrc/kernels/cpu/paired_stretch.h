@@ -7,14 +7,14 @@ struct Stretch<bfloat16> : PairedStretch<bfloat16> {
     explicit Stretch(const WeightsArgs<bfloat16>& args) : PairedStretch{{args}} {}
 
     void take_rows() const {
-        const std::int64_t stride = 2 * pair_stride(args.inner);
+        const std::int64_t inner = args.inner, stride = 2 * pair_stride(inner);
         const Rows<bfloat16> a = args.a;
         bfloat16* to = args.room;
         for (std::int64_t row = begin; row < end; row += 2, to += stride) {
             std::int64_t k = 0;
             if (row + 2 <= end)
-                for (; k + word_lanes <= args.inner; k += word_lanes) write_pairs(whole_pairs(a, row, k), to + 2 * k);
-            for (; k < args.inner; k += word_lanes) write_pairs(pairs(a, row, end, k, args.inner - k), to + 2 * k);
+                for (; k + 2 * word_lanes <= inner; k += 2 * word_lanes) interleave_line(a, row, k, to + 2 * k);
+            for (; k < inner; k += word_lanes) write_pairs(pairs(a, row, end, k, inner - k), to + 2 * k);
         }
     }
     void take_panel() const { interleave_panel(panel_of_delta(), begin, end, end, lanes, panel_pairs()); }

@@ -63,12 +63,21 @@ struct StretchRows {
 };
 
 // Pairs along the rows of a stretch that ends before row `end`: two rows interleaved, where zeros stand for rows and
-// columns that are none. A vector's numbers from `first` on, of two rows that are there;
-RC_HD Words whole_pairs(Rows<bfloat16> from, std::int64_t row, std::int64_t first) {
-    const bfloat16* low = from.data + row * from.stride + first;
-    return read_words(low) | read_words(low + from.stride) << 16;
+// columns that are none. Two vectors of pairs, of numbers from `first` on of two rows that are there;
+RC_HD void interleave_line(Rows<bfloat16> from, std::int64_t row, std::int64_t first, bfloat16* to) {
+    const bfloat16* const low = from.data + row * from.stride + first;
+#if defined(__AVX512BF16__)
+    Words halves[2];
+    interleave(read_pairs(low), read_pairs(low + from.stride), halves[0], halves[1]);
+    each_row<2>([&](int half) { write_pairs(halves[half], to + half * 2 * word_lanes); });
+#else
+    each_row<2>([&](int half) {
+        const bfloat16* const numbers = low + half * word_lanes;
+        write_pairs(read_words(numbers) | read_words(numbers + from.stride) << 16, to + half * 2 * word_lanes);
+    });
+#endif
 }
-// numbers [first, first + columns), or as many as a vector holds;
+// one of numbers [first, first + columns), or as many as a vector holds;
 RC_HD Words pairs(Rows<bfloat16> from, std::int64_t row, std::int64_t end, std::int64_t first, std::int64_t columns) {
     const int n = columns < word_lanes ? static_cast<int>(columns) : word_lanes;
     const bfloat16* low = from.data + row * from.stride + first;
@@ -79,17 +88,7 @@ RC_HD Words pairs(Rows<bfloat16> from, std::int64_t row, std::int64_t end, std::
 RC_HD void interleave_panel(Rows<bfloat16> from, std::int64_t row, std::int64_t end, std::int64_t stop,
                             const int (&lanes)[2], bfloat16* to) {
     if (lanes[1] == word_lanes)
-        for (; row + 2 <= end && row < stop; row += 2, to += 4 * word_lanes) {
-#if defined(__AVX512BF16__)
-            const bfloat16* low = from.data + row * from.stride;
-            Words halves[2];
-            interleave(read_pairs(low), read_pairs(low + from.stride), halves[0], halves[1]);
-            each_row<2>([&](int half) { write_pairs(halves[half], to + half * 2 * word_lanes); });
-#else
-            each_row<2>(
-                [&](int half) { write_pairs(whole_pairs(from, row, half * word_lanes), to + half * 2 * word_lanes); });
-#endif
-        }
+        for (; row + 2 <= end && row < stop; row += 2, to += 4 * word_lanes) interleave_line(from, row, 0, to);
     for (; row < stop; row += 2, to += 4 * word_lanes)
         for (int half = 0; half < 2; ++half)
             write_pairs(pairs(from, row, end, half * word_lanes, lanes[half]), to + half * 2 * word_lanes);
