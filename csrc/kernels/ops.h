@@ -69,7 +69,8 @@ template <class T>
 constexpr std::int64_t row_alignment = std::is_same<T, bfloat16x2>::value ? 128 : 64;
 
 // One term A·W of the sum: rows of A, (rows, inner), and W packed, (inner, columns). `across` is Wᵀ packed, where it is
-// at hand: in float and double the last columns of W are summed along it where they fill little of a vector.
+// at hand: where numbers, or pairs of bfloat16, are multiplied as they are stored, the last columns of W are summed
+// along it if they fill little of a vector.
 template <class T>
 struct Source {
     Rows<T> rows;

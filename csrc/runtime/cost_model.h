@@ -53,12 +53,15 @@ inline bool training_columns_pay(std::int64_t rows, const ProductSizes& products
 
 // Threads that pay for a training's or a tape's pass of so many multiply-adds for each row. Beside its products it
 // reads weights, updates them and lays them out again, which gets no faster with products, and threads meet more often
-// than in a prediction. So few rows as a register tile takes in hardly more time than half of them are not worth
-// dividing.
+// than in a prediction. Few rows are not worth dividing, as a register tile takes hardly longer for them than for half
+// of them; their weights may still be worth a second thread. The numbers were measured on Zen 4 (docs/performance.md,
+// "Few rows").
 inline int useful_training_threads(std::int64_t rows, std::int64_t multiply_adds, const ProductSizes& products,
                                    int product_speed, int row_block, int threads) {
+    constexpr int rows_of_one_thread = 6;
     const int speed = product_speed > 1 ? 3 * product_speed : 1;
-    const bool divided = rows > std::max(6, row_block) || training_columns_pay(rows, products, threads, product_speed);
+    const bool divided =
+        rows > std::max(rows_of_one_thread, row_block) || training_columns_pay(rows, products, threads, product_speed);
     return useful_threads((divided ? rows * multiply_adds : 0) + speed * products.weights, speed, threads);
 }
 

@@ -269,7 +269,7 @@ LossArgs<T> StepArguments<T>::loss(const Step& step, const Frame<T>& frame, std:
         args.logits = rows_from(frame.logits, begin);
     args.unrounded = {unrounded_.data(), unrounded_stride_};
     if (t.labels) args.labels = t.labels + row;
-    if (t.targets.data) args.targets = {t.targets.data + row * t.targets.stride, t.targets.stride};
+    args.targets = rows_from(t.targets, row);
     args.class_weight = t.class_weight;
     if (t.sample_weight) args.sample_weight = t.sample_weight + row;
     args.label_smoothing = t.label_smoothing;

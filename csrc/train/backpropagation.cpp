@@ -89,7 +89,7 @@ ProductSizes product_sizes(const Model<T>& model, std::int64_t rows) {
     ProductSizes sizes;
     sizes.weights = 2 * model.weight_elements();
     for (const Layer& layer : model.topology().layers) {
-        sizes.count += 2;
+        sizes.count += layer.gate ? 3 : 2;
         sizes.results += 2 * rows * layer.width;
     }
     return sizes;

@@ -43,7 +43,8 @@ struct PassResult {
     bool finite = true;
 };
 
-// What a training plan's products take, about: one forward and one back for each layer.
+// What a training plan's products take, about: one forward and one back for each layer, and one for a gate. What they
+// read of rows is left out, which decides nothing of so few as are asked about.
 template <class T>
 ProductSizes product_sizes(const Model<T>& model, std::int64_t rows);
 // A step on `rows` rows as the choice of a strategy sees it, on as many threads as pay.

@@ -6,9 +6,9 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "runtime/frame.h"
 #include "runtime/parcel.h"
 #include "runtime/staged.h"
-#include "runtime/frame.h"
 #include "topology/memory.h"
 
 namespace resnetcore {

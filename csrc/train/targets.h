@@ -4,8 +4,8 @@
 #include <string>
 #include <vector>
 
-#include "runtime/staged.h"
 #include "runtime/frame.h"
+#include "runtime/staged.h"
 #include "topology/layer.h"
 
 namespace resnetcore {

@@ -114,6 +114,28 @@ struct Case {
         check_largest(largest, narrowed, "narrowed");
     }
 
+    // Everything else that an epilogue may do: a branch with a norm and a mask, an argument that is kept, a mask.
+    void branch() {
+        Narrow z = matrix(rows, columns), out = matrix(rows, columns), argument = matrix(rows, columns);
+        Wide center(1, columns, flush), scale(1, columns, flush), shift(1, columns, flush), mask(rows, columns, flush),
+            branch_mask(rows, columns, flush), wide(rows, columns, flush);
+        ForwardArgs<T> args;
+        args.rows = rows, args.columns = columns;
+        args.branch = {z.view(), center.memory.data(), scale.memory.data(), shift.memory.data(), branch_mask.view()};
+        args.activation = find_activation("relu");
+        args.mask = mask.view();
+        args.argument = argument.mutable_view(), args.out = out.mutable_view(), args.wide = wide.mutable_view();
+        k.forward(args);
+        for (std::int64_t i = 0; i < rows; ++i)
+            for (std::int64_t j = 0; j < columns; ++j) {
+                const float normal = (z.at(i, j) - center.at(0, j)) * scale.at(0, j) + shift.at(0, j);
+                const float sum = normal * branch_mask.at(i, j), a = (sum > 0 ? sum : 0) * mask.at(i, j);
+                CHECK(argument.at(i, j) == rounded<T>(sum), "%s: argument at %d %d", where.c_str(), int(i), int(j));
+                CHECK(wide.at(i, j) == a, "%s: wide branch at %d %d", where.c_str(), int(i), int(j));
+                CHECK(out.at(i, j) == rounded<T>(a), "%s: branch at %d %d", where.c_str(), int(i), int(j));
+            }
+    }
+
     void backward_data() {
         Narrow delta = matrix(rows, columns), saved = matrix(rows, inner), out = matrix(rows, inner);
         lengthen<T>(delta);
@@ -146,6 +168,19 @@ struct Case {
         for (std::int64_t i = 0; i < rows; ++i)
             for (std::int64_t s = 0; s < inner; ++s)
                 CHECK(again.at(i, s) == out.at(i, s), "%s: data across at %d %d", where.c_str(), int(i), int(s));
+        Wide mask(rows, inner, flush);
+        Narrow masked = matrix(rows, inner);
+        args.mask = mask.view(), args.scale = 2;
+        args.sources = nullptr, args.n_sources = 0;
+        const Rows<T> identity = saved.view();
+        args.identity = &identity, args.n_identity = 1;
+        args.out = masked.mutable_view();
+        k.backward_data(args);
+        for (std::int64_t i = 0; i < rows; ++i)
+            for (std::int64_t s = 0; s < inner; ++s) {
+                const float kept = saved.at(i, s) > 0 ? rounded<T>(2 * saved.at(i, s) * mask.at(i, s)) : 0;
+                CHECK(masked.at(i, s) == kept, "%s: masked data at %d %d", where.c_str(), int(i), int(s));
+            }
     }
 
     void backward_weights() {
@@ -203,6 +238,7 @@ void run(const KernelTable<T>& k, const std::string& isa) {
                 isa + " " + std::to_string(rows) + " x " + std::to_string(inner) + " x " + std::to_string(columns);
             Case<T> one{k, where, rows, inner, columns, flush};
             one.forward();
+            one.branch();
             one.backward_data();
             one.backward_weights();
         }
@@ -262,16 +298,17 @@ void strangers(const KernelTable<T>& k, const std::string& isa, std::int64_t col
 
 // Rounding errors do not grow with the length of a sum, whose terms here have no sign to cancel by.
 template <class T>
-void long_sums(const KernelTable<T>& k, const std::string& isa) {
+void long_sums(const KernelTable<T>& k, const std::string& isa, std::int64_t inner, std::int64_t columns) {
     using Narrow = Integers<T>;
-    constexpr std::int64_t inner = 100'000, rows = 3, columns = 5;
+    constexpr std::int64_t rows = 3;
     Wide w(inner, columns, Flush::end), out(rows, columns, Flush::end);
     Narrow a(rows, inner, Flush::end, k.operand_parts == 1);
     for (std::int64_t i = 0; i < w.memory.size(); ++i) w.memory[i] = rounded<T>(1 + 0.0625f * small_integer());
     a.fill([] { return 1 + 0.0625f * small_integer(); });
-    Guarded<T> panels(operand_size(k, inner, columns), Flush::end);
+    Guarded<T> panels(operand_size(k, inner, columns), Flush::end), across(operand_size(k, columns, inner), Flush::end);
     k.pack_operand(inner, columns, w.view(), panels.data());
-    const Source<T> source{a.view(), panels.data(), inner};
+    k.pack_transposed(inner, columns, w.view(), across.data());
+    const Source<T> source{a.view(), panels.data(), inner, across.data()};
     ForwardArgs<T> args;
     args.rows = rows, args.columns = columns;
     args.sources = &source, args.n_sources = 1;
@@ -285,7 +322,8 @@ void long_sums(const KernelTable<T>& k, const std::string& isa) {
             for (std::int64_t s = 0; s < inner; ++s) z += double(a.at(i, s)) * w.at(s, j);
             error += (out.at(i, j) - z) * (out.at(i, j) - z), norm += z * z;
         }
-    CHECK(std::sqrt(error / norm) < 2e-6, "%s: a sum of 100,000 terms is %g off", isa.c_str(), std::sqrt(error / norm));
+    CHECK(std::sqrt(error / norm) < 2e-6, "%s: a sum of %d terms is %g off", isa.c_str(), int(inner),
+          std::sqrt(error / norm));
 }
 
 // Every rounding that a float can need, from the largest, some of which overflow, to the smallest normal ones.
@@ -368,7 +406,8 @@ void all(const KernelTable<T>& k, const std::string& isa) {
     overflow(k, isa);
     choices(k, isa);
     for (std::int64_t columns : {7, 1}) strangers(k, isa, columns);
-    long_sums(k, isa);
+    long_sums(k, isa, 100'000, 5);
+    long_sums(k, isa, 8'192, 1);
     rounding(k, isa);
 }
 

@@ -27,14 +27,14 @@ struct Epilogue {
                 finish_some(sum, rows, row, SomeColumns<2>{FirstLanes(lanes[1])});
             else
                 finish_some(sum, rows, row, SomeColumns<1>{FirstLanes(lanes[0])});
-            return;
-        }
-        for (int half = 0; half < 2; ++half) {
-            if (lanes[half] <= 0) return;
-            const std::int64_t j = column + half * lanes_of<T>;
-            const Vec<Compute<T>> bias = formulas().bias(j, lanes[half]);
-            for (int i = 0; i < rows; ++i)
-                formulas().finish(read(sum + (2 * i + half) * lanes_of<T>) + bias, row + i, j, lanes[half]);
+        } else {
+            for (int half = 0; half < 2; ++half) {
+                if (lanes[half] <= 0) return;
+                const std::int64_t j = column + half * lanes_of<T>;
+                const Vec<Compute<T>> bias = formulas().bias(j, lanes[half]);
+                for (int i = 0; i < rows; ++i)
+                    formulas().finish(read(sum + (2 * i + half) * lanes_of<T>) + bias, row + i, j, lanes[half]);
+            }
         }
     }
 

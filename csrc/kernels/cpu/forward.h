@@ -48,15 +48,17 @@ struct ForwardEpilogue : Epilogue<T, Activation, ForwardArgs<T>, ForwardEpilogue
 
         RC_HD Vec<Compute<T>> of(Vec<Compute<T>> z) const { return multiply_add(z - center, scale, shift); }
     };
-    RC_HD Norm norm(std::int64_t j, int n) const {
+    // `of_columns` reads those of these columns.
+    template <class Read>
+    RC_HD Norm norm(Read of_columns) const {
         const Branch<T>& b = args.branch;
         if (!b.center) return {};
-        return {read(b.center + j, n), read(b.scale + j, n), read(b.shift + j, n)};
+        return {of_columns(b.center), of_columns(b.scale), of_columns(b.shift)};
     }
     RC_HD Vec<Compute<T>> branch(std::int64_t i, std::int64_t j, int n) const {
         const Branch<T>& b = args.branch;
         Vec<Compute<T>> z = read(b.z.data + i * b.z.stride + j, n);
-        if (b.center) z = norm(j, n).of(z);
+        if (b.center) z = norm([&](const Compute<T>* p) { return read(p + j, n); }).of(z);
         if (b.mask.data) z = z * read(b.mask.data + i * b.mask.stride + j, n);
         return z;
     }
@@ -66,9 +68,8 @@ struct ForwardEpilogue : Epilogue<T, Activation, ForwardArgs<T>, ForwardEpilogue
         const Branch<T>& b = args.branch;
         const Rows<T> from = b.z;
         const Rows<Compute<T>> mask = b.mask;
-        const auto of_columns = [&](const Compute<T>* p) { return read_vector<half>(p + column, columns); };
         const bool has_norm = b.center;
-        const Norm norm = has_norm ? Norm{of_columns(b.center), of_columns(b.scale), of_columns(b.shift)} : Norm();
+        const Norm norm = this->norm([&](const Compute<T>* p) { return read_vector<half>(p + column, columns); });
         each_row<MR>([&](int i) {
             Vec<Compute<T>> x = read_vector<half>(from.data + (row + i) * from.stride + column, columns);
             if (has_norm) x = norm.of(x);

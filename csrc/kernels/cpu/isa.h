@@ -55,6 +55,7 @@ RC_HD std::int64_t operand_rows(std::int64_t inner) {
 #include "kernels/cpu/vector_bfloat16.h"
 #include "kernels/cpu/vector_bfloat16x2.h"
 #include "kernels/cpu/vector_both.h"
+#include "kernels/cpu/panel_columns.h"
 #include "kernels/cpu/vector_functions.h"
 #include "kernels/cpu/register_tile.h"
 #include "kernels/cpu/stored_blocks.h"

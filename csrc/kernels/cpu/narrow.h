@@ -41,7 +41,7 @@ RC_HD bool worth_dots(const Source<T>* sources, int n, int columns) {
     constexpr std::int64_t lanes = lanes_of<T>, terms = terms_of_vector<T>, gathering = 6;
     std::int64_t vectors = 0;
     for (int s = 0; s < n; ++s) {
-        if (!sources[s].across || sources[s].inner > longest_sum * terms) return false;
+        if (!sources[s].across || sources[s].inner > longest_sum * lanes) return false;
         vectors += (sources[s].inner + terms - 1) / terms;
     }
     return columns * (vectors + gathering) < lanes * vectors;
@@ -84,9 +84,7 @@ struct Along<bfloat16> {
     static RC_HD Terms column(const bfloat16* across, std::int64_t columns, std::int64_t column, std::int64_t k) {
         constexpr std::int64_t width = 2 * word_lanes;
         const bfloat16* const pairs = across + (k / width * operand_rows<bfloat16>(columns) + column / 2 * 2) * width;
-        Words both[2];
-        separate(read_pairs(pairs), read_pairs(pairs + width), both[0], both[1]);
-        return both[column % 2];
+        return every_second(read_pairs(pairs), read_pairs(pairs + width), column % 2);
     }
     static RC_HD Terms row(const bfloat16* a) { return read_pairs(a); }
     static RC_HD Terms row(const bfloat16* a, int n) { return read_pairs(a, n); }

@@ -11,6 +11,22 @@ RC_HD void copy_first(Element* to, const Element* from, int n) {
     if constexpr (piece > 1) copy_first<piece / 2>(to, from, n);
 }
 
+#if defined(__AVX512BW__)
+// The first lanes of a vector, as a mask, which may be made once for many rows. Other lanes read as zero; nothing
+// beyond them is touched.
+struct FirstLanes {
+    std::uint32_t mask;
+
+    RC_HD explicit FirstLanes(int n) : mask(static_cast<std::uint32_t>((std::uint64_t{1} << n) - 1)) {}
+};
+#else
+struct FirstLanes {
+    int n;
+
+    RC_HD explicit FirstLanes(int n) : n(n) {}
+};
+#endif
+
 template <class T>
 struct Vec {
     static constexpr int lanes = RC_VECTOR_BYTES / static_cast<int>(sizeof(T));
@@ -26,15 +42,29 @@ struct Vec {
 
     static RC_HD Vec load(const T* p) { return Vec(*reinterpret_cast<const Unaligned*>(p)); }
     RC_HD void store(T* p) const { *reinterpret_cast<Unaligned*>(p) = v; }
+#if defined(__AVX512BW__)
+    static RC_HD Vec load(const T* p, FirstLanes some) {
+        if constexpr (sizeof(T) == 4)
+            return Vec((Native)_mm512_maskz_loadu_ps(static_cast<__mmask16>(some.mask), p));
+        else
+            return Vec((Native)_mm512_maskz_loadu_pd(static_cast<__mmask8>(some.mask), p));
+    }
+    RC_HD void store(T* p, FirstLanes some) const {
+        if constexpr (sizeof(T) == 4)
+            _mm512_mask_storeu_ps(p, static_cast<__mmask16>(some.mask), (__m512)v);
+        else
+            _mm512_mask_storeu_pd(p, static_cast<__mmask8>(some.mask), (__m512d)v);
+    }
+#else
+    static RC_HD Vec load(const T* p, FirstLanes some) { return load(p, some.n); }
+    RC_HD void store(T* p, FirstLanes some) const { store(p, some.n); }
+#endif
     // The first n lanes, 0 ≤ n ≤ lanes; nothing beyond them is touched. Other lanes read as zero.
     static RC_HD Vec load(const T* p, int n) {
         if (n <= 0) return Vec();
         if (n >= lanes) return load(p);
-#if defined(__AVX512F__)
-        if constexpr (sizeof(T) == 4)
-            return Vec((Native)_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << n) - 1), p));
-        if constexpr (sizeof(T) == 8)
-            return Vec((Native)_mm512_maskz_loadu_pd(static_cast<__mmask8>((1u << n) - 1), p));
+#if defined(__AVX512BW__)
+        return load(p, FirstLanes(n));
 #elif defined(__AVX2__)
         if constexpr (sizeof(T) == 4)
             return Vec((Native)_mm256_maskload_ps(
@@ -51,13 +81,13 @@ struct Vec {
     RC_HD void store(T* p, int n) const {
         if (n <= 0) return;
         if (n >= lanes) return store(p);
-#if defined(__AVX512F__)
-        if constexpr (sizeof(T) == 4) return _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << n) - 1), (__m512)v);
-        if constexpr (sizeof(T) == 8) return _mm512_mask_storeu_pd(p, static_cast<__mmask8>((1u << n) - 1), (__m512d)v);
-#endif
+#if defined(__AVX512BW__)
+        store(p, FirstLanes(n));
+#else
         alignas(RC_VECTOR_BYTES) T all[lanes];
         store(all);
         copy_first<lanes / 2>(p, all, n);
+#endif
     }
 };
 
@@ -152,10 +182,18 @@ RC_HD Vec<T> read(const T* p, int n) {
     return Vec<T>::load(p, n);
 }
 template <class T>
+RC_HD Vec<T> read(const T* p, FirstLanes some) {
+    return Vec<T>::load(p, some);
+}
+template <class T>
 RC_HD void write(Vec<T> v, T* p) {
     v.store(p);
 }
 template <class T>
 RC_HD void write(Vec<T> v, T* p, int n) {
     v.store(p, n);
+}
+template <class T>
+RC_HD void write(Vec<T> v, T* p, FirstLanes some) {
+    v.store(p, some);
 }

@@ -24,32 +24,37 @@ RC_HD Words read_words(const bfloat16* p) {
 }
 RC_HD void store(HalfVector halves, bfloat16* p) { *reinterpret_cast<UnalignedHalves*>(p) = halves; }
 #endif
-RC_HD Words read_words(const bfloat16* p, int n) {
-    if (n >= word_lanes) return read_words(p);
+RC_HD Words read_words(const bfloat16* p, FirstLanes some) {
 #if defined(__AVX512BW__)
-    if (n <= 0) return Words{};
-    return widened(_mm256_maskz_loadu_epi16(static_cast<__mmask16>((1u << n) - 1), p));
+    return widened(_mm256_maskz_loadu_epi16(static_cast<__mmask16>(some.mask), p));
 #else
     Words words{};
-    for (int i = 0; i < n; ++i) words[i] = p[i].bits;
+    for (int i = 0; i < some.n; ++i) words[i] = p[i].bits;
     return words;
+#endif
+}
+RC_HD Words read_words(const bfloat16* p, int n) {
+    if (n >= word_lanes) return read_words(p);
+    return n <= 0 ? Words{} : read_words(p, FirstLanes(n));
+}
+RC_HD void store(HalfVector halves, bfloat16* p, FirstLanes some) {
+#if defined(__AVX512BW__)
+    _mm256_mask_storeu_epi16(p, static_cast<__mmask16>(some.mask), halves);
+#else
+    alignas(RC_VECTOR_BYTES / 2) bfloat16 all[word_lanes];
+    store(halves, all);
+    some.n < word_lanes ? copy_first<word_lanes / 2>(p, all, some.n) : store(halves, p);
 #endif
 }
 RC_HD void store(HalfVector halves, bfloat16* p, int n) {
     if (n <= 0) return;
-    if (n >= word_lanes) return store(halves, p);
-#if defined(__AVX512BW__)
-    _mm256_mask_storeu_epi16(p, static_cast<__mmask16>((1u << n) - 1), halves);
-#else
-    alignas(RC_VECTOR_BYTES / 2) bfloat16 all[word_lanes];
-    store(halves, all);
-    copy_first<word_lanes / 2>(p, all, n);
-#endif
+    n >= word_lanes ? store(halves, p) : store(halves, p, FirstLanes(n));
 }
 RC_HD Vec<float> to_float(Words low) { return Vec<float>((Vec<float>::Native)(low << 16)); }
 
 RC_HD Vec<float> read(const bfloat16* p) { return to_float(read_words(p)); }
 RC_HD Vec<float> read(const bfloat16* p, int n) { return to_float(read_words(p, n)); }
+RC_HD Vec<float> read(const bfloat16* p, FirstLanes some) { return to_float(read_words(p, some)); }
 
 // The upper half of each word is the bfloat16; as to_bfloat16 of math/bfloat16.h. The lower half is rubbish.
 RC_HD Words rounded(Vec<float> x) {
@@ -64,6 +69,7 @@ RC_HD HalfVector rounded_halves(Vec<float> x) { return narrowed(rounded(x) >> 16
 #endif
 RC_HD void write(Vec<float> x, bfloat16* p) { store(rounded_halves(x), p); }
 RC_HD void write(Vec<float> x, bfloat16* p, int n) { store(rounded_halves(x), p, n); }
+RC_HD void write(Vec<float> x, bfloat16* p, FirstLanes some) { store(rounded_halves(x), p, some); }
 
 RC_HD Vec<float> low_of(Words pairs) { return Vec<float>((Vec<float>::Native)(pairs << 16)); }
 RC_HD Vec<float> high_of(Words pairs) { return Vec<float>((Vec<float>::Native)(pairs & 0xffff0000u)); }
@@ -72,10 +78,7 @@ RC_HD Vec<float> high_of(Words pairs) { return Vec<float>((Vec<float>::Native)(p
 RC_HD Words read_pairs(const bfloat16* p) { return *reinterpret_cast<const UnalignedWords*>(p); }
 #if defined(__AVX512BF16__)
 // Of n numbers, at most a vector of pairs: zeros beyond them.
-RC_HD Words read_pairs(const bfloat16* p, int n) {
-    const auto there = static_cast<__mmask32>((std::uint64_t{1} << n) - 1);
-    return (Words)_mm512_maskz_loadu_epi16(there, p);
-}
+RC_HD Words read_pairs(const bfloat16* p, int n) { return (Words)_mm512_maskz_loadu_epi16(FirstLanes(n).mask, p); }
 #endif
 RC_HD void write_pairs(Words pairs, bfloat16* p) { *reinterpret_cast<UnalignedWords*>(p) = pairs; }
 
@@ -103,11 +106,13 @@ RC_HD void interleave(Words first, Words second, Words& low, Words& high) {
     low = chosen_halves(first, second, turns);
     high = chosen_halves(first, second, turns + 0x100010u);
 }
-// The converse: all lower halves, and all upper ones.
+// The converse: all lower halves (0), or all upper ones (1).
+RC_HD Words every_second(Words first, Words second, std::uint32_t which) {
+    return chosen_halves(first, second, counted_words * 0x40004u + (0x20000u + which * 0x10001u));
+}
 RC_HD void separate(Words first, Words second, Words& low, Words& high) {
-    const Words even = counted_words * 0x40004u + 0x20000u;
-    low = chosen_halves(first, second, even);
-    high = chosen_halves(first, second, even + 0x10001u);
+    low = every_second(first, second, 0);
+    high = every_second(first, second, 1);
 }
 #endif
 #if defined(__AVX512BF16__)

@@ -29,53 +29,65 @@ RC_HD Vec<float> read(const bfloat16x2* p) {
     const bfloat16* high = high_halves(p);
     return read(high) + read(high + plane);
 }
-RC_HD Vec<float> read(const bfloat16x2* p, int n) {
+template <class Count>
+RC_HD Vec<float> read_first(const bfloat16x2* p, Count n) {
     const bfloat16* high = high_halves(p);
     return read(high, n) + read(high + plane, n);
 }
+RC_HD Vec<float> read(const bfloat16x2* p, int n) { return read_first(p, n); }
+RC_HD Vec<float> read(const bfloat16x2* p, FirstLanes some) { return read_first(p, some); }
 RC_HD void write(Vec<float> x, bfloat16x2* p) {
     const Words words = halves_of(x);
     bfloat16* const high = high_halves(p);
     store(narrowed(words >> 16), high);
     store(narrowed(words), high + plane);
 }
-RC_HD void write(Vec<float> x, bfloat16x2* p, int n) {
+template <class Count>
+RC_HD void write_first(Vec<float> x, bfloat16x2* p, Count n) {
     const Words words = halves_of(x);
     bfloat16* const high = high_halves(p);
     store(narrowed(words >> 16), high, n);
     store(narrowed(words), high + plane, n);
 }
+RC_HD void write(Vec<float> x, bfloat16x2* p, int n) { write_first(x, p, n); }
+RC_HD void write(Vec<float> x, bfloat16x2* p, FirstLanes some) { write_first(x, p, some); }
 #else
 // A bfloat16x2 is a word.
 RC_HD Words read_words(const bfloat16x2* p) { return *reinterpret_cast<const UnalignedWords*>(p); }
-RC_HD Words read_words(const bfloat16x2* p, int n) {
-    if (n >= word_lanes) return read_words(p);
-    if (n <= 0) return Words{};
-#if defined(__AVX512F__)
-    return (Words)_mm512_maskz_loadu_epi32(static_cast<__mmask16>((1u << n) - 1), p);
+RC_HD Words read_words(const bfloat16x2* p, FirstLanes some) {
+#if defined(__AVX512BW__)
+    return (Words)_mm512_maskz_loadu_epi32(static_cast<__mmask16>(some.mask), p);
 #else
     Words words{};
-    std::memcpy(&words, p, static_cast<std::size_t>(n) * sizeof *p);
+    std::memcpy(&words, p, static_cast<std::size_t>(some.n) * sizeof *p);
     return words;
 #endif
 }
+RC_HD Words read_words(const bfloat16x2* p, int n) {
+    if (n >= word_lanes) return read_words(p);
+    return n <= 0 ? Words{} : read_words(p, FirstLanes(n));
+}
 RC_HD void write_words(Words words, bfloat16x2* p) { *reinterpret_cast<UnalignedWords*>(p) = words; }
-RC_HD void write_words(Words words, bfloat16x2* p, int n) {
-    if (n <= 0) return;
-    if (n >= word_lanes) return write_words(words, p);
-#if defined(__AVX512F__)
-    _mm512_mask_storeu_epi32(p, static_cast<__mmask16>((1u << n) - 1), (__m512i)words);
+RC_HD void write_words(Words words, bfloat16x2* p, FirstLanes some) {
+#if defined(__AVX512BW__)
+    _mm512_mask_storeu_epi32(p, static_cast<__mmask16>(some.mask), (__m512i)words);
 #else
     alignas(RC_VECTOR_BYTES) bfloat16x2 all[word_lanes];
     write_words(words, all);
-    copy_first<word_lanes / 2>(p, all, n);
+    some.n < word_lanes ? copy_first<word_lanes / 2>(p, all, some.n) : write_words(words, p);
 #endif
+}
+RC_HD void write_words(Words words, bfloat16x2* p, int n) {
+    if (n <= 0) return;
+    n >= word_lanes ? write_words(words, p) : write_words(words, p, FirstLanes(n));
 }
 RC_HD Words high_twice(Words words) { return (words & 0xffff0000u) | words >> 16; }
 RC_HD Words low_twice(Words words) { return words << 16 | (words & 0xffffu); }
 
 RC_HD Vec<float> read(const bfloat16x2* p) { return sum_of_halves(read_words(p)); }
 RC_HD Vec<float> read(const bfloat16x2* p, int n) { return sum_of_halves(read_words(p, n)); }
+RC_HD Vec<float> read(const bfloat16x2* p, FirstLanes some) { return sum_of_halves(read_words(p, some)); }
 RC_HD void write(Vec<float> x, bfloat16x2* p) { write_words(halves_of(x), p); }
 RC_HD void write(Vec<float> x, bfloat16x2* p, int n) { write_words(halves_of(x), p, n); }
+RC_HD void write(Vec<float> x, bfloat16x2* p, FirstLanes some) { write_words(halves_of(x), p, some); }
 #endif

@@ -1,5 +1,5 @@
-// A panel's columns of a row, which are two vectors, at once, and those of a panel that the columns end in. Included
-// inside the namespace of one instruction set, after whatever else reads and writes vectors.
+// A panel's columns of a row, which are two vectors, at once. Included inside the namespace of one instruction set,
+// after whatever else reads and writes vectors.
 
 // Two vectors of numbers that follow one another.
 template <class C>
@@ -76,98 +76,6 @@ RC_HD void write_chosen(Both<float> x, const bfloat16x2* saved, bfloat16x2* p) {
 }
 #endif
 #endif
-
-// The first lanes of a vector: one at least. As a mask, which is made once for many rows.
-#if defined(__AVX512F__)
-struct FirstLanes {
-    __mmask16 mask;
-
-    RC_HD explicit FirstLanes(int n) : mask(static_cast<__mmask16>((1u << n) - 1)) {}
-};
-RC_HD Vec<float> read(const float* p, FirstLanes lanes) {
-    return (Vec<float>::Native)_mm512_maskz_loadu_ps(lanes.mask, p);
-}
-RC_HD void write(Vec<float> x, float* p, FirstLanes lanes) { _mm512_mask_storeu_ps(p, lanes.mask, (__m512)x.v); }
-RC_HD __m256i read_halves(const bfloat16* p, FirstLanes lanes) { return _mm256_maskz_loadu_epi16(lanes.mask, p); }
-RC_HD void write_halves(Words low, bfloat16* p, FirstLanes lanes) {
-    _mm256_mask_storeu_epi16(p, lanes.mask, narrowed(low));
-}
-RC_HD Vec<float> read(const bfloat16* p, FirstLanes lanes) { return to_float(widened(read_halves(p, lanes))); }
-RC_HD void write(Vec<float> x, bfloat16* p, FirstLanes lanes) {
-    _mm256_mask_storeu_epi16(p, lanes.mask, rounded_halves(x));
-}
-#if defined(RC_TILE_UNIT)
-RC_HD Vec<float> read(const bfloat16x2* p, FirstLanes lanes) {
-    const bfloat16* high = high_halves(p);
-    return read(high, lanes) + read(high + plane, lanes);
-}
-RC_HD void write(Vec<float> x, bfloat16x2* p, FirstLanes lanes) {
-    const Words words = halves_of(x);
-    bfloat16* const high = high_halves(p);
-    write_halves(words >> 16, high, lanes);
-    write_halves(words, high + plane, lanes);
-}
-#else
-RC_HD Vec<float> read(const bfloat16x2* p, FirstLanes lanes) {
-    return sum_of_halves((Words)_mm512_maskz_loadu_epi32(lanes.mask, p));
-}
-RC_HD void write(Vec<float> x, bfloat16x2* p, FirstLanes lanes) {
-    _mm512_mask_storeu_epi32(p, lanes.mask, (__m512i)halves_of(x));
-}
-#endif
-#else
-struct FirstLanes {
-    int n;
-
-    RC_HD explicit FirstLanes(int n) : n(n) {}
-};
-template <class T>
-RC_HD Vec<Compute<T>> read(const T* p, FirstLanes lanes) {
-    return read(p, lanes.n);
-}
-template <class T>
-RC_HD void write(Vec<Compute<T>> x, T* p, FirstLanes lanes) {
-    write(x, p, lanes.n);
-}
-#endif
-
-// Which of a panel's columns there are: all, or those of V vectors, of the last of which the first ones.
-struct AllColumns {
-    static constexpr int vectors = 2;
-};
-template <int V>
-struct SomeColumns {
-    static constexpr int vectors = V;
-    FirstLanes last;
-};
-// Vector v of a row that begins at p.
-template <int v, class T>
-RC_HD Vec<Compute<T>> read_vector(const T* p, AllColumns) {
-    return read(p + v * lanes_of<T>);
-}
-template <int v, int V, class T>
-RC_HD Vec<Compute<T>> read_vector(const T* p, SomeColumns<V> columns) {
-    if constexpr (v == V - 1) return read(p + v * lanes_of<T>, columns.last);
-    return v < V ? read(p + v * lanes_of<T>) : Vec<Compute<T>>();
-}
-template <class T>
-RC_HD Both<Compute<T>> read_both(const T* p, AllColumns) {
-    return read_both(p);
-}
-template <class T>
-RC_HD void write_both(Both<Compute<T>> x, T* p, AllColumns) {
-    write_both(x, p);
-}
-template <class T, int V>
-RC_HD Both<Compute<T>> read_both(const T* p, SomeColumns<V> columns) {
-    return {read_vector<0>(p, columns), read_vector<1>(p, columns)};
-}
-template <class T, int V>
-RC_HD void write_both(Both<Compute<T>> x, T* p, SomeColumns<V> columns) {
-    if constexpr (V == 1) return write(x.low, p, columns.last);
-    write(x.low, p);
-    write(x.high, p + lanes_of<T>, columns.last);
-}
 
 // Whether what is stored as T is handled as it lies, a line at a time.
 #if !defined(__AVX512BF16__)
