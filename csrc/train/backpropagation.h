@@ -24,6 +24,7 @@
 #include "train/model.h"
 #include "train/optimizer_state.h"
 #include "train/staged_batch.h"
+#include "train/step_shape.h"
 #include "train/strategy.h"
 #include "train/weight_gradients.h"
 
@@ -42,14 +43,6 @@ struct PassResult {
     std::string overflow;         // the parameter that the update would have made NaN or infinite
     bool finite = true;
 };
-
-// What a training plan's products take, about: one forward and one back for each layer, and one for a gate. What they
-// read of rows is left out, which decides nothing of so few as are asked about.
-template <class T>
-ProductSizes product_sizes(const Model<T>& model, std::int64_t rows);
-// A step on `rows` rows as the choice of a strategy sees it, on as many threads as pay.
-template <class T>
-StepShape step_shape(const Model<T>& model, std::int64_t rows);
 
 template <class T>
 class Backpropagation {
