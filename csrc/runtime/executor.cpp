@@ -47,10 +47,10 @@ void BatchExecutor<T>::prepare(std::int64_t rows, int threads) {
     }
     if (most > runner_rows_ || (!runners_.empty() && !runners_[0]->has_mask_room(runner_columns_)))
         runners_.clear(), runner_rows_ = 0;
-    if (!plan_.tile_local) arena_.reserve((plan_.row_elements - plan_.kept_elements) * rows);
+    arena_.reserve((plan_.row_elements - plan_.kept_elements) * rows);
     if (!computes_itself<T>) logits_.reserve(plan_.buffers[plan_.output].width * rows);
-    while (plan_.tile_local && static_cast<int>(tile_arenas_.size()) < threads)
-        tile_arenas_.emplace_back(device_, (plan_.row_elements - plan_.kept_elements) * height);
+    while (plan_.tile_elements > 0 && static_cast<int>(tile_arenas_.size()) < threads)
+        tile_arenas_.emplace_back(device_, plan_.tile_elements * height);
     while (static_cast<int>(runners_.size()) < threads)
         runners_.push_back(
             std::make_unique<StepRunner<T>>(plan_, device_, store_, norms_, folded_, most, runner_columns_));
@@ -96,6 +96,8 @@ void BatchExecutor<T>::run_phases(Team& team, const Frame<T>& batch, GradientSin
     if (!computes_itself<T>) whole.logits = {logits_.data(), plan_.buffers[plan_.output].width};
     if (by_columns_) return run_columns(team, whole, first, last);
     StepRunner<T>& runner = *runners_[team.rank()];
+    Frame<T> frame = whole;
+    if (plan_.tile_elements > 0) frame.tile = tile_arenas_[team.rank()].data();
     const bool measured = batch.measured;
     const bool joins = batch.rows <= kernels_.joined_rows;  // never on the host
     std::size_t ahead = 0;                                  // steps of the next phase that are done
@@ -104,9 +106,8 @@ void BatchExecutor<T>::run_phases(Team& team, const Frame<T>& batch, GradientSin
         const PartialSums<T> sums = sums_of(phase, batch.rows);
         std::int64_t tile;
         while (queues_[p].take(team.rank(), tile)) {
-            std::int64_t begin = tile * tile_, end = std::min(begin + tile_, batch.rows);
-            const Frame<T> frame = plan_.tile_local ? tile_frame(whole, begin, end, team.rank()) : whole;
-            if (plan_.tile_local) end -= begin, begin = 0;
+            const std::int64_t begin = tile * tile_, end = std::min(begin + tile_, batch.rows);
+            frame.tile_begin = begin, frame.tile_rows = end - begin;
             if (measured && p == 0 && computes_itself<T>) runner.measure(0, frame, begin, end);
             for (std::size_t s = std::exchange(ahead, 0); s < phase.steps.size();) {
                 if (const std::size_t links = runner.run_chain(p, s, frame, begin, end, measured)) {
@@ -117,7 +118,8 @@ void BatchExecutor<T>::run_phases(Team& team, const Frame<T>& batch, GradientSin
                 const Step& step = with_sums ? plan_.phases[p + 1].steps[ahead++] : phase.steps[s];
                 ++s;
                 if (step.kind == StepKind::weights) {
-                    add_share(team, step, frame, begin, end, tile, *sink);
+                    if (plan_.tile_local || next_of(step) == tile)
+                        add_share(team, step, frame, begin, end, tile, *sink);
                     continue;
                 }
                 if (with_sums)
@@ -128,6 +130,12 @@ void BatchExecutor<T>::run_phases(Team& team, const Frame<T>& batch, GradientSin
                     runner.copy(frame.output, frame, begin, end, frame.output_rows);
             }
             if (frame.outputs.data && p + 1 == last) runner.copy(plan_.output, frame, begin, end, frame.outputs);
+            if (plan_.tile_local) continue;
+            // What was not the tile's turn: by now others have added theirs, and so threads do not wait for each other
+            // at the beginning of every phase.
+            for (const Step& step : phase.steps)
+                if (step.kind == StepKind::weights && next_of(step) <= tile)
+                    add_share(team, step, frame, begin, end, tile, *sink);
         }
         team.barrier();
         if (ends_in_sums(phase) && !joins) {
@@ -162,22 +170,6 @@ void BatchExecutor<T>::run_columns(Team& team, const Frame<T>& whole, std::size_
         finish(team, phase.steps.back(), sums, whole.continues);
         team.barrier();
     }
-}
-
-// Rows [begin, end), in the thread's own small arena.
-template <class T>
-Frame<T> BatchExecutor<T>::tile_frame(const Frame<T>& frame, std::int64_t begin, std::int64_t end, int rank) {
-    Frame<T> tile = frame;
-    tile.input.data += begin * frame.input.stride;
-    tile.arena = tile_arenas_[rank].data();
-    tile.rows = end - begin;
-    tile.first_row += begin;
-    if (frame.kept) tile.kept += begin * plan_.kept_elements;
-    if (frame.given.data) tile.given.data += begin * frame.given.stride;
-    if (frame.outputs.data) tile.outputs.data += begin * frame.outputs.stride;
-    if (frame.output >= 0) tile.output_rows.data += begin * frame.output_rows.stride;
-    if (frame.logits.data) tile.logits.data += begin * frame.logits.stride;
-    return tile;
 }
 
 // Nobody waits for ever: see WorkQueue.
@@ -242,7 +234,7 @@ void InferenceExecutor<T>::prepare(std::int64_t rows, int threads) {
         device_.is_host() && !by_columns_ ? tile_of(plan_, rows, threads, weight_bytes_, sizeof(T), units).rows : rows;
     const std::int64_t height = std::max(tile_, largest_tile_);
     if (tile_ > largest_tile_) runners_.clear(), arenas_.clear(), largest_tile_ = 0;
-    while (static_cast<int>(arenas_.size()) < threads) arenas_.emplace_back(device_, plan_.row_elements * height);
+    while (static_cast<int>(arenas_.size()) < threads) arenas_.emplace_back(device_, plan_.tile_elements * height);
     while (static_cast<int>(runners_.size()) < threads)
         runners_.push_back(std::make_unique<StepRunner<T>>(plan_, device_, store_, norms_, &folded_, height));
     largest_tile_ = height;
@@ -253,23 +245,21 @@ void InferenceExecutor<T>::prepare(std::int64_t rows, int threads) {
 template <class T>
 void InferenceExecutor<T>::run(Team& team, Rows<Compute<T>> input, std::int64_t rows, MutableRows<Compute<T>> out) {
     Frame<T> frame;
-    frame.rows = tile_;
     frame.output = plan_.output;
     frame.input = input;
     frame.output_rows = out;
     if (by_columns_) return run_by_columns(team, frame);
     StepRunner<T>& runner = *runners_[team.rank()];
-    frame.arena = arenas_[team.rank()].data();
+    frame.tile = arenas_[team.rank()].data();
     std::int64_t tile;
     while (queue_.take(team.rank(), tile)) {
         const std::int64_t begin = tile * tile_, end = std::min(begin + tile_, rows);
-        frame.input.data = input.data + begin * input.stride;
-        frame.output_rows.data = out.data + begin * out.stride;
+        frame.tile_begin = begin, frame.tile_rows = end - begin;
         for (std::size_t p = 0; p < plan_.phases.size(); ++p)
             for (std::size_t s = 0, done; s < plan_.phases[p].steps.size(); s += done) {
-                done = runner.run_chain(p, s, frame, 0, end - begin, false);
+                done = runner.run_chain(p, s, frame, begin, end, false);
                 if (done > 0) continue;
-                runner.run(plan_.phases[p].steps[s], frame, 0, end - begin);
+                runner.run(plan_.phases[p].steps[s], frame, begin, end);
                 done = 1;
             }
     }
@@ -279,13 +269,14 @@ void InferenceExecutor<T>::run(Team& team, Rows<Compute<T>> input, std::int64_t 
 template <class T>
 void InferenceExecutor<T>::run_by_columns(Team& team, Frame<T> frame) {
     StepRunner<T>& runner = *runners_[team.rank()];
-    frame.arena = arenas_[0].data();
+    frame.tile = arenas_[0].data();
+    frame.tile_rows = tile_;
     for (const Phase& phase : plan_.phases)
         for (const Step& step : phase.steps) {
             if (step.kind == StepKind::forward)
-                runner.run_columns(step, frame, frame.rows, team.rank(), team.size());
+                runner.run_columns(step, frame, tile_, team.rank(), team.size());
             else if (team.rank() == 0)
-                runner.run(step, frame, 0, frame.rows);
+                runner.run(step, frame, 0, tile_);
             team.barrier();
         }
 }

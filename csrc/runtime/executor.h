@@ -37,12 +37,11 @@ public:
     void begin(std::int64_t rows, int threads);
     // Whether that many threads divide the columns of products, and not their rows.
     bool divides_columns(std::int64_t rows, int threads) const;
-    // All phases over batch.rows rows; called by every thread of a team. `batch.arena` is filled in.
+    // All phases over batch.rows rows; called by every thread of a team. The arenas of `batch` are filled in.
     void run(Team& team, const Frame<T>& batch, GradientSink<T>* sink = nullptr) {
         run_phases(team, batch, sink, 0, plan_.phases.size());
     }
-    // Of a plan with a given gradient, whose kept elements the caller provides: either half. Where the plan is
-    // tile-local, those of a tile lie together.
+    // Of a plan with a given gradient, whose kept elements the caller provides: either half.
     void run_forward(Team& team, const Frame<T>& batch) { run_phases(team, batch, nullptr, 0, plan_.backward_phase); }
     void run_backward(Team& team, const Frame<T>& batch, GradientSink<T>* sink) {
         run_phases(team, batch, sink, plan_.backward_phase, plan_.phases.size());
@@ -62,7 +61,10 @@ private:
 
     void run_phases(Team& team, const Frame<T>& batch, GradientSink<T>* sink, std::size_t first, std::size_t last);
     void run_columns(Team& team, const Frame<T>& whole, std::size_t first, std::size_t last);
-    Frame<T> tile_frame(const Frame<T>& frame, std::int64_t begin, std::int64_t end, int rank);
+    // The tile that is next to add its share to a weight's gradient.
+    std::int64_t next_of(const Step& weights) const {
+        return turns_[weights.weights].tile.load(std::memory_order_acquire);
+    }
     void add_share(Team& team, const Step& step, const Frame<T>& frame, std::int64_t begin, std::int64_t end,
                    std::int64_t tile, GradientSink<T>& sink);
     void finish(Team& team, const Step& last, const PartialSums<T>& sums, bool continues);
@@ -85,7 +87,7 @@ private:
     bool by_columns_ = false;
     AlignedArray<T> arena_;
     AlignedArray<Compute<T>> sums_, logits_;
-    std::vector<AlignedArray<T>> tile_arenas_;  // by thread, where the plan is tile-local
+    std::vector<AlignedArray<T>> tile_arenas_;  // by thread
     std::unique_ptr<Turn[]> turns_;             // by weight step
     std::vector<std::unique_ptr<StepRunner<T>>> runners_;
     std::unique_ptr<WorkQueue[]> queues_;
@@ -99,7 +101,7 @@ public:
     void prepare(std::int64_t rows, int threads);
     void run(Team& team, Rows<Compute<T>> input, std::int64_t rows, MutableRows<Compute<T>> out);
     // That the activations of a row take while they are needed.
-    std::int64_t row_bytes() const { return plan_.row_elements * static_cast<std::int64_t>(sizeof(T)); }
+    std::int64_t row_bytes() const { return plan_.tile_elements * static_cast<std::int64_t>(sizeof(T)); }
 
 private:
     void run_by_columns(Team& team, Frame<T> frame);

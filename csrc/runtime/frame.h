@@ -27,11 +27,13 @@ struct LossTarget {
 };
 
 // Where the buffers of one run are, all in memory of the device. `rows` is the capacity that the arena was laid out
-// for.
+// for, and `tile` has those of rows [tile_begin, tile_begin + tile_rows) alone.
 template <class T>
 struct Frame {
     Rows<Compute<T>> input;
     T* arena = nullptr;
+    T* tile = nullptr;
+    std::int64_t tile_begin = 0, tile_rows = 0;
     T* kept = nullptr;                // where the plan's kept elements lie instead, of a plan that has them
     Rows<Compute<T>> given;           // ∂E/∂outputs, of a plan that is given it
     MutableRows<Compute<T>> outputs;  // of forward alone: a copy of what is kept

@@ -42,9 +42,11 @@ MutableRows<T> StepArguments<T>::write(BufferId id, const Frame<T>& frame, std::
     if (id < 0) return {};
     if constexpr (computes_itself<T>)
         if (id == frame.output) return rows_from(frame.output_rows, row);
-    const std::int64_t offset = plan_.buffers[id].offset, kept = plan_.kept_elements;
+    const std::int64_t offset = plan_.buffers[id].offset, stride = strides_[id], kept = plan_.kept_elements;
+    if (plan_.buffers[id].of_tile)
+        return {frame.tile + offset * frame.tile_rows + (row - frame.tile_begin) * stride, stride};
     T* base = offset < kept ? frame.kept + offset * frame.rows : frame.arena + (offset - kept) * frame.rows;
-    return {base + row * strides_[id], strides_[id]};
+    return {base + row * stride, stride};
 }
 
 template <class T>

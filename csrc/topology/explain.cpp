@@ -100,14 +100,14 @@ std::string explain(const Plan& plan, const ParameterList& parameters) {
         out << "weights (after the last phase)\n";
         for (const WeightStep& w : plan.weights) out << "    " << printer.text(w) << "\n";
     }
-    out << "arena: " << plan.row_elements << " elements per row of "
-        << (plan.tile_local ? "each thread's tile" : "the batch");
+    out << "arena: " << plan.row_elements << " elements per row of the batch, " << plan.tile_elements
+        << " per row of each thread's tile";
     const char* const time = plan.tile_local ? "steps" : "phases";
     const bool stores_input = plan.phases.front().steps.front().kind == StepKind::input;
     for (std::size_t id = stores_input ? 0 : 1; id < plan.buffers.size(); ++id) {
         const BufferInfo& b = plan.buffers[id];
-        out << "\n    [" << b.name << "] width " << b.width << ", offset " << b.offset << ", alive in " << time << " "
-            << b.first_use << " to " << b.last_use;
+        out << "\n    [" << b.name << "] width " << b.width << ", offset " << b.offset
+            << (b.of_tile ? " of the tile" : "") << ", alive in " << time << " " << b.first_use << " to " << b.last_use;
     }
     return out.str();
 }

@@ -15,8 +15,8 @@ void visit_buffers(const Plan& plan, const Step& s, Visit visit) {
         if (b >= 0) visit(b);
 }
 
-// Lifetimes count phases where tiles of a phase run at the same time in one arena, and steps where every thread has a
-// small arena of its own.
+// Lifetimes count phases where tiles of a phase run at the same time in one arena, and steps where nothing outlives its
+// tile.
 struct Times {
     int backward = 0, end = 0;  // when the run that reads the gradient begins, and when all is over
 };
@@ -45,36 +45,45 @@ Times set_lifetimes(Plan& plan, const std::vector<BufferId>& read_afterwards) {
 }  // namespace
 
 // First fit.
-void lay_out(Plan& plan, const std::vector<BufferId>& read_afterwards, Storage storage, bool stores_input) {
+void lay_out(Plan& plan, const std::vector<BufferId>& read_afterwards, const PlanOptions& options) {
+    enum class Place { kept, batch, tile };
     const Times times = set_lifetimes(plan, read_afterwards);
+    const auto place_of = [&](const BufferInfo& b) {
+        const bool in_one_phase = options.weights_by_tile && b.first_use == b.last_use;
+        if (!plan.tile_local && in_one_phase) return Place::tile;
+        if (b.first_use < times.backward) return Place::kept;
+        return plan.tile_local ? Place::tile : Place::batch;
+    };
     std::vector<const BufferInfo*> placed;  // by offset
-    const auto place = [&](bool kept) {
-        const std::int64_t start = plan.row_elements;
+    const auto place = [&](Place where, std::int64_t& elements) {
+        const std::int64_t start = elements;
         placed.clear();
-        for (std::size_t id = stores_input ? 0 : 1; id < plan.buffers.size(); ++id) {
+        for (std::size_t id = options.stores_input ? 0 : 1; id < plan.buffers.size(); ++id) {
             BufferInfo& mine = plan.buffers[id];
-            if ((mine.first_use < times.backward) != kept) continue;
+            if (place_of(mine) != where) continue;
+            mine.of_tile = where == Place::tile;
             // Backward may run again on what forward left.
-            if (kept && mine.last_use >= times.backward) mine.last_use = times.end;
-            const std::int64_t size = padded_width(mine.width, storage);
+            if (where == Place::kept && mine.last_use >= times.backward) mine.last_use = times.end;
+            const std::int64_t size = padded_width(mine.width, options.storage);
             mine.offset = start;
             for (const BufferInfo* other : placed) {
                 const bool apart = other->last_use < mine.first_use || mine.last_use < other->first_use;
-                const std::int64_t end = other->offset + padded_width(other->width, storage);
+                const std::int64_t end = other->offset + padded_width(other->width, options.storage);
                 if (apart || end <= mine.offset) continue;
                 if (other->offset >= mine.offset + size) break;
                 mine.offset = end;
             }
-            plan.row_elements = std::max(plan.row_elements, mine.offset + size);
+            elements = std::max(elements, mine.offset + size);
             auto below = [](const BufferInfo* x, const BufferInfo* y) { return x->offset < y->offset; };
             placed.insert(std::upper_bound(placed.begin(), placed.end(), &mine, below), &mine);
         }
     };
     if (times.backward > 0) {
-        place(true);
+        place(Place::kept, plan.row_elements);
         plan.kept_elements = plan.row_elements;
     }
-    place(false);
+    place(Place::batch, plan.row_elements);
+    place(Place::tile, plan.tile_elements);
 }
 
 std::int64_t padded_width(std::int64_t width, Storage storage) {

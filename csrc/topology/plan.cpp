@@ -50,11 +50,16 @@ public:
         const bool inference = !options_.training && !options_.backward && !options_.keep_activations;
         plan_.tile_local =
             inference || (options_.weights_by_tile && plan_.phases.size() == (options_.given_gradient ? 2 : 1));
-        lay_out(plan_, read_afterwards(), options_.storage, options_.stores_input);
+        lay_out(plan_, read_afterwards(), options_);
         return std::move(plan_);
     }
 
 private:
+    // A step of the plan, or none.
+    struct Place {
+        std::size_t phase = 0, step = 0;
+        bool exists = false;
+    };
     // Buffers that a layer's backward reads again.
     struct Work {
         BufferId input = -1;  // what the normal path's weight multiplies
@@ -62,6 +67,7 @@ private:
         BufferId saved = -1;  // of g
         bool saved_is_argument = false;
         BufferId h = -1, t = -1;
+        Place made;  // where what backward may make again is made forward
     };
 
     BufferId buffer(const std::string& name, std::int64_t width) {
@@ -110,6 +116,7 @@ private:
         step.out = buffer(name(number, "input"), step.width);
         keep_for_derivative(number, step, false);
         work.input = step.out;
+        allow_again(number, step);
         add(std::move(step));
         return work.input;
     }
@@ -121,6 +128,39 @@ private:
                                  (output_is_masked && step.activation != identity_ && step.activation != relu_);
         if (work.saved_is_argument) step.argument = buffer(name(number, "argument"), step.width);
         work.saved = work.saved_is_argument ? step.argument : step.out;
+    }
+
+    // Backward reads this layer's activation for the next one's weight, and for its own derivative, in the same phase.
+    bool is_read_by_next_alone(std::int64_t number) const {
+        if (number == topology_.depth() || topology_.layer(number + 1).pre || topology_.layer(number + 1).gate)
+            return false;
+        for (std::int64_t later = number + 1; later <= topology_.depth(); ++later)
+            for (const Skip& skip : topology_.layer(later).skips)
+                if (later - skip.back == number && skip.kind == SkipKind::learned) return false;
+        return true;
+    }
+    // What a stored branch alone makes, costs less to make again in a tile, forward and back, than it costs to be kept
+    // until then: the branch is read there anyway.
+    void allow_again(std::int64_t number, const Step& step) {
+        if (!options_.weights_by_tile || step.branch.z < 0 || !step.products.empty() || !step.identities.empty() ||
+            step.dropout > 0 || step.branch.dropout > 0)
+            return;
+        work_[number].made = {plan_.phases.size() - 1, plan_.phases.back().steps.size(), true};
+    }
+    // What a layer's weight multiplies, for its gradient.
+    BufferId input_again(std::int64_t number) {
+        const bool pre = topology_.layer(number).pre;
+        const std::int64_t layer = pre ? number : number - 1;
+        Work& maker = work_[layer];
+        if (!maker.made.exists || maker.made.phase + 1 == plan_.phases.size() || topology_.layer(layer).pre != pre)
+            return work_[number].input;
+        Step& forward = plan_.phases[maker.made.phase].steps[maker.made.step];
+        Step step = forward;
+        forward.argument = -1;
+        const BufferId out = step.out = buffer(plan_.buffers[step.out].name + " again", step.width);
+        if (!maker.saved_is_argument) maker.saved = out;
+        add(std::move(step));
+        return out;
     }
 
     void forward(std::int64_t number) {
@@ -159,6 +199,7 @@ private:
         step.out = layer.gate ? buffer(name(number, "hidden"), layer.width) : activation(number);
         if (!layer.pre) keep_for_derivative(number, step, step.dropout > 0);
         const BufferId out = step.out;
+        if (!layer.gate && is_read_by_next_alone(number)) allow_again(number, step);
         add(std::move(step));
         activations_.push_back(layer.gate ? gate(number, out, dropout) : out);
     }
@@ -244,7 +285,8 @@ private:
         if (layer.gate) delta = gate_backward(number, delta);
         skips_backward(number, delta);
         const BufferId d_branch = layer.pre ? undo_branch_dropout(number, delta) : undo_norm(number, delta);
-        add_weights({own(number).weight, own(number).bias, work_[number].input, d_branch}, number);
+        const BufferId input = input_again(number);
+        add_weights({own(number).weight, own(number).bias, input, d_branch}, number);
         if (layer.pre)
             pre_backward(number, d_branch);
         else

@@ -21,8 +21,9 @@ struct BufferInfo {
     int activation_of = -1;               // the layer whose output this is; 0 is the input
     bool branch = false;                  // a normal path stored before its norm or dropout
     bool is_a = false, is_delta = false;  // A or δ of a weight gradient, Aᵀ·δ; never both, as A is no gradient
-    int first_use = 0, last_use = 0;      // phases, or steps where an arena is one tile's
-    std::int64_t offset = 0;              // in elements per row of the batch
+    int first_use = 0, last_use = 0;      // phases, or steps in a plan that is tile-local
+    bool of_tile = false;                 // nobody but its tile's steps sees it: every thread has its own
+    std::int64_t offset = 0;              // in elements per row of the batch, or of a tile
 };
 
 struct Product {
@@ -90,10 +91,11 @@ struct Plan {
     std::vector<BufferInfo> buffers;
     std::vector<Phase> phases;
     std::vector<WeightStep> weights;  // in the phases as well, where gradients are taken tile by tile
-    bool tile_local = false;         // nothing outlives its tile but what is kept: one arena a thread, of a tile's rows
-    BufferId output = -1;            // of the last layer
-    BufferId input_gradient = -1;    // only where it was asked for
-    std::int64_t row_elements = 0;   // arena elements per row
+    bool tile_local = false;          // nothing outlives its tile but what is kept
+    BufferId output = -1;             // of the last layer
+    BufferId input_gradient = -1;     // only where it was asked for
+    std::int64_t row_elements = 0;    // arena elements per row of the batch
+    std::int64_t tile_elements = 0;   // of a thread's arena, per row of a tile
     std::int64_t kept_elements = 0;  // with a given gradient: those that forward leaves for backward, the arena's first
     int backward_phase = 0;          // likewise: the first that reads the gradient
     int max_terms = 1;               // the longest list of products or identities of a step

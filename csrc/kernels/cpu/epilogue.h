@@ -3,6 +3,16 @@
 //
 // Invariant: whether a tile is finished in registers or from memory is decided by its columns, never by its rows.
 
+// Asks for `vectors` vectors of row i from column j on, which may have gone to memory since they were written. Of the
+// tile's own rows alone: another thread's are in its cache, and would be taken from there.
+template <class T>
+RC_HD void ask_for(Rows<T> from, std::int64_t i, std::int64_t rows, std::int64_t j, int vectors) {
+    constexpr std::int64_t line = 64 / sizeof(T);
+    if (i >= rows) return;
+    for (std::int64_t at = j; at < j + vectors * lanes_of<T>; at += line)
+        __builtin_prefetch(from.data + i * from.stride + at);
+}
+
 // A panel's columns, and the loops over a tile. `Formulas`, which derives from this, has the arithmetic twice: over
 // rows in registers (finish_rows), where a question is asked once for a tile, and for one vector (finish), to which
 // `bias` was added.

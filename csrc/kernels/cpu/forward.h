@@ -69,6 +69,8 @@ struct ForwardEpilogue : Epilogue<T, Activation, ForwardArgs<T>, ForwardEpilogue
         const Rows<T> from = b.z;
         const Rows<Compute<T>> mask = b.mask;
         const bool has_norm = b.center;
+        if constexpr (half == 0)
+            for (int i = 0; i < MR; ++i) ask_for(from, row + MR + i, args.rows, column, 2);
         const Norm norm = this->norm([&](const Compute<T>* p) { return read_vector<half>(p + column, columns); });
         each_row<MR>([&](int i) {
             Vec<Compute<T>> x = read_vector<half>(from.data + (row + i) * from.stride + column, columns);

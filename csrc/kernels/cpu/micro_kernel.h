@@ -82,8 +82,10 @@ struct PanelSums {
     PanelRows rows;
     PanelSplit split;
     Epilogue& epilogue;
-    // Long sums leave the time for it, and are of layers whose results have gone to the last cache meanwhile.
-    const bool asks_for_results = spreads_panels && terms_of(sources, n) >= 256 && epilogue.args.out.data;
+    // Results of all but the narrowest layers may have gone to the last cache meanwhile, and their sums leave the time
+    // for it.
+    static constexpr std::int64_t worth_asking = 256 / sizeof(T);
+    const bool asks_for_results = spreads_panels && terms_of(sources, n) >= worth_asking && epilogue.args.out.data;
 
     template <int MR>
     RC_HD void ask_for_results(std::int64_t row) const {

@@ -129,6 +129,9 @@ void norm_backward(const NormBackwardArgs<T>& given) {
                                   read(args.scale + at, n), read(args.mean_d + at, n), read(args.mean_dx + at, n));
         }
         for (std::int64_t i = 0; i < args.rows; ++i) {
+            constexpr std::int64_t ahead = 12;
+            ask_for(args.delta, i + ahead, args.rows, j, vectors);
+            if (args.z.data) ask_for(args.z, i + ahead, args.rows, j, vectors);
             V d[vectors];
             for (int v = 0; v < vectors; ++v) d[v] = at(args.delta, i, j + v * V::lanes, n);
             if (args.mask.data)
