@@ -218,6 +218,27 @@ BUGS = (
         "tests/test_random.py",
     ),
     Bug(
+        "what a layer's weight multiplies is made again from the norm before the layer below",
+        "csrc/topology/plan.cpp",
+        " || topology_.layer(layer).pre != pre)",
+        ")",
+        f"{REFERENCE} gradients",
+    ),
+    Bug(
+        "what is made again is kept as well, for its derivative",
+        "csrc/topology/plan.cpp",
+        "        if (!maker.saved_is_argument) maker.saved = out;\n",
+        "",
+        "tests/test_strategies.py -k kept",
+    ),
+    Bug(
+        "what two phases share is each thread's own",
+        "csrc/topology/memory.cpp",
+        "options.weights_by_tile && b.first_use == b.last_use;",
+        "options.weights_by_tile && b.first_use + 1 >= b.last_use;",
+        "tests/test_strategies.py -k threads",
+    ),
+    Bug(
         "a buffer's life ends one step early",
         "csrc/topology/memory.cpp",
         "const bool apart = other->last_use < mine.first_use || mine.last_use < other->first_use;",

@@ -16,6 +16,7 @@ NETWORKS = {
     "identity": {"layers": 6},
     "dropout": {"layers": 4, "dropout": 0.25, "branch_dropout": 0.25},
     "norm": {"layers": 4, "norm": "batch"},
+    "norm without skips": {"layers": 4, "norm": "batch", "skips": {}},
     "pre": {"layers": 4, "norm": "batch", "pre": True},
     "gate": {"layers": 4, "gate": True},
 }
@@ -41,7 +42,7 @@ def trained(kind, rows, strategy, threads, dtype="float32", **settings):
     layers = [rc.Layer(37)]
     for number in range(2, options.pop("layers") + 2):
         back = {2: "identity", 3: "learned"} if number > 3 else {}
-        layers.append(rc.Layer(37, skips=back, activation=("relu", "gelu")[number % 2], **options))
+        layers.append(rc.Layer(37, activation=("relu", "gelu")[number % 2], **{"skips": back, **options}))
     net = rc.Network(19, [*layers, rc.Layer(5, activation=None, skips={2: "learned"})], seed=1, dtype=dtype)
     settings.setdefault("optimizer", rc.SGD(lr=0.01, momentum=0.9))
     trainer = rc.Trainer(net, seed=2, batch_size=max(rows, 8), **settings)
@@ -81,6 +82,22 @@ def test_the_same_bits_for_every_update(settings, dtype):
     expected = trained("identity", 300, "by_layer", 1, dtype, **settings)
     for threads in (1, 2):
         assert_same_bits(trained("identity", 300, "by_tile", threads, dtype, **settings), expected)
+
+
+def test_what_a_norm_alone_makes_is_not_kept():
+    """By tile: 2 and 3 are made again where they are read, and 5 is read where it is made; 1 has no norm, 4 a skip."""
+    _core.set_strategy("by_tile")
+    skips = {4: {2: "identity"}}
+    layers = [rc.Layer(32, norm="batch" if n > 1 else None, skips=skips.get(n, {})) for n in range(1, 6)]
+    net = rc.Network(32, [*layers, rc.Layer(3, activation=None)])
+    plan = str(net.explain(training=True, batch=300))
+    arenas = {line.split("]")[0].strip(" ["): "of the tile" in line for line in plan.splitlines() if "alive in" in line}
+    assert {name for name in arenas if name.endswith("again")} == {"2 again", "3 again"}
+    assert arenas["2 again"] and arenas["3"] and arenas["5"] and arenas["4.branch.delta"]
+    assert not (arenas["1"] or arenas["2"] or arenas["4"] or arenas["3.branch"] or arenas["3.delta"])  # 4 reads 2
+    _core.set_strategy("by_layer")
+    plan = str(net.explain(training=True, batch=300))
+    assert "again" not in plan and "of the tile" not in plan
 
 
 @pytest.mark.parametrize("rows", [129, 257, 513])
@@ -152,3 +169,11 @@ def test_what_is_chosen_on_two_threads(rows, width, depth, settings, way):
     ]
     net = rc.Network(width, layers, dtype=dtype)
     assert f"weight gradients by {way} (" in str(net.explain(training=True, batch=rows))
+
+
+def test_more_than_two_threads_do_not_take_turns_between_norms():
+    _core.set_strategy("auto")
+    net = rc.models.plain(64, 5, 64, 4, norm="batch")
+    for threads, way in ((1, "tile"), (2, "tile"), (3, "layer")):
+        rc.set_num_threads(threads)
+        assert f"weight gradients by {way} (" in str(net.explain(training=True, batch=1024))

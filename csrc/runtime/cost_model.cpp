@@ -45,7 +45,15 @@ std::string megabytes(std::int64_t bytes) {
 // Norms part forward from backward by barriers: a tile's activations are not in its own cache any more, at best in the
 // last, and what the tile still saves is that a narrow layer's δ come back. With large batches it was ahead up to a
 // width of 256 on Zen 5, and up to 128 on an Intel whose last cache holds all activations; behind from there on.
+//
+// A phase has the weights of one layer, mostly, to which its tiles add in turns: that takes about as long as what they
+// do beside it, so a third thread would find no turn.
 Choice with_norms(const StepShape& shape, const Costs& cost) {
+    constexpr int most_in_turns = 2;
+    if (shape.threads > most_in_turns)
+        return {Strategy::by_layer, shape.threads,
+                "batch normalisation parts the layers by barriers, between which more threads would wait for their "
+                "turns at one weight"};
     if (cost.activations >= cost.last_cache && cost.weights_of_activation <= 3 * gradient_stretch)
         return {Strategy::by_tile, shape.threads,
                 "batch normalisation stores more activations than the last cache holds"};
