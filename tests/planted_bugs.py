@@ -234,9 +234,16 @@ BUGS = (
     Bug(
         "what two phases share is each thread's own",
         "csrc/topology/memory.cpp",
-        "options.weights_by_tile && b.first_use == b.last_use;",
-        "options.weights_by_tile && b.first_use + 1 >= b.last_use;",
+        "options.weights_by_tile && b.first_use == b.last_use)",
+        "options.weights_by_tile && b.first_use + 1 >= b.last_use)",
         "tests/test_strategies.py -k threads",
+    ),
+    Bug(
+        "what only forward reads of a tile lies on the tape",
+        "csrc/topology/memory.cpp",
+        "return forward && b.last_use >= times.backward ? Place::kept : Place::tile;",
+        "return forward ? Place::kept : Place::tile;",
+        "tests/test_torch_threads.py -k other_widths",
     ),
     Bug(
         "a buffer's life ends one step early",

@@ -16,7 +16,7 @@ NETWORKS = {
     "identity": {"layers": 6},
     "dropout": {"layers": 4, "dropout": 0.25, "branch_dropout": 0.25},
     "norm": {"layers": 4, "norm": "batch"},
-    "norm without skips": {"layers": 4, "norm": "batch", "skips": {}},
+    "norm without skips": {"layers": 4, "widths": (64, 21, 40, 37), "norm": "batch", "skips": {}},
     "pre": {"layers": 4, "norm": "batch", "pre": True},
     "gate": {"layers": 4, "gate": True},
 }
@@ -40,9 +40,10 @@ def trained(kind, rows, strategy, threads, dtype="float32", **settings):
     )
     options = dict(NETWORKS[kind])
     layers = [rc.Layer(37)]
-    for number in range(2, options.pop("layers") + 2):
+    depth = options.pop("layers")
+    for number, width in enumerate(options.pop("widths", depth * [37]), 2):
         back = {2: "identity", 3: "learned"} if number > 3 else {}
-        layers.append(rc.Layer(37, activation=("relu", "gelu")[number % 2], **{"skips": back, **options}))
+        layers.append(rc.Layer(width, activation=("relu", "gelu")[number % 2], **{"skips": back, **options}))
     net = rc.Network(19, [*layers, rc.Layer(5, activation=None, skips={2: "learned"})], seed=1, dtype=dtype)
     settings.setdefault("optimizer", rc.SGD(lr=0.01, momentum=0.9))
     trainer = rc.Trainer(net, seed=2, batch_size=max(rows, 8), **settings)
@@ -62,6 +63,14 @@ def test_the_same_bits_at_any_number_of_threads(kind, rows):
     for threads in (1, 2, 3):
         for strategy in ("by_layer", "by_tile", "auto"):
             assert_same_bits(trained(kind, rows, strategy, threads), expected)
+
+
+@pytest.mark.parametrize("kind", ["norm", "norm without skips", "pre"])
+@pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
+def test_the_same_bits_with_norms_in_other_precisions(kind, dtype):
+    expected = trained(kind, 517, "by_layer", 1, dtype)
+    for threads in (1, 2, 3):
+        assert_same_bits(trained(kind, 517, "by_tile", threads, dtype), expected)
 
 
 @pytest.mark.parametrize(

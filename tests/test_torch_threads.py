@@ -142,6 +142,37 @@ def test_forward_and_backward_may_have_other_threads_and_another_strategy(dtype,
         assert same([out.detach(), x.grad, *(p.grad for p in module.parameters())], expected)
 
 
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+def test_a_tapes_layers_may_have_other_widths_and_what_only_forward_reads(dtype, training, four_threads):
+    """Tiles go through such layers at different times, so that none may lie where another layer's rows did."""
+    widths = [64, 32, 48, 24, 40]
+    kinds = [{"branch_dropout": 0.3}, {"branch_dropout": 0.3}, {}, {"pre": True, "activation": "gelu"}, {"pre": True}]
+    if not training:
+        kinds[3]["norm"] = kinds[2]["norm"] = "batch"  # in training it would part the tiles
+    layers = [rc.Layer(width, **kind) for width, kind in zip(widths, kinds, strict=True)]
+    module = ResidualStack(64, [*layers, rc.Layer(5, activation=None)], seed=1).to(dtype).train(training)
+
+    def of(strategy, forward, backward):
+        x = torch.randn(517, 64, generator=torch.Generator().manual_seed(3)).to(dtype).requires_grad_()
+        module.zero_grad()
+        torch.manual_seed(4)
+        _core.set_strategy(strategy)
+        with pytorch_with(forward):
+            loss = (out := module(x)).square().sum()
+        with pytorch_with(backward):
+            loss.backward()
+        return [out.detach(), x.grad, *(p.grad.clone() for p in module.parameters())]
+
+    before = _core.get_strategy()
+    try:
+        expected = of("by_layer", 1, 1)
+        for forward, backward in ((1, 1), (2, 3), (4, 1)):
+            assert same(of("by_tile", forward, backward), expected)
+    finally:
+        _core.set_strategy(before)
+
+
 def test_no_thread_of_ours_is_started():
     code = "torch.set_num_threads(4); a = torch.randn(700, 700); a @ a; (a + a).sum(); before = tasks(); digest()\n"
     before, after, own = python(code + "print(before, tasks()); rc.ops.residual_forward([a], [a]); print(tasks())")

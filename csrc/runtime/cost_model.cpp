@@ -47,7 +47,7 @@ std::string megabytes(std::int64_t bytes) {
 // width of 256 on Zen 5, and up to 128 on an Intel whose last cache holds all activations; behind from there on.
 //
 // A phase has the weights of one layer, mostly, to which its tiles add in turns: that takes about as long as what they
-// do beside it, so a third thread would find no turn.
+// do beside it, so a third thread should find no turn. This is reasoned: only two were there to measure with.
 Choice with_norms(const StepShape& shape, const Costs& cost) {
     constexpr int most_in_turns = 2;
     if (shape.threads > most_in_turns)

@@ -1,7 +1,8 @@
 // Walks a plan through the kernels. A training pass runs phase by phase over the whole batch, inside a team; inference
-// is one phase without barriers, each thread taking tiles through all layers in a small arena of its own; of a few rows
-// each takes some columns of every product instead, in training, too, and they meet after each. A device that is not
-// the host has a team of one and one tile of all rows: its kernels cut them up themselves.
+// is one phase without barriers. Each thread takes tiles through a phase, and what lives no longer than that may be in
+// a small arena of its own (BufferInfo::of_tile). Of a few rows each takes some columns of every product instead, in
+// training, too, and they meet after each. A device that is not the host has a team of one and one tile of all rows:
+// its kernels cut them up themselves.
 #pragma once
 
 #include <atomic>

@@ -52,7 +52,7 @@ Tile tile_of(const Plan& plan, std::int64_t rows, int threads, std::int64_t weig
     for (const Phase& phase : plan.phases) {
         sums |= ends_in_sums(phase);
         for (const Step& step : phase.steps)
-            // What forward left of a tile is laid out by its rows, and may be read by another number of threads.
+            // Backward in a framework, beside what forward left, was timed with one stretch alone.
             if (step.kind == StepKind::weights)
                 return tile_of_gradients(rows, threads, units.stretches && plan.kept_elements == 0);
     }

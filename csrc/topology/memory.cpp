@@ -48,11 +48,12 @@ Times set_lifetimes(Plan& plan, const std::vector<BufferId>& read_afterwards) {
 void lay_out(Plan& plan, const std::vector<BufferId>& read_afterwards, const PlanOptions& options) {
     enum class Place { kept, batch, tile };
     const Times times = set_lifetimes(plan, read_afterwards);
+    // A tile is not where the others are in time: what is another's memory later, cannot be all tiles' at once.
     const auto place_of = [&](const BufferInfo& b) {
-        const bool in_one_phase = options.weights_by_tile && b.first_use == b.last_use;
-        if (!plan.tile_local && in_one_phase) return Place::tile;
-        if (b.first_use < times.backward) return Place::kept;
-        return plan.tile_local ? Place::tile : Place::batch;
+        const bool forward = b.first_use < times.backward;
+        if (plan.tile_local) return forward && b.last_use >= times.backward ? Place::kept : Place::tile;
+        if (options.weights_by_tile && b.first_use == b.last_use) return Place::tile;
+        return forward ? Place::kept : Place::batch;
     };
     std::vector<const BufferInfo*> placed;  // by offset
     const auto place = [&](Place where, std::int64_t& elements) {

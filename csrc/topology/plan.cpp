@@ -55,8 +55,8 @@ public:
     }
 
 private:
-    // A step of the plan, or none.
-    struct Place {
+    // Where a step is in the plan, if there is one.
+    struct StepPlace {
         std::size_t phase = 0, step = 0;
         bool exists = false;
     };
@@ -67,7 +67,7 @@ private:
         BufferId saved = -1;  // of g
         bool saved_is_argument = false;
         BufferId h = -1, t = -1;
-        Place made;  // where what backward may make again is made forward
+        StepPlace made;  // where what backward may make again is made forward
     };
 
     BufferId buffer(const std::string& name, std::int64_t width) {
@@ -139,10 +139,10 @@ private:
                 if (later - skip.back == number && skip.kind == SkipKind::learned) return false;
         return true;
     }
-    // What a stored branch alone makes, costs less to make again in a tile, forward and back, than it costs to be kept
-    // until then: the branch is read there anyway.
+    // What a norm alone makes of a stored branch costs less to make again in a tile than to be kept until then: going
+    // back through the norm reads the branch there anyway.
     void allow_again(std::int64_t number, const Step& step) {
-        if (!options_.weights_by_tile || step.branch.z < 0 || !step.products.empty() || !step.identities.empty() ||
+        if (!options_.weights_by_tile || step.branch.norm < 0 || !step.products.empty() || !step.identities.empty() ||
             step.dropout > 0 || step.branch.dropout > 0)
             return;
         work_[number].made = {plan_.phases.size() - 1, plan_.phases.back().steps.size(), true};
@@ -154,9 +154,9 @@ private:
         Work& maker = work_[layer];
         if (!maker.made.exists || maker.made.phase + 1 == plan_.phases.size() || topology_.layer(layer).pre != pre)
             return work_[number].input;
-        Step& forward = plan_.phases[maker.made.phase].steps[maker.made.step];
-        Step step = forward;
-        forward.argument = -1;
+        Step& first = plan_.phases[maker.made.phase].steps[maker.made.step];
+        Step step = first;
+        first.argument = -1;
         const BufferId out = step.out = buffer(plan_.buffers[step.out].name + " again", step.width);
         if (!maker.saved_is_argument) maker.saved = out;
         add(std::move(step));

@@ -1,7 +1,8 @@
 // A checked topology compiled into steps over numbered row buffers.
 //
 // A phase is a run of row-independent steps: a tile of rows goes through the whole phase while it is in cache. A phase
-// ends only where something needs every row of the batch: the moments of batch normalisation, or a weight gradient.
+// ends only where something needs every row of the batch, the sums of batch normalisation, or where a gradient is
+// given.
 #pragma once
 
 #include <cstdint>
@@ -96,9 +97,9 @@ struct Plan {
     BufferId input_gradient = -1;     // only where it was asked for
     std::int64_t row_elements = 0;    // arena elements per row of the batch
     std::int64_t tile_elements = 0;   // of a thread's arena, per row of a tile
-    std::int64_t kept_elements = 0;  // with a given gradient: those that forward leaves for backward, the arena's first
-    int backward_phase = 0;          // likewise: the first that reads the gradient
-    int max_terms = 1;               // the longest list of products or identities of a step
+    std::int64_t kept_elements = 0;   // the first of them, with a given gradient: what forward leaves for backward
+    int backward_phase = 0;           // likewise: the first that reads the gradient
+    int max_terms = 1;                // the longest list of products or identities of a step
 };
 
 // How rows lie in memory, in bytes.
@@ -109,7 +110,7 @@ struct Storage {
 
 struct PlanOptions {
     bool training = false;  // batch statistics and dropout, rather than the running statistics
-    bool backward = false;  // loss, backward and weight steps; everything they read is kept
+    bool backward = false;  // loss, backward and weight steps; what they read is kept, or made again
     bool input_gradient = false;
     bool given_gradient = false;   // instead of a loss: backward is a run of its own, which changes nothing kept for it
     bool weights_by_tile = false;  // weight gradients as steps of the phases, rather than after them

@@ -21,7 +21,7 @@
 namespace resnetcore {
 
 // Of how a tape lies, its size included; another one with each change. Exported programs outlive a version.
-constexpr std::int64_t tape_layout = 5;
+constexpr std::int64_t tape_layout = 6;
 
 struct VjpOptions {
     bool training = true;        // batch statistics and dropout, rather than the running statistics
