@@ -2,18 +2,10 @@
 
 #include <algorithm>
 
+#include "topology/buffers.h"
+
 namespace resnetcore {
 namespace {
-
-template <class Visit>
-void visit_buffers(const Plan& plan, const Step& s, Visit visit) {
-    if (s.weights >= 0) visit(plan.weights[s.weights].a), visit(plan.weights[s.weights].delta);
-    for (const Product& p : s.products) visit(p.rows);
-    for (BufferId b : s.identities) visit(b);
-    for (BufferId b :
-         {s.out, s.branch.z, s.argument, s.saved, s.delta, s.gate_h, s.gate_t, s.gate_x, s.d_h, s.d_t, s.d_x})
-        if (b >= 0) visit(b);
-}
 
 // Lifetimes count phases where tiles of a phase run at the same time in one arena, and steps where nothing outlives its
 // tile.
@@ -27,11 +19,14 @@ Times set_lifetimes(Plan& plan, const std::vector<BufferId>& read_afterwards) {
     for (const Phase& phase : plan.phases) {
         if (&phase == plan.phases.data() + plan.backward_phase) times.backward = time;
         for (const Step& step : phase.steps) {
-            visit_buffers(plan, step, [&](BufferId id) {
+            const auto use = [&](BufferId id) {
+                if (id < 0) return;
                 BufferInfo& b = plan.buffers[id];
                 if (b.first_use < 0) b.first_use = time;
                 b.last_use = time;
-            });
+            };
+            visit_reads(plan, step, use);
+            visit_writes(step, use);
             if (plan.tile_local) ++time;
         }
         if (!plan.tile_local) ++time;

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "math/activation.h"
+#include "topology/made_again.h"
 #include "topology/memory.h"
 
 namespace resnetcore {
@@ -50,16 +51,12 @@ public:
         const bool inference = !options_.training && !options_.backward && !options_.keep_activations;
         plan_.tile_local =
             inference || (options_.weights_by_tile && plan_.phases.size() == (options_.given_gradient ? 2 : 1));
+        if (options_.weights_by_tile) make_again(plan_);
         lay_out(plan_, read_afterwards(), options_);
         return std::move(plan_);
     }
 
 private:
-    // Where a step is in the plan, if there is one.
-    struct StepPlace {
-        std::size_t phase = 0, step = 0;
-        bool exists = false;
-    };
     // Buffers that a layer's backward reads again.
     struct Work {
         BufferId input = -1;  // what the normal path's weight multiplies
@@ -67,7 +64,6 @@ private:
         BufferId saved = -1;  // of g
         bool saved_is_argument = false;
         BufferId h = -1, t = -1;
-        StepPlace made;  // where what backward may make again is made forward
     };
 
     BufferId buffer(const std::string& name, std::int64_t width) {
@@ -116,7 +112,6 @@ private:
         step.out = buffer(name(number, "input"), step.width);
         keep_for_derivative(number, step, false);
         work.input = step.out;
-        allow_again(number, step);
         add(std::move(step));
         return work.input;
     }
@@ -128,39 +123,6 @@ private:
                                  (output_is_masked && step.activation != identity_ && step.activation != relu_);
         if (work.saved_is_argument) step.argument = buffer(name(number, "argument"), step.width);
         work.saved = work.saved_is_argument ? step.argument : step.out;
-    }
-
-    // Backward reads this layer's activation for the next one's weight, and for its own derivative, in the same phase.
-    bool is_read_by_next_alone(std::int64_t number) const {
-        if (number == topology_.depth() || topology_.layer(number + 1).pre || topology_.layer(number + 1).gate)
-            return false;
-        for (std::int64_t later = number + 1; later <= topology_.depth(); ++later)
-            for (const Skip& skip : topology_.layer(later).skips)
-                if (later - skip.back == number && skip.kind == SkipKind::learned) return false;
-        return true;
-    }
-    // What a norm alone makes of a stored branch costs less to make again in a tile than to be kept until then: going
-    // back through the norm reads the branch there anyway.
-    void allow_again(std::int64_t number, const Step& step) {
-        if (!options_.weights_by_tile || step.branch.norm < 0 || !step.products.empty() || !step.identities.empty() ||
-            step.dropout > 0 || step.branch.dropout > 0)
-            return;
-        work_[number].made = {plan_.phases.size() - 1, plan_.phases.back().steps.size(), true};
-    }
-    // What a layer's weight multiplies, for its gradient.
-    BufferId input_again(std::int64_t number) {
-        const bool pre = topology_.layer(number).pre;
-        const std::int64_t layer = pre ? number : number - 1;
-        Work& maker = work_[layer];
-        if (!maker.made.exists || maker.made.phase + 1 == plan_.phases.size() || topology_.layer(layer).pre != pre)
-            return work_[number].input;
-        Step& first = plan_.phases[maker.made.phase].steps[maker.made.step];
-        Step step = first;
-        first.argument = -1;
-        const BufferId out = step.out = buffer(plan_.buffers[step.out].name + " again", step.width);
-        if (!maker.saved_is_argument) maker.saved = out;
-        add(std::move(step));
-        return out;
     }
 
     void forward(std::int64_t number) {
@@ -199,7 +161,6 @@ private:
         step.out = layer.gate ? buffer(name(number, "hidden"), layer.width) : activation(number);
         if (!layer.pre) keep_for_derivative(number, step, step.dropout > 0);
         const BufferId out = step.out;
-        if (!layer.gate && is_read_by_next_alone(number)) allow_again(number, step);
         add(std::move(step));
         activations_.push_back(layer.gate ? gate(number, out, dropout) : out);
     }
@@ -285,8 +246,7 @@ private:
         if (layer.gate) delta = gate_backward(number, delta);
         skips_backward(number, delta);
         const BufferId d_branch = layer.pre ? undo_branch_dropout(number, delta) : undo_norm(number, delta);
-        const BufferId input = input_again(number);
-        add_weights({own(number).weight, own(number).bias, input, d_branch}, number);
+        add_weights({own(number).weight, own(number).bias, work_[number].input, d_branch}, number);
         if (layer.pre)
             pre_backward(number, d_branch);
         else
