@@ -12,13 +12,20 @@ namespace {
 
 constexpr std::uint32_t granule = 4;
 
+// A thread that read a granule, and how many fences it had made by then; a copy that did needs none.
+struct Reader {
+    static constexpr std::uint32_t needs_no_fence = 0xffffffff;
+    Moment moment;
+    std::uint32_t fences;
+};
+
 struct Granule {
     enum class Writer { none, thread, fenced_thread, copy } writer = Writer::none;
     bool arriving = false;
     int departing = 0;  // copies that read it, not waited for
     int unfenced = 0;   // stores there that no fence of their threads has followed
     Moment written;
-    std::vector<Moment> readers;
+    std::vector<Reader> readers;
     std::vector<int> products;
 
     void nobody_reads() { readers.clear(), products.clear(); }
@@ -48,6 +55,7 @@ struct Memory {
     std::vector<Granule> others;  // but for lines' first, which lie close together
     std::uint32_t block = 0;
     std::vector<std::vector<std::uint32_t>> unfenced;  // granules that were stored to, for each thread
+    std::vector<std::uint32_t> fences;                 // that each thread has made
 };
 thread_local Memory memory;
 
@@ -107,8 +115,8 @@ void check_written(const char* what, const Granule& one, std::uint32_t index, co
     if (!caller.knows(one.written)) refuse(what, index, "it was written, and not waited for");
 }
 void check_unread(const char* what, const Granule& one, std::uint32_t index, Caller& caller) {
-    for (const Moment& reader : one.readers)
-        if (!caller.knows(reader)) refuse(what, index, "a thread may still be reading it");
+    for (const Reader& reader : one.readers)
+        if (!caller.knows(reader.moment)) refuse(what, index, "a thread may still be reading it");
     if (one.departing > 0) refuse(what, index, "a copy may still be reading it");
     for (int product : one.products)
         if (!caller.knows_product(product)) refuse(what, index, "a product may still be reading it");
@@ -116,9 +124,14 @@ void check_unread(const char* what, const Granule& one, std::uint32_t index, Cal
 void check_fenced(const char* what, const Granule& one, std::uint32_t index) {
     if (one.writer == Granule::Writer::thread) refuse(what, index, "a thread wrote it without fence.proxy.async");
 }
-void add_reader(Granule& one, Moment now) {
-    for (Moment& reader : one.readers)
-        if (reader.who == now.who) return void(reader = now);
+void check_loads_fenced(const Granule& one, std::uint32_t index) {
+    for (const Reader& reader : one.readers)
+        if (reader.fences == memory.fences[static_cast<std::size_t>(reader.moment.who)])
+            refuse("a copy", index, "a thread read it without fence.proxy.async");
+}
+void add_reader(Granule& one, Reader now) {
+    for (Reader& reader : one.readers)
+        if (reader.moment.who == now.moment.who) return void(reader = now);
     one.readers.push_back(now);
 }
 
@@ -131,13 +144,14 @@ void begin_shared_memory(std::size_t bytes) {
     ++memory.block;
     memory.unfenced.resize(static_cast<std::size_t>(knowledge().threads()));
     for (auto& of_thread : memory.unfenced) of_thread.clear();
+    memory.fences.assign(memory.unfenced.size(), 0);
 }
 
 unsigned char* shared_data(std::uint32_t address) { return memory.bytes.data() + (address - first_address); }
 
 void check_load(std::uint32_t address, std::size_t bytes) {
     const Caller caller;
-    const Moment now = caller.now();
+    const Reader now{caller.now(), memory.fences[static_cast<std::size_t>(caller.thread)]};
     visit_granules("a load", address, bytes, [&](Granule& one, std::uint32_t index) {
         if (one.writer == Granule::Writer::none && !one.arriving) refuse("a load", index, "nobody wrote it");
         check_written("a load", one, index, caller);
@@ -172,6 +186,7 @@ void fence_stores() {
         if (one.written.who == caller.thread) one.written = caller.now();
     }
     mine.clear();
+    ++memory.fences[static_cast<std::size_t>(caller.thread)];
 }
 
 void check_async_store(std::uint32_t address, std::size_t bytes) {
@@ -200,6 +215,7 @@ void check_arrival(std::uint32_t address, std::size_t bytes, Moment arrived) {
         check_written("a copy", one, index, caller);
         check_fenced("a copy", one, index);
         check_unread("a copy", one, index, caller);
+        check_loads_fenced(one, index);
         one.nobody_reads();
         one.writer = Granule::Writer::copy;
         one.written = arrived;
@@ -227,7 +243,7 @@ void check_departure(std::uint32_t address, std::size_t bytes) {
 }
 
 void depart(std::uint32_t address, std::size_t bytes) {
-    const Moment now = knowledge().now(thread_index());
+    const Reader now{knowledge().now(thread_index()), Reader::needs_no_fence};
     visit_granules("a copy", address, bytes, [now](Granule& one, std::uint32_t) {
         --one.departing;
         add_reader(one, now);

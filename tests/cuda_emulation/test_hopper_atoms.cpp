@@ -473,6 +473,26 @@ void words_are_told_apart() {
     block_is_refused({"wrote it without fence.proxy.async"}, [] { brought_and_stored(false); });
 }
 
+// A copy comes where threads have read what one before it brought.
+void copies_over_what_was_read_are_checked() {
+    static const Tensor a(64, 64, 0, {64, 64});
+    static const auto twice = [](bool fenced) {
+        make_barriers({1, 1});
+        for (std::uint32_t turn = 0; turn < 2; ++turn) {
+            if (threadIdx.x == 0) {
+                arrive_expecting(barriers() + 8 * turn, 64 * box_row);
+                copy_box(stages(), a.map, 0, 0, barriers() + 8 * turn);
+            }
+            wait(barriers() + 8 * turn, 0);
+            if (threadIdx.x % 32 == 5) (void)load_word(stages() + 4 * threadIdx.x);
+            if (fenced) fence_loads();
+            __syncthreads();
+        }
+    };
+    run(warpgroup, [] { twice(true); });
+    block_is_refused({"a thread read it without fence.proxy.async"}, [] { twice(false); });
+}
+
 void meetings_are_checked() {
     block_is_refused({"barrier 0 of 128 threads"}, [] { meet_group(0); });
     block_is_refused({"waits in barrier.sync 1"}, [] {
@@ -525,6 +545,7 @@ int main() {
     copies_and_barriers_are_checked();
     boxes_that_leave_are_checked();
     words_are_told_apart();
+    copies_over_what_was_read_are_checked();
     meetings_are_checked();
     maps_are_checked();
     return summary("hopper_atoms");

@@ -27,6 +27,7 @@ inline std::uint32_t larger_of_each(std::uint32_t x, std::uint32_t y) {
     return std::max(x & lower, y & lower) | std::max(x & ~lower, y & ~lower);
 }
 inline void fence_stores() { emulation::fence_stores(); }
+inline void fence_loads() { emulation::fence_stores(); }
 
 inline void meet_group(std::uint32_t number) { emulated::meet(number, 128); }
 inline void meet_groups(int number, int groups) { emulated::meet(static_cast<std::uint32_t>(number), 128 * groups); }

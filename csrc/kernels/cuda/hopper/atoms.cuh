@@ -31,6 +31,8 @@ __device__ __forceinline__ std::uint32_t larger_of_each(std::uint32_t x, std::ui
 
 // By who stored to shared memory, before others hear of it: products and copies are to find it, too.
 __device__ __forceinline__ void fence_stores() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+// By who loaded from there, before others hear of it: copies are not to write over it earlier.
+__device__ __forceinline__ void fence_loads() { fence_stores(); }
 
 // By all warps of a warpgroup: until all have come. Number 0 is __syncthreads'.
 __device__ __forceinline__ void meet_group(std::uint32_t number) {

@@ -22,6 +22,8 @@ constexpr std::int64_t chain_width = 256;  // the widest layer
 constexpr int chain_groups = 4, chain_threads = (1 + chain_groups) * group_threads;
 // A thread's registers: each of 640 threads starts with 96.
 constexpr int chain_filling_registers = 32, chain_using_registers = 112;
+static_assert(chain_filling_registers + chain_groups * chain_using_registers <= registers_of_groups(1 + chain_groups),
+              "registers of a chain's threads");
 // Of weights, 64 terms of 64 columns, for each of the warpgroups that share rows.
 constexpr std::uint32_t least_stages = 2, most_stages = 24;
 

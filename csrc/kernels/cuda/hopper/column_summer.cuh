@@ -90,7 +90,7 @@ private:
 #pragma unroll
                     for (int l = 0; l < lanes; ++l) add_pair(words[now].at[l][r], sum[l]);
             }
-            end_box();
+            end_loads();
 #pragma unroll
             for (int l = 0; l < lanes; ++l)
                 for (int c = 0; c < 2; ++c) all[c] = all[c] + sum[l][c];
@@ -111,7 +111,7 @@ private:
                 for (int c = 0; c < 2; ++c) all[c] = all[c] + sum[c], sum[c] = 0;
                 left = of_lane;
             }
-            end_box();
+            end_loads();
         }
         for (int c = 0; c < 2; ++c) all[c] = all[c] + sum[c];
     }
@@ -121,6 +121,10 @@ private:
     }
     __device__ __forceinline__ Shared begin_box() const {
         return ring_.begin_using(place_) + static_cast<std::uint32_t>(2 + box_) * box_bytes;
+    }
+    __device__ __forceinline__ void end_loads() {
+        fence_loads();
+        end_box();
     }
     __device__ __forceinline__ void end_box() {
         __syncwarp();
