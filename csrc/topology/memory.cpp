@@ -43,7 +43,8 @@ Times set_lifetimes(Plan& plan, const std::vector<BufferId>& read_afterwards) {
 void lay_out(Plan& plan, const std::vector<BufferId>& read_afterwards, const PlanOptions& options) {
     enum class Place { kept, batch, tile };
     const Times times = set_lifetimes(plan, read_afterwards);
-    // A tile is not where the others are in time: what is another's memory later, cannot be all tiles' at once.
+    // Where lifetimes count steps, tiles are at different ones at a time: one must not write where another's rows still
+    // are, so buffers share memory in a tile's arena alone, and what is kept shares none.
     const auto place_of = [&](const BufferInfo& b) {
         const bool forward = b.first_use < times.backward;
         if (plan.tile_local) return forward && b.last_use >= times.backward ? Place::kept : Place::tile;
