@@ -36,15 +36,22 @@ COPIED = {"copied_sum_kernelILi1E": (16, 8, 12), "copied_sum_kernelILi2E": (32, 
 # Two blocks of the smaller tiles are on a multiprocessor at a time, which has 65,536 registers.
 COPIED_REGISTERS = {"ILi1E": 128, "ILi2E": 224}
 # Kernels of Hopper's path, and how often the code for sm_90a has a product and a copy of a box: those of one stage. Of
-# broad tiles also the copies of a tile's skip and of its results, eight each.
-HOPPER = {"wide_sum_kernel": (4, 2), "broad_sum_kernel": (4, 18), "wide_weights_kernel": (4, 4), "chain_kernel": (4, 1)}
+# broad tiles also the copies of a tile's skip and of its results, eight each. (A mangled name has its length before it.)
+HOPPER = {
+    "wide_sum_kernel": (4, 2),
+    "broad_sum_kernel": (4, 18),
+    "wide_weights_kernel": (4, 4),
+    "12chain_kernel": (4, 1),
+    "norm_chain_kernel": (4, 1),
+}
 # What their launch bounds leave a thread before its warpgroup gives registers back or takes more, and how many kinds of
 # warpgroups do so: none, where ptxas ignores that.
 HOPPER_REGISTERS = {
     "wide_sum_kernel": (96, 3),
     "broad_sum_kernel": (168, 2),
     "wide_weights_kernel": (168, 2),
-    "chain_kernel": (96, 2),
+    "12chain_kernel": (96, 2),
+    "norm_chain_kernel": (96, 2),
 }
 # A chain's is of half the columns: its sums leave registers for four warpgroups. A broad tile's is of twice as many.
 HOPPER_PRODUCT = r"HGMMA\.64x(256|128|64)x16\.F32\.BF16"

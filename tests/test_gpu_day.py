@@ -84,7 +84,7 @@ def test_resnetcores_own_wheel_is_installed_instead_of_built(day, tmp_path):
 
 def test_every_piece_fits_into_ten_minutes_and_has_its_row():
     limits = [int(limit) for limit in re.findall(r'"[\w$-]+\|(\d+)\|', SCRIPT.read_text())]
-    assert len(limits) == 13 and max(limits) < 600
+    assert len(limits) == 14 and max(limits) < 600
     assert len(NAMES) == len(set(NAMES))
     for name in NAMES:
         assert sum(name.startswith(of) for of in gpu_day.ROWS.values()) == 1, name
@@ -106,7 +106,7 @@ def results(states):
 def test_rows_of_results(tmp_path):
     on = "NVIDIA H100 80GB HBM3, driver 580.159.04, 2026-12-01, commit abc1234"
     hopper, others = "CUDA: Hopper's path in bfloat16", "CUDA: other paths in bfloat16"
-    ampere = "CUDA: the path of compute capability 8.0 in bfloat16"
+    norms, ampere = "CUDA: chains that go on through norms", "CUDA: the path of compute capability 8.0 in bfloat16"
     assert gpu_day.rows(results({})) == [
         f"| CUDA: build and gates | {gpu_day.ALWAYS['CUDA: build and gates']}passed, all 3 pieces; {on} |",
         f"| CUDA: tests on a GPU | passed (12 passed); {on} |",
@@ -114,6 +114,7 @@ def test_rows_of_results(tmp_path):
         f"| CUDA: speed | passed, all 9 pieces; {on} |",
         f"| {hopper} | {gpu_day.ALWAYS[hopper]}passed (12 passed); {on} |",
         f"| {others} | {gpu_day.ALWAYS[others]}passed, all 14 pieces; {on} |",
+        f"| {norms} | {gpu_day.ALWAYS[norms]}passed, all 7 pieces; {on} |",
         f"| {ampere} | {gpu_day.ALWAYS[ampere]}passed, all 7 pieces; {on} |",
     ]
     older = results({})

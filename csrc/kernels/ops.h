@@ -131,12 +131,17 @@ struct BackwardDataArgs {
     std::int64_t first_panel = 0, last_panel = std::numeric_limits<std::int64_t>::max();
 };
 
-// One of several steps on the same rows, in their order.
+// One of several steps on the same rows, in their order. The last two are a batch's norm each way, with the column sums
+// before it, as the functions of these names take them (KernelTable).
+enum class ChainKind { forward, backward_data, apply_norm, undo_norm };
 template <class T>
 struct ChainStep {
-    bool goes_back = false;
-    ForwardArgs<T> forward;                // where it does not
-    BackwardDataArgs<T> data;              // where it does
+    ChainKind kind = ChainKind::forward;
+    ForwardArgs<T> forward;                // of the first and of apply_norm
+    CombineMomentsArgs<T> moments;         // of apply_norm
+    BackwardDataArgs<T> data;              // of backward_data
+    NormBackwardArgs<T> undo;              // of undo_norm
+    CombineNormSumsArgs<T> sums;           // of undo_norm
     bool is_a = false, is_delta = false;   // whether `out` counts for the largest A, or δ
     std::int64_t last_reader = INT64_MAX;  // of `out`: the place in the chain of the last step that reads it
 };
@@ -327,8 +332,10 @@ struct KernelTable {
     // The first steps of a chain in one call, how many it finds out: none, and nothing is done, where they are better
     // called for one by one. Null where that is always so.
     std::int64_t (*chain)(const ChainArgs<T>&) = nullptr;
-    // How many it may be at most, on the device as it is; null likewise.
+    // How many it may be at most, on the device as it is, and whether norms are among them, whose rows are all that a
+    // batch has; null likewise.
     std::int64_t (*longest_chain)() = nullptr;
+    bool (*chains_norms)() = nullptr;
     // Several calls of `backward_weights` in one, which may divide the batch otherwise; null where that gains nothing.
     void (*backward_all_weights)(const BackwardWeightsArgs<T>* calls, std::int64_t count) = nullptr;
     // Whether those that have a `largest` keep it where they are asked to; else they leave it alone.

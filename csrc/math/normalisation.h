@@ -31,6 +31,28 @@ RC_HD double shifted_squares(const Sums& sums, std::int64_t chunk, std::int64_t 
     return static_cast<double>(sums.second(chunk)[j]) + static_cast<double>(sums.rows_of(chunk)) * apart * apart;
 }
 
+// Column j's moments of all rows, and its sums, chunk after chunk.
+template <class Sums>
+RC_HD ColumnMoments moments_of_all(const Sums& sums, std::int64_t j) {
+    ColumnMoments all;
+    for (std::int64_t c = 0; c < sums.chunks(); ++c) all.mean += weighted_mean(sums, c, j);
+    all.mean /= static_cast<double>(sums.rows);
+    for (std::int64_t c = 0; c < sums.chunks(); ++c) all.squares += shifted_squares(sums, c, j, all.mean);
+    return all;
+}
+struct ColumnSums {
+    double first = 0, second = 0;
+};
+template <class Sums>
+RC_HD ColumnSums sums_of_all(const Sums& sums, std::int64_t j) {
+    ColumnSums all;
+    for (std::int64_t c = 0; c < sums.chunks(); ++c) {
+        all.first += static_cast<double>(sums.first(c)[j]);
+        all.second += static_cast<double>(sums.second(c)[j]);
+    }
+    return all;
+}
+
 // What is added to a running statistic has weight `norm_momentum`.
 template <class C>
 RC_HD C carry_on(C running, double now) {

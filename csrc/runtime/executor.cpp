@@ -94,13 +94,12 @@ void BatchExecutor<T>::run_phases(Team& team, const Frame<T>& batch, GradientSin
     Frame<T> whole = batch;
     whole.arena = arena_.data();
     if (!computes_itself<T>) whole.logits = {logits_.data(), plan_.buffers[plan_.output].width};
+    if (!device_.is_host()) return run_at_once(team, whole, first, last);
     if (by_columns_) return run_columns(team, whole, first, last);
     StepRunner<T>& runner = *runners_[team.rank()];
     Frame<T> frame = whole;
     if (plan_.tile_elements > 0) frame.tile = tile_arenas_[team.rank()].data();
     const bool measured = batch.measured;
-    const bool joins = batch.rows <= kernels_.joined_rows;  // never on the host
-    std::size_t ahead = 0;                                  // steps of the next phase that are done
     for (std::size_t p = first; p < last; ++p) {
         const Phase& phase = plan_.phases[p];
         const PartialSums<T> sums = sums_of(phase, batch.rows);
@@ -109,23 +108,13 @@ void BatchExecutor<T>::run_phases(Team& team, const Frame<T>& batch, GradientSin
             const std::int64_t begin = tile * tile_, end = std::min(begin + tile_, batch.rows);
             frame.tile_begin = begin, frame.tile_rows = end - begin;
             if (measured && p == 0 && computes_itself<T>) runner.measure(0, frame, begin, end);
-            for (std::size_t s = std::exchange(ahead, 0); s < phase.steps.size();) {
-                if (const std::size_t links = runner.run_chain(p, s, frame, begin, end, measured)) {
-                    s += links;
-                    continue;
-                }
-                const bool with_sums = joins && ends_in_sums(phase) && s + 1 == phase.steps.size();
-                const Step& step = with_sums ? plan_.phases[p + 1].steps[ahead++] : phase.steps[s];
-                ++s;
+            for (const Step& step : phase.steps) {
                 if (step.kind == StepKind::weights) {
                     if (plan_.tile_local || next_of(step) == tile)
                         add_share(team, step, frame, begin, end, tile, *sink);
                     continue;
                 }
-                if (with_sums)
-                    runner.run_with_sums(step, frame, batch.rows, measured);
-                else
-                    runner.run(step, frame, begin, end, measured, &sums);
+                runner.run(step, frame, begin, end, measured, &sums);
                 if (!computes_itself<T> && frame.output >= 0 && step.out == frame.output)
                     runner.copy(frame.output, frame, begin, end, frame.output_rows);
             }
@@ -138,11 +127,43 @@ void BatchExecutor<T>::run_phases(Team& team, const Frame<T>& batch, GradientSin
                     add_share(team, step, frame, begin, end, tile, *sink);
         }
         team.barrier();
-        if (ends_in_sums(phase) && !joins) {
+        if (ends_in_sums(phase)) {
             finish(team, phase.steps.back(), sums, batch.continues);
             team.barrier();
         }
     }
+}
+
+// On a device, all rows: as many steps as it takes in one call, then the next ones; and column sums with the step after
+// them where it joins these.
+template <class T>
+void BatchExecutor<T>::run_at_once(Team& team, Frame<T> frame, std::size_t first, std::size_t last) {
+    StepRunner<T>& runner = *runners_[0];
+    if (plan_.tile_elements > 0) frame.tile = tile_arenas_[0].data();
+    frame.tile_rows = frame.rows;
+    if (frame.measured && first == 0 && computes_itself<T>) runner.measure(0, frame, 0, frame.rows);
+    const bool joins = frame.rows <= kernels_.joined_rows;
+    for (PlanPlace at{first, 0}; at.phase < last;) {
+        const Phase& phase = plan_.phases[at.phase];
+        if (at.step == phase.steps.size()) {
+            at = {at.phase + 1, 0};
+            continue;
+        }
+        if (runner.run_chain(at, last, frame, 0, frame.rows, frame.measured)) continue;
+        const bool sums = ends_in_sums(phase) && at.step + 1 == phase.steps.size();
+        const Step& step = joins && sums ? plan_.phases[at.phase + 1].steps.front() : phase.steps[at.step];
+        at = joins && sums ? PlanPlace{at.phase + 1, 1} : PlanPlace{at.phase, at.step + 1};
+        if (joins && sums) {
+            runner.run_with_sums(step, frame, frame.rows, frame.measured);
+        } else {
+            const PartialSums<T> partial = sums_of(phase, frame.rows);
+            runner.run(step, frame, 0, frame.rows, frame.measured, &partial);
+            if (sums) finish(team, step, partial, frame.continues);
+        }
+        if (!computes_itself<T> && frame.output >= 0 && step.out == frame.output)
+            runner.copy(frame.output, frame, 0, frame.rows, frame.output_rows);
+    }
+    if (frame.outputs.data) runner.copy(plan_.output, frame, 0, frame.rows, frame.outputs);
 }
 
 // Each thread its columns of every product, and its rows of what is between them; they meet after each.
@@ -256,12 +277,9 @@ void InferenceExecutor<T>::run(Team& team, Rows<Compute<T>> input, std::int64_t 
         const std::int64_t begin = tile * tile_, end = std::min(begin + tile_, rows);
         frame.tile_begin = begin, frame.tile_rows = end - begin;
         for (std::size_t p = 0; p < plan_.phases.size(); ++p)
-            for (std::size_t s = 0, done; s < plan_.phases[p].steps.size(); s += done) {
-                done = runner.run_chain(p, s, frame, begin, end, false);
-                if (done > 0) continue;
-                runner.run(plan_.phases[p].steps[s], frame, begin, end);
-                done = 1;
-            }
+            for (PlanPlace at{p, 0}; at.step < plan_.phases[p].steps.size();)
+                if (!runner.run_chain(at, p + 1, frame, begin, end, false))
+                    runner.run(plan_.phases[p].steps[at.step++], frame, begin, end);
     }
 }
 

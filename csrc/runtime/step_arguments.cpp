@@ -63,16 +63,12 @@ MutableRows<Compute<T>> StepArguments<T>::wide(const Step& step, const Frame<T>&
     return rows_from(frame.logits.data ? frame.logits : frame.output_rows, row);
 }
 
-// For one step; or, where the device takes chains, for all steps of a phase.
+// For one step; or, where the device takes chains, for all steps.
 template <class T>
 void StepArguments<T>::reserve_terms() {
     std::size_t sources = 0, identities = 0;
-    for (const Phase& phase : plan_.phases) {
-        std::size_t all_sources = 0, all_identities = 0;
-        for (const Step& step : phase.steps)
-            all_sources += step.products.size(), all_identities += step.identities.size();
-        sources = std::max(sources, all_sources), identities = std::max(identities, all_identities);
-    }
+    for (const Phase& phase : plan_.phases)
+        for (const Step& step : phase.steps) sources += step.products.size(), identities += step.identities.size();
     const std::size_t one = static_cast<std::size_t>(plan_.max_terms);
     sources_.reserve(kernels_.chain ? sources : one);
     identities_.reserve(kernels_.chain ? identities : one);

@@ -49,7 +49,7 @@ public:
 
     // Of rows [begin, end) of the frame, and of all columns where none are given. Lists of terms, to which arguments of
     // products point, are there until they are forgotten; there is room for those of one step, or, where the device
-    // takes chains, of a phase.
+    // takes chains, of all.
     void forget_terms() { sources_.clear(), identities_.clear(); }
     ForwardArgs<T> forward(const Step&, const Frame<T>&, std::int64_t begin, std::int64_t end, Columns);
     ForwardArgs<T> forward(const Step& step, const Frame<T>& frame, std::int64_t begin, std::int64_t end) {

@@ -17,8 +17,8 @@ StepRunner<T>::StepRunner(const Plan& plan, Device& device, const ParameterStore
       magnitudes_(device, 2) {
     if (!kernels_.chain) return;
     std::size_t links = 0;
-    for (const Phase& phase : plan.phases) links = std::max(links, phase.steps.size());
-    chain_.reserve(links);
+    for (const Phase& phase : plan.phases) links += phase.steps.size();
+    chain_.reserve(links), behind_.reserve(links);
 }
 
 template <class T>
@@ -146,35 +146,75 @@ bool StepRunner<T>::is_link(const Step& step, const Frame<T>& frame) const {
     return step.kind == StepKind::backward_data && step.out != frame.output;
 }
 
+// Likewise of a step that comes with the column sums before it.
 template <class T>
-std::size_t StepRunner<T>::run_chain(std::size_t phase, std::size_t first, const Frame<T>& frame, std::int64_t begin,
-                                     std::int64_t end, bool measured) {
-    const std::int64_t most = kernels_.longest_chain ? kernels_.longest_chain() : 0;
-    if (most < 2) return 0;
-    const std::vector<Step>& steps = plan_.phases[phase].steps;
-    // Where lifetimes count steps, those of the phases before are counted, too.
-    std::int64_t number = static_cast<std::int64_t>(first);
-    for (std::size_t p = 0; p < phase; ++p) number += static_cast<std::int64_t>(plan_.phases[p].steps.size());
-    arguments_.forget_terms();
-    chain_.clear();
-    const std::size_t last = std::min(steps.size(), first + static_cast<std::size_t>(most));
-    for (std::size_t s = first; s < last && is_link(steps[s], frame); ++s) {
-        const BufferInfo& out = plan_.buffers[steps[s].out];
-        ChainStep<T> link;
-        link.goes_back = steps[s].kind == StepKind::backward_data;
-        if (link.goes_back)
-            link.data = arguments_.backward_data(steps[s], frame, begin, end);
-        else
-            link.forward = arguments_.forward(steps[s], frame, begin, end);
-        link.is_a = out.is_a, link.is_delta = out.is_delta;
-        if (plan_.tile_local) link.last_reader = out.last_use - number;
-        chain_.push_back(link);
+bool StepRunner<T>::is_link_with_sums(const Step& step, const Frame<T>& frame) const {
+    if (step.dropout > 0 || step.branch.dropout > 0 || step.out == frame.output) return false;
+    return step.kind == StepKind::norm_backward || (step.kind == StepKind::forward && !norms_.frozen());
+}
+
+template <class T>
+ChainStep<T> StepRunner<T>::link(const Step& step, const Frame<T>& frame, std::int64_t begin, std::int64_t end) {
+    ChainStep<T> link;
+    const bool normed = step.branch.norm >= 0 && step.kind != StepKind::backward_data;
+    switch (step.kind) {
+        case StepKind::backward_data:
+            link.kind = ChainKind::backward_data;
+            link.data = arguments_.backward_data(step, frame, begin, end);
+            break;
+        case StepKind::norm_backward:
+            link.kind = ChainKind::undo_norm;
+            link.undo = arguments_.norm_backward(step, frame, begin, end);
+            break;
+        default:
+            link.kind = normed ? ChainKind::apply_norm : ChainKind::forward;
+            link.forward = arguments_.forward(step, frame, begin, end);
     }
-    if (chain_.size() < 2) return 0;
+    if (normed) {
+        Norm<T>& norm = norms_.of_layer(step.branch.norm);
+        const PartialSums<T> all{nullptr, step.width, end, end};
+        if (step.kind == StepKind::norm_backward)
+            link.sums = norms_.from_norm_sums(norm, all, 0, step.width, frame.continues);
+        else
+            link.moments = norms_.from_moments(norm, all, 0, step.width, frame.continues);
+    }
+    const BufferInfo& out = plan_.buffers[step.out];
+    link.is_a = out.is_a, link.is_delta = out.is_delta;
+    return link;
+}
+
+template <class T>
+bool StepRunner<T>::run_chain(PlanPlace& at, std::size_t last, const Frame<T>& frame, std::int64_t begin,
+                              std::int64_t end, bool measured) {
+    const std::size_t most = kernels_.longest_chain ? static_cast<std::size_t>(kernels_.longest_chain()) : 0;
+    if (most < 2) return false;
+    const bool norms = end <= kernels_.joined_rows && kernels_.chains_norms();
+    // Where lifetimes count steps, those of the phases before are counted, too.
+    std::int64_t number = static_cast<std::int64_t>(at.step);
+    for (std::size_t p = 0; p < at.phase; ++p) number += static_cast<std::int64_t>(plan_.phases[p].steps.size());
+    arguments_.forget_terms();
+    chain_.clear(), behind_.clear();
+    for (PlanPlace next = at; chain_.size() < most && next.step < plan_.phases[next.phase].steps.size();) {
+        const Phase& phase = plan_.phases[next.phase];
+        const Step* step = &phase.steps[next.step++];
+        if (ends_in_sums(phase) && next.step == phase.steps.size()) {
+            if (!norms || next.phase + 1 == last) break;
+            next = {next.phase + 1, 1};
+            step = &plan_.phases[next.phase].steps.front();
+            if (!is_link_with_sums(*step, frame)) break;
+        } else if (!is_link(*step, frame)) {
+            break;
+        }
+        chain_.push_back(link(*step, frame, begin, end)), behind_.push_back(next);
+        if (plan_.tile_local) chain_.back().last_reader = plan_.buffers[step->out].last_use - number;
+    }
+    if (chain_.size() < 2) return false;
     ChainArgs<T> args;
     args.steps = chain_.data(), args.n_steps = static_cast<std::int64_t>(chain_.size());
     if (measured) args.largest_a = magnitudes(), args.largest_delta = magnitudes() + 1;
-    return static_cast<std::size_t>(kernels_.chain(args));
+    const std::int64_t done = kernels_.chain(args);
+    if (done > 0) at = behind_[static_cast<std::size_t>(done - 1)];
+    return done > 0;
 }
 
 template class StepRunner<float>;

@@ -12,6 +12,11 @@
 
 namespace resnetcore {
 
+// The place of a step in a plan; behind a phase's last one where there is no such step.
+struct PlanPlace {
+    std::size_t phase = 0, step = 0;
+};
+
 template <class T>
 class StepRunner {
 public:
@@ -31,10 +36,11 @@ public:
     void run_columns(const Step& step, const Frame<T>& frame, std::int64_t end, int thread, int threads,
                      bool measured = false);
 
-    // The steps of a phase from one on, as many as the device takes in one call: how many, 0 where they are to be run
-    // one by one. `measured` as above.
-    std::size_t run_chain(std::size_t phase, std::size_t first, const Frame<T>& frame, std::int64_t begin,
-                          std::int64_t end, bool measured);
+    // The steps from one on, as many as the device takes in one call, and column sums between phases before `last`
+    // where it takes those: `at` is behind them then. False where the next one is to be run by itself. `measured` as
+    // above.
+    bool run_chain(PlanPlace& at, std::size_t last, const Frame<T>& frame, std::int64_t begin, std::int64_t end,
+                   bool measured);
 
     // Takes the tile's rows of a buffer that no step has made into account for the magnitudes, likewise.
     void measure(BufferId id, const Frame<T>& frame, std::int64_t begin, std::int64_t end);
@@ -54,6 +60,8 @@ private:
                     const PartialSums<T>*);
     double* largest(BufferId);
     bool is_link(const Step&, const Frame<T>&) const;
+    bool is_link_with_sums(const Step&, const Frame<T>&) const;
+    ChainStep<T> link(const Step&, const Frame<T>&, std::int64_t begin, std::int64_t end);
 
     const Plan& plan_;
     Device& device_;
@@ -61,6 +69,7 @@ private:
     Norms<T>& norms_;
     StepArguments<T> arguments_;  // of the next call
     std::vector<ChainStep<T>> chain_;
+    std::vector<PlanPlace> behind_;  // each of them
     AlignedArray<double> magnitudes_;
 };
 

@@ -50,7 +50,8 @@ public:
         for (std::size_t l = 0; l < layers.size(); ++l) {
             Made& made = *made_[l];
             ChainStep<bfloat16> step;
-            step.goes_back = goes_back, step.is_delta = goes_back, step.is_a = !goes_back;
+            step.kind = goes_back ? ChainKind::backward_data : ChainKind::forward, step.is_delta = goes_back,
+            step.is_a = !goes_back;
             const auto fill = [&](auto& args) {
                 args.rows = rows, args.columns = layers[l].width, args.activation = made.activation;
                 args.sources = made.sources.data(), args.n_sources = static_cast<int>(made.sources.size());
@@ -165,7 +166,7 @@ std::int64_t run(const std::vector<ChainStep<bfloat16>>& steps, double* largest_
     return kernels().chain({steps.data(), static_cast<std::int64_t>(steps.size()), largest_a, largest_delta});
 }
 void run_alone(const ChainStep<bfloat16>& step) {
-    if (step.goes_back)
+    if (step.kind == ChainKind::backward_data)
         kernels().backward_data(step.data);
     else
         kernels().forward(step.forward);

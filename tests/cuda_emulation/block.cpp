@@ -16,6 +16,7 @@
 
 #include "block_state.h"
 #include "cuda_runtime.h"
+#include "grid.h"
 #include "hopper/copies.h"
 
 thread_local dim3 threadIdx, blockIdx, blockDim, gridDim;
@@ -62,6 +63,8 @@ struct Block {
     jmp_buf scheduler;
     const std::function<void()>* thread = nullptr;
     bool backwards = false;
+    Grid* grid = nullptr;  // where blocks may wait for each other
+    int idle = 0;          // how often the others' turns have passed since one of its threads could go on
 
     Fiber& fiber() { return *fibers[current]; }
     int first_lane() const { return current / warp_size * warp_size; }
@@ -157,7 +160,9 @@ void run_block() {
         if (count(0, block.size, Waits::for_block) == block.size) {
             threads_met(0, block.size);
             for (int i = 0; i < block.size; ++i) block.fibers[i]->waits = Waits::no;
-        } else if (!any && !hopper::finish_a_copy()) {
+        } else if (any) {
+            block.idle = 0;
+        } else if (!hopper::finish_a_copy() && !(block.grid && block.grid->let_others_go_on(block.idle))) {
             fail_stuck();
         }
     }
@@ -241,20 +246,46 @@ void multiply_fragments(float* c, const std::uint32_t (&a)[4], const std::uint32
     for (int i = 0; i < 4; ++i) c[i] = towards_zero(static_cast<double>(c[i]) + product[i]);
 }
 
-void run_grid(dim3 grid, dim3 size, std::size_t shared_bytes, const std::function<void()>& thread) {
+namespace {
+
+void begin_grid(dim3 grid, dim3 size, const std::function<void()>& thread, bool backwards) {
     block.size = static_cast<int>(size.x * size.y * size.z);
     while (static_cast<int>(block.fibers.size()) < block.size) block.fibers.push_back(std::make_unique<Fiber>());
     block.thread = &thread;
-    block.backwards = !block.backwards;
+    block.backwards = backwards;
     gridDim = grid, blockDim = size;
-    const std::uint64_t plane = std::uint64_t{grid.x} * grid.y;
-    for (std::uint64_t at = 0; at < plane * grid.z; ++at) {
-        blockIdx = dim3(static_cast<unsigned>(at % grid.x), static_cast<unsigned>(at % plane / grid.x),
-                        static_cast<unsigned>(at / plane));
-        begin_block(block.size, shared_bytes);
-        run_block();
-        end_block();
-    }
+}
+void run_block_of_grid(std::uint64_t at, std::size_t shared_bytes) {
+    const std::uint64_t plane = std::uint64_t{gridDim.x} * gridDim.y;
+    blockIdx = dim3(static_cast<unsigned>(at % gridDim.x), static_cast<unsigned>(at % plane / gridDim.x),
+                    static_cast<unsigned>(at / plane));
+    begin_block(block.size, shared_bytes);
+    run_block();
+    end_block();
+}
+
+}  // namespace
+
+void run_grid(dim3 grid, dim3 size, std::size_t shared_bytes, const std::function<void()>& thread) {
+    begin_grid(grid, size, thread, !block.backwards);
+    for (std::uint64_t at = 0; at < std::uint64_t{grid.x} * grid.y * grid.z; ++at) run_block_of_grid(at, shared_bytes);
+}
+
+void run_grid_together(dim3 grid, dim3 size, std::size_t shared_bytes, const std::function<void()>& thread) {
+    block.backwards = !block.backwards;
+    Grid blocks(static_cast<int>(grid.x * grid.y * grid.z), block.backwards);
+    blocks.run([&, backwards = block.backwards](int at) {
+        begin_grid(grid, size, thread, backwards);
+        block.grid = &blocks;
+        run_block_of_grid(static_cast<std::uint64_t>(at), shared_bytes);
+    });
+}
+
+void meet_blocks(const std::uint32_t* word) {
+    Grid* const grid = block.grid;
+    if (!grid) fail("blocks wait for each other that need not be there at a time");
+    const unsigned turn = grid->come(word);
+    wait_until([] { return std::string("meet_blocks"); }, [grid, turn] { return grid->turn() != turn; });
 }
 
 }  // namespace emulation

@@ -23,6 +23,8 @@ constexpr std::size_t exchanged = 32;  // bytes that a lane gives to its warp, o
 // with a message where threads of a block wait for different things, or end while others wait: on a GPU that is
 // undefined, or never ends.
 void run_grid(dim3 grid, dim3 block, std::size_t shared_bytes, const std::function<void()>& thread);
+// The same of blocks that may wait for each other: each goes on until all of its threads wait, and then another does.
+void run_grid_together(dim3 grid, dim3 block, std::size_t shared_bytes, const std::function<void()>& thread);
 
 [[noreturn]] void fail(const char* format, ...) __attribute__((format(printf, 1, 2)));
 
@@ -31,6 +33,8 @@ int thread_index();
 int lane();
 bool turned_round();  // whether this launch goes backwards
 void wait_for_block();
+// Until a thread of every block has come here; all with one and the same word.
+void meet_blocks(const std::uint32_t* word);
 // Until `ready`, which is asked whenever others have gone on. `operation` names it for a message.
 void wait_until(std::function<std::string()> operation, std::function<bool()> ready);
 // Gives `bytes` to the warp and waits for all its lanes, which must call this for the same operation. The first lane

@@ -25,12 +25,13 @@ struct Granule {
     int departing = 0;  // copies that read it, not waited for
     int unfenced = 0;   // stores there that no fence of their threads has followed
     Moment written;
+    Moment fenced;  // its writer's fence since
     std::vector<Reader> readers;
     std::vector<int> products;
 
     void nobody_reads() { readers.clear(), products.clear(); }
     void reset() {  // lists keep their memory
-        writer = Writer::none, arriving = false, departing = unfenced = 0, written = {};
+        writer = Writer::none, arriving = false, departing = unfenced = 0, written = fenced = {};
         nobody_reads();
     }
 };
@@ -121,8 +122,9 @@ void check_unread(const char* what, const Granule& one, std::uint32_t index, Cal
     for (int product : one.products)
         if (!caller.knows_product(product)) refuse(what, index, "a product may still be reading it");
 }
-void check_fenced(const char* what, const Granule& one, std::uint32_t index) {
+void check_fenced(const char* what, const Granule& one, std::uint32_t index, const Caller& caller) {
     if (one.writer == Granule::Writer::thread) refuse(what, index, "a thread wrote it without fence.proxy.async");
+    if (!caller.knows(one.fenced)) refuse(what, index, "a thread fenced it, and was not waited for");
 }
 void check_loads_fenced(const Granule& one, std::uint32_t index) {
     for (const Reader& reader : one.readers)
@@ -168,7 +170,7 @@ void check_store(std::uint32_t address, std::size_t bytes) {
         check_unread("a store", one, index, caller);
         one.nobody_reads();
         one.writer = Granule::Writer::thread;
-        one.written = caller.now();
+        one.written = caller.now(), one.fenced = {};
         ++one.unfenced;
         unfenced.push_back(index);
     };
@@ -183,7 +185,7 @@ void fence_stores() {
         --one.unfenced;
         if (one.writer != Granule::Writer::thread) continue;
         if (one.unfenced == 0) one.writer = Granule::Writer::fenced_thread;
-        if (one.written.who == caller.thread) one.written = caller.now();
+        if (one.written.who == caller.thread) one.fenced = caller.now();
     }
     mine.clear();
     ++memory.fences[static_cast<std::size_t>(caller.thread)];
@@ -205,7 +207,7 @@ void finish_async_store(std::uint32_t address, std::size_t bytes) {
     const Moment now = knowledge().now(thread_index());
     visit_granules("cp.async", address, bytes, [now](Granule& one, std::uint32_t) {
         one.arriving = false;
-        one.written = now;
+        one.written = now, one.fenced = {};
     });
 }
 
@@ -213,12 +215,12 @@ void check_arrival(std::uint32_t address, std::size_t bytes, Moment arrived) {
     Caller caller;
     visit_granules("a copy", address, bytes, [&](Granule& one, std::uint32_t index) {
         check_written("a copy", one, index, caller);
-        check_fenced("a copy", one, index);
+        check_fenced("a copy", one, index, caller);
         check_unread("a copy", one, index, caller);
         check_loads_fenced(one, index);
         one.nobody_reads();
         one.writer = Granule::Writer::copy;
-        one.written = arrived;
+        one.written = arrived, one.fenced = {};
         one.arriving = true;
         // The granules of a line that lies within the copy are all alike again: none has an unfenced store, or a
         // reader.
@@ -237,7 +239,7 @@ void check_departure(std::uint32_t address, std::size_t bytes) {
     visit_granules("a copy", address, bytes, [&](Granule& one, std::uint32_t index) {
         if (one.writer == Granule::Writer::none) refuse("a copy", index, "nobody wrote it");
         check_written("a copy", one, index, caller);
-        check_fenced("a copy", one, index);
+        check_fenced("a copy", one, index, caller);
         ++one.departing;
     });
 }
@@ -255,7 +257,7 @@ void check_operand(std::uint32_t address, std::size_t bytes, int product) {
     visit_granules("a product", address, bytes, [&](Granule& one, std::uint32_t index) {
         if (one.writer == Granule::Writer::none) refuse("a product", index, "nobody wrote it");
         check_written("a product", one, index, caller);
-        check_fenced("a product", one, index);
+        check_fenced("a product", one, index, caller);
         if (one.products.empty() || one.products.back() != product) one.products.push_back(product);
     });
 }

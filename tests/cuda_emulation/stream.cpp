@@ -36,6 +36,8 @@ Others& others() {
     static Others& all = *new Others;
     return all;
 }
+constexpr int processors = 3;  // so few that a block has several tiles
+
 thread_local std::unique_ptr<Recording> taken_down;
 thread_local cudaError_t last_error = cudaSuccess;
 
@@ -116,14 +118,19 @@ void enqueue(Work work) {
         device_stream().add(std::move(work));
 }
 
-void launch(Stream*, const void* kernel, dim3 grid, dim3 block, std::size_t shared_bytes,
+void launch(Stream*, const void* kernel, dim3 grid, dim3 block, std::size_t shared_bytes, bool together,
             std::function<void()> thread) {
     if (!is_possible(grid, block))
         last_error = cudaErrorInvalidConfiguration;
     else if (shared_bytes > allowed_bytes(kernel))
         last_error = cudaErrorInvalidValue;
+    else if (together && std::uint64_t{grid.x} * grid.y * grid.z > processors)
+        last_error = cudaErrorCooperativeLaunchTooLarge;
     else
-        enqueue(kernel_work([=, thread = std::move(thread)] { run_grid(grid, block, shared_bytes, thread); }));
+        enqueue(kernel_work([=, thread = std::move(thread)] {
+            together ? run_grid_together(grid, block, shared_bytes, thread)
+                     : run_grid(grid, block, shared_bytes, thread);
+        }));
 }
 
 bool recording() { return taken_down != nullptr; }
@@ -154,8 +161,9 @@ cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute, int valu
 }
 
 cudaError_t cudaGetDevice(int* device) { return *device = 0, cudaSuccess; }
-// So few that a block has several tiles.
-cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) { return *value = 3, cudaSuccess; }
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
+    return *value = emulation::processors, cudaSuccess;
+}
 
 cudaError_t cudaGetDriverEntryPointByVersion(const char* symbol, void** function, unsigned, unsigned long long,
                                              cudaDriverEntryPointQueryResult* result) {

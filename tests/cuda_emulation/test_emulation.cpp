@@ -84,13 +84,47 @@ void fragments_are_multiplied() {
         }
 }
 
+// What a block reads of another is there once they have met, and not before.
+void blocks_meet() {
+    constexpr unsigned threads = 64, blocks = 3, turns = 3;
+    for (int round = 0; round < 2; ++round) {  // one runs forwards, one backwards
+        std::uint32_t word = 0, left[blocks] = {}, sums[blocks][turns] = {}, early[blocks] = {};
+        emulation::run_grid_together(dim3(blocks), dim3(threads), 0, [&] {
+            __shared__ unsigned own;
+            for (unsigned turn = 0; turn < turns; ++turn) {
+                if (threadIdx.x == 0) own = (turn + 1) * (blockIdx.x + 1);
+                __syncthreads();
+                if (threadIdx.x == 1) {
+                    early[blockIdx.x] +=
+                        left[(blockIdx.x + 1) % blocks] == (turn + 1) * ((blockIdx.x + 1) % blocks + 1);
+                    left[blockIdx.x] = own;
+                    emulation::meet_blocks(&word);
+                    for (const std::uint32_t one : left) sums[blockIdx.x][turn] += one;
+                    emulation::meet_blocks(&word);
+                }
+                __syncthreads();
+            }
+        });
+        std::uint32_t seen_early = 0;
+        for (unsigned b = 0; b < blocks; ++b) {
+            seen_early += early[b];
+            for (unsigned turn = 0; turn < turns; ++turn)
+                CHECK(sums[b][turn] == 6 * (turn + 1), "block %u, turn %u: %u", b, turn, sums[b][turn]);
+        }
+        CHECK(seen_early > 0 && seen_early < turns * blocks, "%u were there early", seen_early);
+    }
+}
+
 template <class Thread>
-void ends(const char* what, Thread thread) {
+void ends(const char* what, Thread thread, unsigned together = 0) {
     std::fflush(stdout);
     const pid_t child = fork();
     if (child == 0) {
         if (!std::freopen("/dev/null", "w", stderr)) _exit(1);
-        run(1, 64, thread);
+        if (together > 0)
+            emulation::run_grid_together(dim3(together), dim3(64), 0, thread);
+        else
+            run(1, 64, thread);
         _exit(0);
     }
     int status = 0;
@@ -114,6 +148,21 @@ void divergence_is_found_out() {
         else
             __reduce_max_sync(0xffffffffu, 1u);
     });
+    static std::uint32_t words[2];
+    const auto meets = [](std::uint32_t* word) {
+        if (threadIdx.x == 0) emulation::meet_blocks(word);
+        __syncthreads();
+    };
+    ends("blocks meet that need not be there at a time", [&] { meets(words); });
+    ends(
+        "a block does not come",
+        [&] {
+            if (blockIdx.x != 1) meets(words);
+        },
+        3);
+    ends("blocks meet by two words", [&] { meets(words + blockIdx.x); }, 2);
+    words[0] = 5;
+    ends("blocks meet by a word that is not 0", [&] { meets(words); }, 2);
 }
 
 }  // namespace
@@ -122,6 +171,7 @@ int main() {
     threads_meet();
     lanes_exchange();
     fragments_are_multiplied();
+    blocks_meet();
     divergence_is_found_out();
     return summary("emulation");
 }

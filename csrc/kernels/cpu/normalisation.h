@@ -93,23 +93,13 @@ void norm_sums(const NormSumsArgs<T>& args) {
 
 template <class T>
 void combine_moments(const CombineMomentsArgs<T>& args) {
-    for (std::int64_t j = args.begin; j < args.end; ++j) {
-        ColumnMoments all;
-        for (std::int64_t c = 0; c < args.sums.chunks(); ++c) all.mean += weighted_mean(args.sums, c, j);
-        all.mean /= static_cast<double>(args.sums.rows);
-        for (std::int64_t c = 0; c < args.sums.chunks(); ++c) all.squares += shifted_squares(args.sums, c, j, all.mean);
-        finish_moments(args, j, all);
-    }
+    for (std::int64_t j = args.begin; j < args.end; ++j) finish_moments(args, j, moments_of_all(args.sums, j));
 }
 template <class T>
 void combine_norm_sums(const CombineNormSumsArgs<T>& args) {
     for (std::int64_t j = args.begin; j < args.end; ++j) {
-        double sum = 0, sum_xhat = 0;
-        for (std::int64_t c = 0; c < args.sums.chunks(); ++c) {
-            sum += static_cast<double>(args.sums.first(c)[j]);
-            sum_xhat += static_cast<double>(args.sums.second(c)[j]);
-        }
-        finish_norm_sums(args, j, sum, sum_xhat);
+        const ColumnSums all = sums_of_all(args.sums, j);
+        finish_norm_sums(args, j, all.first, all.second);
     }
 }
 template <class T>

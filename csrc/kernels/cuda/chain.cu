@@ -14,9 +14,15 @@ std::int64_t longest_chain() {
     return std::is_same<T, bfloat16>::value ? hopper::longest_chain() : 0;
 }
 
+template <class T>
+bool chains_norms() {
+    return std::is_same<T, bfloat16>::value && hopper::chains_norms();
+}
+
 #define RC_INSTANTIATE(T)                             \
     template std::int64_t chain(const ChainArgs<T>&); \
-    template std::int64_t longest_chain<T>();
+    template std::int64_t longest_chain<T>();         \
+    template bool chains_norms<T>();
 RC_EACH_STORAGE(RC_INSTANTIATE)
 
 }  // namespace cuda

@@ -42,8 +42,12 @@ int prepare(Context& context, int device) {
     if (!context.sent) RC_CUDA_TRY(cudaEventCreateWithFlags(&context.sent, cudaEventDisableTiming));
     if (!context.pool)
         if (const int status = make_pool(context.pool, device)) return status;
-    if (!context.scratch)
-        RC_CUDA_TRY(cudaMallocFromPoolAsync(&context.scratch, scratch_bytes, context.pool, context.stream));
+    if (!context.scratch) {
+        void* memory = nullptr;
+        RC_CUDA_TRY(cudaMallocFromPoolAsync(&memory, scratch_bytes + meeting_bytes, context.pool, context.stream));
+        RC_CUDA_TRY(cudaMemsetAsync(static_cast<char*>(memory) + scratch_bytes, 0, meeting_bytes, context.stream));
+        context.scratch = memory;
+    }
     RC_CUDA_TRY(cudaDeviceGetAttribute(&context.processors, cudaDevAttrMultiProcessorCount, device));
     constexpr int driver_of_graphs = 12030;  // CUDA's graphs have such launches since 12.3
     int driver = 0;

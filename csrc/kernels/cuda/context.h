@@ -23,7 +23,7 @@ struct Context {
     cudaStream_t copies = nullptr;  // beside it: copies that do not wait for the work before them
     cudaEvent_t sent = nullptr;     // the last of them
     cudaMemPool_t pool = nullptr;   // its own: what other libraries set up for theirs is left alone
-    void* scratch = nullptr;        // of `scratch_bytes`
+    void* scratch = nullptr;        // of `scratch_bytes`, and a launch's meeting
     std::mutex scratch_use;
     int processors = 0;
     bool records_ahead = false;  // launches ahead, too (launch.cuh)

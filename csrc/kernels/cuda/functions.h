@@ -87,6 +87,8 @@ template <class T>
 std::int64_t chain(const ChainArgs<T>& args);
 template <class T>
 std::int64_t longest_chain();
+template <class T>
+bool chains_norms();
 
 int gather(const GatherArgs* args);
 

@@ -14,7 +14,7 @@
 
 namespace resnetcore {
 
-constexpr int cuda_module_version = 7;  // of this struct and of everything in ops.h
+constexpr int cuda_module_version = 8;  // of this struct and of everything in ops.h
 constexpr int cuda_out_of_memory = 2;   // the status, CUDA's own, of what fails for want of memory
 
 // A thread's current device, of CUDA and of the module.
@@ -35,8 +35,8 @@ struct CudaModule {
     int (*compute_capability)(int device);  // 90; −1 on failure
     // Whether there is code for it in this build, which is loaded and tried: 0, or a status.
     int (*check_device)(int device);
-    // Which of its kernels a device runs from now on, by name ("simple", "ampere", "hopper", "hopper_narrow"); null or
-    // "": the default. A status where there is no such path, or not for that device.
+    // Which of its kernels a device runs from now on, by name ("simple", "ampere", "hopper", "hopper_narrow",
+    // "hopper_norms"); null or "": the default. A status where there is no such path, or not for that device.
     int (*choose_path)(int device, const char* name);
     const char* (*last_error)();
 

@@ -22,9 +22,17 @@ bool find_path(const char* name, int capability, const void* scratch, Path& path
         path = Path::ampere;
         return true;
     }
-    const bool narrow = std::strcmp(name, "hopper_narrow") == 0;
-    if (!narrow && std::strcmp(name, "hopper") != 0) {
-        std::snprintf(words, room, "RESNETCORE_CUDA_PATH must be simple, ampere, hopper or hopper_narrow, got %s",
+    constexpr struct {
+        const char* name;
+        Path path;
+    } of_hopper[] = {
+        {"hopper", Path::hopper}, {"hopper_narrow", Path::hopper_narrow}, {"hopper_norms", Path::hopper_norms}};
+    Path named = Path::simple;
+    for (const auto& one : of_hopper)
+        if (std::strcmp(name, one.name) == 0) named = one.path;
+    if (named == Path::simple) {
+        std::snprintf(words, room,
+                      "RESNETCORE_CUDA_PATH must be simple, ampere, hopper, hopper_narrow or hopper_norms, got %s",
                       name);
         return false;
     }
@@ -42,7 +50,7 @@ bool find_path(const char* name, int capability, const void* scratch, Path& path
                       name);
         return false;
     }
-    path = narrow ? Path::hopper_narrow : Path::hopper;
+    path = named;
     return true;
 }
 

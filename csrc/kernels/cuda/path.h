@@ -11,9 +11,9 @@ namespace resnetcore {
 namespace cuda {
 
 // `ampere` is for compute capability 8.0 and later; `hopper_narrow` is Hopper's path, and takes chains of narrow layers
-// in one launch.
-enum class Path { simple, ampere, hopper, hopper_narrow };
-inline bool is_hopper(Path path) { return path == Path::hopper || path == Path::hopper_narrow; }
+// in one launch; `hopper_norms` does, too, and goes on through batch norms.
+enum class Path { simple, ampere, hopper, hopper_narrow, hopper_norms };
+inline bool is_hopper(Path path) { return path >= Path::hopper; }
 
 // The path of that name, on a device of that compute capability (90), with memory of `scratch_bytes` there; null and ""
 // name the default, the fastest that has passed there and that the driver can serve. False, and why in `words`, where

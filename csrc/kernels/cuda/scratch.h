@@ -11,6 +11,8 @@ namespace cuda {
 
 // A row of the widest layer in float64, and 8 MiB.
 constexpr std::int64_t scratch_bytes = std::int64_t{40} << 20;
+// Behind it: the word that a launch's blocks meet by.
+constexpr std::int64_t meeting_bytes = 256;
 
 std::int64_t processor_count();
 // Whether kernels may be launched ahead of the end of those before them (launch.cuh): on Hopper's paths.
@@ -22,6 +24,10 @@ class Scratch {
 public:
     Scratch();
     void* data() const { return data_; }
+    // Its lower 31 bits are 0 whenever nobody waits (hopper/meeting.cuh).
+    std::uint32_t* meeting() const {
+        return reinterpret_cast<std::uint32_t*>(static_cast<char*>(data_) + scratch_bytes);
+    }
 
 private:
     std::unique_lock<std::mutex> lock_;

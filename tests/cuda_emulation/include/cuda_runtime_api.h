@@ -15,8 +15,9 @@ struct dim3 {
 namespace emulation {
 class Stream;
 // Refused, as the calling thread's last error, where CUDA has no such grid or block, or has not been told that the
-// kernel takes so much dynamic shared memory.
-void launch(Stream* stream, const void* kernel, dim3 grid, dim3 block, std::size_t shared_bytes,
+// kernel takes so much dynamic shared memory; or where its blocks begin `together` and the device has too few
+// multiprocessors for one each.
+void launch(Stream* stream, const void* kernel, dim3 grid, dim3 block, std::size_t shared_bytes, bool together,
             std::function<void()> thread);
 
 [[noreturn]] void fail(const char* format, ...) __attribute__((format(printf, 1, 2)));
@@ -28,15 +29,24 @@ inline void begins_ahead() { waits_for_those_before = true; }
 #define CUDART_VERSION 13000
 
 using cudaStream_t = emulation::Stream*;
-enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorInvalidConfiguration = 9 };
+enum cudaError_t {
+    cudaSuccess = 0,
+    cudaErrorInvalidValue = 1,
+    cudaErrorInvalidConfiguration = 9,
+    cudaErrorCooperativeLaunchTooLarge = 720
+};
 // The calling thread's; the latter forgets it.
 cudaError_t cudaPeekAtLastError();
 cudaError_t cudaGetLastError();
 
-enum cudaLaunchAttributeID { cudaLaunchAttributeProgrammaticStreamSerialization = 6 };
+enum cudaLaunchAttributeID {
+    cudaLaunchAttributeCooperative = 2,
+    cudaLaunchAttributeProgrammaticStreamSerialization = 6
+};
 struct cudaLaunchAttribute {
     cudaLaunchAttributeID id;
-    struct {
+    union {
+        int cooperative;
         int programmaticStreamSerializationAllowed;
     } val;
 };
@@ -52,7 +62,12 @@ struct cudaLaunchConfig_t {
 template <class... Parameters>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
                                const Parameters&... arguments) {
-    const bool ahead = config->numAttrs > 0 && config->attrs->val.programmaticStreamSerializationAllowed != 0;
+    const auto begins = [config](cudaLaunchAttributeID id, int value) {
+        return config->numAttrs > 0 && config->attrs->id == id && value != 0;
+    };
+    const bool ahead = begins(cudaLaunchAttributeProgrammaticStreamSerialization,
+                              config->attrs->val.programmaticStreamSerializationAllowed);
+    const bool together = begins(cudaLaunchAttributeCooperative, config->attrs->val.cooperative);
     if (ahead && !resnetcore::cuda::is_hopper(resnetcore::cuda::current_path()))
         emulation::fail("a kernel is launched ahead, which GPUs before Hopper do not know");
     const auto thread = [kernel, ahead, values = std::tuple<Parameters...>(arguments...)] {
@@ -61,7 +76,7 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
         if (!emulation::waits_for_those_before) emulation::fail("a kernel does not wait for the one before it");
     };
     emulation::launch(config->stream, reinterpret_cast<const void*>(kernel), config->gridDim, config->blockDim,
-                      config->dynamicSmemBytes, thread);
+                      config->dynamicSmemBytes, together, thread);
     return cudaPeekAtLastError();
 }
 

@@ -4,12 +4,14 @@
 // Invariant: a warpgroup that multiplies has rows of its own, or shares them with others and has every so many panels
 // of 64 columns there. It meets those others and, through a ring of its columns' weights, the thread that has it
 // filled. Who stores an operand fences, and an operation ends when those that share rows meet: then all of its output
-// is there for products, and what it read may be written over.
+// is there for products, and what it read may be written over. At a batch's norm all blocks meet, each of which has one
+// tile then.
 #pragma once
 
 #include <limits>
 
 #include "kernels/cuda/hopper/chain_epilogue.cuh"
+#include "kernels/cuda/hopper/chain_norm.cuh"
 #include "kernels/cuda/hopper/chain_planner.cuh"
 #include "kernels/cuda/hopper/tiles.cuh"
 #include "kernels/cuda/largest.cuh"
@@ -18,23 +20,6 @@
 namespace resnetcore {
 namespace cuda {
 namespace hopper {
-
-using ChainRing = Ring<box_bytes>;
-
-struct ChainShared {
-    const ChainProgram& program;
-    Shared boxes, stages, barriers;
-    __device__ __forceinline__ explicit ChainShared(const ChainProgram& of)
-        : program(of),
-          boxes(shared_memory()),
-          stages(boxes + of.boxes * of.box_bytes()),
-          barriers(stages + static_cast<std::uint32_t>(of.column_groups()) * of.stages * box_bytes) {}
-    // Of the weights of that one of the warpgroups that share rows.
-    __device__ __forceinline__ ChainRing ring(int column_group) const {
-        const std::uint32_t before = static_cast<std::uint32_t>(column_group) * program.stages;
-        return {stages + before * box_bytes, barriers + barrier_bytes(before), program.stages};
-    }
-};
 
 // A's rows are on the chip, terms of an operation one after another; a stage has the weights.
 struct ChainOperands {
@@ -65,7 +50,9 @@ __device__ __forceinline__ void fill_stages(const ChainRing& ring, const ChainPr
     }
 }
 
-__device__ __forceinline__ void run_tiles(const ChainShared& shared) {
+// `Norms`: ChainNorms, or NoNorms where there are none.
+template <class Norms>
+__device__ __forceinline__ void run_tiles(const ChainShared& shared, const Norms& norms) {
     const ChainProgram& program = shared.program;
     const int row_group = (group() - 1) % program.row_groups, column_group = (group() - 1) / program.row_groups;
     const ChainRing ring = shared.ring(column_group);
@@ -79,8 +66,15 @@ __device__ __forceinline__ void run_tiles(const ChainShared& shared) {
 #pragma unroll 1
         for (int o = 0; o < program.n_operations; ++o) {
             const ChainOperation& operation = program.operations[o];
+            const ChainNormPass<Norms> norm(shared, norms, operation, tile, row_group, column_group);
+            norm.put_together();
 #pragma unroll 1
             for (int panel = column_group; panel * panel_width < operation.columns; panel += program.column_groups()) {
+                if (norm.undoes()) {
+                    const std::uint32_t most = norm.undo(panel);
+                    if (operation.is_delta) most_delta = larger_of_each(most_delta, most);
+                    continue;
+                }
                 ChainEpilogue epilogue(program, operation, tile, panel * panel_width);
                 if (operation.kind == ChainOperation::Kind::load) {
                     epilogue.load_rows();
@@ -88,7 +82,7 @@ __device__ __forceinline__ void run_tiles(const ChainShared& shared) {
                     float total[ChainEpilogue::count] = {};
                     const ChainOperands operands{tile, program.terms + operation.first_term};
                     add_stages<terms_in_part>(ring, place, static_cast<int>(operation.n_terms), operands, total);
-                    const std::uint32_t most = epilogue.finish(total);
+                    const std::uint32_t most = epilogue.finish(total, norm.branch());
                     if (operation.is_a) most_a = larger_of_each(most_a, most);
                     if (operation.is_delta) most_delta = larger_of_each(most_delta, most);
                 }
@@ -100,8 +94,8 @@ __device__ __forceinline__ void run_tiles(const ChainShared& shared) {
     keep_largest_of_pair(most_delta, program.largest_delta);
 }
 
-__global__ void __launch_bounds__(chain_threads, 1) chain_kernel(const __grid_constant__ ChainProgram program) {
-#if defined(RC_HOPPER)
+template <class Norms>
+__device__ __forceinline__ void run_chain(const ChainProgram& program, const Norms& norms) {
     const ChainShared shared(program);
     if (threadIdx.x == 0)
         for (int c = 0; c < program.column_groups(); ++c)
@@ -113,15 +107,28 @@ __global__ void __launch_bounds__(chain_threads, 1) chain_kernel(const __grid_co
         if (warp < program.column_groups() && elect_one()) fill_stages(shared.ring(warp), program, warp);
     } else {
         take_registers<chain_using_registers>();
-        run_tiles(shared);
+        run_tiles(shared, norms);
     }
+}
+
+__global__ void __launch_bounds__(chain_threads, 1) chain_kernel(const __grid_constant__ ChainProgram program) {
+#if defined(RC_HOPPER)
+    run_chain(program, NoNorms());
+#endif
+}
+// Launched together, a tile for each block.
+__global__ void __launch_bounds__(chain_threads, 1)
+    norm_chain_kernel(const __grid_constant__ ChainProgram program, const __grid_constant__ ChainNorms norms) {
+#if defined(RC_HOPPER)
+    run_chain(program, norms);
 #endif
 }
 
 // What one launch takes at most; 0 where chains are not taken.
 inline std::int64_t longest_chain() {
-    return current_path() == Path::hopper_narrow ? ChainProgram::most_operations : 0;
+    return current_path() >= Path::hopper_narrow ? ChainProgram::most_operations : 0;
 }
+inline bool chains_norms() { return current_path() == Path::hopper_norms; }
 
 // How many of the first steps were launched; 0 where they are not for this path.
 template <class T>
@@ -131,11 +138,19 @@ std::int64_t launch_chain(const ChainArgs<T>& args) {
         const std::int64_t rows = link_of(args.steps[0]).rows;
         if (rows == 0 || rows > std::numeric_limits<std::int32_t>::max() - chain_groups * group_rows) return 0;
         ChainProgram program;
-        const std::int64_t at_a_time = processor_count(), done = ChainPlanner(args, program).plan(at_a_time);
+        ChainNorms norms;
+        const std::int64_t at_a_time = processor_count(),
+                           done = ChainPlanner(args, chains_norms(), program, norms).plan(at_a_time);
         if (done == 0) return 0;
-        launch_with<chain_kernel>(chain_bytes(program, program.boxes, program.stages),
-                                  dim3(static_cast<unsigned>(std::min<std::int64_t>(program.tiles(), at_a_time))),
-                                  chain_threads, program);
+        const std::size_t bytes = chain_bytes(program, program.boxes, program.stages);
+        const dim3 blocks(static_cast<unsigned>(std::min<std::int64_t>(program.tiles(), at_a_time)));
+        if (norms.count == 0) {
+            launch_with<chain_kernel>(bytes, blocks, chain_threads, program);
+        } else {
+            const Scratch scratch;
+            norms.sums = static_cast<float*>(scratch.data()), norms.meeting = scratch.meeting();
+            launch_together<norm_chain_kernel>(bytes, blocks, chain_threads, program, norms);
+        }
         return done;
     } else {
         (void)args;

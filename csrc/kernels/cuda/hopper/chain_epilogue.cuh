@@ -10,10 +10,38 @@
 #include "kernels/cuda/hopper/chain_program.cuh"
 #include "kernels/cuda/hopper/chain_rows.cuh"
 #include "math/activation.h"
+#include "math/normalisation.h"
 
 namespace resnetcore {
 namespace cuda {
 namespace hopper {
+
+// A norm of the batch in an epilogue: there is none, in a chain without norms.
+struct NoBranch {
+    __device__ __forceinline__ static bool is_there() { return false; }
+};
+// Or z's place on the chip, and that of its columns' coefficients.
+struct ChainBranch {
+    int box;  // or −1
+    Shared coefficients;
+    __device__ __forceinline__ bool is_there() const { return box >= 0; }
+};
+// Center, scale and shift of a column, or what NormSlope has of it.
+struct ChainColumn {
+    float at[4] = {};
+    __device__ __forceinline__ ChainColumn() {}
+    __device__ __forceinline__ ChainColumn(Shared columns, int j) {
+        load(place(columns, j), at[0], at[1], at[2], at[3]);
+    }
+    __device__ __forceinline__ void store_at(Shared columns, int j) const {
+        store(place(columns, j), at[0], at[1], at[2], at[3]);
+    }
+
+private:
+    static __device__ __forceinline__ Shared place(Shared columns, int j) {
+        return columns + static_cast<std::uint32_t>(j) * static_cast<std::uint32_t>(sizeof(ChainColumn));
+    }
+};
 
 // A warpgroup's rows, and where boxes lie.
 struct ChainTile {
@@ -84,7 +112,8 @@ public:
         fence_stores();
     }
     // The largest magnitudes of this output, at even columns and at odd ones, as the bits of bfloat16.
-    __device__ __forceinline__ std::uint32_t finish(Sums& sums) {
+    template <class Branch>
+    __device__ __forceinline__ std::uint32_t finish(Sums& sums, const Branch& branch) {
         thread_ = {};  // nothing that was worked out of it is kept while products are waited for
         if (op_.bias)
             each_pair(sums, [&](int eighth, int, float& x, float& y) {
@@ -94,6 +123,8 @@ public:
                 x = x + of_x, y = y + of_y;
             });
         add_identities(sums);
+        if constexpr (std::is_same<Branch, ChainBranch>::value)
+            if (branch.is_there()) add_branch(sums, branch);
         if (op_.kind == ChainOperation::Kind::forward)
             activate(sums);
         else if (op_.in.data)
@@ -173,6 +204,24 @@ private:
                     const Stretch<float, 2> stored = pair(skip.rows, eighth, half);
                     x = x + stored.at[0], y = y + stored.at[1];
                 });
+            }
+        }
+    }
+
+    __device__ __forceinline__ void add_branch(Sums& sums, const ChainBranch& branch) const {
+        const Shared first = first_place(tile_.box(branch.box + first_column_ / box_width));
+#pragma unroll
+        for (int eighth = 0; eighth < count / 4; ++eighth) {
+            const ChainColumn norm[2] = {{branch.coefficients, column(eighth)},
+                                         {branch.coefficients, column(eighth) + 1}};
+#pragma unroll
+            for (int half = 0; half < 2; ++half) {
+                const Stretch<float, 2> z = numbers_of(load_word(place(first, eighth, half)));
+#pragma unroll
+                for (int c = 0; c < 2; ++c) {
+                    float& x = sums[4 * eighth + 2 * half + c];
+                    x = x + normalise(z.at[c], norm[c].at[0], norm[c].at[1], norm[c].at[2]);
+                }
             }
         }
     }

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 
+#include "kernels/cuda/hopper/chain_norm.cuh"
 #include "kernels/cuda/hopper/chain_program.cuh"
 #include "kernels/cuda/hopper/tensor_map.h"
 #include "math/activation.h"
@@ -21,33 +22,43 @@ struct ChainLink {
     int n_sources;
     const Rows<bfloat16>* identity;
     int n_identity;
+    Rows<bfloat16> normed;  // what a norm is of: z, or the δ that goes back through it
     MutableRows<bfloat16> out;
 };
+inline bool has_norm(const ChainStep<bfloat16>& step) { return step.kind >= ChainKind::apply_norm; }
 inline ChainLink link_of(const ChainStep<bfloat16>& step) {
-    const auto link = [](const auto& args) {
+    const auto link = [](const auto& args, const Rows<bfloat16>& normed) {
         return ChainLink{args.rows,     args.columns,    args.sources, args.n_sources,
-                         args.identity, args.n_identity, args.out};
+                         args.identity, args.n_identity, normed,       args.out};
     };
-    return step.goes_back ? link(step.data) : link(step.forward);
+    if (step.kind == ChainKind::backward_data) return link(step.data, {});
+    if (step.kind != ChainKind::undo_norm) return link(step.forward, step.forward.branch.z);
+    const NormBackwardArgs<bfloat16>& undo = step.undo;
+    return {undo.rows, undo.columns, nullptr, 0, nullptr, 0, undo.delta, undo.out};
 }
 
 class ChainPlanner {
 public:
-    ChainPlanner(const ChainArgs<bfloat16>& args, ChainProgram& program) : args_(args), program_(program) {}
+    ChainPlanner(const ChainArgs<bfloat16>& args, bool takes_norms, ChainProgram& program, ChainNorms& norms)
+        : args_(args), takes_norms_(takes_norms), program_(program), norms_(norms) {}
 
     // Makes a program of the first steps; of how many, or 0.
     // A block has as many rows as there are for each of so many processors, or fewer where their activations have no
-    // room; then warpgroups share rows.
+    // room; then warpgroups share rows. Where there are norms, blocks are those that meet.
     std::int64_t plan(std::int64_t processors) {
         std::int64_t n = 0;
         while (n < args_.n_steps && takes(args_.steps[n])) ++n;
+        program_.rows = static_cast<std::int32_t>(link_of(args_.steps[0]).rows);
         while (n > 1) {
             std::int64_t most = 0;
             int row_groups = chain_groups;
-            while (row_groups > 1 && link_of(args_.steps[0]).rows <= row_groups / 2 * group_rows * processors)
-                row_groups /= 2;
+            const bool norms = std::any_of(args_.steps, args_.steps + n, has_norm);
+            const std::int64_t blocks =
+                norms ? std::min<std::int64_t>(processors, ChainNorms::most_blocks) : processors;
+            while (row_groups > 1 && program_.rows <= row_groups / 2 * group_rows * blocks) row_groups /= 2;
             for (; row_groups > 0; row_groups /= 2) {
                 program_.row_groups = row_groups;
+                may_meet_ = program_.tiles() <= static_cast<std::uint32_t>(blocks);
                 const std::int64_t fitting = add_steps(n);
                 if (fitting == n) return n;
                 most = std::max(most, fitting);
@@ -71,16 +82,20 @@ private:
     };
 
     static bool is_narrow(std::int64_t width) { return width > 0 && width <= chain_width; }
-    static bool takes(const ChainStep<bfloat16>& step) {
+    bool takes(const ChainStep<bfloat16>& step) const {
         const ChainLink link = link_of(step);
+        if (has_norm(step) && !takes_norms_) return false;
         // A step alone would leave Hopper's path above so many, for one with other bits.
         if (link.n_sources > many_terms || link.n_identity > many_terms) return false;
         if (!is_narrow(link.columns) || !on_boundary(link.out)) return false;
         for (int s = 0; s < link.n_sources; ++s)
             if (!is_narrow(link.sources[s].inner) || !on_boundary(link.sources[s].rows)) return false;
-        if (!are_on_boundaries(link.identity, link.n_identity)) return false;
-        if (step.goes_back) return !step.data.mask.data && on_boundary(step.data.saved);
-        return !step.forward.mask.data && !step.forward.branch.z.data && on_boundary(step.forward.argument);
+        if (!are_on_boundaries(link.identity, link.n_identity) || !on_boundary(link.normed)) return false;
+        if (step.kind == ChainKind::backward_data) return !step.data.mask.data && on_boundary(step.data.saved);
+        if (step.kind == ChainKind::undo_norm) return !step.undo.mask.data && on_boundary(step.undo.z);
+        const Branch<bfloat16>& branch = step.forward.branch;
+        if (step.kind == ChainKind::apply_norm ? branch.mask.data != nullptr : branch.z.data != nullptr) return false;
+        return !step.forward.mask.data && on_boundary(step.forward.argument);
     }
     static std::int64_t boxes_of(std::int64_t width) { return (width + box_width - 1) / box_width; }
 
@@ -88,7 +103,7 @@ private:
         const ChainLink link = link_of(args_.steps[step]);
         for (int s = 0; s < link.n_sources; ++s)
             if (link.sources[s].rows.data == data) return true;
-        return is_identity(link, data);
+        return link.normed.data == data || is_identity(link, data);
     }
     static bool is_identity(const ChainLink& link, const bfloat16* data) {
         for (int i = 0; i < link.n_identity; ++i)
@@ -108,7 +123,7 @@ private:
     // How many of the first n steps fit: all, or those before the first that does not.
     std::int64_t add_steps(std::int64_t n) {
         n_ = n, n_slots_ = n_regions_ = n_maps_ = n_terms_ = n_identities_ = 0, stages_ = 0;
-        program_.n_operations = 0;
+        program_.n_operations = norms_.count = 0;
         std::int64_t widest = 0;
         for (std::int64_t step = 0; step < n; ++step) {
             const ChainLink link = link_of(args_.steps[step]);
@@ -116,6 +131,8 @@ private:
             for (int s = 0; s < link.n_sources; ++s) widest = std::max(widest, link.sources[s].inner);
         }
         slot_boxes_ = boxes_of(widest);
+        const bool norms = std::any_of(args_.steps, args_.steps + n, has_norm);
+        program_.norm_bytes = norms ? norm_bytes_of(program_.row_groups, slot_boxes_) : 0;
         for (Slot& slot : slots_) slot = {};
         for (std::int64_t step = 0; step < n; ++step)
             if (!add_step(step)) return step;
@@ -125,7 +142,6 @@ private:
         program_.resident = stages_ <= room;
         program_.stages = program_.resident ? std::max(stages_, least_stages) : room;
         program_.boxes = boxes;
-        program_.rows = static_cast<std::int32_t>(link_of(args_.steps[0]).rows);
         program_.largest_a = args_.largest_a, program_.largest_delta = args_.largest_delta;
         return n;
     }
@@ -136,18 +152,35 @@ private:
         ChainOperation made;
         made.columns = static_cast<std::int16_t>(link.columns);
         made.is_a = step.is_a && args_.largest_a, made.is_delta = step.is_delta && args_.largest_delta;
-        if (!add_terms(number, link, made) || !add_identities(link, made)) return false;
-        const int slot = find_room_for_output(number, link);
+        if (!add_terms(number, link, made) || !add_identities(link, made) || !add_norm(number, step, made))
+            return false;
+        const int slot = find_room_for_output(number, step);
         if (slot < 0) return false;
         made.first_box = first_box(slot);
         if (is_kept(number) && link.out.data) {
             made.out = link.out;
             if (!touch(Rows<bfloat16>(link.out), true)) return false;
         }
-        if (step.goes_back)
-            return finish(step.data, made) && add(made);
-        else
-            return finish(step.forward, made) && add(made);
+        switch (step.kind) {
+            case ChainKind::backward_data:
+                return finish(step.data, made) && add(made);
+            case ChainKind::undo_norm:
+                made.kind = ChainOperation::Kind::undo_norm;
+                return add_load(step.undo.z, link.columns, slot) && add(made);
+            default:
+                return finish(step.forward, made) && add(made);
+        }
+    }
+    // What is normed is on the chip, and its sums are put together before the operation.
+    bool add_norm(std::int64_t number, const ChainStep<bfloat16>& step, ChainOperation& made) {
+        if (!has_norm(step)) return true;
+        const ChainLink link = link_of(step);
+        const int slot = find_rows(number, link.normed, link.columns);
+        if (slot < 0 || !may_meet_ || norms_.count == ChainNorms::most) return false;
+        made.branch_box = first_box(slot), made.norm = static_cast<std::int16_t>(norms_.count);
+        norms_.all[norms_.count++] = {step.moments, step.sums, step.undo.mean, step.undo.inverse_deviation,
+                                      step.undo.scale};
+        return true;
     }
 
     bool finish(const ForwardArgs<bfloat16>& args, ChainOperation& made) {
@@ -178,7 +211,7 @@ private:
         made.first_term = static_cast<std::int16_t>(n_terms_);
         for (int s = 0; s < link.n_sources; ++s) {
             const Source<bfloat16>& source = link.sources[s];
-            const int slot = find_source(number, source);
+            const int slot = find_rows(number, source.rows, source.inner);
             const std::int64_t steps = boxes_of(source.inner);
             if (slot < 0 || n_maps_ == ChainProgram::most_maps || n_terms_ + steps > ChainProgram::most_terms)
                 return false;
@@ -221,27 +254,40 @@ private:
         return n_slots_++;
     }
     // What the chain has not made itself is loaded.
-    int find_source(std::int64_t number, const Source<bfloat16>& source) {
-        const int there = find(source.rows.data);
+    int find_rows(std::int64_t number, const Rows<bfloat16>& rows, std::int64_t columns) {
+        const int there = find(rows.data);
         if (there >= 0) return there;
         const int slot = find_free(number);
-        if (slot < 0 || !touch(source.rows, false)) return -1;
-        slots_[slot] = {source.rows.data, last_use(source.rows.data, number)};
-        ChainOperation load;
-        load.columns = static_cast<std::int16_t>(source.inner);
-        load.in = source.rows;
-        load.first_box = first_box(slot);
-        return add(load) ? slot : -1;
+        if (slot < 0) return -1;
+        slots_[slot] = {rows.data, last_use(rows.data, number)};
+        return add_load(rows, columns, slot) ? slot : -1;
     }
-    // In place of an identity skip that nobody uses later and no product reads, or where there is room.
-    int find_room_for_output(std::int64_t number, const ChainLink& link) {
+    bool add_load(const Rows<bfloat16>& rows, std::int64_t columns, int slot) {
+        ChainOperation load;
+        load.columns = static_cast<std::int16_t>(columns);
+        load.in = rows;
+        load.first_box = first_box(slot);
+        return touch(rows, false) && add(load);
+    }
+    // Whether an output may lie where these rows are, which its own threads read of, if nobody uses them later and no
+    // product reads them.
+    bool may_write_over(int slot, std::int64_t number, const ChainLink& link) const {
+        if (slot < 0 || slots_[slot].last > number) return false;
+        for (int s = 0; s < link.n_sources; ++s)
+            if (find(link.sources[s].rows.data) == slot) return false;
+        return true;
+    }
+    // In place of an identity skip, or of what is normed going forward, or where there is room.
+    int find_room_for_output(std::int64_t number, const ChainStep<bfloat16>& step) {
+        const ChainLink link = link_of(step);
         int slot = -1;
         for (int i = 0; i < link.n_identity && slot < 0; ++i) {
             const int there = find(link.identity[i].data);
-            if (there < 0 || slots_[there].last > number) continue;
-            bool is_source = false;
-            for (int s = 0; s < link.n_sources; ++s) is_source |= find(link.sources[s].rows.data) == there;
-            if (!is_source) slot = there;
+            if (may_write_over(there, number, link)) slot = there;
+        }
+        if (slot < 0 && step.kind == ChainKind::apply_norm) {
+            const int there = find(link.normed.data);
+            if (may_write_over(there, number, link)) slot = there;
         }
         if (slot < 0) slot = find_free(number);
         if (slot < 0) return -1;
@@ -256,7 +302,8 @@ private:
         if (args_.steps[number].last_reader >= n_) return true;
         const bfloat16* out = link_of(args_.steps[number]).out.data;
         for (std::int64_t later = number + 1; later < n_; ++later)
-            if (args_.steps[later].goes_back && args_.steps[later].data.saved.data == out) return true;
+            if (args_.steps[later].kind == ChainKind::backward_data && args_.steps[later].data.saved.data == out)
+                return true;
         return false;
     }
 
@@ -287,7 +334,10 @@ private:
     static constexpr int most_regions = 4 * ChainProgram::most_operations + ChainProgram::most_identities;
 
     const ChainArgs<bfloat16>& args_;
+    const bool takes_norms_;
     ChainProgram& program_;
+    ChainNorms& norms_;
+    bool may_meet_ = true;  // each block has one tile
     std::int64_t n_ = 0, slot_boxes_ = 1;
     Slot slots_[most_slots];
     Region regions_[most_regions];
