@@ -29,7 +29,7 @@ ROWS = {
     "CUDA: speed": ("benchmark", "parts"),
     "CUDA: Hopper's path in bfloat16": ("default",),
     "CUDA: other paths in bfloat16": ("simple-", "hopper-"),
-    "CUDA: chains that go on through norms": ("hopper_norms",),
+    "CUDA: norms in chains, slopes in bits": ("hopper_fused",),
     "CUDA: the path of compute capability 8.0 in bfloat16": ("ampere",),
 }
 STATES = {"passed": "passed", "failed": "failed", "stopped": "stopped by its time limit", "left": "not run"}
@@ -40,7 +40,7 @@ ALWAYS = {
     "CUDA: Hopper's path in bfloat16": "on GPUs of compute capability 9.0 by itself, with chains of narrow layers in one "
     "launch, so what is said above is said of it; run on an emulation on the host that checks Hopper's rules; its kernels run: ",
     "CUDA: other paths in bfloat16": "`RESNETCORE_CUDA_PATH=simple`, or `hopper` without chains; ",
-    "CUDA: chains that go on through norms": "`RESNETCORE_CUDA_PATH=hopper_norms`, on GPUs of compute capability 9.0; run "
+    "CUDA: norms in chains, slopes in bits": "`RESNETCORE_CUDA_PATH=hopper_fused`, Hopper's path with more in one launch; run "
     "on an emulation on the host that checks Hopper's rules, with blocks that meet; ",
     "CUDA: the path of compute capability 8.0 in bfloat16": "`RESNETCORE_CUDA_PATH=ampere`, on any GPU; run on an "
     "emulation on the host that checks its copies' rules, with the simple path's bits; ",
@@ -52,7 +52,7 @@ WITHOUT_A_GPU = {
     "CUDA: speed": "never measured",
     "CUDA: Hopper's path in bfloat16": "never run on a GPU",
     "CUDA: other paths in bfloat16": "never run on a GPU",
-    "CUDA: chains that go on through norms": "never run on a GPU",
+    "CUDA: norms in chains, slopes in bits": "never run on a GPU",
     "CUDA: the path of compute capability 8.0 in bfloat16": "never run on a GPU",
 }
 

@@ -35,12 +35,13 @@ pieces=(
     "tests|590|$tests -m gpu"
 )
 # The path that is taken by itself is that of the pieces above and below; others, in bfloat16, where they are named.
-for path in simple ampere hopper hopper_norms; do
+for path in simple ampere hopper hopper_fused; do
     of="RESNETCORE_CUDA_PATH=$path"
     kernels="$of $python -m benchmarks.kernels --shapes 3 --steps 3"
+    [ "$path" = hopper_fused ] && kernels+=" --variant norm"
     # That its own kernels run: a product that is not for them goes the simple way without a word.
     [ "$path" = ampere ] && kernels+=" | tee $work/copied.txt && grep -q copied_sum_kernel $work/copied.txt && grep -q copied_weights_kernel $work/copied.txt"
-    [ "$path" = hopper_norms ] && kernels+=" | tee $work/norms.txt && grep -q norm_chain_kernel $work/norms.txt"
+    [ "$path" = hopper_fused ] && kernels+=" | tee $work/norms.txt && grep -q fused_chain_kernel $work/norms.txt"
     pieces+=(
         "$path-smoke|60|$of $python -m benchmarks.small_shapes cuda bfloat16"
         "$path-tests|590|$of $tests -m gpu -k bfloat16"
@@ -71,8 +72,8 @@ for path in simple ampere hopper; do
     done
 done
 # What norms gain within a chain, beside the same on the path that is taken by itself.
-for path in hopper_norms hopper_narrow; do
-    name="hopper_norms-speed" && [ "$path" = hopper_narrow ] && name="hopper_norms-without-speed"
+for path in hopper_fused hopper_narrow; do
+    name="hopper_fused-speed" && [ "$path" = hopper_narrow ] && name="hopper_fused-without-speed"
     pieces+=("$name|100|RESNETCORE_CUDA_PATH=$path $python -m benchmarks $narrow --variant norm --shapes 3 --rivals resnetcore torch_compile --no-memory --seconds 1 --out $work/benchmarks/$name")
 done
 pieces+=("parts-speed|100|$python -m benchmarks.kernels")

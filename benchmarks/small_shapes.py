@@ -52,7 +52,19 @@ def chain(classes: int) -> list[rc.Layer]:
     ]
 
 
-TRAININGS = (*((layers, optimizer) for optimizer in OPTIMIZERS), (chain, OPTIMIZERS[0]))
+def norms(classes: int) -> list[rc.Layer]:
+    """A norm at every layer, of widths that differ: a device may take all of them in one piece, too."""
+    return [
+        rc.Layer(40, norm="batch"),
+        rc.Layer(72, norm="batch"),
+        rc.Layer(72, norm="batch", skips={2: "learned"}),
+        rc.Layer(72, norm="batch", skips={2: "identity"}),
+        rc.Layer(130, norm="batch"),
+        rc.Layer(classes, activation=None),
+    ]
+
+
+TRAININGS = (*((layers, optimizer) for optimizer in OPTIMIZERS), (chain, OPTIMIZERS[0]), (norms, OPTIMIZERS[0]))
 BRIEF_TRAININGS = TRAININGS[2:]
 
 
@@ -121,12 +133,15 @@ def block(device: str, dtype: str, rows: int) -> list[np.ndarray]:
     return [arrays.back(r) for r in (a, *d_sources, *d_weights, d_bias, *d_identity, *weights, bias)]
 
 
-def stack(device: str, dtype: str, rows: int) -> list[np.ndarray]:
-    """A stack's outputs, statistics and gradients, of a pass in training."""
+def stack(device: str, dtype: str, rows: int, network=layers, training: bool = True) -> list[np.ndarray]:
+    """A stack's outputs, statistics and gradients, of a pass in training, or with running statistics."""
     arrays, rng = Arrays(device), np.random.default_rng(2)
     computed = "float64" if dtype == "float64" else "float32"
-    vjp = _core.Vjp(19, [layer.to_dict() for layer in layers(5)], dtype, True, True, device)
-    named = [(name, np.abs(0.2 * rng.standard_normal(shape)), t) for name, shape, t in vjp.parameters]
+    vjp = _core.Vjp(19, [layer.to_dict() for layer in network(5)], dtype, training, True, device)
+    named = [
+        (name, np.abs(0.2 * rng.standard_normal(shape)) + name.endswith("running_var"), t)
+        for name, shape, t in vjp.parameters
+    ]
     values = [arrays.of(value.astype(computed)) for _, value, _ in named]
 
     def room(*shape: int) -> Any:
@@ -134,15 +149,23 @@ def stack(device: str, dtype: str, rows: int) -> list[np.ndarray]:
 
     x, out, d_x = arrays.of(rng.standard_normal((rows, 19)).astype(computed)), room(rows, 5), room(rows, 19)
     tape = arrays.tape(vjp.tape_bytes(rows))
-    carried = [room(*value.shape) for name, value, _ in named if ".running_" in name]
+    carried = [room(*value.shape) for name, value, _ in named if training and ".running_" in name]
     gradients = [room(*value.shape) for _, value, is_trained in named if is_trained]
     vjp.forward(x, values, 7, tape, out, carried, arrays.stream)
     vjp.backward(x, values, 7, tape, out, d_x, gradients, arrays.stream)
     return [arrays.back(r) for r in (out, *carried, d_x, *gradients)]
 
 
+def norm_stack(device: str, dtype: str, rows: int) -> list[np.ndarray]:
+    return stack(device, dtype, rows, norms)
+
+
+def frozen_stack(device: str, dtype: str, rows: int) -> list[np.ndarray]:
+    return stack(device, dtype, rows, norms, False)
+
+
 def compare(device: str, dtype: str, bound: float, batches: tuple[int, ...] = BATCHES) -> None:
-    for results in (block, stack)[dtype == "bfloat16" :]:  # NumPy has no bfloat16
+    for results in (block, stack, norm_stack, frozen_stack)[dtype == "bfloat16" :]:  # NumPy has no bfloat16
         for rows in batches:
             pairs = list(zip(results("cpu", dtype, rows), results(device, dtype, rows), strict=True))
             # Of all, as some are nothing but rounding: the gradient of a bias that a norm takes away again.

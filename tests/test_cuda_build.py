@@ -42,7 +42,7 @@ HOPPER = {
     "broad_sum_kernel": (4, 18),
     "wide_weights_kernel": (4, 4),
     "12chain_kernel": (4, 1),
-    "norm_chain_kernel": (4, 1),
+    "fused_chain_kernel": (4, 1),
 }
 # What their launch bounds leave a thread before its warpgroup gives registers back or takes more, and how many kinds of
 # warpgroups do so: none, where ptxas ignores that.
@@ -51,7 +51,7 @@ HOPPER_REGISTERS = {
     "broad_sum_kernel": (168, 2),
     "wide_weights_kernel": (168, 2),
     "12chain_kernel": (96, 2),
-    "norm_chain_kernel": (96, 2),
+    "fused_chain_kernel": (96, 2),
 }
 # A chain's is of half the columns: its sums leave registers for four warpgroups. A broad tile's is of twice as many.
 HOPPER_PRODUCT = r"HGMMA\.64x(256|128|64)x16\.F32\.BF16"

@@ -106,7 +106,7 @@ def results(states):
 def test_rows_of_results(tmp_path):
     on = "NVIDIA H100 80GB HBM3, driver 580.159.04, 2026-12-01, commit abc1234"
     hopper, others = "CUDA: Hopper's path in bfloat16", "CUDA: other paths in bfloat16"
-    norms, ampere = "CUDA: chains that go on through norms", "CUDA: the path of compute capability 8.0 in bfloat16"
+    norms, ampere = "CUDA: norms in chains, slopes in bits", "CUDA: the path of compute capability 8.0 in bfloat16"
     assert gpu_day.rows(results({})) == [
         f"| CUDA: build and gates | {gpu_day.ALWAYS['CUDA: build and gates']}passed, all 3 pieces; {on} |",
         f"| CUDA: tests on a GPU | passed (12 passed); {on} |",
@@ -193,7 +193,7 @@ def test_results_say_which_sanitizer_ran(tmp_path, monkeypatch):
 
 def test_small_shapes_train_alike_on_the_same_device(capsys):
     small_shapes.main("cpu", "float64")
-    assert "4 kinds of training agree" in capsys.readouterr().out
+    assert "5 kinds of training agree" in capsys.readouterr().out
 
 
 @pytest.mark.gpu

@@ -79,6 +79,13 @@ struct Source {
     const T* across = nullptr;
 };
 
+// Of what a step has put through ReLU, a bit for each number: whether it let it pass. For devices whose epilogues keep
+// them (KernelTable::pass_words). `there`: those of the outputs that the step made last.
+struct Passes {
+    std::uint32_t* bits = nullptr;
+    bool there = false;
+};
+
 // mask ⊙ ((z − center) ⊙ scale + shift): a normal path whose product was stored, because statistics or dropout stand
 // between it and the skips. center, scale and shift are all given or all null; mask (multipliers) may be null.
 template <class T>
@@ -106,6 +113,7 @@ struct ForwardArgs {
     MutableRows<T> argument;  // where to keep the argument of g, or null
     MutableRows<T> out;
     MutableRows<Compute<T>> wide;
+    Passes* passes = nullptr;   // of `out`, to be kept where that costs little; null: nobody asks
     double* largest = nullptr;  // as that of LargestArgs, of the results as T holds them; null: nobody asks
     // On the host, the panels of columns that are to be computed; all where nothing is said.
     std::int64_t first_panel = 0, last_panel = std::numeric_limits<std::int64_t>::max();
@@ -125,6 +133,7 @@ struct BackwardDataArgs {
     int activation = 0;
     Rows<T> saved;  // the output of g, or its argument; not read where g is the identity
     bool saved_is_argument = false;
+    const Passes* passes = nullptr;  // of `saved`, which they may be read instead of if they are there
     MutableRows<T> out;
     // As in ForwardArgs.
     double* largest = nullptr;
@@ -336,6 +345,8 @@ struct KernelTable {
     // batch has; null likewise.
     std::int64_t (*longest_chain)() = nullptr;
     bool (*chains_norms)() = nullptr;
+    // Words of a step's Passes, on the device as it is; 0: it keeps none. Null likewise.
+    std::int64_t (*pass_words)(std::int64_t rows, std::int64_t columns) = nullptr;
     // Several calls of `backward_weights` in one, which may divide the batch otherwise; null where that gains nothing.
     void (*backward_all_weights)(const BackwardWeightsArgs<T>* calls, std::int64_t count) = nullptr;
     // Whether those that have a `largest` keep it where they are asked to; else they leave it alone.

@@ -134,8 +134,8 @@ void BatchExecutor<T>::run_phases(Team& team, const Frame<T>& batch, GradientSin
     }
 }
 
-// On a device, all rows: as many steps as it takes in one call, then the next ones; and column sums with the step after
-// them where it joins these.
+// On a device, all rows, and weights' gradients when all is done: as many steps as it takes in one call, then the next
+// ones; and column sums with the step after them where it joins these.
 template <class T>
 void BatchExecutor<T>::run_at_once(Team& team, Frame<T> frame, std::size_t first, std::size_t last) {
     StepRunner<T>& runner = *runners_[0];

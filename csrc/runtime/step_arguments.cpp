@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "math/activation.h"
 #include "topology/memory.h"
 
 namespace resnetcore {
@@ -22,8 +23,10 @@ StepArguments<T>::StepArguments(const Plan& plan, Device& device, const Paramete
       folded_(folded),
       mask_(device),
       branch_mask_(device),
-      unrounded_(device) {
+      unrounded_(device),
+      pass_bits_(device) {
     reserve_terms();
+    reserve_passes(rows);
     for (const BufferInfo& b : plan.buffers) strides_.push_back(padded_width(b.width, storage_of<T>));
     for (const Phase& phase : plan.phases)
         for (const Step& step : phase.steps) {
@@ -72,6 +75,33 @@ void StepArguments<T>::reserve_terms() {
     const std::size_t one = static_cast<std::size_t>(plan_.max_terms);
     sources_.reserve(kernels_.chain ? sources : one);
     identities_.reserve(kernels_.chain ? identities : one);
+}
+
+// Of activations that g′ is taken of, but those that outlive a call, as another one's outputs would be taken for them.
+template <class T>
+void StepArguments<T>::reserve_passes(std::int64_t rows) {
+    passes_.resize(plan_.buffers.size());
+    if (!kernels_.pass_words || plan_.kept_elements > 0) return;
+    std::vector<std::int64_t> begin(plan_.buffers.size(), -1);
+    std::int64_t words = 0;
+    for (const Phase& phase : plan_.phases)
+        for (const Step& step : phase.steps) {
+            if (step.kind != StepKind::backward_data || step.saved < 0 || step.saved_is_argument) continue;
+            if (step.activation != find_type(Relu::name, Activations{}) || step.dropout > 0) continue;
+            const std::int64_t of_step = kernels_.pass_words(rows, step.width);
+            if (of_step > 0) begin[static_cast<std::size_t>(step.saved)] = words;
+            words += of_step;
+        }
+    pass_bits_.reserve(words);
+    for (std::size_t b = 0; b < begin.size(); ++b)
+        if (begin[b] >= 0) passes_[b].bits = pass_bits_.data() + begin[b];
+}
+
+// None where there is no room for them.
+template <class T>
+Passes* StepArguments<T>::passes(BufferId id) {
+    if (id < 0 || !passes_[static_cast<std::size_t>(id)].bits) return nullptr;
+    return &passes_[static_cast<std::size_t>(id)];
 }
 
 template <class T>
@@ -153,6 +183,8 @@ ForwardArgs<T> StepArguments<T>::forward(const Step& step, const Frame<T>& frame
     args.argument = write(step.argument, frame, begin);
     args.out = write(step.out, frame, begin);
     args.wide = wide(step, frame, begin);
+    args.passes = passes(step.out);
+    if (args.passes) args.passes->there = false;  // those that may be are of what was made before
     return args;
 }
 
@@ -170,6 +202,7 @@ BackwardDataArgs<T> StepArguments<T>::backward_data(const Step& step, const Fram
     args.activation = step.activation;
     if (step.saved >= 0) args.saved = read(step.saved, frame, begin);
     args.saved_is_argument = step.saved_is_argument;
+    args.passes = passes(step.saved);
     args.out = write(step.out, frame, begin);
     return args;
 }

@@ -71,6 +71,8 @@ public:
 private:
     static Columns all_of(const Step& step) { return {0, step.width}; }
     void reserve_terms();
+    void reserve_passes(std::int64_t rows);
+    Passes* passes(BufferId);
     template <class Args>
     void gather_terms(Args& args, const Step&, const Frame<T>&, std::int64_t row, bool transposed);
     MutableRows<Compute<T>> wide(const Step&, const Frame<T>&, std::int64_t row) const;
@@ -94,6 +96,8 @@ private:
     std::int64_t masked_ = 0, branch_masked_ = 0;  // the widest that have such masks
     AlignedArray<Compute<T>> unrounded_;           // gradients of the loss, before they are stored
     std::int64_t unrounded_stride_ = 0;
+    std::vector<Passes> passes_;  // of buffers
+    AlignedArray<std::uint32_t> pass_bits_;
 };
 
 extern template class StepArguments<float>;

@@ -104,7 +104,7 @@ void paths_are_named() {
         CHECK(device().choose_path(0, name) != 0, "%s", name);
         CHECK(std::strstr(device().last_error(), why), "%s", device().last_error());
     };
-    refused("volta", "must be simple, ampere, hopper, hopper_narrow or hopper_norms, got volta");
+    refused("volta", "must be simple, ampere, hopper, hopper_narrow or hopper_fused, got volta");
     setenv("RESNETCORE_EMULATED_CAPABILITY", "80", 1);
     refused("hopper", "needs a GPU of compute capability 9.0, found 8.0; unset it");
     setenv("RESNETCORE_EMULATED_CAPABILITY", "100", 1);

@@ -121,6 +121,7 @@ int main() {
     check<float>("float32", "simple");
     check<double>("float64", "simple");
     check<bfloat16x2>("bfloat16x2", "simple");
-    for (const char* path : {"simple", "ampere", "hopper", "hopper_narrow"}) check<bfloat16>("bfloat16", path);
+    for (const char* path : {"simple", "ampere", "hopper", "hopper_narrow", "hopper_fused"})
+        check<bfloat16>("bfloat16", path);
     return summary("cuda_magnitudes");
 }

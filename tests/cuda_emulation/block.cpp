@@ -281,11 +281,11 @@ void run_grid_together(dim3 grid, dim3 size, std::size_t shared_bytes, const std
     });
 }
 
-void meet_blocks(const std::uint32_t* word) {
-    Grid* const grid = block.grid;
-    if (!grid) fail("blocks wait for each other that need not be there at a time");
-    const unsigned turn = grid->come(word);
-    wait_until([] { return std::string("meet_blocks"); }, [grid, turn] { return grid->turn() != turn; });
+void wait_for_blocks(std::function<bool()> ready) {
+    if (!block.grid) fail("blocks wait for each other that need not be there at a time");
+    int idle = 0;
+    block.grid->let_others_go_on(idle);
+    wait_until([] { return std::string("wait_for_blocks"); }, std::move(ready));
 }
 
 }  // namespace emulation

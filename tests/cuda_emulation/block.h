@@ -33,8 +33,9 @@ int thread_index();
 int lane();
 bool turned_round();  // whether this launch goes backwards
 void wait_for_block();
-// Until a thread of every block has come here; all with one and the same word.
-void meet_blocks(const std::uint32_t* word);
+// Likewise, for what other blocks do, which go on at once: what this block's other threads have still to do is not done
+// when they do theirs.
+void wait_for_blocks(std::function<bool()> ready);
 // Until `ready`, which is asked whenever others have gone on. `operation` names it for a message.
 void wait_until(std::function<std::string()> operation, std::function<bool()> ready);
 // Gives `bytes` to the warp and waits for all its lanes, which must call this for the same operation. The first lane

@@ -2,8 +2,6 @@
 
 #include <thread>
 
-#include "block.h"
-
 namespace emulation {
 
 void Grid::run(const std::function<void(int)>& block) {
@@ -30,22 +28,13 @@ void Grid::pass_on(std::unique_lock<std::mutex>&) {
 }
 
 bool Grid::let_others_go_on(int& idle) {
-    // The last to come has let a meeting end, and may be the first to be asked: all have been twice.
-    if (++idle > 2) return false;
+    // The others may have waited for each other first.
+    if (++idle > blocks_) return false;
     std::unique_lock<std::mutex> lock(mutex_);
     const int own = now_;
     pass_on(lock);
     changed_.wait(lock, [&] { return now_ == own; });
     return true;
-}
-
-unsigned Grid::come(const std::uint32_t* word) {
-    if (arrived_ > 0 && word != word_) fail("blocks meet by different words");
-    if ((*word & 0x7fffffff) != 0) fail("blocks meet by a word that is not 0");
-    word_ = word;
-    const unsigned turn = turn_;
-    if (++arrived_ == blocks_) arrived_ = 0, ++turn_;
-    return turn;
 }
 
 }  // namespace emulation

@@ -199,9 +199,10 @@ Scratch::Scratch() {
     static auto& of_devices = *new std::map<int, std::vector<unsigned char>>;
     lock_ = std::unique_lock<std::mutex>(mutex);
     std::vector<unsigned char>& memory = of_devices[current_device];
-    if (memory.empty()) memory.assign(static_cast<std::size_t>(scratch_bytes + meeting_bytes) + 64, 0xff);
+    const bool is_new = memory.empty();
+    if (is_new) memory.assign(static_cast<std::size_t>(scratch_bytes + meeting_bytes) + 64, 0xff);
     data_ = memory.data() + (64 - reinterpret_cast<std::uintptr_t>(memory.data()) % 64) % 64;
-    *meeting() = 0;
+    if (is_new) *meeting() = 0;
 }
 int report(cudaError_t error, const char*) { return error == cudaSuccess ? 0 : fail("a launch was refused"); }
 

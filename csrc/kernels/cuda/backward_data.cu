@@ -9,7 +9,11 @@ namespace cuda {
 namespace {
 
 template <class T>
+struct BackwardDataByPasses;
+
+template <class T>
 struct BackwardData {
+    using KeepsPasses = std::false_type;
     BackwardDataArgs<T> args;
 
     bool is_on_boundaries() const {
@@ -19,6 +23,12 @@ struct BackwardData {
     // As nearly every layer, with a skip at the most.
     bool is_usual() const { return !args.mask.data && (hopper::is_activation<Identity>(args.activation) || is_relu()); }
     RC_HD bool is_relu() const { return hopper::is_activation<Relu>(args.activation); }
+    template <class Launch>
+    bool with_passes(Launch launch) const {
+        if (!args.passes || !args.passes->there || !is_relu() || args.saved_is_argument) return false;
+        launch(BackwardDataByPasses<T>{*this, args.passes->bits});
+        return true;
+    }
 
     // Of what was saved, a bit for each number: whether its slope is 1, and not 0.
     __device__ __forceinline__ void add_passes(const hopper::Words& saved, int place, std::uint32_t& bits) const {
@@ -101,10 +111,13 @@ struct BackwardData {
     }
     struct OfColumns {};
     __device__ __forceinline__ OfColumns of_columns(Shared, int) const { return {}; }
-    __device__ __forceinline__ hopper::Pair finish_pair(hopper::Pair g, const hopper::Pair& skip, OfColumns,
-                                                        const OfRow& bits, int chunk, int column) const {
+    static __device__ __forceinline__ hopper::Pair added_to_zero(hopper::Pair g) {
         each(g, Plus(), hopper::Pair{});  // sums begin from +0
-        return finish_usual(g, skip, bits.words[chunk / 4] >> (chunk % 4 * 8 + column));
+        return g;
+    }
+    __device__ __forceinline__ hopper::Pair finish_pair(const hopper::Pair& g, const hopper::Pair& skip, OfColumns,
+                                                        const OfRow& bits, int chunk, int column) const {
+        return finish_usual(added_to_zero(g), skip, bits.words[chunk / 4] >> (chunk % 4 * 8 + column));
     }
 
     // n neighbours of row i, from column j on.
@@ -136,6 +149,64 @@ struct BackwardData {
         largest.add(g);
     }
     RC_HD Rows<T> last() const { return hopper::is_activation<Identity>(args.activation) ? Rows<T>() : args.saved; }
+};
+
+// By the bits of what was saved, of broad tiles alone: they are prepared as they lie, boxes of a half side by side.
+template <class T>
+struct BackwardDataByPasses : BackwardData<T> {
+    const std::uint32_t* bits;
+
+    BackwardDataByPasses(const BackwardData<T>& back, const std::uint32_t* bits) : BackwardData<T>(back), bits(bits) {}
+
+    static __device__ __forceinline__ Shared place(Shared prepared, int row, int box) {
+        return prepared + static_cast<std::uint32_t>((row / hopper::group_rows * hopper::broad_boxes + box) *
+                                                     hopper::group_threads) *
+                              sizeof(std::uint32_t);
+    }
+    template <class Begin>
+    __device__ __forceinline__ void prepare(Shared to, std::int64_t first_row, std::int64_t first_column,
+                                            Begin begin) const {
+        using namespace hopper;
+        constexpr int words = sizeof(Words) / sizeof(std::uint32_t), of_box = group_threads / words;
+        constexpr int count = using_groups * broad_boxes * of_box / (32 * preparing_warps);
+        const BackwardDataArgs<T>& args = this->args;
+        Words read[count];
+        const auto visit = [&](auto each) {
+#pragma unroll
+            for (int v = 0; v < count; ++v) {
+                const int at = preparing_thread() + v * 32 * preparing_warps, box = at / of_box;
+                each(read[v], box / broad_boxes * group_rows, box % broad_boxes, at % of_box * words);
+            }
+        };
+        visit([&](Words& x, int row, int box, int word) {
+            const std::int64_t i = first_row + row, j = first_column + box * box_width;
+            x = {};
+            if (i < args.rows && j < args.columns)
+                x = *reinterpret_cast<const Words*>(bits + pass_place(i, j, args.columns) + word);
+        });
+        begin();
+        visit([&](Words& x, int row, int box, int word) {
+            store_words(place(to, row, box) + static_cast<std::uint32_t>(word) * sizeof(std::uint32_t), x.at);
+        });
+    }
+    // The thread's word of 64 rows, and which of its pairs are in this one.
+    struct OfRow {
+        std::uint32_t word;
+        int down;
+    };
+    __device__ __forceinline__ OfRow of_row(Shared prepared, int row, int box) const {
+        const std::uint32_t thread = threadIdx.x % hopper::group_threads;
+        return {load_word(place(prepared, row, box) + thread * static_cast<std::uint32_t>(sizeof(std::uint32_t))),
+                row / 8 % 2};
+    }
+    __device__ __forceinline__ hopper::Pair finish_pair(hopper::Pair g, const hopper::Pair& skip,
+                                                        typename BackwardData<T>::OfColumns, const OfRow& of_row,
+                                                        int chunk, int) const {
+        g = this->added_to_zero(g);
+        each(g, Plus(), skip);
+        each(g, Times(), hopper::slopes_of(of_row.word, 2 * chunk + of_row.down));
+        return g;
+    }
 };
 
 }  // namespace

@@ -12,8 +12,20 @@ namespace cuda {
 namespace {
 
 template <class T>
+struct ForwardKeepingPasses;
+
+template <class T>
 struct Forward {
+    using KeepsPasses = std::false_type;
     ForwardArgs<T> args;
+
+    template <class Launch>
+    bool with_passes(Launch launch) const {
+        if (!args.passes || !is_relu()) return false;
+        launch(ForwardKeepingPasses<T>{*this, args.passes->bits});
+        args.passes->there = true;
+        return true;
+    }
 
     bool is_on_boundaries() const {
         const Branch<T>& b = args.branch;
@@ -135,6 +147,21 @@ struct Forward {
     }
 
     RC_HD Rows<T> last() const { return {}; }
+};
+
+// Of broad tiles alone.
+template <class T>
+struct ForwardKeepingPasses : Forward<T> {
+    using KeepsPasses = std::true_type;
+    std::uint32_t* bits;
+
+    ForwardKeepingPasses(const Forward<T>& forward, std::uint32_t* bits) : Forward<T>(forward), bits(bits) {}
+    // Of 64 rows and columns from these on, this thread's.
+    __device__ __forceinline__ void leave_passes(std::int64_t row, std::int64_t column, std::uint32_t word) const {
+        const ForwardArgs<T>& args = this->args;
+        if (row < args.rows && column < args.columns)
+            bits[hopper::pass_place(row, column, args.columns) + threadIdx.x % hopper::group_threads] = word;
+    }
 };
 
 // All skips of a layer that has one, which has been read already.

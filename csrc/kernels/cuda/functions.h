@@ -89,6 +89,8 @@ template <class T>
 std::int64_t longest_chain();
 template <class T>
 bool chains_norms();
+template <class T>
+std::int64_t pass_words(std::int64_t rows, std::int64_t columns);
 
 int gather(const GatherArgs* args);
 

@@ -36,7 +36,7 @@ struct CudaModule {
     // Whether there is code for it in this build, which is loaded and tried: 0, or a status.
     int (*check_device)(int device);
     // Which of its kernels a device runs from now on, by name ("simple", "ampere", "hopper", "hopper_narrow",
-    // "hopper_norms"); null or "": the default. A status where there is no such path, or not for that device.
+    // "hopper_fused"); null or "": the default. A status where there is no such path, or not for that device.
     int (*choose_path)(int device, const char* name);
     const char* (*last_error)();
 

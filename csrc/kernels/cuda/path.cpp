@@ -26,13 +26,13 @@ bool find_path(const char* name, int capability, const void* scratch, Path& path
         const char* name;
         Path path;
     } of_hopper[] = {
-        {"hopper", Path::hopper}, {"hopper_narrow", Path::hopper_narrow}, {"hopper_norms", Path::hopper_norms}};
+        {"hopper", Path::hopper}, {"hopper_narrow", Path::hopper_narrow}, {"hopper_fused", Path::hopper_fused}};
     Path named = Path::simple;
     for (const auto& one : of_hopper)
         if (std::strcmp(name, one.name) == 0) named = one.path;
     if (named == Path::simple) {
         std::snprintf(words, room,
-                      "RESNETCORE_CUDA_PATH must be simple, ampere, hopper, hopper_narrow or hopper_norms, got %s",
+                      "RESNETCORE_CUDA_PATH must be simple, ampere, hopper, hopper_narrow or hopper_fused, got %s",
                       name);
         return false;
     }

@@ -11,8 +11,8 @@ namespace resnetcore {
 namespace cuda {
 
 // `ampere` is for compute capability 8.0 and later; `hopper_narrow` is Hopper's path, and takes chains of narrow layers
-// in one launch; `hopper_norms` does, too, and goes on through batch norms.
-enum class Path { simple, ampere, hopper, hopper_narrow, hopper_norms };
+// in one launch; `hopper_fused` does, too, goes on through batch norms, and has ReLU's slopes in bits.
+enum class Path { simple, ampere, hopper, hopper_narrow, hopper_fused };
 inline bool is_hopper(Path path) { return path >= Path::hopper; }
 
 // The path of that name, on a device of that compute capability (90), with memory of `scratch_bytes` there; null and ""

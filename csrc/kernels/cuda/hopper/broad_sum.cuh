@@ -9,6 +9,7 @@
 // epilogues add +0 here.
 #pragma once
 
+#include "kernels/cuda/hopper/passes.cuh"
 #include "kernels/cuda/hopper/source_stages.cuh"
 #include "kernels/cuda/hopper/words.cuh"
 
@@ -128,7 +129,7 @@ __device__ __forceinline__ Shared place_of_bits(Shared prepared, int row) {
 // One tile's results, in the place of its skip. `Epilogue` has what it reads of a row's 64 columns, `of_row`, and of
 // two columns, `of_columns`, as it prepared them, and `finish_pair`: of a chunk of eight of the 64, two from a column
 // on. The largest magnitudes are kept as in `finish_usual_tiles`. A box is read before any of it is written, as shared
-// memory answers late.
+// memory answers late. One that `KeepsPasses` takes each thread's word of a box, `leave_passes`.
 template <class Epilogue>
 __device__ __forceinline__ void finish_broad_tile(const BroadShared& shared, const Epilogue& epilogue, bool has_skip,
                                                   const BroadTiles& tiles, const float (&sums)[128],
@@ -161,6 +162,7 @@ __device__ __forceinline__ void finish_broad_tile(const BroadShared& shared, con
 #pragma unroll
             for (int down = 0; down < 2; ++down) skip[c][down] = has_skip ? load_word(place(c, down)) : nothing_twice;
         }
+        PassBits passes;
 #pragma unroll
         for (int c = 0; c < chunks; ++c)
 #pragma unroll
@@ -171,7 +173,11 @@ __device__ __forceinline__ void finish_broad_tile(const BroadShared& shared, con
                 const std::uint32_t result = pair_of(z.at[0], z.at[1]);
                 store_word(place(c, down), result);
                 if (box * box_width + c * 8 < columns_left) largest = larger_of_each(largest, result & magnitude[down]);
+                if constexpr (Epilogue::KeepsPasses::value) passes.add(result & 0x7fff7fff);
             }
+        if constexpr (Epilogue::KeepsPasses::value)
+            epilogue.leave_passes(tiles.first_row() + half_of_group() * group_rows,
+                                  tiles.first_column() + box * box_width, passes.word());
     }
 }
 
@@ -241,7 +247,8 @@ inline bool is_sooner_broad(std::int64_t rows, std::int64_t columns, std::int64_
            rounds(Tiles<tile_columns>::count(rows, columns)) * terms * step;
 }
 
-// Of what is usual. False where it is not for such tiles; then nothing was launched.
+// Of what is usual. False where it is not for such tiles; then nothing was launched. Where there are passes to be kept,
+// or read, epilogue.with_passes(launch) launches one that does so.
 template <class Epilogue>
 bool launch_broad_sum(const Epilogue& epilogue) {
     const auto& args = epilogue.args;
@@ -251,9 +258,12 @@ bool launch_broad_sum(const Epilogue& epilogue) {
         return false;
     BroadMaps maps;
     if (!maps.encode_all(args)) return false;
-    launch_ahead<broad_sum_kernel<Epilogue>>(broad_shared_bytes,
-                                             blocks_for_tiles(BroadTiles::count(args.rows, args.columns)),
-                                             block_threads, epilogue, maps);
+    const dim3 blocks = blocks_for_tiles(BroadTiles::count(args.rows, args.columns));
+    const auto launch = [&](const auto& finishing) {
+        launch_ahead<broad_sum_kernel<std::decay_t<decltype(finishing)>>>(broad_shared_bytes, blocks, block_threads,
+                                                                          finishing, maps);
+    };
+    if (!epilogue.with_passes(launch)) launch(epilogue);
     return true;
 }
 

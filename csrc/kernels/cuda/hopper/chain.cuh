@@ -56,6 +56,7 @@ __device__ __forceinline__ void run_tiles(const ChainShared& shared, const Norms
     const ChainProgram& program = shared.program;
     const int row_group = (group() - 1) % program.row_groups, column_group = (group() - 1) / program.row_groups;
     const ChainRing ring = shared.ring(column_group);
+    using Epilogue = ChainEpilogue<!std::is_same<Norms, NoNorms>::value>;
     std::uint32_t most_a = 0, most_delta = 0;
     Place place;
     for (std::uint32_t t = blockIdx.x; t < program.tiles(); t += gridDim.x) {
@@ -75,11 +76,11 @@ __device__ __forceinline__ void run_tiles(const ChainShared& shared, const Norms
                     if (operation.is_delta) most_delta = larger_of_each(most_delta, most);
                     continue;
                 }
-                ChainEpilogue epilogue(program, operation, tile, panel * panel_width);
+                Epilogue epilogue(program, operation, tile, panel * panel_width);
                 if (operation.kind == ChainOperation::Kind::load) {
                     epilogue.load_rows();
                 } else {
-                    float total[ChainEpilogue::count] = {};
+                    float total[Epilogue::count] = {};
                     const ChainOperands operands{tile, program.terms + operation.first_term};
                     add_stages<terms_in_part>(ring, place, static_cast<int>(operation.n_terms), operands, total);
                     const std::uint32_t most = epilogue.finish(total, norm.branch());
@@ -116,9 +117,9 @@ __global__ void __launch_bounds__(chain_threads, 1) chain_kernel(const __grid_co
     run_chain(program, NoNorms());
 #endif
 }
-// Launched together, a tile for each block.
+// With what a chain may have besides: norms, for which it is launched together, a tile for each block, and passes.
 __global__ void __launch_bounds__(chain_threads, 1)
-    norm_chain_kernel(const __grid_constant__ ChainProgram program, const __grid_constant__ ChainNorms norms) {
+    fused_chain_kernel(const __grid_constant__ ChainProgram program, const __grid_constant__ ChainNorms norms) {
 #if defined(RC_HOPPER)
     run_chain(program, norms);
 #endif
@@ -128,7 +129,7 @@ __global__ void __launch_bounds__(chain_threads, 1)
 inline std::int64_t longest_chain() {
     return current_path() >= Path::hopper_narrow ? ChainProgram::most_operations : 0;
 }
-inline bool chains_norms() { return current_path() == Path::hopper_norms; }
+inline bool chains_norms() { return current_path() == Path::hopper_fused; }
 
 // How many of the first steps were launched; 0 where they are not for this path.
 template <class T>
@@ -144,13 +145,17 @@ std::int64_t launch_chain(const ChainArgs<T>& args) {
         if (done == 0) return 0;
         const std::size_t bytes = chain_bytes(program, program.boxes, program.stages);
         const dim3 blocks(static_cast<unsigned>(std::min<std::int64_t>(program.tiles(), at_a_time)));
-        if (norms.count == 0) {
-            launch_with<chain_kernel>(bytes, blocks, chain_threads, program);
-        } else {
+        if (norms.count > 0) {
             const Scratch scratch;
             norms.sums = static_cast<float*>(scratch.data()), norms.meeting = scratch.meeting();
-            launch_together<norm_chain_kernel>(bytes, blocks, chain_threads, program, norms);
+            launch_together<fused_chain_kernel>(bytes, blocks, chain_threads, program, norms);
+        } else if (program.has_passes()) {
+            launch_with<fused_chain_kernel>(bytes, blocks, chain_threads, program, norms);
+        } else {
+            launch_with<chain_kernel>(bytes, blocks, chain_threads, program);
         }
+        for (std::int64_t step = 0; step < done; ++step)
+            if (Passes* passes = kept_passes(args.steps[step])) passes->there = true;
         return done;
     } else {
         (void)args;

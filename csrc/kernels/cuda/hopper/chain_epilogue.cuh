@@ -9,6 +9,7 @@
 
 #include "kernels/cuda/hopper/chain_program.cuh"
 #include "kernels/cuda/hopper/chain_rows.cuh"
+#include "kernels/cuda/hopper/passes.cuh"
 #include "math/activation.h"
 #include "math/normalisation.h"
 
@@ -80,7 +81,8 @@ __device__ __forceinline__ void each_pair_in_turn(float (&sums)[count], Visit vi
 
 // Of one operation, for the 64 columns from `first_column` on. A few warps are all that a multiprocessor has: so what
 // comes from global memory is asked for when the epilogue is made, before its sums are waited for, and nothing is asked
-// of a pair that can be asked of all of them.
+// of a pair that can be asked of all of them. `fused`: there may be norms, and passes.
+template <bool fused>
 class ChainEpilogue {
 public:
     static constexpr int count = box_width / 2;  // sums of a thread
@@ -89,7 +91,9 @@ public:
     __device__ __forceinline__ ChainEpilogue(const ChainProgram& program, const ChainOperation& operation,
                                              const ChainTile& tile, int first_column)
         : program_(program), op_(operation), tile_(tile), first_column_(first_column) {
-        if (op_.in.data) {
+        if (fused && op_.passes && op_.kind == ChainOperation::Kind::backward) {
+            if (tile_.has(0)) ahead_[0] = op_.passes[pass_word()];
+        } else if (op_.in.data) {
             BoxWords words;
             rows_of_box().read(op_.in, words);
 #pragma unroll
@@ -123,10 +127,12 @@ public:
                 x = x + of_x, y = y + of_y;
             });
         add_identities(sums);
-        if constexpr (std::is_same<Branch, ChainBranch>::value)
+        if constexpr (fused)
             if (branch.is_there()) add_branch(sums, branch);
         if (op_.kind == ChainOperation::Kind::forward)
             activate(sums);
+        else if (fused && op_.passes)
+            let_pass(sums);
         else if (op_.in.data)
             differentiate(sums);
         __syncwarp();  // an output may lie where the warp has just read a skip
@@ -157,6 +163,9 @@ private:
     }
     __device__ __forceinline__ BoxRows rows_of_box() const {
         return {tile_.first_row, tile_.rows, first_column_, op_.columns};
+    }
+    __device__ __forceinline__ std::int64_t pass_word() const {
+        return pass_place(tile_.first_row, first_column_, op_.columns) + thread_.number;
     }
     __device__ __forceinline__ Shared box() const { return tile_.box(op_.first_box + first_column_ / box_width); }
     // Of the thread's first pair in a box, and of others from there: eight rows on is the same place of the pattern.
@@ -250,6 +259,12 @@ private:
             y = y * derivative<G>(to_float(upper(saved)), op_.saved_is_argument);
         };
     }
+    __device__ __forceinline__ void let_pass(Sums& sums) const {
+        each_pair(sums, [&](int eighth, int half, float& x, float& y) {
+            const Stretch<float, 2> slopes = slopes_of(ahead_[0], 2 * eighth + half);
+            x = x * slopes.at[0], y = y * slopes.at[1];
+        });
+    }
     // What was saved came along the rows, and goes to where the sums are by way of the output's room.
     __device__ __forceinline__ void differentiate(Sums& sums) const {
         __syncwarp();  // the warp has just read a skip there
@@ -272,12 +287,17 @@ private:
             });
         const Shared first = first_place(box());
         std::uint32_t most_of_half[2] = {};
+        PassBits passes;
         each_pair(sums, [&](int eighth, int half, float& x, float& y) {
             const std::uint32_t stored = pair_of(x, y);
             store_word(place(first, eighth, half), stored);
             most_of_half[half] = larger_of_each(most_of_half[half], stored & 0x7fff7fff);
+            if constexpr (fused) passes.add(stored & 0x7fff7fff);
         });
         fence_stores();
+        if constexpr (fused)
+            if (op_.passes && op_.kind == ChainOperation::Kind::forward && tile_.has(0))
+                op_.passes[pass_word()] = passes.word();
         return larger_of_each(tile_.has(row(0)) ? most_of_half[0] : 0, tile_.has(row(1)) ? most_of_half[1] : 0);
     }
 
@@ -286,7 +306,7 @@ private:
     const ChainTile& tile_;
     const int first_column_;
     GroupThread thread_;
-    std::uint32_t ahead_[count / 2];  // a thread's words of what g′ is taken of, or its columns' bias
+    std::uint32_t ahead_[count / 2];  // a thread's words of what g′ is taken of, its passes, or its columns' bias
 };
 
 }  // namespace hopper

@@ -14,13 +14,7 @@ namespace cuda {
 namespace hopper {
 
 constexpr int warp_rows = group_rows / warps_of_group;
-constexpr std::uint32_t sums_bytes = 2 * sizeof(float), column_bytes = sizeof(ChainColumn);
-
-// Of all warps of rows two floats of each column; then of each column four.
-constexpr std::uint32_t norm_bytes_of(int row_groups, std::int64_t boxes) {
-    return static_cast<std::uint32_t>(boxes * box_width) *
-           (static_cast<std::uint32_t>(row_groups * warps_of_group) * sums_bytes + column_bytes);
-}
+static_assert(sizeof(ChainColumn) == column_bytes, "what there is room for");
 
 // The warps' sums of a block that has so many rows, as PartialSums has those of chunks.
 struct WarpSums {
@@ -74,7 +68,7 @@ public:
           column_group_(column_group) {}
 
     __device__ __forceinline__ bool undoes() const { return op_.kind == ChainOperation::Kind::undo_norm; }
-    __device__ __forceinline__ ChainBranch branch() const { return {op_.norm >= 0 ? op_.branch_box : -1, columns()}; }
+    __device__ __forceinline__ ChainBranch branch() const { return {op_.norm >= 0 ? op_.normed_box : -1, columns()}; }
 
     // By all warpgroups that multiply.
     __device__ __forceinline__ void put_together() const {
@@ -96,7 +90,7 @@ public:
     __device__ __forceinline__ std::uint32_t undo(int panel) const {
         const BoxRows rows = rows_of(panel);
         BoxWords delta, z;
-        rows.load(tile_.box(op_.branch_box + panel), delta);
+        rows.load(tile_.box(op_.normed_box + panel), delta);
         rows.load(tile_.box(op_.first_box + panel), z);
         std::uint32_t most = 0;
 #pragma unroll
@@ -120,13 +114,10 @@ private:
     using Eight = Stretch<float, 8>;
 
     __device__ __forceinline__ const ChainProgram& program() const { return shared_.program; }
-    __device__ __forceinline__ std::uint32_t width() const {
-        return static_cast<std::uint32_t>((op_.columns + box_width - 1) / box_width * box_width);
-    }
-    __device__ __forceinline__ Shared columns() const {
-        return shared_.norms() +
-               static_cast<std::uint32_t>(program().row_groups * warps_of_group) * width() * sums_bytes;
-    }
+    // Of all norms of a chain in the same places: one that is a norm ahead writes over nothing that another reads.
+    __device__ __forceinline__ Shared columns() const { return shared_.norm_room(); }
+    __device__ __forceinline__ std::uint32_t width() const { return program().norm_width; }
+    __device__ __forceinline__ Shared sums() const { return shared_.norm_room() + width() * column_bytes; }
     __device__ __forceinline__ void meet() const { meet_groups(1 + program().row_groups, chain_groups); }
 
     __device__ __forceinline__ BoxRows rows_of(int panel) const {
@@ -158,8 +149,7 @@ private:
     __device__ __forceinline__ void leave_of_warp(int panel, const Eight& first, const Eight& second) const {
         if (lane() >= 8) return;
         const std::uint32_t warp = static_cast<std::uint32_t>(row_group_ * warps_of_group) + thread_.number / 32;
-        const Shared at =
-            shared_.norms() + (warp * width() + static_cast<std::uint32_t>(first_column(panel))) * sums_bytes;
+        const Shared at = sums() + (warp * width() + static_cast<std::uint32_t>(first_column(panel))) * sums_bytes;
 #pragma unroll
         for (int c = 0; c < 8; c += 2)
             store(at + static_cast<std::uint32_t>(c) * sums_bytes, first.at[c], second.at[c], first.at[c + 1],
@@ -168,7 +158,7 @@ private:
     // Two passes: squares are of deviations, so a large mean costs no digits.
     __device__ __forceinline__ void sum_moments(int panel) const {
         BoxWords z;
-        rows_of(panel).load(tile_.box(op_.branch_box + panel), z);
+        rows_of(panel).load(tile_.box(op_.normed_box + panel), z);
         const float rows = static_cast<float>(rows_of_warp() > 0 ? rows_of_warp() : 1);
         Eight mean = {}, squares = {};
 #pragma unroll
@@ -188,7 +178,7 @@ private:
     // Σ δ and Σ δ·x̂.
     __device__ __forceinline__ void sum_gradients(int panel) const {
         BoxWords delta, z;
-        rows_of(panel).load(tile_.box(op_.branch_box + panel), delta);
+        rows_of(panel).load(tile_.box(op_.normed_box + panel), delta);
         rows_of(panel).load(tile_.box(op_.first_box + panel), z);
         const ChainNorm& norm = norms_.all[op_.norm];
         Eight mean = {}, inverse = {}, sum = {}, sum_xhat = {};
@@ -221,7 +211,7 @@ private:
     __device__ __forceinline__ void leave_sums(int j) const {
         const PartialSums<bfloat16> blocks = sums_of_blocks();
         const std::int64_t block = blockIdx.x;
-        const WarpSums warps{shared_.norms(), width(), blocks.rows_of(block)};
+        const WarpSums warps{sums(), width(), blocks.rows_of(block)};
         double first, second;
         if (undoes()) {
             const ColumnSums all = sums_of_all(warps, j);

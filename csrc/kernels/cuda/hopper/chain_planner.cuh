@@ -8,6 +8,7 @@
 
 #include "kernels/cuda/hopper/chain_norm.cuh"
 #include "kernels/cuda/hopper/chain_program.cuh"
+#include "kernels/cuda/hopper/strip.cuh"
 #include "kernels/cuda/hopper/tensor_map.h"
 #include "math/activation.h"
 
@@ -26,6 +27,17 @@ struct ChainLink {
     MutableRows<bfloat16> out;
 };
 inline bool has_norm(const ChainStep<bfloat16>& step) { return step.kind >= ChainKind::apply_norm; }
+// Where a step forward leaves its passes, or one back finds them; null where it doesn't.
+inline Passes* kept_passes(const ChainStep<bfloat16>& step) {
+    const bool forward = step.kind == ChainKind::forward || step.kind == ChainKind::apply_norm;
+    return forward && step.forward.passes && is_activation<Relu>(step.forward.activation) ? step.forward.passes
+                                                                                          : nullptr;
+}
+inline const Passes* found_passes(const ChainStep<bfloat16>& step) {
+    const BackwardDataArgs<bfloat16>& args = step.data;
+    const bool found = step.kind == ChainKind::backward_data && args.passes && args.passes->there;
+    return found && is_activation<Relu>(args.activation) && !args.saved_is_argument ? args.passes : nullptr;
+}
 inline ChainLink link_of(const ChainStep<bfloat16>& step) {
     const auto link = [](const auto& args, const Rows<bfloat16>& normed) {
         return ChainLink{args.rows,     args.columns,    args.sources, args.n_sources,
@@ -132,7 +144,7 @@ private:
         }
         slot_boxes_ = boxes_of(widest);
         const bool norms = std::any_of(args_.steps, args_.steps + n, has_norm);
-        program_.norm_bytes = norms ? norm_bytes_of(program_.row_groups, slot_boxes_) : 0;
+        program_.norm_width = norms ? static_cast<std::uint32_t>(slot_boxes_ * box_width) : 0;
         for (Slot& slot : slots_) slot = {};
         for (std::int64_t step = 0; step < n; ++step)
             if (!add_step(step)) return step;
@@ -163,12 +175,12 @@ private:
         }
         switch (step.kind) {
             case ChainKind::backward_data:
-                return finish(step.data, made) && add(made);
+                return finish_backward(step, made) && add(made);
             case ChainKind::undo_norm:
                 made.kind = ChainOperation::Kind::undo_norm;
                 return add_load(step.undo.z, link.columns, slot) && add(made);
             default:
-                return finish(step.forward, made) && add(made);
+                return finish_forward(step, made) && add(made);
         }
     }
     // What is normed is on the chip, and its sums are put together before the operation.
@@ -177,29 +189,36 @@ private:
         const ChainLink link = link_of(step);
         const int slot = find_rows(number, link.normed, link.columns);
         if (slot < 0 || !may_meet_ || norms_.count == ChainNorms::most) return false;
-        made.branch_box = first_box(slot), made.norm = static_cast<std::int16_t>(norms_.count);
+        made.normed_box = first_box(slot), made.norm = static_cast<std::int16_t>(norms_.count);
         norms_.all[norms_.count++] = {step.moments, step.sums, step.undo.mean, step.undo.inverse_deviation,
                                       step.undo.scale};
         return true;
     }
 
-    bool finish(const ForwardArgs<bfloat16>& args, ChainOperation& made) {
+    bool finish_forward(const ChainStep<bfloat16>& step, ChainOperation& made) {
+        const ForwardArgs<bfloat16>& args = step.forward;
         made.kind = ChainOperation::Kind::forward;
         set_activation(args.activation, made);
         made.bias = args.bias;
         made.argument = args.argument, made.wide = args.wide;
+        if (const Passes* passes = kept_passes(step)) made.passes = passes->bits;
         return touch(Rows<bfloat16>(args.argument), true) && touch(Rows<float>(args.wide), true);
     }
-    bool finish(const BackwardDataArgs<bfloat16>& args, ChainOperation& made) {
+    bool finish_backward(const ChainStep<bfloat16>& step, ChainOperation& made) {
+        const BackwardDataArgs<bfloat16>& args = step.data;
         made.kind = ChainOperation::Kind::backward;
         set_activation(args.activation, made);
-        if (args.activation == find_type(Identity::name, Activations{})) return true;
+        if (is_activation<Identity>(args.activation)) return true;
+        if (const Passes* passes = found_passes(step)) {
+            made.passes = passes->bits;
+            return true;
+        }
         made.in = args.saved, made.saved_is_argument = args.saved_is_argument;
         return touch(args.saved, false);
     }
     static void set_activation(int activation, ChainOperation& made) {
         made.activation = static_cast<std::uint8_t>(activation);
-        made.is_relu = activation == find_type(Relu::name, Activations{});
+        made.is_relu = is_activation<Relu>(activation);
     }
     bool add(const ChainOperation& operation) {
         if (program_.n_operations == ChainProgram::most_operations) return false;
@@ -297,13 +316,17 @@ private:
         return slot;
     }
 
+    // From memory, whether or not it is on the chip.
+    static bool reads_again(const ChainStep<bfloat16>& step, const bfloat16* data) {
+        return (step.kind == ChainKind::backward_data && step.data.saved.data == data) ||
+               (step.kind == ChainKind::undo_norm && step.undo.z.data == data);
+    }
     // Whether someone reads the step's output from memory.
     bool is_kept(std::int64_t number) const {
         if (args_.steps[number].last_reader >= n_) return true;
         const bfloat16* out = link_of(args_.steps[number]).out.data;
         for (std::int64_t later = number + 1; later < n_; ++later)
-            if (args_.steps[later].kind == ChainKind::backward_data && args_.steps[later].data.saved.data == out)
-                return true;
+            if (reads_again(args_.steps[later], out)) return true;
         return false;
     }
 

@@ -29,6 +29,9 @@ static_assert(chain_filling_registers + chain_groups * chain_using_registers <= 
 // Of weights, 64 terms of 64 columns, for each of the warpgroups that share rows.
 constexpr std::uint32_t least_stages = 2, most_stages = 24;
 
+// Of a norm, in shared memory.
+constexpr std::uint32_t column_bytes = 4 * sizeof(float), sums_bytes = 2 * sizeof(float);
+
 // 64 terms of a sum: where their weights are, and in which box the rows' numbers.
 struct ChainTerm {
     std::uint8_t map, step, box;
@@ -49,13 +52,14 @@ struct ChainOperation {
     std::int16_t columns = 0;
     std::int16_t first_box = 0;  // of what is loaded, or of the output
     std::int16_t first_term = 0, n_terms = 0, first_identity = 0, n_identities = 0;
-    // Of a norm, or −1: whose column sums come before. Then z lies in `branch_box`, and is added as the norm has it; of
+    // Of a norm, or −1: whose column sums come before. Then z lies in `normed_box`, and is added as the norm has it; of
     // undo_norm δ lies there, and z where the output goes.
-    std::int16_t norm = -1, branch_box = 0;
+    std::int16_t norm = -1, normed_box = 0;
     const float* bias = nullptr;
     Rows<bfloat16> in;  // what is loaded; of backward, what g′ is taken of, if it is of something
     MutableRows<bfloat16> argument, out;
     MutableRows<float> wide;
+    std::uint32_t* passes = nullptr;  // forward, where they go; back, where they are instead of `in`
 };
 
 // A parameter of the kernel, which may be 32,764 bytes.
@@ -71,11 +75,19 @@ struct ChainProgram {
     std::uint32_t boxes = 0;        // of 64 columns, of all rows of the block
     std::uint32_t stages = 0;       // of each of the warpgroups that share rows
     bool resident = false;          // every weight has a stage of its own, and is copied once
-    std::uint32_t norm_bytes = 0;   // of shared memory, for what norms put together
+    std::uint32_t norm_width = 0;   // columns that norms have room for; 0 without norms
     std::int32_t rows = 0;
     double* largest_a = nullptr;
     double* largest_delta = nullptr;
 
+    bool has_passes() const {
+        return std::any_of(operations, operations + n_operations,
+                           [](const ChainOperation& operation) { return operation.passes != nullptr; });
+    }
+    // Of each column four floats; and two for each warp of rows.
+    RC_HD std::uint32_t norm_bytes() const {
+        return norm_width * (column_bytes + static_cast<std::uint32_t>(row_groups * warps_of_group) * sums_bytes);
+    }
     RC_HD int column_groups() const { return chain_groups / row_groups; }
     RC_HD std::uint32_t box_bytes() const { return static_cast<std::uint32_t>(row_groups) * hopper::box_bytes; }
     RC_HD int tile_rows() const { return row_groups * group_rows; }
@@ -110,7 +122,7 @@ static_assert(sizeof(ChainProgram) + sizeof(ChainNorms) <= 32764, "what a kernel
 // Dynamic shared memory: boxes, stages, barriers, and norms' room.
 inline std::uint32_t chain_bytes(const ChainProgram& program, std::uint32_t boxes, std::uint32_t stages) {
     const std::uint32_t all_stages = static_cast<std::uint32_t>(program.column_groups()) * stages;
-    return boxes * program.box_bytes() + all_stages * box_bytes + barrier_bytes(all_stages) + program.norm_bytes;
+    return boxes * program.box_bytes() + all_stages * box_bytes + barrier_bytes(all_stages) + program.norm_bytes();
 }
 constexpr std::uint32_t most_shared_bytes = 227 * 1024;  // what a block may have
 
@@ -127,7 +139,7 @@ struct ChainShared {
         const std::uint32_t before = static_cast<std::uint32_t>(column_group) * program.stages;
         return {stages + before * box_bytes, barriers + barrier_bytes(before), program.stages};
     }
-    __device__ __forceinline__ Shared norms() const {
+    __device__ __forceinline__ Shared norm_room() const {
         return barriers + barrier_bytes(static_cast<std::uint32_t>(program.column_groups()) * program.stages);
     }
 };

@@ -118,13 +118,17 @@ struct Layer {
 class Network {
 public:
     Network(std::int64_t rows, std::int64_t inputs, std::int64_t columns, int depth, bool back)
+        : Network(rows, inputs, std::vector<std::int64_t>(static_cast<std::size_t>(depth), columns), back) {}
+    Network(std::int64_t rows, std::int64_t inputs, const std::vector<std::int64_t>& widths, bool back)
         : input(rows, inputs, Fill::reals, to_boundaries(inputs, 1)) {
-        for (int l = 0; l < depth; ++l) {
+        for (int l = 0; l < static_cast<int>(widths.size()); ++l) {
+            const std::int64_t columns = widths[static_cast<std::size_t>(l)];
             layers.emplace_back(new Layer{rows, columns, back, either()});
             Layer& layer = *layers.back();
             layer.source.push_back(layer.by_weight(l > 0 ? layers[static_cast<std::size_t>(l - 1)]->out : input));
             if (l < 2) continue;
             Matrix& before = layers[static_cast<std::size_t>(l - 2)]->out;
+            if (before.columns != columns) continue;
             if (l % 3 == 0 && !back)
                 layer.learned.push_back(layer.by_weight(before));
             else
@@ -160,8 +164,8 @@ void check(const std::string& where, const char* what, std::int64_t j, double go
           int(j), got, wanted, allowed);
 }
 
-void check_moments(const std::string& where, Layer& layer) {
-    const double n = static_cast<double>(layer.rows), small = 64 * rounding<float>;
+void check_moments(const std::string& where, Layer& layer, double roundings = 64) {
+    const double n = static_cast<double>(layer.rows), small = roundings * rounding<float>;
     for (std::int64_t j = 0; j < layer.columns; ++j) {
         double mean = 0, squares = 0;
         for (std::int64_t i = 0; i < layer.rows; ++i) mean += layer.made.at(i, j);
@@ -224,6 +228,30 @@ void check_against_steps(const std::string& where, Layer& layer, double& most) {
         for (std::int64_t j = 0; j < layer.columns; ++j) most = std::max(most, std::fabs(layer.out.at(i, j)));
 }
 
+void check_network(Network& network, const std::string& where, bool back) {
+    const std::int64_t done = network.run(), all = static_cast<std::int64_t>(network.steps.size());
+    CHECK(done == all, "%s: %d steps in one call", where.c_str(), int(done));
+    const auto in_one = network.bits();
+    double most = 0;
+    for (auto& layer : network.layers) {
+        back ? check_sums(where, *layer) : check_moments(where, *layer);
+        check_against_steps(where, *layer, most);
+    }
+    const double got = back ? network.largest_delta.get() : network.largest_a.get();
+    CHECK(got == most, "%s: the largest is %g, not %g", where.c_str(), got, most);
+    if (back) return;
+    CHECK(network.run() == done && network.bits() == in_one, "%s: a second run gives other bits", where.c_str());
+}
+
+// Norms' rooms for sums and coefficients are those of the widest, or one's sums would lie over another's coefficients.
+void widths_differ() {
+    for (const std::int64_t rows : {100, 330, 700})
+        for (const bool back : {false, true}) {
+            Network network(rows, 30, {64, 128, 20, 128, 100, 64}, back);
+            check_network(network, std::to_string(rows) + " rows of other widths" + (back ? ", back" : ""), back);
+        }
+}
+
 void chains_go_on_through_norms() {
     for (const std::int64_t rows : {1, 64, 100, 190, 330, 768})
         for (const std::int64_t columns : {20, 64, 72, 256})
@@ -234,35 +262,23 @@ void chains_go_on_through_norms() {
                 Network network(rows, one_of({5, 64, 100}), columns, depth, back);
                 const std::string where =
                     std::to_string(rows) + " x " + std::to_string(columns) + (back ? ", back" : "");
-                const std::int64_t done = network.run();
-                CHECK(done == 2 * depth, "%s: %d steps in one call", where.c_str(), int(done));
-                const auto in_one = network.bits();
-                double most = 0;
-                for (auto& layer : network.layers) {
-                    back ? check_sums(where, *layer) : check_moments(where, *layer);
-                    check_against_steps(where, *layer, most);
-                }
-                const double got = back ? network.largest_delta.get() : network.largest_a.get();
-                CHECK(got == most, "%s: the largest is %g, not %g", where.c_str(), got, most);
-                if (back) continue;
-                CHECK(network.run() == done && network.bits() == in_one, "%s: a second run gives other bits",
-                      where.c_str());
+                check_network(network, where, back);
             }
 }
 
-// Deviations are from the mean: a large one costs them no digits, though a row's square would have none left.
+// Deviations are from the mean: a large one costs them no digits, where sums of squares would lose 16 bits.
 void a_large_mean_costs_nothing() {
     Network network(300, 64, 64, 2, false);
     Vector& w = *network.layers[0]->weights[0];
     for (std::int64_t i = 0; i < 64; ++i)
-        for (std::int64_t j = 0; j < 64; ++j) w(i, j) = i == 0 ? 1 : i == j ? 0.25f : 0;
+        for (std::int64_t j = 0; j < 64; ++j) w(i, j) = i == 0 ? 1 : i == j ? 16 : 0;
     w.upload();
     for (std::int64_t i = 0; i < 300; ++i) network.input(i, 0) = to_bfloat16(1024);
     network.input.upload();
     kernels().pack_operand(64, 64, w.view(), network.layers[0]->panels[0]->data());
     CHECK(network.run() == 4, "another path");
     network.layers[0]->download();
-    check_moments("a large mean", *network.layers[0]);
+    check_moments("a large mean", *network.layers[0], 2);
 }
 
 void norms_end_other_chains() {
@@ -286,16 +302,17 @@ void norms_end_other_chains() {
     Network narrow(100, 64, 64, 3, false);
     CHECK(narrow.run() == 0, "another path's chain goes on through norms");
     CHECK(!kernels().chains_norms(), "another path says so");
-    choose("hopper_norms");
+    choose("hopper_fused");
     CHECK(kernels().chains_norms() && !device_kernels<float>().chains_norms(), "who goes on through norms");
 }
 
 }  // namespace
 
 int main() {
-    choose("hopper_norms");
+    choose("hopper_fused");
     chains_go_on_through_norms();
+    widths_differ();
     a_large_mean_costs_nothing();
     norms_end_other_chains();
-    return summary("cuda_norm_chain");
+    return summary("cuda_fused_chain");
 }
