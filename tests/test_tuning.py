@@ -82,7 +82,7 @@ def test_no_choice_changes_a_bit(strategy, threads):
 )
 def test_a_file_that_cannot_be_used_is_passed_over(file, text):
     file.parent.mkdir()
-    file.write_text(text.replace("MACHINE", json.dumps(tuning._machine())))
+    file.write_text(text.replace("MACHINE", json.dumps(tuning._machine("cpu"))))
     with pytest.warns(RuntimeWarning, match="passed over"):
         rc.Trainer(network(8))
     rc.Trainer(network(8))  # it is said once
@@ -116,6 +116,92 @@ def test_no_file_is_written_where_none_is_wanted(tmp_path, monkeypatch):
     monkeypatch.delenv("RESNETCORE_TUNING")
     rc.tune(network(8), 12, seconds=0.01)
     assert (tmp_path / "resnetcore" / "tuning.json").exists()
+
+
+SHARED = """
+import ctypes, json, os
+import numpy as np
+import resnetcore as rc
+from resnetcore import _core
+
+library = ctypes.CDLL(os.environ["RESNETCORE_CUDA_LIBRARY"]) if "RESNETCORE_CUDA_LIBRARY" in os.environ else None
+blocks = library.resnetcore_emulated_shared_blocks if library else lambda: 0
+rng = np.random.default_rng(0)
+x, y = rng.standard_normal((70, 9)).astype("float32"), rng.integers(0, 4, 70)
+
+
+def network():
+    normed = [rc.Layer(40, norm="batch"), rc.Layer(40, norm="batch")]
+    layers = [rc.Layer(40), rc.Layer(40), rc.Layer(40), *normed, rc.Layer(4, activation=None)]
+    return rc.Network(9, layers, seed=1, dtype="bfloat16", device="cuda")
+
+
+def trained():
+    trainer, before = rc.Trainer(network()), blocks()
+    return [trainer.step(x, y) for _ in range(4)], blocks() - before
+
+
+def plan():
+    return str(network().explain(training=True, batch=70)).split(chr(10))[1]
+"""
+
+
+def run_on_gpu(program):
+    environment = {name: value for name, value in os.environ.items() if name != "RESNETCORE_CUDA_PATH"}
+    run = subprocess.run(
+        [sys.executable, "-W", "error", "-c", SHARED + program], capture_output=True, text=True, env=environment
+    )
+    assert run.returncode == 0, run.stderr
+    return json.loads(run.stdout)
+
+
+@pytest.mark.gpu
+def test_a_gpus_kernels_are_chosen_and_kept(device, file):
+    paths, result, line = run_on_gpu(
+        "result = rc.tune(network(), 70, seconds=0.1); print(json.dumps([_core.device_paths('cuda'), result, plan()]))"
+    )
+    ranking = [row.split() for row in result.split("\n")[2:]]
+    assert sorted(name for name, _ in ranking) == sorted(paths) and {"simple", "ampere"} <= set(paths)
+    times = [float(time) for _, time in ranking]
+    assert times == sorted(times)
+    assert f"kernels of the path {ranking[0][0]} (tuned)" in line
+    # Another process finds what was kept, whatever it is, and takes it.
+    kept = json.loads(file.read_text())
+    assert kept["choices"][0]["choice"]["path"] == ranking[0][0]
+    found = {}
+    for path in paths:
+        kept["choices"][0]["choice"]["path"] = path
+        file.write_text(json.dumps(kept))
+        line, *found[path] = run_on_gpu("made = trained(); print(json.dumps([plan(), *made]))")
+        assert f"kernels of the path {path} (tuned)" in line
+        assert found[path][0] == pytest.approx(found["simple"][0], rel=2e-2)
+    counts = {path: blocks for path, (_, blocks) in found.items()}
+    if "RESNETCORE_CUDA_LIBRARY" in os.environ and "hopper" in paths:
+        assert counts["simple"] == 0 < counts["hopper_fused"] < counts["hopper_narrow"] < counts["hopper"]
+
+
+@pytest.mark.gpu
+def test_choices_that_a_gpu_does_not_have(device, file):
+    net = rc.Network(9, [rc.Layer(4)], dtype="bfloat16", device=device)
+    shape = net._core.step_shape(10)
+    with pytest.raises(ValueError, match="no path fastest"):
+        _core.remember_path(shape, "fastest")
+    with pytest.raises(rc.DeviceError, match=r"float32.*one way to do a step"):
+        rc.tune(rc.Network(9, [rc.Layer(4)], device=device), 10)
+    file.parent.mkdir()
+    machine = tuning._machine(net.device)
+    choice = {**shape, "path": "fastest"}
+    file.write_text(json.dumps({"version": 1, "choices": [{"machine": machine, "choice": choice}]}))
+    with pytest.warns(RuntimeWarning, match=r"passed over.*no path fastest"):
+        rc.Trainer(net)
+
+
+@pytest.mark.gpu
+def test_a_path_that_is_forced_leaves_nothing_to_choose(device, file, monkeypatch):
+    net = rc.Network(9, [rc.Layer(4)], dtype="bfloat16", device=device)
+    monkeypatch.setenv("RESNETCORE_CUDA_PATH", "simple")
+    with pytest.raises(ValueError, match="RESNETCORE_CUDA_PATH forces simple"):
+        rc.tune(net, 10)
 
 
 def test_bad_arguments(file):

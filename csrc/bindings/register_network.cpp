@@ -264,8 +264,8 @@ std::string explain_plan(const Model<T>& model, bool training, std::int64_t batc
         model.device().is_host() && divides_training_columns(plan, batch, choice.threads, 2 * model.weight_bytes(),
                                                              shape.element_size, model.kernels().product_speed);
     return "a step on " + counted(batch, "row") + ", on " + counted(choice.threads, "thread") + ": weight gradients " +
-           (by_tile ? "by tile" : "by layer") + " (" + choice.reason + ")\n" +
-           (shape.in_tiles ? indented(costs(shape)) : "") +
+           (by_tile ? "by tile" : "by layer") + (choice.path.empty() ? "" : ", kernels of the path " + choice.path) +
+           " (" + choice.reason + ")\n" + (shape.in_tiles ? indented(costs(shape)) : "") +
            (columns ? "each thread some columns of every product (few rows wait for weights, each of which one thread "
                       "reads)\n"
                     : explain_tiles(model, plan, batch, choice.threads, 2)) +
@@ -277,18 +277,32 @@ py::dict shape_dict(const StepShape& s) {
     py::dict d;
     d["rows"] = s.rows, d["weights"] = s.weights, d["row_width"] = s.row_width;
     d["element_size"] = s.element_size, d["one_phase"] = s.one_phase, d["threads"] = s.threads;
+    if (!s.device.empty()) d["device"] = s.device;
     return d;
 }
 
-void remember_choice(const py::dict& d, const std::string& strategy, int threads) {
+StepShape shape_of(const py::dict& d) {
     StepShape s;
     s.rows = d["rows"].cast<std::int64_t>(), s.weights = d["weights"].cast<std::int64_t>();
     s.row_width = d["row_width"].cast<std::int64_t>(), s.element_size = d["element_size"].cast<std::int64_t>();
     s.one_phase = d["one_phase"].cast<bool>(), s.threads = d["threads"].cast<int>();
+    if (d.contains("device")) s.device = d["device"].cast<std::string>();
+    return s;
+}
+
+void remember_choice(const py::dict& d, const std::string& strategy, int threads) {
+    const StepShape s = shape_of(d);
     if (threads < 1 || threads > s.threads)
         throw ValueError("remember_choice: threads must be from 1 to " + std::to_string(s.threads) + ", got " +
                          std::to_string(threads));
     remember(s, find_strategy(strategy), threads);
+}
+
+void remember_path(const py::dict& d, const std::string& path) {
+    const StepShape s = shape_of(d);
+    const int number = device_named(s.device).path_number(path);
+    if (number < 0) throw ValueError("remember_path: " + s.device + " has no path " + path);
+    remember(s, path, number);
 }
 
 template <class T>
@@ -413,6 +427,11 @@ void register_network(py::module_& m) {
             py::arg("batch"), "What the way to do a step on so many rows is chosen and remembered by.");
     m.def("remember_choice", &remember_choice, py::arg("shape"), py::arg("strategy"), py::arg("threads"),
           "Steps of this shape are done so from now on.");
+    m.def("remember_path", &remember_path, py::arg("shape"), py::arg("path"),
+          "Steps of this shape are done by these kernels of its device from now on.");
+    m.def(
+        "device_paths", [](const std::string& name) { return device_named(name).paths(); }, py::arg("name"),
+        "The kernels that a device's steps in bfloat16 may take.");
 }
 
 }  // namespace resnetcore

@@ -91,12 +91,15 @@ struct StepShape {
     bool one_phase = true;  // no barrier between forward and backward: tiles can keep their activations in cache
     int threads = 1;        // that pay
     bool in_tiles = true;   // false on a device that takes all rows at once
+    std::string device;     // its name, where it is not the host
 };
 
 struct Choice {
     Strategy strategy;
     int threads;
     const char* reason;
+    std::string path{};    // of a device's kernels (Device::paths); "": its own choice
+    int path_number = -1;  // likewise
 };
 
 Choice cheapest_strategy(const StepShape& shape);

@@ -29,6 +29,13 @@ CudaDevice::CudaDevice(const CudaModule& module, int index)
     tables_ = {module.f32, module.f64, module.bf16, module.bf16x2};
 }
 
+std::vector<std::string> CudaDevice::paths() const {
+    std::vector<std::string> all;
+    for (const char* name : {"simple", "ampere", "hopper", "hopper_narrow", "hopper_fused"})
+        if (path_number(name) >= 0) all.push_back(name);
+    return all;
+}
+
 bool CudaDevice::is_owned() const { return this_process() == owner_; }
 
 void CudaDevice::check_owned() const {

@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "kernels/ops.h"
 
@@ -66,6 +67,12 @@ public:
     virtual Before make_current() = 0;
     virtual void restore(const Before& /*before*/) noexcept {}
 
+    // Which of its kernels the calling thread's calls take, where it has several ways: by the number of a name, until
+    // they are told −1, its own choice; see UsedPath. −1: there is no such way.
+    virtual std::vector<std::string> paths() const { return {}; }
+    virtual int path_number(const std::string& /*name*/) const { return -1; }
+    virtual void use_path(int /*number*/) noexcept {}
+
     // Between the first two, kernel calls, `copy` and `clear` of the calling thread are kept instead of done; `play`
     // does them all, as often as it is called, from any thread. False, or null, where that does not succeed, and
     // nothing is kept.
@@ -120,6 +127,17 @@ public:
 private:
     Device& device_;
     const Device::Before before_;
+};
+
+// Around a piece of the calling thread's work on a device, by kernels that were chosen for it; −1: by its own choice.
+class UsedPath {
+public:
+    UsedPath(Device& device, int number) : device_(device) { device_.use_path(number); }
+    ~UsedPath() { device_.use_path(-1); }
+    UsedPath(const UsedPath&) = delete;
+
+private:
+    Device& device_;
 };
 
 // The CPU this process runs on.

@@ -45,8 +45,9 @@ void BatchExecutor<T>::prepare(std::int64_t rows, int threads) {
         runner_columns_ = {std::max(runner_columns_.rows, now.rows), std::max(runner_columns_.beside, now.beside),
                            std::min(runner_columns_.threads, now.threads)};
     }
-    if (most > runner_rows_ || (!runners_.empty() && !runners_[0]->has_mask_room(runner_columns_)))
-        runners_.clear(), runner_rows_ = 0;
+    const bool has_room =
+        runners_.empty() || (runners_[0]->has_mask_room(runner_columns_) && runners_[0]->has_pass_room());
+    if (most > runner_rows_ || !has_room) runners_.clear(), runner_rows_ = 0;
     arena_.reserve((plan_.row_elements - plan_.kept_elements) * rows);
     if (!computes_itself<T>) logits_.reserve(plan_.buffers[plan_.output].width * rows);
     while (plan_.tile_elements > 0 && static_cast<int>(tile_arenas_.size()) < threads)

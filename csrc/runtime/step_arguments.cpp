@@ -24,9 +24,10 @@ StepArguments<T>::StepArguments(const Plan& plan, Device& device, const Paramete
       mask_(device),
       branch_mask_(device),
       unrounded_(device),
+      rows_(rows),
       pass_bits_(device) {
     reserve_terms();
-    reserve_passes(rows);
+    reserve_passes();
     for (const BufferInfo& b : plan.buffers) strides_.push_back(padded_width(b.width, storage_of<T>));
     for (const Phase& phase : plan.phases)
         for (const Step& step : phase.steps) {
@@ -77,24 +78,39 @@ void StepArguments<T>::reserve_terms() {
     identities_.reserve(kernels_.chain ? identities : one);
 }
 
-// Of activations that g′ is taken of, but those that outlive a call, as another one's outputs would be taken for them.
+// visit(buffer, words): of activations that g′ is taken of, but those that outlive a call, as another one's outputs
+// would be taken for them.
 template <class T>
-void StepArguments<T>::reserve_passes(std::int64_t rows) {
-    passes_.resize(plan_.buffers.size());
+template <class Visit>
+void StepArguments<T>::each_kept(Visit visit) const {
     if (!kernels_.pass_words || plan_.kept_elements > 0) return;
-    std::vector<std::int64_t> begin(plan_.buffers.size(), -1);
-    std::int64_t words = 0;
     for (const Phase& phase : plan_.phases)
         for (const Step& step : phase.steps) {
             if (step.kind != StepKind::backward_data || step.saved < 0 || step.saved_is_argument) continue;
             if (step.activation != find_type(Relu::name, Activations{}) || step.dropout > 0) continue;
-            const std::int64_t of_step = kernels_.pass_words(rows, step.width);
-            if (of_step > 0) begin[static_cast<std::size_t>(step.saved)] = words;
-            words += of_step;
+            const std::int64_t words = kernels_.pass_words(rows_, step.width);
+            if (words > 0) visit(step.saved, words);
         }
-    pass_bits_.reserve(words);
-    for (std::size_t b = 0; b < begin.size(); ++b)
-        if (begin[b] >= 0) passes_[b].bits = pass_bits_.data() + begin[b];
+}
+
+template <class T>
+bool StepArguments<T>::has_pass_room() const {
+    std::int64_t all = 0;
+    each_kept([&](BufferId, std::int64_t words) { all += words; });
+    return all <= pass_bits_.size();
+}
+
+template <class T>
+void StepArguments<T>::reserve_passes() {
+    std::int64_t all = 0;
+    each_kept([&](BufferId, std::int64_t words) { all += words; });
+    pass_bits_.reserve(all);
+    passes_.resize(plan_.buffers.size());
+    std::int64_t begin = 0;
+    each_kept([&](BufferId id, std::int64_t words) {
+        passes_[static_cast<std::size_t>(id)].bits = pass_bits_.data() + begin;
+        begin += words;
+    });
 }
 
 // None where there is no room for them.

@@ -38,6 +38,9 @@ public:
         return mask_room(masked_, divided) <= mask_.size() && mask_room(branch_masked_, divided) <= branch_mask_.size();
     }
 
+    // Whether what a device's kernels keep of ReLU has room, by the path that they take now.
+    bool has_pass_room() const;
+
     // A buffer from a row of the frame on.
     Rows<T> read(BufferId id, const Frame<T>& frame, std::int64_t row) const;
     MutableRows<T> write(BufferId id, const Frame<T>& frame, std::int64_t row) const;
@@ -71,7 +74,9 @@ public:
 private:
     static Columns all_of(const Step& step) { return {0, step.width}; }
     void reserve_terms();
-    void reserve_passes(std::int64_t rows);
+    template <class Visit>
+    void each_kept(Visit visit) const;
+    void reserve_passes();
     Passes* passes(BufferId);
     template <class Args>
     void gather_terms(Args& args, const Step&, const Frame<T>&, std::int64_t row, bool transposed);
@@ -96,6 +101,7 @@ private:
     std::int64_t masked_ = 0, branch_masked_ = 0;  // the widest that have such masks
     AlignedArray<Compute<T>> unrounded_;           // gradients of the loss, before they are stored
     std::int64_t unrounded_stride_ = 0;
+    const std::int64_t rows_;
     std::vector<Passes> passes_;  // of buffers
     AlignedArray<std::uint32_t> pass_bits_;
 };

@@ -53,6 +53,7 @@ public:
 
     Rows<T> read(BufferId id, const Frame<T>& frame, std::int64_t row) const { return arguments_.read(id, frame, row); }
     bool has_mask_room(const DividedColumns& divided) const { return arguments_.has_mask_room(divided); }
+    bool has_pass_room() const { return arguments_.has_pass_room(); }
 
 private:
     // Whether the step's own kernel has measured its outputs.

@@ -72,6 +72,8 @@ void Backpropagation<T>::prepare(const Flight& flight) {
     const Choice choice = choose_strategy(step_shape(model_, rows));
     threads_ = choice.threads;
     strategy_ = choice.strategy;
+    path_ = choice.path_number;
+    const UsedPath path(model_.device(), path_);
     executor(strategy_).prepare(rows, threads_);
     using Kept = typename WeightGradients<T>::Kept;
     const bool by_tile = strategy_ == Strategy::by_tile;
@@ -176,7 +178,8 @@ void Backpropagation<T>::launch(Flight& flight) {
     careful_ = false;
     report_ = flight.report.data();
     if (flight.state) flight.state->use(flight.staged.hypers());
-    recordings_.run(key(flight.whole, flight.options, flight.state),
+    const UsedPath path(model_.device(), path_);
+    recordings_.run(std::make_pair(path_, key(flight.whole, flight.options, flight.state)),
                     [&] { pass(flight.whole, flight.options, flight.state); });
     model_.device().fetch(flight.fetched.get(), report_, sizeof(Report));
     flight.landed.set();
@@ -260,6 +263,7 @@ std::string Backpropagation<T>::run_carefully(Flight& flight) {
     careful_ = true;
     report_ = flight.report.data();
     flight.state->use(flight.staged.hypers());
+    const UsedPath path(model_.device(), path_);
     std::string overflow;
     try {
         pass(flight.whole, flight.options, flight.state);

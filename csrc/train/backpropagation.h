@@ -127,6 +127,7 @@ private:
     std::unique_ptr<Executor> executors_[2];  // by strategy, made when first used
     Strategy strategy_ = Strategy::by_layer;
     int threads_ = 1;
+    int path_ = -1;  // of the device's kernels
     std::vector<WeightUnit> units_;
     WeightGradients<T> gradients_;
     std::array<std::unique_ptr<Flight>, most_in_flight> flights_;  // made when first used
@@ -136,7 +137,7 @@ private:
     WorkQueue unit_queue_;
     LentParameters<T>* lent_ = nullptr;  // of a pass that is given its parameters
     bool careful_ = false;               // the update may overflow and is allowed to
-    Recordings<decltype(key({}, {}, nullptr))> recordings_;
+    Recordings<std::pair<int, decltype(key({}, {}, nullptr))>> recordings_;
 };
 
 extern template class Backpropagation<float>;

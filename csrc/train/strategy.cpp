@@ -29,8 +29,10 @@ std::atomic<int>& forced() {
     return value;
 }
 
-using Key = std::tuple<std::int64_t, std::int64_t, std::int64_t, std::int64_t, bool, int>;
-Key key(const StepShape& s) { return {s.rows, s.weights, s.row_width, s.element_size, s.one_phase, s.threads}; }
+using Key = std::tuple<std::int64_t, std::int64_t, std::int64_t, std::int64_t, bool, int, std::string>;
+Key key(const StepShape& s) {
+    return {s.rows, s.weights, s.row_width, s.element_size, s.one_phase, s.threads, s.device};
+}
 
 struct Tuned {
     ForkSafeMutex mutex;
@@ -49,6 +51,11 @@ void remember(const StepShape& shape, Strategy strategy, int threads) {
     std::lock_guard<ForkSafeMutex> lock(all.mutex);
     all.choices[key(shape)] = {strategy, threads, "tuned"};
 }
+void remember(const StepShape& shape, const std::string& path, int path_number) {
+    Tuned& all = tuned();
+    std::lock_guard<ForkSafeMutex> lock(all.mutex);
+    all.choices[key(shape)] = {Strategy::by_layer, 1, "tuned", path, path_number};
+}
 
 Strategy find_strategy(const std::string& name) {
     const int index = index_of(name);
@@ -60,13 +67,14 @@ void set_strategy(const std::string& name) { forced().store(index_of(name)); }
 std::string get_strategy() { return names[forced().load()]; }
 
 Choice choose_strategy(const StepShape& shape) {
-    if (!shape.in_tiles) return {Strategy::by_layer, 1, "the device takes all rows at once"};
     const int given = forced().load();
-    if (given != automatic) return {static_cast<Strategy>(given), shape.threads, "forced"};
+    if (shape.in_tiles && given != automatic) return {static_cast<Strategy>(given), shape.threads, "forced"};
     Tuned& all = tuned();
     std::lock_guard<ForkSafeMutex> lock(all.mutex);
     const auto found = all.choices.find(key(shape));
-    return found == all.choices.end() ? cheapest_strategy(shape) : found->second;
+    if (found != all.choices.end()) return found->second;
+    return shape.in_tiles ? cheapest_strategy(shape)
+                          : Choice{Strategy::by_layer, 1, "the device takes all rows at once"};
 }
 
 }  // namespace resnetcore

@@ -105,7 +105,7 @@ class Network:
     def plan(self, training: bool = False, batch: int = 128) -> str:
         """What runs in which order, on which memory, as text."""
 
-    def step_shape(self, batch: int) -> dict[str, int]:
+    def step_shape(self, batch: int) -> dict[str, Any]:
         """What the way to do a step on so many rows is chosen and remembered by."""
 
     def takes(self, x: Any) -> bool:
@@ -232,7 +232,13 @@ def activations() -> list[str]:
 def bfloat16_dtype() -> np.dtype[np.void]:
     """The dtype that stands for bfloat16, which NumPy lacks."""
 
-def remember_choice(shape: dict[str, int], strategy: str, threads: int) -> None:
+def remember_path(shape: dict[str, Any], path: str) -> None:
+    """Steps of this shape are done by these kernels of its device from now on."""
+
+def device_paths(name: str) -> list[str]:
+    """The kernels that a device's steps in bfloat16 may take."""
+
+def remember_choice(shape: dict[str, Any], strategy: str, threads: int) -> None:
     """Steps of this shape are done so from now on."""
 
 def available_precision(asked: str) -> str:

@@ -87,7 +87,7 @@ class Trainer:
         self._seed = check_seed("Trainer", seed)
         self._clip_norm = _check_clip_norm(clip_norm)
         self._net = net
-        tuning.load()
+        tuning.load(net.device)
         self._turns = Turns()
         self._core = _core.Trainer(
             net._core,

@@ -1,10 +1,12 @@
 """Which way to do a training step is fastest here: measured once, where asked for, and kept in a file.
 
-A cost model chooses without measuring. All ways give the same bits, so this is a matter of time alone.
+A cost model chooses without measuring. On the CPU all ways give the same bits, so this is a matter of time alone; a GPU's
+kernels may differ in roundings.
 """
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import time
@@ -25,18 +27,20 @@ from .tables import Text, table
 
 __all__ = ["tune"]
 
+_Way = tuple[Any, ...]  # a strategy and a number of threads, or a path
 _VERSION = 1
-_DECIDED = ("strategy", "use_threads")  # by a tuning; the rest of a choice is what it was for
+_DECIDED = ("strategy", "use_threads", "path")  # by a tuning; the rest of a choice is what it was for
 _TURN = 0.02  # seconds of steps that are timed together
-_loaded: list[Path] = []
+_loaded: list[tuple[Path, str]] = []
 
 
 def tune(net: Network, batch: int, seconds: float = 2.0) -> Text:
     """Times the ways to train `net` on batches of `batch` rows, here and with these threads, and keeps the fastest.
 
-    It holds for this process, and by a file for later ones: for every network and batch of the same sizes. `net` is left
-    as it is. The file is RESNETCORE_TUNING, or resnetcore/tuning.json in the user's cache folder; an empty
-    RESNETCORE_TUNING means none. Delete it to forget.
+    On a GPU, of a network in bfloat16, the ways are those that RESNETCORE_CUDA_PATH names: different kernels of the same
+    formulas, whose roundings may differ. It holds for this process, and by a file for later ones: for every network and
+    batch of the same sizes. `net` is left as it is. The file is RESNETCORE_TUNING, or resnetcore/tuning.json in the user's
+    cache folder; an empty RESNETCORE_TUNING means none. Delete it to forget.
 
     Args:
         net: the network.
@@ -48,46 +52,63 @@ def tune(net: Network, batch: int, seconds: float = 2.0) -> Text:
 
     Raises:
         DTypeError, ValueError: `net` is no network, or a number is out of range.
-        DeviceError: `net` is not on the CPU.
+        DeviceError: `net` is on a GPU and not in bfloat16: there is one way to do a step.
         OSError: the file cannot be written; the choice holds for this process all the same.
     """
     if not isinstance(net, Network):
         raise DTypeError(f"tune: net must be a Network, got {type(net).__name__}")
-    if net.device != "cpu":
-        raise DeviceError(f"tune: net must be on the CPU, got one on {net.device}, which has one way to do a step")
+    if net.device != "cpu" and net.precision != "bfloat16":
+        raise DeviceError(
+            f"tune: net must be on the CPU, or in bfloat16, got one in {net.precision} on {net.device}, which has one way to do "
+            "a step"
+        )
     batch = as_integer("tune: batch", batch, at_least=1)
     seconds = as_number("tune: seconds", seconds)
     if not 0 < seconds < float("inf"):
         raise ValueError(f"tune: seconds must be positive and finite, got {seconds}")
-    if _core.get_strategy() != "auto":
+    on_gpu = net.device != "cpu"
+    forced = os.environ.get("RESNETCORE_CUDA_PATH") if on_gpu else None
+    if forced:
+        raise ValueError(f"tune: RESNETCORE_CUDA_PATH forces {forced}: there is nothing to choose")
+    if not on_gpu and _core.get_strategy() != "auto":
         raise ValueError(f"tune: RESNETCORE_STRATEGY forces {_core.get_strategy()}: there is nothing to choose")
-    load()
+    load(net.device)
     shape = net._core.step_shape(batch)
     counts = sorted({1, shape["threads"]}, reverse=True)
-    ways = [(strategy, threads) for strategy in ("by_layer", "by_tile") for threads in counts]
+    if on_gpu:
+        ways: list[_Way] = [(path,) for path in _core.device_paths(net.device)]
+    else:
+        ways = [(strategy, threads) for strategy in ("by_layer", "by_tile") for threads in counts]
+    decided = ("path",) if on_gpu else ("strategy", "use_threads")
+    titles = ("kernels",) if on_gpu else ("weight gradients", "threads")
     times = _times(net, batch, shape, ways, seconds)
     ranking = sorted(ways, key=times.__getitem__)
-    _core.remember_choice(shape, *ranking[0])
-    _keep({**shape, "strategy": ranking[0][0], "use_threads": ranking[0][1]})
-    rows = [(strategy, threads, f"{1e3 * times[strategy, threads]:.3f}") for strategy, threads in ranking]
-    return table(("weight gradients", "threads", "ms a step"), rows)
+    _remember(shape, ranking[0])
+    _keep({**shape, **dict(zip(decided, ranking[0], strict=True))}, net.device)
+    return table((*titles, "ms a step"), [(*way, f"{1e3 * times[way]:.3f}") for way in ranking])
 
 
-def _times(
-    net: Network, batch: int, shape: dict[str, int], ways: list[tuple[str, int]], seconds: float
-) -> dict[tuple[str, int], float]:
+def _remember(shape: dict[str, Any], way: _Way) -> None:
+    if len(way) == 1:
+        _core.remember_path(shape, *way)
+    else:
+        _core.remember_choice(shape, *way)
+
+
+def _times(net: Network, batch: int, shape: dict[str, Any], ways: list[_Way], seconds: float) -> dict[_Way, float]:
     """Median seconds of a step, by way; the ways take turns."""
     rng = np.random.default_rng(0)
     x = rng.standard_normal((batch, net.inputs)).astype(net.dtype)
     y = rng.standard_normal((batch, net.outputs)).astype(net.dtype)
     copy = net.copy()
     core = _core.Trainer(copy._core, Loss("mse").to_core(net.outputs, net.dtype), SGD(lr=1e-30, momentum=0.0).to_core())
-    taken: dict[tuple[str, int], list[float]] = {way: [] for way in ways}
+    taken: dict[_Way, list[float]] = {way: [] for way in ways}
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or len(taken[ways[0]]) < 3:
         for way in ways:
-            _core.remember_choice(shape, *way)
-            core.step(x, y, 1e-30)
+            _remember(shape, way)
+            for _ in range(3):  # a device records a step that it meets for the second time
+                core.step(x, y, 1e-30)
             start, steps = time.perf_counter(), 0
             while steps == 0 or time.perf_counter() - start < _TURN:
                 core.step(x, y, 1e-30)
@@ -96,16 +117,17 @@ def _times(
     return {way: float(np.median(times)) for way, times in taken.items()}
 
 
-def load() -> None:
-    """Takes over what was kept for this machine. Once for a file; one that cannot be used is passed over, with a warning."""
+def load(device: str = "cpu") -> None:
+    """Takes over what was kept for this machine's CPU, or a GPU. Once for a file; one that cannot be used is passed over,
+    with a warning."""
     path = _path()
-    if path is None or path in _loaded:
+    if path is None or (path, device) in _loaded:
         return
-    _loaded.append(path)
+    _loaded.append((path, device))
     try:
-        for choice in _read(path):
-            strategy, threads = choice.pop("strategy"), choice.pop("use_threads")
-            _core.remember_choice(choice, strategy, threads)
+        for choice in _read(path, device):
+            way = tuple(choice.pop(name) for name in _DECIDED if name in choice)
+            _remember({**choice, "device": device} if device != "cpu" else choice, way)
     except FileNotFoundError:
         pass
     except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
@@ -120,8 +142,13 @@ def _path() -> Path | None:
     return Path(folder, "resnetcore", "tuning.json")
 
 
-def _machine() -> dict[str, Any]:
+def _machine(device: str) -> dict[str, Any]:
     """What choices are kept apart by: a home may be shared by several machines."""
+    if device != "cpu":
+        facts = _core.cuda_info()
+        gpu, capability = facts["gpus"][int(device.removeprefix("cuda:"))]
+        of_module = {"architectures": facts["architectures"], "version": importlib.metadata.version("resnetcore")}
+        return {"gpu": gpu, "capability": capability, "driver": facts["driver_version"], **of_module}
     return {"isa": _core.isa_info()["current"], **_core.cache_info(), "cpus": os.cpu_count()}
 
 
@@ -130,15 +157,15 @@ def _text(path: Path) -> str:
         return file.read()
 
 
-def _read(path: Path) -> list[dict[str, Any]]:
+def _read(path: Path, device: str) -> list[dict[str, Any]]:
     """The choices kept for this machine."""
     kept = json.loads(_text(path))
     if not isinstance(kept, dict) or kept.get("version") != _VERSION:
         raise ValueError(f"it is not of version {_VERSION}")
-    return [dict(entry["choice"]) for entry in kept["choices"] if entry["machine"] == _machine()]
+    return [dict(entry["choice"]) for entry in kept["choices"] if entry["machine"] == _machine(device)]
 
 
-def _keep(choice: dict[str, Any]) -> None:
+def _keep(choice: dict[str, Any], device: str) -> None:
     """Adds a choice to the file, in place of one for the same steps."""
     path = _path()
     if path is None:
@@ -147,7 +174,7 @@ def _keep(choice: dict[str, Any]) -> None:
         entries = json.loads(_text(path))["choices"]
     except (OSError, ValueError, TypeError, KeyError):
         entries = []  # none yet, or load() has warned of what was there
-    new = {"machine": _machine(), "choice": choice}
+    new = {"machine": _machine(device), "choice": choice}
 
     def superseded(entry: Any) -> bool:
         """By the new one; or it is none at all."""

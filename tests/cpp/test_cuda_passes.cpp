@@ -114,15 +114,14 @@ void broad_tiles() {
         DeviceMatrix<bfloat16> saved(shape.rows, shape.columns, Fill::reals, to_boundaries(shape.columns, 1));
         make_special(saved);
         Bits of_saved(shape.rows, shape.columns);
-        of_saved.set(saved);
         BackwardDataArgs<bfloat16> backward = backward_args(sum, saved, out);
         kernels().backward_data(backward);
         backward.out = again.mutable_view(), backward.passes = &of_saved.passes;
-        of_saved.passes.there = false;  // then what was saved is read
+        // None are there yet, and all bits are 0.
         kernels().backward_data(backward);
         out.download(), again.download();
         CHECK(out.same_bits(again), "%s: passes are read that are not there", where.c_str());
-        of_saved.passes.there = true;
+        of_saved.set(saved);
         forget(saved);
         kernels().backward_data(backward);
         again.download();
@@ -178,6 +177,16 @@ void other_paths_keep_none() {
     for (const char* path : {"simple", "ampere", "hopper", "hopper_narrow"}) {
         choose(path);
         CHECK(kernels().pass_words(100, 100) == 0, "%s keeps passes", path);
+    }
+    for (const char* path : {"hopper", "hopper_narrow"}) {
+        choose(path);
+        Sum<bfloat16> sum(300, 512, {1024}, 0, Fill::reals, to_boundaries);
+        DeviceMatrix<bfloat16> out(300, 512);
+        Passes passes{reinterpret_cast<std::uint32_t*>(out.data()), false};
+        ForwardArgs<bfloat16> args = forward_args(sum, out);
+        args.passes = &passes;
+        kernels().forward(args);
+        CHECK(ran_broad() && !passes.there, "%s keeps passes", path);
     }
     choose("hopper_fused");
     CHECK(kernels().pass_words(100, 100) == 2 * 2 * 128 && device_kernels<float>().pass_words(100, 100) == 0,

@@ -40,14 +40,22 @@ int compute_capability() {
 
 std::atomic<resnetcore::cuda::Path> path{resnetcore::cuda::Path::simple};
 
-int choose_path(int, const char* name) {
-    resnetcore::cuda::Path chosen;
+int find_path(const char* name, resnetcore::cuda::Path& found) {
     char words[200];
     const resnetcore::cuda::Scratch scratch;
-    if (!resnetcore::cuda::find_path(name, compute_capability(), scratch.data(), chosen, words, sizeof words))
-        return fail(words);
-    path = chosen;
-    return 0;
+    const bool is_there =
+        resnetcore::cuda::find_path(name, compute_capability(), scratch.data(), found, words, sizeof words);
+    return is_there ? 0 : fail(words);
+}
+int choose_path(int, const char* name) {
+    resnetcore::cuda::Path chosen;
+    const int status = find_path(name, chosen);
+    if (status == 0) path = chosen;
+    return status;
+}
+int path_number(int, const char* name) {
+    resnetcore::cuda::Path found;
+    return find_path(name, found) == 0 ? resnetcore::cuda::number_of(found) : -1;
 }
 
 int device_count() {
@@ -186,13 +194,13 @@ int let_stream_wait(void* other) { return emulation::find_stream(other) ? settle
 namespace resnetcore {
 namespace cuda {
 
-Path current_path() { return path; }
+Path current_path() { return used_or(path); }
 std::int64_t processor_count() {
     int count = 0;
     cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, current_device);
     return count;
 }
-bool launches_ahead() { return is_hopper(path); }
+bool launches_ahead() { return is_hopper(current_path()); }
 // Of all devices, one at a time. NaNs, until something is written there.
 Scratch::Scratch() {
     static std::mutex mutex;
@@ -222,6 +230,8 @@ extern "C" __attribute__((visibility("default"))) const resnetcore::CudaModule* 
         [](int device) { return check_device(device) == 0 ? compute_capability() : -1; },
         check_device,
         choose_path,
+        path_number,
+        cuda::use_path,
         [] { return error.c_str(); },
         cuda::max_columns,
         make_current,

@@ -106,9 +106,9 @@ void restore(const CudaPlace* before) {
 Context* current_context() { return current; }
 void set_recording_stream(cudaStream_t stream) { recording = stream; }
 bool is_recording() { return recording != nullptr; }
-Path current_path() { return current->path; }
+Path current_path() { return used_or(current->path); }
 std::int64_t processor_count() { return current->processors; }
-bool launches_ahead() { return current->records_ahead && is_hopper(current->path); }
+bool launches_ahead() { return current->records_ahead && is_hopper(current_path()); }
 Scratch::Scratch() : lock_(current->scratch_use), data_(current->scratch) {}
 cudaStream_t current_stream() { return recording ? recording : current->stream; }
 

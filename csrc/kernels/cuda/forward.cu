@@ -21,7 +21,7 @@ struct Forward {
 
     template <class Launch>
     bool with_passes(Launch launch) const {
-        if (!args.passes || !is_relu()) return false;
+        if (!args.passes || !is_relu() || !hopper::keeps_passes()) return false;
         launch(ForwardKeepingPasses<T>{*this, args.passes->bits});
         args.passes->there = true;
         return true;

@@ -70,22 +70,29 @@ int check_device(int device) {
 }
 
 // On the calling thread's device.
-int choose_path_here(const char* name) {
-    Context& context = *current_context();
+int find_path_here(const char* name, Path& path) {
+    const Context& context = *current_context();
     const int capability = compute_capability(context.device);
     if (capability < 0) return last_status();
-    Path path;
     char words[200];
-    if (!find_path(name, capability, context.scratch, path, words, sizeof words)) return refuse(words);
-    context.path = path;
-    return 0;
+    return find_path(name, capability, context.scratch, path, words, sizeof words) ? 0 : refuse(words);
 }
 int choose_path(int device, const char* name) {
     CudaPlace before;
+    Path path;
     int status = make_current(device, &before);
-    if (!status) status = choose_path_here(name);
+    if (!status) status = find_path_here(name, path);
+    if (!status) current_context()->path = path;
     restore(&before);
     return status;
+}
+int path_number(int device, const char* name) {
+    CudaPlace before;
+    Path path;
+    int status = make_current(device, &before);
+    if (!status) status = find_path_here(name, path);
+    restore(&before);
+    return status ? -1 : number_of(path);
 }
 
 void* stream() { return current_stream(); }
@@ -108,6 +115,8 @@ extern "C" __attribute__((visibility("default"))) const resnetcore::CudaModule* 
         compute_capability,
         check_device,
         choose_path,
+        path_number,
+        use_path,
         last_error,
         max_columns,
         make_current,

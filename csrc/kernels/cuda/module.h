@@ -14,7 +14,7 @@
 
 namespace resnetcore {
 
-constexpr int cuda_module_version = 8;  // of this struct and of everything in ops.h
+constexpr int cuda_module_version = 9;  // of this struct and of everything in ops.h
 constexpr int cuda_out_of_memory = 2;   // the status, CUDA's own, of what fails for want of memory
 
 // A thread's current device, of CUDA and of the module.
@@ -38,6 +38,10 @@ struct CudaModule {
     // Which of its kernels a device runs from now on, by name ("simple", "ampere", "hopper", "hopper_narrow",
     // "hopper_fused"); null or "": the default. A status where there is no such path, or not for that device.
     int (*choose_path)(int device, const char* name);
+    // The number of such a path, by which the calling thread takes it on whatever device, instead of the device's own,
+    // until it says −1. −1 where there is none, or not there.
+    int (*path_number)(int device, const char* name);
+    void (*use_path)(int number);
     const char* (*last_error)();
 
     std::int64_t max_columns;  // of a layer

@@ -19,9 +19,14 @@ inline bool is_hopper(Path path) { return path >= Path::hopper; }
 // name the default, the fastest that has passed there and that the driver can serve. False, and why in `words`, where
 // there is none, or not there.
 bool find_path(const char* name, int capability, const void* scratch, Path& path, char* words, std::size_t room);
+inline int number_of(Path path) { return static_cast<int>(path); }
 
-// Of the calling thread's device.
+// That which the calling thread uses, or its device's own.
 Path current_path();
+// The calling thread's from now on, by number; −1: its device's own. Of devices that have it.
+inline thread_local int used_path = -1;
+inline void use_path(int number) { used_path = number; }
+inline Path used_or(Path own) { return used_path < 0 ? own : static_cast<Path>(used_path); }
 
 }  // namespace cuda
 }  // namespace resnetcore

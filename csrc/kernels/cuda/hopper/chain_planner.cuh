@@ -29,7 +29,7 @@ struct ChainLink {
 inline bool has_norm(const ChainStep<bfloat16>& step) { return step.kind >= ChainKind::apply_norm; }
 // Where a step forward leaves its passes, or one back finds them; null where it doesn't.
 inline Passes* kept_passes(const ChainStep<bfloat16>& step) {
-    const bool forward = step.kind == ChainKind::forward || step.kind == ChainKind::apply_norm;
+    const bool forward = keeps_passes() && (step.kind == ChainKind::forward || step.kind == ChainKind::apply_norm);
     return forward && step.forward.passes && is_activation<Relu>(step.forward.activation) ? step.forward.passes
                                                                                           : nullptr;
 }

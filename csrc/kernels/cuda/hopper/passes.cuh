@@ -12,8 +12,9 @@ namespace resnetcore {
 namespace cuda {
 namespace hopper {
 
+inline bool keeps_passes() { return current_path() == Path::hopper_fused; }
 inline std::int64_t pass_words(std::int64_t rows, std::int64_t columns) {
-    if (current_path() != Path::hopper_fused) return 0;
+    if (!keeps_passes()) return 0;
     return (rows + group_rows - 1) / group_rows * ((columns + box_width - 1) / box_width) * group_threads;
 }
 
