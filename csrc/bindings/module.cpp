@@ -9,6 +9,7 @@ PYBIND11_MODULE(_core, m) {
     resnetcore::register_ops(m);
     resnetcore::register_device_ops(m);
     resnetcore::register_network(m);
+    resnetcore::register_plans(m);
     resnetcore::register_trainer(m);
     resnetcore::register_vjp(m);
     resnetcore::register_xla(m);

@@ -12,6 +12,7 @@ void register_device_array(pybind11::module_& m);
 void register_ops(pybind11::module_& m);
 void register_device_ops(pybind11::module_& m);
 void register_network(pybind11::module_& m);
+void register_plans(pybind11::module_& m);
 void register_trainer(pybind11::module_& m);
 void register_vjp(pybind11::module_& m);
 void register_xla(pybind11::module_& m);

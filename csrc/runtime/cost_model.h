@@ -98,8 +98,7 @@ struct Choice {
     Strategy strategy;
     int threads;
     const char* reason;
-    std::string path{};    // of a device's kernels (Device::paths); "": its own choice
-    int path_number = -1;  // likewise
+    int path = -1;  // of a device's kernels (Device::path_number); −1: its own choice
 };
 
 Choice cheapest_strategy(const StepShape& shape);

@@ -62,7 +62,7 @@ private:
 
     void run_phases(Team& team, const Frame<T>& batch, GradientSink<T>* sink, std::size_t first, std::size_t last);
     void run_columns(Team& team, const Frame<T>& whole, std::size_t first, std::size_t last);
-    void run_at_once(Team& team, Frame<T> whole, std::size_t first, std::size_t last);
+    void run_at_once(Team& team, Frame<T> frame, std::size_t first, std::size_t last);
     // The tile that is next to add its share to a weight's gradient.
     std::int64_t next_of(const Step& weights) const {
         return turns_[weights.weights].tile.load(std::memory_order_acquire);

@@ -72,7 +72,7 @@ void Backpropagation<T>::prepare(const Flight& flight) {
     const Choice choice = choose_strategy(step_shape(model_, rows));
     threads_ = choice.threads;
     strategy_ = choice.strategy;
-    path_ = choice.path_number;
+    path_ = choice.path;
     const UsedPath path(model_.device(), path_);
     executor(strategy_).prepare(rows, threads_);
     using Kept = typename WeightGradients<T>::Kept;

@@ -51,10 +51,10 @@ void remember(const StepShape& shape, Strategy strategy, int threads) {
     std::lock_guard<ForkSafeMutex> lock(all.mutex);
     all.choices[key(shape)] = {strategy, threads, "tuned"};
 }
-void remember(const StepShape& shape, const std::string& path, int path_number) {
+void remember(const StepShape& shape, int path) {
     Tuned& all = tuned();
     std::lock_guard<ForkSafeMutex> lock(all.mutex);
-    all.choices[key(shape)] = {Strategy::by_layer, 1, "tuned", path, path_number};
+    all.choices[key(shape)] = {Strategy::by_layer, 1, "tuned", path};
 }
 
 Strategy find_strategy(const std::string& name) {

@@ -13,7 +13,7 @@ Choice choose_strategy(const StepShape& shape);
 // What was measured on the host to be fastest for such steps: chosen from now on, instead of what the cost model says.
 void remember(const StepShape& shape, Strategy strategy, int threads);
 // Likewise on the shape's device.
-void remember(const StepShape& shape, const std::string& path, int path_number);
+void remember(const StepShape& shape, int path);
 
 Strategy find_strategy(const std::string& name);  // "by_layer" or "by_tile"; throws ValueError
 // "auto", "by_layer" or "by_tile"; forces every later step. Throws ValueError for other names.
