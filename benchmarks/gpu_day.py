@@ -40,7 +40,7 @@ ALWAYS = {
     "CUDA: Hopper's path in bfloat16": "on GPUs of compute capability 9.0 by itself, with chains of narrow layers in one "
     "launch, so what is said above is said of it; run on an emulation on the host that checks Hopper's rules; its kernels run: ",
     "CUDA: other paths in bfloat16": "`RESNETCORE_CUDA_PATH=simple`, or `hopper` without chains; ",
-    "CUDA: norms in chains, slopes in bits": "`RESNETCORE_CUDA_PATH=hopper_fused`, Hopper's path with more in one launch; run "
+    "CUDA: norms in chains, slopes in bits": "`RESNETCORE_CUDA_PATH=hopper_fused`, on GPUs of compute capability 9.0; run "
     "on an emulation on the host that checks Hopper's rules, with blocks that meet; ",
     "CUDA: the path of compute capability 8.0 in bfloat16": "`RESNETCORE_CUDA_PATH=ampere`, on any GPU; run on an "
     "emulation on the host that checks its copies' rules, with the simple path's bits; ",

@@ -146,8 +146,10 @@ def plan():
 """
 
 
-def run_on_gpu(program):
+def run_on_gpu(program, path=None):
     environment = {name: value for name, value in os.environ.items() if name != "RESNETCORE_CUDA_PATH"}
+    if path:
+        environment["RESNETCORE_CUDA_PATH"] = path
     run = subprocess.run(
         [sys.executable, "-W", "error", "-c", SHARED + program], capture_output=True, text=True, env=environment
     )
@@ -155,45 +157,91 @@ def run_on_gpu(program):
     return json.loads(run.stdout)
 
 
+TRAIN = "made = trained(); print(json.dumps([plan(), *made]))"
+
+
 @pytest.mark.gpu
 def test_a_gpus_kernels_are_chosen_and_kept(device, file):
-    paths, result, line = run_on_gpu(
-        "result = rc.tune(network(), 70, seconds=0.1); print(json.dumps([_core.device_paths('cuda'), result, plan()]))"
-    )
+    program = "paths = _core.device_paths('cuda')\n"
+    program += "of_all = rc.tune(network(), 71, 0.1, paths=[name for name, _ in paths])\n"
+    program += "print(json.dumps([paths, rc.tune(network(), 70, 0.1), plan(), of_all]))"
+    paths, result, line, of_all = run_on_gpu(program)
+    has_passed = dict(paths)
     ranking = [row.split() for row in result.split("\n")[2:]]
-    assert sorted(name for name, _ in ranking) == sorted(paths) and {"simple", "ampere"} <= set(paths)
+    assert sorted(name for name, _ in ranking) == sorted(name for name, passed in paths if passed)
+    assert sorted(row.split()[0] for row in of_all.split("\n")[2:]) == sorted(has_passed)
+    assert has_passed["simple"] and not has_passed["ampere"]
     times = [float(time) for _, time in ranking]
     assert times == sorted(times)
     assert f"kernels of the path {ranking[0][0]} (tuned)" in line
-    # Another process finds what was kept, whatever it is, and takes it.
+    # Another process finds what was kept, whatever it is, and takes it: as one does that is told to.
     kept = json.loads(file.read_text())
-    assert kept["choices"][0]["choice"]["path"] == ranking[0][0]
-    found = {}
-    for path in paths:
-        kept["choices"][0]["choice"]["path"] = path
+    assert [entry["choice"]["rows"] for entry in kept["choices"]] == [71, 70]
+    assert kept["choices"][1]["choice"]["path"] == ranking[0][0] and "device" not in kept["choices"][1]["choice"]
+    counts = {}
+    for path in has_passed:
+        kept["choices"][1]["choice"]["path"] = path
         file.write_text(json.dumps(kept))
-        line, *found[path] = run_on_gpu("made = trained(); print(json.dumps([plan(), *made]))")
+        line, *tuned = run_on_gpu(TRAIN)
         assert f"kernels of the path {path} (tuned)" in line
-        assert found[path][0] == pytest.approx(found["simple"][0], rel=2e-2)
-    counts = {path: blocks for path, (_, blocks) in found.items()}
-    if "RESNETCORE_CUDA_LIBRARY" in os.environ and "hopper" in paths:
+        line, *told = run_on_gpu(TRAIN, path)
+        assert told == tuned and "tuned" not in line
+        counts[path] = tuned[1]
+    # Who is told takes that one, whatever was kept.
+    last = list(has_passed)[-1]
+    assert run_on_gpu(TRAIN, "simple")[2] == counts["simple"]
+    if "RESNETCORE_CUDA_LIBRARY" in os.environ and last == "hopper_fused":
         assert counts["simple"] == 0 < counts["hopper_fused"] < counts["hopper_narrow"] < counts["hopper"]
 
 
 @pytest.mark.gpu
-def test_choices_that_a_gpu_does_not_have(device, file):
+def test_choices_that_a_gpu_does_not_have(device, file, monkeypatch):
+    monkeypatch.delenv("RESNETCORE_CUDA_PATH", raising=False)
     net = rc.Network(9, [rc.Layer(4)], dtype="bfloat16", device=device)
     shape = net._core.step_shape(10)
-    with pytest.raises(ValueError, match="no path fastest"):
-        _core.remember_path(shape, "fastest")
+    for name in ("fastest", ""):
+        with pytest.raises(ValueError, match=f'no path "{name}"'):
+            _core.remember_path(shape, name)
+    with pytest.raises(ValueError, match="one strategy"):
+        _core.remember_choice(shape, "by_tile", 1)
     with pytest.raises(rc.DeviceError, match=r"float32.*one way to do a step"):
         rc.tune(rc.Network(9, [rc.Layer(4)], device=device), 10)
+    for paths in ([], ["simple", "fastest"], "simple"):
+        with pytest.raises(ValueError, match="tune: paths must be some of"):
+            rc.tune(net, 10, paths=paths)
     file.parent.mkdir()
     machine = tuning._machine(net.device)
     choice = {**shape, "path": "fastest"}
     file.write_text(json.dumps({"version": 1, "choices": [{"machine": machine, "choice": choice}]}))
-    with pytest.warns(RuntimeWarning, match=r"passed over.*no path fastest"):
+    with pytest.warns(RuntimeWarning, match=r"passed over.*no path \"fastest\""):
         rc.Trainer(net)
+
+
+@pytest.mark.gpu
+def test_a_gpus_tuning_that_fails_leaves_what_was_there(device, file, monkeypatch):
+    monkeypatch.delenv("RESNETCORE_CUDA_PATH", raising=False)
+    net = rc.Network(9, [rc.Layer(5)], dtype="bfloat16", device=device)
+    shape = net._core.step_shape(10)
+    monkeypatch.setattr(tuning, "_SAME_LOSS", -1.0)
+    with pytest.raises(rc.DeviceError, match=r"has a loss of .* leave out the one"):
+        rc.tune(net, 10, paths=["simple"])
+    assert _core.remembered_way(shape) is None and not file.exists()
+    _core.remember_path(shape, "simple")
+    with pytest.raises(rc.DeviceError):
+        rc.tune(net, 10, paths=["ampere"])
+    assert _core.remembered_way(shape) == ("simple",)
+    _core.forget_way(shape)
+    monkeypatch.undo()
+
+
+@pytest.mark.gpu
+def test_a_gpus_choices_leave_those_of_the_cpu(device, file, monkeypatch):
+    monkeypatch.delenv("RESNETCORE_CUDA_PATH", raising=False)
+    layers = [rc.Layer(12)]
+    rc.tune(rc.Network(9, layers, dtype="bfloat16"), 10, seconds=0.01)
+    rc.tune(rc.Network(9, layers, dtype="bfloat16", device=device), 10, seconds=0.01)
+    kept = [entry["choice"] for entry in json.loads(file.read_text())["choices"]]
+    assert ["strategy" in choice for choice in kept] == [True, False]
 
 
 @pytest.mark.gpu
@@ -212,6 +260,8 @@ def test_bad_arguments(file):
     for seconds in (0, -1.0, float("nan"), float("inf")):
         with pytest.raises(ValueError, match="tune: seconds"):
             rc.tune(net, 8, seconds)
+    with pytest.raises(ValueError, match="paths are a GPU's"):
+        rc.tune(net, 8, paths=["simple"])
     _core.set_strategy("by_layer")
     try:
         with pytest.raises(ValueError, match="RESNETCORE_STRATEGY"):

@@ -33,10 +33,11 @@ std::string explain_tiles(const Model<T>& model, const Plan& plan, std::int64_t 
     return "tiles of " + counted(tile.rows, "row") + " (" + tile.reason + ")\n";
 }
 
-// Where a step takes others than the device does by itself.
-std::string kernels_of(const Device& device, int path) {
-    for (const std::string& name : device.paths())
-        if (path >= 0 && device.path_number(name) == path) return ", kernels of the path " + name;
+// Of a device, where a tuning chose; "": it does.
+std::string name_of_path(const Device& device, int path) {
+    if (path < 0) return "";
+    for (const Device::Path& one : device.paths())
+        if (device.path_number(one.name) == path) return one.name;
     return "";
 }
 
@@ -61,8 +62,9 @@ std::string explain_plan(const Model<T>& model, bool training, std::int64_t batc
         model.device().is_host() && divides_training_columns(plan, batch, choice.threads, 2 * model.weight_bytes(),
                                                              shape.element_size, model.kernels().product_speed);
     return "a step on " + counted(batch, "row") + ", on " + counted(choice.threads, "thread") + ": weight gradients " +
-           (by_tile ? "by tile" : "by layer") + kernels_of(model.device(), choice.path) + " (" + choice.reason + ")\n" +
-           (shape.in_tiles ? indented(costs(shape)) : "") +
+           (by_tile ? "by tile" : "by layer") +
+           (choice.path < 0 ? "" : ", kernels of the path " + name_of_path(model.device(), choice.path)) + " (" +
+           choice.reason + ")\n" + (shape.in_tiles ? indented(costs(shape)) : "") +
            (columns ? "each thread some columns of every product (few rows wait for weights, each of which one thread "
                       "reads)\n"
                     : explain_tiles(model, plan, batch, choice.threads, 2)) +
@@ -89,6 +91,7 @@ StepShape shape_of(const py::dict& d) {
 
 void remember_choice(const py::dict& d, const std::string& strategy, int threads) {
     const StepShape s = shape_of(d);
+    if (!s.device.empty()) throw ValueError("remember_choice: " + s.device + " has one strategy");
     if (threads < 1 || threads > s.threads)
         throw ValueError("remember_choice: threads must be from 1 to " + std::to_string(s.threads) + ", got " +
                          std::to_string(threads));
@@ -97,9 +100,25 @@ void remember_choice(const py::dict& d, const std::string& strategy, int threads
 
 void remember_path(const py::dict& d, const std::string& path) {
     const StepShape s = shape_of(d);
-    const int number = device_named(s.device).path_number(path);
-    if (number < 0) throw ValueError("remember_path: " + s.device + " has no path " + path);
+    const int number = path.empty() ? -1 : device_named(s.device).path_number(path);
+    if (number < 0) throw ValueError("remember_path: " + s.device + " has no path \"" + path + "\"");
     remember(s, number);
+}
+
+// As it is given to one of the two; None where nothing is remembered.
+py::object remembered_way(const py::dict& d) {
+    const StepShape s = shape_of(d);
+    const std::optional<Choice> found = remembered(s);
+    if (!found) return py::none();
+    if (!s.device.empty()) return py::make_tuple(name_of_path(device_named(s.device), found->path));
+    return py::make_tuple(found->strategy == Strategy::by_tile ? "by_tile" : "by_layer", found->threads);
+}
+
+py::list device_paths(const std::string& name) {
+    py::list paths;
+    for (const Device::Path& path : device_named(name).paths())
+        paths.append(py::make_tuple(path.name, path.has_passed));
+    return paths;
 }
 
 }  // namespace
@@ -128,9 +147,12 @@ void register_plans(py::module_& m) {
           "Steps of this shape are done so from now on.");
     m.def("remember_path", &remember_path, py::arg("shape"), py::arg("path"),
           "Steps of this shape are done by these kernels of its device from now on.");
+    m.def("remembered_way", &remembered_way, py::arg("shape"), "What was remembered of steps of this shape, or None.");
     m.def(
-        "device_paths", [](const std::string& name) { return device_named(name).paths(); }, py::arg("name"),
-        "The kernels that a device's steps in bfloat16 may take.");
+        "forget_way", [](const py::dict& shape) { forget(shape_of(shape)); }, py::arg("shape"),
+        "Steps of this shape are done as the cost model, or the device, says again.");
+    m.def("device_paths", &device_paths, py::arg("name"),
+          "(name, whether its tests have passed on a GPU) of the kernels that a device's steps in bfloat16 may take.");
 }
 
 }  // namespace resnetcore

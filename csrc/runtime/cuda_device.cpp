@@ -29,11 +29,13 @@ CudaDevice::CudaDevice(const CudaModule& module, int index)
     tables_ = {module.f32, module.f64, module.bf16, module.bf16x2};
 }
 
-std::vector<std::string> CudaDevice::paths() const {
-    std::vector<std::string> all;
-    for (const char* name : {"simple", "ampere", "hopper", "hopper_narrow", "hopper_fused"})
-        if (path_number(name) >= 0) all.push_back(name);
-    return all;
+// The README's table of states says which have passed.
+std::vector<Device::Path> CudaDevice::paths() const {
+    std::vector<Path> found;
+    for (const Path& path : {Path{"simple", true}, Path{"ampere", false}, Path{"hopper", true},
+                             Path{"hopper_narrow", true}, Path{"hopper_fused", false}})
+        if (path_number(path.name) >= 0) found.push_back(path);
+    return found;
 }
 
 bool CudaDevice::is_owned() const { return this_process() == owner_; }

@@ -54,7 +54,7 @@ public:
     // CUDA's legacy default stream, and with it every one but those made not to wait for it (cudaStreamNonBlocking).
     void wait_for_default_stream();
 
-    std::vector<std::string> paths() const override;
+    std::vector<Path> paths() const override;
     int path_number(const std::string& name) const override { return module_.path_number(index_, name.c_str()); }
     void use_path(int number) noexcept override { module_.use_path(number); }
 

@@ -69,7 +69,11 @@ public:
 
     // Which of its kernels the calling thread's calls take, where it has several ways: by the number of a name, until
     // they are told −1, its own choice; see UsedPath. −1: there is no such way.
-    virtual std::vector<std::string> paths() const { return {}; }
+    struct Path {
+        std::string name;
+        bool has_passed;  // its tests, on such a device: otherwise it is for those who name it
+    };
+    virtual std::vector<Path> paths() const { return {}; }
     virtual int path_number(const std::string& /*name*/) const { return -1; }
     virtual void use_path(int /*number*/) noexcept {}
 

@@ -27,11 +27,11 @@ StepShape step_shape(const Model<T>& model, std::int64_t rows) {
     }
     for (const Parameter& p : model.parameters().all) shape.read_width += p.rows;
     shape.in_tiles = model.device().is_host();
-    if (!shape.in_tiles) shape.device = model.device().name();
     // Forward, data and weights each multiply every weight with every row; an activation costs some more.
     shape.threads =
         useful_training_threads(rows, 3 * shape.weights + 16 * shape.row_width, product_sizes(model, rows),
                                 model.kernels().product_speed, model.kernels().row_block, get_num_threads());
+    if (!shape.in_tiles) shape.device = model.device().name(), shape.threads = 1;
     return shape;
 }
 

@@ -29,6 +29,15 @@ std::atomic<int>& forced() {
     return value;
 }
 
+// As devices were told, which read it once.
+bool path_is_forced() {
+    static const bool is = [] {
+        const char* given = std::getenv("RESNETCORE_CUDA_PATH");
+        return given && *given;
+    }();
+    return is;
+}
+
 using Key = std::tuple<std::int64_t, std::int64_t, std::int64_t, std::int64_t, bool, int, std::string>;
 Key key(const StepShape& s) {
     return {s.rows, s.weights, s.row_width, s.element_size, s.one_phase, s.threads, s.device};
@@ -57,6 +66,18 @@ void remember(const StepShape& shape, int path) {
     all.choices[key(shape)] = {Strategy::by_layer, 1, "tuned", path};
 }
 
+std::optional<Choice> remembered(const StepShape& shape) {
+    Tuned& all = tuned();
+    std::lock_guard<ForkSafeMutex> lock(all.mutex);
+    const auto found = all.choices.find(key(shape));
+    return found == all.choices.end() ? std::nullopt : std::optional<Choice>(found->second);
+}
+void forget(const StepShape& shape) {
+    Tuned& all = tuned();
+    std::lock_guard<ForkSafeMutex> lock(all.mutex);
+    all.choices.erase(key(shape));
+}
+
 Strategy find_strategy(const std::string& name) {
     const int index = index_of(name);
     if (index == automatic) throw ValueError("strategy must be \"by_layer\" or \"by_tile\", got \"auto\"");
@@ -69,10 +90,8 @@ std::string get_strategy() { return names[forced().load()]; }
 Choice choose_strategy(const StepShape& shape) {
     const int given = forced().load();
     if (shape.in_tiles && given != automatic) return {static_cast<Strategy>(given), shape.threads, "forced"};
-    Tuned& all = tuned();
-    std::lock_guard<ForkSafeMutex> lock(all.mutex);
-    const auto found = all.choices.find(key(shape));
-    if (found != all.choices.end()) return found->second;
+    if (shape.in_tiles || !path_is_forced())
+        if (const std::optional<Choice> found = remembered(shape)) return *found;
     return shape.in_tiles ? cheapest_strategy(shape)
                           : Choice{Strategy::by_layer, 1, "the device takes all rows at once"};
 }

@@ -235,8 +235,14 @@ def bfloat16_dtype() -> np.dtype[np.void]:
 def remember_path(shape: dict[str, Any], path: str) -> None:
     """Steps of this shape are done by these kernels of its device from now on."""
 
-def device_paths(name: str) -> list[str]:
-    """The kernels that a device's steps in bfloat16 may take."""
+def remembered_way(shape: dict[str, Any]) -> tuple[Any, ...] | None:
+    """What was remembered of steps of this shape, or None."""
+
+def forget_way(shape: dict[str, Any]) -> None:
+    """Steps of this shape are done as the cost model, or the device, says again."""
+
+def device_paths(name: str) -> list[tuple[str, bool]]:
+    """(name, whether its tests have passed on a GPU) of the kernels that a device's steps in bfloat16 may take."""
 
 def remember_choice(shape: dict[str, Any], strategy: str, threads: int) -> None:
     """Steps of this shape are done so from now on."""

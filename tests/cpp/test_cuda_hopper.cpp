@@ -114,6 +114,11 @@ void paths_are_named() {
     refused("hopper", "RESNETCORE_CUDA_PATH=hopper needs a driver that makes tensor maps");
     refused("hopper_narrow", "RESNETCORE_CUDA_PATH=hopper_narrow needs a driver");
     unsetenv("RESNETCORE_EMULATED_MAPS_FAIL");
+    setenv("RESNETCORE_EMULATED_DRIVER", "12000", 1);  // which makes maps, and takes 4 KB of parameters
+    refused("hopper_narrow", "of CUDA 12.1 or later");
+    setenv("RESNETCORE_EMULATED_DRIVER", "12010", 1);
+    choose("hopper_narrow");
+    unsetenv("RESNETCORE_EMULATED_DRIVER");
     const auto runs_on_hopper = [](const char* before, const char* name, bool makes_maps = true) {
         choose(before);
         if (!makes_maps) setenv("RESNETCORE_EMULATED_MAPS_FAIL", "1", 1);

@@ -160,6 +160,11 @@ cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute, int valu
     return cudaSuccess;
 }
 
+// Of CUDA 13.0, unless RESNETCORE_EMULATED_DRIVER says otherwise (12000).
+cudaError_t cudaDriverGetVersion(int* version) {
+    const char* given = std::getenv("RESNETCORE_EMULATED_DRIVER");
+    return *version = given ? std::atoi(given) : 13000, cudaSuccess;
+}
 cudaError_t cudaGetDevice(int* device) { return *device = 0, cudaSuccess; }
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
     return *value = emulation::processors, cudaSuccess;

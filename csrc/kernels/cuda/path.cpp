@@ -1,5 +1,7 @@
 #include "kernels/cuda/path.h"
 
+#include <cuda_runtime_api.h>
+
 #include <cstdio>
 #include <cstring>
 
@@ -9,12 +11,23 @@
 namespace resnetcore {
 namespace cuda {
 
+namespace {
+
+// Its kernels' parameters are longer than the 4 KB that drivers before CUDA 12.1 take, which have tensor maps already.
+bool drives_hopper(const void* scratch) {
+    constexpr int since = 12010;
+    int version = 0;
+    return cudaDriverGetVersion(&version) == cudaSuccess && version >= since && hopper::makes_maps(scratch);
+}
+
+}  // namespace
+
 bool find_path(const char* name, int capability, const void* scratch, Path& path, char* words, std::size_t room) {
     static_assert(scratch_bytes >= hopper::tried_bytes, "what maps are tried on");
     constexpr int generation = 90;
     path = Path::simple;
     if (!name || !*name) {
-        if (capability == generation && hopper::makes_maps(scratch)) path = Path::hopper_narrow;
+        if (capability == generation && drives_hopper(scratch)) path = Path::hopper_narrow;
         return true;
     }
     if (std::strcmp(name, "simple") == 0) return true;
@@ -43,7 +56,7 @@ bool find_path(const char* name, int capability, const void* scratch, Path& path
                       name, capability / 10, capability % 10);
         return false;
     }
-    if (!hopper::makes_maps(scratch)) {
+    if (!drives_hopper(scratch)) {
         std::snprintf(words, room,
                       "RESNETCORE_CUDA_PATH=%s needs a driver that makes tensor maps, of CUDA 12.1 or later; unset it, "
                       "or name ampere or simple",
