@@ -1,8 +1,8 @@
 // The cost model: what a step of this shape should cost on this host, and so on how many threads it runs, in tiles of
 // how many rows, and which way it takes its weight gradients.
 //
-// Invariant: what it says changes speed and memory, never a result; but for a device's kernels, which may round otherwise
-// and are only ever taken because they were measured.
+// Invariant: what it says changes speed and memory, never a result; but for a device's kernels, which may round
+// otherwise and are only ever taken because they were measured.
 #pragma once
 
 #include <algorithm>
