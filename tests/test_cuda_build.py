@@ -58,7 +58,11 @@ HOPPER_PRODUCT = r"HGMMA\.64x(256|128|64)x16\.F32\.BF16"
 # A stage's fence before its products, and the waits for those of the stage before and of the last: where ptxas serialises
 # wgmma or waits for it early, which it remarks (C7510, C7517, C7519, …), there are more of either.
 HOPPER_ORDER = {"WARPGROUP.ARRIVE": 1, "WARPGROUP.DEPBAR.LE": 2}
-COUNTED = r"\b(HMMA|LDSM|LDGSTS|HGMMA|UTC\w*MMA|FFMA|DFMA|UTMALDG|UTMASTG|USETMAXREG|WARPGROUP)[.\w]*"
+# What blocks that meet need, in this order: all of a block's writes are seen, it comes, it looks until all have come, and
+# what the first cache holds is forgotten.
+MEETING = ("MEMBAR.ALL.GPU", "ATOM.E.ADD.STRONG.GPU", "LD.E.STRONG.GPU", "CCTL.IVALL")
+OF_MEMORY = r"MEMBAR|ATOM\.E|LD\.E|LDG|CCTL"
+COUNTED = rf"\b(HMMA|LDSM|LDGSTS|HGMMA|UTC\w*MMA|FFMA|DFMA|UTMALDG|UTMASTG|USETMAXREG|WARPGROUP|{OF_MEMORY})[.\w]*"
 
 
 def missing(what):
@@ -242,6 +246,20 @@ def test_kernels_of_hopper_are_those_that_were_written(usage, sass):
             assert sum(one.startswith("USETMAXREG") for one in found) == warpgroups, kernel
             assert in_order(found), f"{kernel}: wgmma is serialised"
             assert re.search(rf"REG:{registers}\b", usage["sm_90a"][kernel][0]), usage["sm_90a"][kernel]
+
+
+def test_blocks_that_meet_see_what_others_wrote(sass):
+    for kernel, found in sass["sm_90a"].items():
+        if "chain_kernel" not in kernel:
+            continue
+        first = [found.index(name) if name in found else None for name in MEETING]
+        if "fused_chain_kernel" in kernel:
+            assert None not in first and first[0] < first[1] < first[2] < found.index("CCTL.IVALL", first[2]), found
+            assert found.count("ATOM.E.ADD.STRONG.GPU") == 1
+            # Another block's sums are read as memory that changes.
+            assert not any(one.startswith("LDG") and "CONSTANT" in one for one in found)
+        else:
+            assert first[1] is None
 
 
 # The gates see what they are for.
