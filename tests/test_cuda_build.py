@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections import defaultdict
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -35,23 +36,27 @@ COPIED = {"copied_sum_kernelILi1E": (16, 8, 12), "copied_sum_kernelILi2E": (32, 
           "copied_weights_kernelILi1E": (16, 8, 12), "copied_weights_kernelILi2E": (32, 12, 16)}  # fmt: skip
 # Two blocks of the smaller tiles are on a multiprocessor at a time, which has 65,536 registers.
 COPIED_REGISTERS = {"ILi1E": 128, "ILi2E": 224}
-# Kernels of Hopper's path, and how often the code for sm_90a has a product and a copy of a box: those of one stage. Of
-# broad tiles also the copies of a tile's skip and of its results, eight each. (A mangled name has its length before it.)
+
+
+class Written(NamedTuple):
+    """What the code of a kernel of Hopper's path has for sm_90a: products and copies of a box as of one stage (of broad tiles
+    also the copies of a tile's skip and of its results, eight each); the registers that its launch bounds leave a thread
+    before its warpgroup gives some back or takes more, and how many kinds of warpgroups do so: none, where ptxas ignores that.
+    """
+
+    products: int
+    boxes: int
+    registers: int
+    warpgroups: int
+
+
+# By a part of the mangled name, which has its length before it.
 HOPPER = {
-    "wide_sum_kernel": (4, 2),
-    "broad_sum_kernel": (4, 18),
-    "wide_weights_kernel": (4, 4),
-    "12chain_kernel": (4, 1),
-    "fused_chain_kernel": (4, 1),
-}
-# What their launch bounds leave a thread before its warpgroup gives registers back or takes more, and how many kinds of
-# warpgroups do so: none, where ptxas ignores that.
-HOPPER_REGISTERS = {
-    "wide_sum_kernel": (96, 3),
-    "broad_sum_kernel": (168, 2),
-    "wide_weights_kernel": (168, 2),
-    "12chain_kernel": (96, 2),
-    "fused_chain_kernel": (96, 2),
+    "wide_sum_kernel": Written(4, 2, 96, 3),
+    "broad_sum_kernel": Written(4, 18, 168, 2),
+    "wide_weights_kernel": Written(4, 4, 168, 2),
+    "12chain_kernel": Written(4, 1, 96, 2),
+    "fused_chain_kernel": Written(4, 1, 96, 2),
 }
 # A chain's is of half the columns: its sums leave registers for four warpgroups. A broad tile's is of twice as many.
 HOPPER_PRODUCT = r"HGMMA\.64x(256|128|64)x16\.F32\.BF16"
@@ -236,16 +241,15 @@ def in_order(found):
 
 
 def test_kernels_of_hopper_are_those_that_were_written(usage, sass):
-    for kind, (products, boxes) in HOPPER.items():
-        registers, warpgroups = HOPPER_REGISTERS[kind]
+    for kind, written in HOPPER.items():
         kernels = {kernel: found for kernel, found in sass["sm_90a"].items() if kind in kernel}
         assert kernels
         for kernel, found in kernels.items():
-            assert sum(bool(re.match(HOPPER_PRODUCT, one)) for one in found) == products, kernel
-            assert sum(one.startswith(("UTMALDG", "UTMASTG")) for one in found) == boxes, kernel
-            assert sum(one.startswith("USETMAXREG") for one in found) == warpgroups, kernel
+            assert sum(bool(re.match(HOPPER_PRODUCT, one)) for one in found) == written.products, kernel
+            assert sum(one.startswith(("UTMALDG", "UTMASTG")) for one in found) == written.boxes, kernel
+            assert sum(one.startswith("USETMAXREG") for one in found) == written.warpgroups, kernel
             assert in_order(found), f"{kernel}: wgmma is serialised"
-            assert re.search(rf"REG:{registers}\b", usage["sm_90a"][kernel][0]), usage["sm_90a"][kernel]
+            assert re.search(rf"REG:{written.registers}\b", usage["sm_90a"][kernel][0]), usage["sm_90a"][kernel]
 
 
 def test_blocks_that_meet_see_what_others_wrote(sass):
